@@ -1,0 +1,37 @@
+"""Neural and classical latents in STAC: encode, catalogue, search, load and publish compressed imagery.
+
+The verbs are imported when they are first used, so that ``import stac_latent`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stac_latent.catalog.encode import encode as encode
+    from stac_latent.catalog.publish import publish as publish
+    from stac_latent.catalog.search import search as search
+    from stac_latent.codec import open_codec as open_codec
+    from stac_latent.cube.load import load as load
+
+__all__ = ["encode", "load", "open_codec", "publish", "search"]
+__version__ = "0.1.0"
+
+_WHERE = {
+    "encode": "stac_latent.catalog.encode",
+    "load": "stac_latent.cube.load",
+    "open_codec": "stac_latent.codec",
+    "publish": "stac_latent.catalog.publish",
+    "search": "stac_latent.catalog.search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

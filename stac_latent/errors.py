@@ -1,0 +1,60 @@
+"""Every error that the package raises on purpose.
+
+An error says what it got, what it expected and the way out. All derive from :class:`StacLatentError`, so a
+caller can tell bad input (ours) from a bug (anything else).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BundleError",
+    "CatalogError",
+    "CodecError",
+    "CorruptDataError",
+    "FieldError",
+    "GridError",
+    "SearchError",
+    "StacLatentError",
+    "UnresolvedSpaceError",
+    "VerificationError",
+]
+
+
+class StacLatentError(Exception):
+    """Base class of every deliberate error of this package."""
+
+
+class FieldError(StacLatentError, ValueError):
+    """A field (pixels) does not fit the codec: wrong bands, dtype, shape or unit."""
+
+
+class GridError(StacLatentError, ValueError):
+    """A grid is missing, ambiguous, or off the cell lattice."""
+
+
+class CodecError(StacLatentError, ValueError):
+    """A codec is unknown, or its chain is not well formed."""
+
+
+class BundleError(StacLatentError, ValueError):
+    """A codec bundle is incomplete, malformed, or not the one that was asked for."""
+
+
+class UnresolvedSpaceError(BundleError):
+    """No bundle with the wanted digest was found; the message lists where it was looked for."""
+
+
+class CorruptDataError(StacLatentError, ValueError):
+    """Stored bytes are truncated or were changed: a checksum or a declared size does not hold."""
+
+
+class VerificationError(StacLatentError, RuntimeError):
+    """What was written does not decode to what it should; nothing was catalogued."""
+
+
+class CatalogError(StacLatentError, ValueError):
+    """An Item, Asset or catalogue does not say what is needed, or says it wrongly."""
+
+
+class SearchError(StacLatentError, ValueError):
+    """A search cannot be carried out: a bad query, or a source that does not answer."""
