@@ -1,0 +1,169 @@
+"""From a STAC Item to what a reader needs: a small, picklable reference, and the codec behind its decoder link."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pystac
+from pystac.utils import is_absolute_href, make_absolute_href
+
+from stac_latent.bundle import FILES, read_bundle
+from stac_latent.codec import Codec
+from stac_latent.errors import CatalogError, UnresolvedSpaceError
+from stac_latent.extension import check_version
+from stac_latent.registry import remember, resolve_space
+from stac_latent.spec import Grid, Spec
+from stac_latent.store.io import read_bytes
+
+__all__ = ["MEDIA_TYPE", "Decoder", "LatentRef", "codec_of_item", "latent_assets"]
+
+MEDIA_TYPE = "application/vnd.zarr; version=3"
+_ITEM_LIMIT = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A ``latent:decoder`` link: the MLM Item of a codec bundle, pinned by checksum."""
+
+    href: str
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LatentRef:
+    """All that is needed to read one latent asset, in a form that is cheap to pickle."""
+
+    item_id: str
+    asset: str
+    href: str
+    spec: Spec
+    grid: Grid
+    decoder: Decoder | None = None
+
+    @classmethod
+    def from_item(cls, item: pystac.Item, asset: str | None = None) -> Self:
+        """Reference to a latent asset of an Item; the Item is not changed.
+
+        Parameters
+        ----------
+        item
+            With or without a self href; relative hrefs count from it, or from the working directory.
+        asset
+            Key of the asset; None where there is only one.
+
+        Raises
+        ------
+        CatalogError
+            If the Item has no such latent asset, several and none was named, or is of a newer extension version.
+        GridError
+            If the asset carries no grid.
+        """
+        check_version(item)
+        keys = latent_assets(item)
+        if not keys:
+            raise CatalogError(
+                f"item {item.id!r} has no latent asset (assets: {', '.join(item.assets) or 'none'}); "
+                "an asset with role 'latent' and latent: fields is needed: 'stac-latent encode' adds one"
+            )
+        if asset is None and len(keys) > 1:
+            raise CatalogError(f"item {item.id!r} has several latent assets: {', '.join(keys)}; choose with asset=")
+        key = keys[0] if asset is None else asset
+        if key not in keys:
+            raise CatalogError(f"item {item.id!r} has no latent asset {key!r}; it has {', '.join(keys)}")
+        fields = item.assets[key].to_dict()
+        for name in ("proj:code", "proj:shape", "proj:transform"):
+            if fields.get(name) is None and item.properties.get(name) is not None:
+                fields[name] = item.properties[name]
+        spec = Spec.from_fields(fields)
+        return cls(
+            item_id=item.id,
+            asset=key,
+            href=_absolute(item.assets[key].href, item),
+            spec=spec,
+            grid=Grid.from_fields(fields),
+            decoder=_decoder(item, spec.space),
+        )
+
+    def open_codec(self) -> Codec:
+        """Codec of the asset's space: from the item's link, the store's own copy, or an installed one."""
+        tried: list[str] = []
+        if self.decoder is not None:
+            return _from_link(self.decoder, self.spec.space)
+        tried.append(f"latent:decoder links of item {self.item_id!r} (none with this space)")
+        own = f"{self.href.rstrip('/')}/bundle"
+        try:
+            files = {name: read_bytes(f"{own}/{name}", limit=512 << 20) for name in FILES}
+        except CatalogError:
+            tried.append(own)
+        else:
+            return remember(read_bundle(files, space=self.spec.space, where=own))
+        return resolve_space(self.spec.space, tried)
+
+
+def latent_assets(item: pystac.Item) -> list[str]:
+    """Keys of the Item's latent assets: role ``latent`` or a ``latent:space`` field, masks and codebooks aside."""
+    return [
+        key
+        for key, asset in item.assets.items()
+        if asset.extra_fields.get("latent:space") is not None or "latent" in (asset.roles or [])
+    ]
+
+
+def codec_of_item(item: pystac.Item, asset: str | None = None) -> Codec:
+    """Codec that decodes an Item's latent asset, or that an MLM Item of a codec describes.
+
+    Raises
+    ------
+    UnresolvedSpaceError
+        If no bundle of that space is found; the message lists where it was looked for.
+    """
+    if asset is None and not latent_assets(item) and any(k in item.assets for k in ("codec", "weights")):
+        return remember(_read_codec_item(item.to_dict(transform_hrefs=False), item.get_self_href() or "./item.json", None))
+    return LatentRef.from_item(item, asset).open_codec()
+
+
+def _decoder(item: pystac.Item, space: str) -> Decoder | None:
+    for link in item.links:
+        if link.rel == "latent:decoder" and link.extra_fields.get("latent:space") == space:
+            target = link.target.get_self_href() if isinstance(link.target, pystac.STACObject) else link.target
+            if target:
+                return Decoder(_absolute(str(target), item), link.extra_fields.get("file:checksum"))
+    return None
+
+
+def _from_link(decoder: Decoder, space: str) -> Codec:
+    from stac_latent.registry import _OPEN
+
+    if space in _OPEN:
+        return _OPEN[space]
+    data = read_bytes(decoder.href, checksum=decoder.checksum, limit=_ITEM_LIMIT)
+    try:
+        doc = json.loads(data)
+    except ValueError as exc:
+        raise CatalogError(f"{decoder.href} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item") from exc
+    return remember(_read_codec_item(doc, decoder.href, space))
+
+
+def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None) -> Codec:
+    assets = doc.get("assets") if isinstance(doc, Mapping) else None
+    files = {}
+    for asset in (assets or {}).values():
+        name = str(asset.get("href", "")).rsplit("/", 1)[-1]
+        if name in FILES:
+            target = make_absolute_href(asset["href"], href)
+            files[name] = read_bytes(target, checksum=asset.get("file:checksum"), limit=512 << 20)
+    if missing := [n for n in FILES if n not in files]:
+        raise UnresolvedSpaceError(
+            f"{href} has no asset {' and '.join(missing)} (assets: {', '.join(assets or {}) or 'none'}); "
+            "the MLM Item of a codec lists the files of its bundle"
+        )
+    return read_bundle(files, space=space, where=href)
+
+
+def _absolute(href: str, item: pystac.Item) -> str:
+    if is_absolute_href(href):
+        return href
+    return make_absolute_href(href, item.get_self_href() or "./item.json")

@@ -1,0 +1,155 @@
+"""Read windows of one latent asset, as latents or decoded pixels; pure: no catalogue, no resampling."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from stac_latent.codec import Array, Codec
+from stac_latent.container import apply_nodata
+from stac_latent.cube.contract import LatentRef
+from stac_latent.errors import FieldError, GridError
+from stac_latent.spec import Grid, Spec, Window
+from stac_latent.store.zarr import LatentArrays, open_arrays
+
+if TYPE_CHECKING:
+    import pystac
+
+__all__ = ["LatentReader"]
+
+
+class LatentReader:
+    """Windowed access to one latent asset.
+
+    The codec and the store are opened when first needed. Instances may be shared between threads; they are not
+    pickled: workers build their own from the :class:`~stac_latent.cube.contract.LatentRef`.
+
+    Parameters
+    ----------
+    ref
+        What to read.
+    codec
+        Decoder, if the caller already has it.
+    """
+
+    def __init__(self, ref: LatentRef, codec: Codec | None = None) -> None:
+        self.ref = ref
+        self._codec = codec
+        self._lock = threading.Lock()
+        if codec is not None and codec.space != ref.spec.space:
+            raise GridError(f"codec {codec.name!r} is {codec.space}, asset {ref.asset!r} needs {ref.spec.space}")
+
+    @classmethod
+    def open(cls, item: pystac.Item, asset: str | None = None) -> Self:
+        """Reader of a latent asset of an Item; see :meth:`LatentRef.from_item` for the errors."""
+        return cls(LatentRef.from_item(item, asset))
+
+    @property
+    def spec(self) -> Spec:
+        """The asset's contract."""
+        return self.ref.spec
+
+    @property
+    def grid(self) -> Grid:
+        """The asset's pixels and cells."""
+        return self.ref.grid
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the asset's space, resolved on first use."""
+        with self._lock:
+            if self._codec is None:
+                self._codec = self.ref.open_codec()
+            return self._codec
+
+    @cached_property
+    def arrays(self) -> LatentArrays:
+        """The stored arrays."""
+        if self.spec.bitstream is not None:
+            _ = self.codec  # so that the zarr codec finds its space
+        return open_arrays(self.ref.href, self.spec, self.ref.grid)
+
+    def read_symbols(self, cells: Window | None = None) -> Array:
+        """Stored integers ``(channel, y, x)`` of a window of cells (default: all)."""
+        return self.arrays.read_symbols(self._within(cells, self.grid.cells, "cells"))
+
+    def read_latent(self, cells: Window | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Dequantised latents of a window of cells.
+
+        Parameters
+        ----------
+        cells
+            ``((y0, y1), (x0, x1))``; default: all.
+
+        Returns
+        -------
+        ndarray
+            float32 ``(channel, y, x)``; NaN in cells that hold no valid pixel.
+        """
+        cells = self._within(cells, self.grid.cells, "cells")
+        latent = self.spec.quantization.dequantise(self.arrays.read_symbols(cells))
+        share = self.read_valid_share(cells)
+        latent[:, share == 0] = np.nan
+        return latent
+
+    def read_valid_share(self, cells: Window | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Share of valid pixels in each cell, float32 ``(y, x)``, 0 to 1."""
+        cells = self._within(cells, self.grid.cells, "cells")
+        percent = self.arrays.read_valid(cells)
+        if percent is not None:
+            return np.asarray(percent / np.float32(100), dtype=np.float32)
+        (cy0, cy1), (cx0, cx1) = cells
+        if self.spec.kind == "embedding":
+            return np.ones((cy1 - cy0, cx1 - cx0), np.float32)
+        sy, sx = self.grid.stride
+        top, _, left, _ = self.grid.padding
+        valid = np.zeros(((cy1 - cy0) * sy, (cx1 - cx0) * sx), np.float32)
+        h, w = self.grid.shape
+        y0, y1 = max(0, cy0 * sy - top), min(h, cy1 * sy - top)
+        x0, x1 = max(0, cx0 * sx - left), min(w, cx1 * sx - left)
+        mask = self.arrays.read_mask(((y0, y1), (x0, x1)))
+        oy, ox = y0 + top - cy0 * sy, x0 + left - cx0 * sx
+        valid[oy : oy + y1 - y0, ox : ox + x1 - x0] = 1.0 if mask is None else mask.any(axis=0)
+        return np.asarray(valid.reshape(cy1 - cy0, sy, cx1 - cx0, sx).mean(axis=(1, 3)), dtype=np.float32)
+
+    def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:
+        """Decoded pixels of a window.
+
+        Parameters
+        ----------
+        window
+            Pixels ``((y0, y1), (x0, x1))`` of the asset's grid; default: all.
+        bands
+            Positions of the bands to return; all are decoded at once in any case.
+
+        Returns
+        -------
+        ndarray
+            ``(band, y, x)`` in the bands' stored type; nodata where the source had none.
+        """
+        if self.spec.kind == "embedding":
+            raise FieldError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r} is an embedding: it cannot be decoded to pixels; "
+                "load it with upto='latent'"
+            )
+        window = self._within(window, self.grid.shape, "pixels")
+        codec = self.codec
+        cells = self.grid.cells_of(window, codec.halo)
+        symbols = self.arrays.read_symbols(cells)
+        offset = (cells[0][0] * codec.stride[0] - self.grid.padding[0], cells[1][0] * codec.stride[1] - self.grid.padding[2])
+        inside = tuple((lo - o, hi - o) for (lo, hi), o in zip(window, offset, strict=True))
+        field = codec.decode(symbols, window=(inside[0], inside[1]))
+        field = apply_nodata(np.ascontiguousarray(field), self.arrays.read_mask(window), codec)
+        return field if bands is None else field[list(bands)]
+
+    @staticmethod
+    def _within(window: Window | None, shape: tuple[int, int], unit: str) -> Window:
+        if window is None:
+            return ((0, shape[0]), (0, shape[1]))
+        if not all(0 <= lo < hi <= n for (lo, hi), n in zip(window, shape, strict=True)):
+            raise GridError(f"window {window} is not inside the {shape[0]} x {shape[1]} {unit} of the asset")
+        return window

@@ -1,0 +1,109 @@
+"""Find codecs: by name (entry points), by path, by space, or through a STAC Item's decoder link.
+
+Plug-in packages add a name with the entry point group ``stac_latent.codecs``; its value is a callable that takes
+keyword options and returns a :class:`~stac_latent.codec.Codec`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from stac_latent.bundle import load_bundle
+from stac_latent.codec import Codec
+from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
+
+__all__ = ["cache_folder", "codec_names", "open_any", "remember", "resolve_space"]
+
+_OPEN: dict[str, Codec] = {}
+
+
+def codec_names() -> list[str]:
+    """Names of the installed codecs, sorted."""
+    return sorted({p.name for p in entry_points(group="stac_latent.codecs")})
+
+
+def cache_folder() -> Path:
+    """Folder of bundles fetched from elsewhere: ``$STAC_LATENT_CACHE`` or ``~/.cache/stac-latent``."""
+    return Path(os.environ.get("STAC_LATENT_CACHE") or Path.home() / ".cache" / "stac-latent")
+
+
+def remember(codec: Codec) -> Codec:
+    """Keep an opened codec for this process, so that its space resolves; returns the one already known."""
+    return _OPEN.setdefault(codec.space, codec)
+
+
+def open_any(name: Any, **options: Any) -> Codec:
+    """See :func:`stac_latent.open_codec`."""
+    if isinstance(name, Codec):
+        return name
+    if isinstance(name, str) and (points := entry_points(group="stac_latent.codecs", name=name)):
+        return remember(_from_factory(name, next(iter(points)).load(), options))
+    if isinstance(name, str | os.PathLike):
+        path = Path(name)
+        if path.is_dir():
+            if options:
+                raise CodecError(f"a bundle takes no options; got {sorted(options)}")
+            return remember(load_bundle(path))
+        raise CodecError(
+            f"no codec {str(name)!r}: it is neither installed ({', '.join(codec_names()) or 'none are'}) nor a bundle "
+            "folder with codec.json; 'stac-latent codecs' lists what is installed"
+        )
+    if hasattr(name, "assets") and hasattr(name, "links"):
+        from stac_latent.cube.contract import codec_of_item
+
+        return codec_of_item(name, **options)
+    raise CodecError(f"open_codec takes a name, a bundle folder or a STAC Item; got {type(name).__name__}")
+
+
+def _from_factory(name: str, factory: Callable[..., Codec], options: dict[str, Any]) -> Codec:
+    try:
+        return factory(**options)
+    except TypeError as exc:
+        raise CodecError(f"codec {name!r} does not take these options ({sorted(options)}): {exc}") from exc
+
+
+@cache
+def _installed() -> dict[str, Codec]:
+    """Installed codecs that need no options, by space."""
+    out = {}
+    for name in codec_names():
+        try:
+            codec = open_any(name)
+        except (CodecError, BundleError, ImportError):
+            continue
+        out[codec.space] = codec
+    return out
+
+
+def resolve_space(space: str, tried: Iterable[str] = ()) -> Codec:
+    """Codec of a digest: opened before in this process, installed, or in the local cache.
+
+    Parameters
+    ----------
+    space
+        Digest to find.
+    tried
+        Places already searched, for the error.
+
+    Raises
+    ------
+    UnresolvedSpaceError
+        If none has that digest; the message lists where it looked.
+    """
+    if space in _OPEN:
+        return _OPEN[space]
+    if space in (installed := _installed()):
+        return remember(installed[space])
+    local = cache_folder() / "codecs" / space.removeprefix("sha256:")
+    if local.is_dir():
+        return remember(load_bundle(local, space=space))
+    places = [*tried, "codecs opened in this process", f"installed codecs ({', '.join(codec_names())})", str(local)]
+    raise UnresolvedSpaceError(
+        f"no codec bundle has digest {space}; looked in: {'; '.join(places)}. Add a latent:decoder link to the item, or "
+        "open the bundle first with open_codec(path)"
+    )

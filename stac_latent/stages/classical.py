@@ -1,0 +1,178 @@
+"""Classical image and byte coders behind the same interface: JPEG 2000 and zstd.
+
+They code the field itself, so their symbols are the stored pixel values and their stride is one.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from stac_latent.codec import Array, Level
+from stac_latent.errors import BundleError, CorruptDataError
+from stac_latent.stages.base import BaseStage
+
+__all__ = ["Jpeg2000", "Zstd"]
+
+_HEADER = struct.Struct("<4s3I4sI")
+_MAX_VALUES = 2**28
+"""Largest number of values that one payload may declare: checked before anything is allocated."""
+
+
+def _pack(magic: bytes, x: Array, payload: bytes) -> bytes:
+    return _HEADER.pack(magic, *x.shape, x.dtype.str.encode().ljust(4), zlib.crc32(payload)) + payload
+
+
+def _unpack(magic: bytes, y: bytes) -> tuple[tuple[int, int, int], np.dtype[Any], bytes]:
+    if len(y) < _HEADER.size:
+        raise CorruptDataError(f"{len(y)} bytes are less than the {_HEADER.size} of a header; truncated")
+    got, c, h, w, code, crc = _HEADER.unpack_from(y)
+    payload = y[_HEADER.size :]
+    if got != magic:
+        raise CorruptDataError(f"the payload starts with {got!r}, not {magic!r}; it is no such bitstream")
+    if zlib.crc32(payload) != crc:
+        raise CorruptDataError("the checksum of the payload does not match; it was truncated or changed")
+    try:
+        dtype = np.dtype(code.decode().strip())
+    except (TypeError, UnicodeDecodeError) as exc:
+        raise CorruptDataError(f"the header declares data type {code!r}, which is none") from exc
+    if not 0 < c * h * w <= _MAX_VALUES or dtype.kind not in "iuf":
+        raise CorruptDataError(f"the header declares {c} x {h} x {w} values of {dtype}; at most {_MAX_VALUES} are read")
+    return (c, h, w), dtype, payload
+
+
+class Zstd(BaseStage):
+    """Lossless: horizontal differences, byte planes apart, then zstd.
+
+    Parameters
+    ----------
+    level
+        zstd level, 1 to 22.
+    """
+
+    name: ClassVar[str] = "zstd"
+    level: ClassVar[Level] = "bytes"
+    bitstream = "stac-latent-zstd-1"
+    lossless = True
+
+    def __init__(self, effort: int = 9) -> None:
+        self.effort = int(effort)
+
+    def forward(self, x: Array) -> bytes:
+        """``(band, y, x)`` of any real type to bytes."""
+        from numcodecs.zstd import Zstd as _Zstd
+
+        x = np.ascontiguousarray(x, x.dtype.newbyteorder("<"))
+        bits = x.view(f"<u{x.dtype.itemsize}")
+        delta = np.diff(bits, axis=2, prepend=bits.dtype.type(0))
+        planes = np.ascontiguousarray(delta).view(np.uint8).reshape(-1, x.dtype.itemsize).T
+        return _pack(b"SLZ1", x, bytes(_Zstd(level=self.effort).encode(np.ascontiguousarray(planes))))
+
+    def inverse(self, y: bytes) -> Array:
+        """Inverse of :meth:`forward`, bit for bit."""
+        from numcodecs.zstd import Zstd as _Zstd
+
+        shape, dtype, payload = _unpack(b"SLZ1", y)
+        out = np.empty((dtype.itemsize, int(np.prod(shape))), np.uint8)
+        try:
+            _Zstd().decode(payload, out=out)
+        except (RuntimeError, ValueError) as exc:
+            raise CorruptDataError(f"zstd: the payload does not inflate to {shape} of {dtype}: {exc}") from exc
+        delta = np.ascontiguousarray(out.T).view(f"<u{dtype.itemsize}").reshape(shape)
+        return np.cumsum(delta, axis=2, dtype=delta.dtype).view(dtype)
+
+    def config(self) -> dict[str, Any]:
+        """zstd level."""
+        return {"effort": self.effort}
+
+
+class Jpeg2000(BaseStage):
+    """JPEG 2000 codestreams of all bands as components, by GDAL's OpenJPEG driver.
+
+    Parameters
+    ----------
+    quality
+        Size in percent of the raw bytes; 100 with ``reversible`` is lossless.
+    reversible
+        Use the 5/3 wavelet instead of the 9/7.
+    """
+
+    name: ClassVar[str] = "jpeg2000"
+    level: ClassVar[Level] = "bytes"
+    bitstream = "stac-latent-jpeg2000-1"
+
+    def __init__(self, quality: float = 10.0, reversible: bool = False) -> None:
+        if not 0 < quality <= 100:
+            raise BundleError(f"jpeg2000: quality is a percentage of the raw bytes, 0 to 100; got {quality}")
+        self.quality, self.reversible = float(quality), bool(reversible)
+
+    @property
+    def lossless(self) -> bool:
+        """True where pixels come back unchanged."""
+        return self.reversible and self.quality == 100
+
+    def forward(self, x: Array) -> bytes:
+        """``(band, y, x)`` of uint8, uint16 or int16 to bytes.
+
+        Raises
+        ------
+        FieldError
+            If the type is none that JPEG 2000 codes here.
+        """
+        import warnings
+
+        import rasterio
+        from rasterio.io import MemoryFile
+
+        from stac_latent.errors import FieldError
+
+        if x.dtype.name not in ("uint8", "uint16", "int16"):
+            raise FieldError(f"jpeg2000 codes uint8, uint16 and int16; got {x.dtype}. Scale the field to int16 first")
+        c, h, w = x.shape
+        pad = ((0, 0), (0, max(0, 32 - h)), (0, max(0, 32 - w)))  # OpenJPEG refuses images of a few pixels
+        padded = np.pad(x, pad, mode="edge")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with MemoryFile(ext=".jp2") as file:
+                profile = {"count": c, "height": padded.shape[1], "width": padded.shape[2], "dtype": x.dtype.name}
+                with file.open(
+                    driver="JP2OpenJPEG", QUALITY=str(self.quality), REVERSIBLE="YES" if self.reversible else "NO", **profile
+                ) as dst:
+                    dst.write(padded)
+                payload = bytes(file.read())
+        return _pack(b"SLJ1", x, payload)
+
+    def inverse(self, y: bytes) -> Array:
+        """Bytes to ``(band, y, x)``."""
+        import warnings
+
+        import rasterio
+        from rasterio.io import MemoryFile
+
+        (c, h, w), dtype, payload = _unpack(b"SLJ1", y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            try:
+                with MemoryFile(payload, ext=".jp2") as file, file.open(driver="JP2OpenJPEG") as src:
+                    if (src.count, src.height, src.width) != (c, max(32, h), max(32, w)) or src.dtypes[0] != dtype.name:
+                        raise CorruptDataError(
+                            f"jpeg2000: the codestream holds {src.count} x {src.height} x {src.width} of {src.dtypes[0]}, "
+                            f"the header declares {c} x {h} x {w} of {dtype}"
+                        )
+                    return np.asarray(src.read()[:, :h, :w])
+            except rasterio.errors.RasterioError as exc:
+                raise CorruptDataError(f"jpeg2000: the codestream does not decode: {exc}") from exc
+
+    def config(self) -> dict[str, Any]:
+        """Quality and wavelet."""
+        return {"quality": self.quality, "reversible": self.reversible}
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Jpeg2000:
+        """Rebuild from :meth:`config`."""
+        del tensors
+        return cls(config["quality"], config["reversible"])

@@ -1,0 +1,78 @@
+"""Normalise: stored values to integers about zero, on which every later transform is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from stac_latent.codec import Array, Level
+from stac_latent.errors import BundleError, FieldError
+from stac_latent.stages.base import FRACTION_BITS, BaseStage
+
+__all__ = ["Normalise"]
+
+_LIMIT = 2.0**21
+"""Largest normalised magnitude: keeps every later sum below 2**53 for up to 400 bands."""
+
+
+class Normalise(BaseStage):
+    """``rint((x - mean) / unit * 2**4)``, clipped to 2**21: integers held in float64.
+
+    Parameters
+    ----------
+    mean, unit
+        One value for each band, in the band's stored unit. With ``unit`` 1 integer data pass through exactly.
+
+    Examples
+    --------
+    >>> stage = Normalise(mean=[1000.0], unit=[1.0])
+    >>> stage.forward(np.array([[[1000, 1003]]], np.uint16))
+    array([[[ 0., 48.]]])
+    >>> stage.inverse(np.array([[[0.0, 48.0]]]))
+    array([[[1000., 1003.]]])
+    """
+
+    name: ClassVar[str] = "normalise"
+    level: ClassVar[Level] = "latent"
+
+    def __init__(self, mean: Sequence[float], unit: Sequence[float]) -> None:
+        self.mean = np.asarray(mean, np.float64)
+        self.unit = np.asarray(unit, np.float64)
+        if self.mean.shape != self.unit.shape or self.mean.ndim != 1:
+            raise BundleError(f"normalise: {self.mean.shape} means but {self.unit.shape} units; one each for a band")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.unit).all() and (self.unit > 0).all()):
+            raise BundleError("normalise: means must be finite and units positive")
+
+    def forward(self, x: Array) -> Array:
+        """``(band, y, x)`` of any real type to integer-valued float64.
+
+        Raises
+        ------
+        FieldError
+            If a value is NaN or infinite: pixels without data belong in the mask.
+        """
+        y = x.astype(np.float64)
+        y -= self.mean[:, None, None]
+        y *= (2.0**FRACTION_BITS / self.unit)[:, None, None]
+        if x.dtype.kind == "f" and not np.isfinite(y).all():
+            raise FieldError("the field holds NaN or infinite values outside its mask; mask them as nodata first")
+        np.rint(y, out=y)
+        return np.clip(y, -_LIMIT, _LIMIT, out=y)
+
+    def inverse(self, y: Array) -> Array:
+        """Integer-valued float64 to stored values, not yet rounded to the bands' type."""
+        out = y * (self.unit * 2.0**-FRACTION_BITS)[:, None, None]
+        out += self.mean[:, None, None]
+        return out
+
+    def config(self) -> dict[str, Any]:
+        """Means and units."""
+        return {"mean": self.mean.tolist(), "unit": self.unit.tolist()}
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
+        """Rebuild from :meth:`config`."""
+        del tensors
+        return cls(mean=config["mean"], unit=config["unit"])

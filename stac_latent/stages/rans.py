@@ -1,0 +1,234 @@
+"""Entropy coding with rANS over integer tables: adaptive in space and by channel, exact on every machine.
+
+The bitstream ``stac-latent-rans-1`` holds one array of symbols ``(channel, y, x)``. Every channel has a scale
+index and every cell an activity class; their sum picks the probability table of a symbol. Table 0 means "zero,
+nothing coded", so that dead channels and flat cells cost neither bytes nor time. All tables are integer counts
+from the bundle; nothing is computed from floats when decoding.
+
+Layout, little endian::
+
+    4s  magic "SLR1"          4I  channels, rows, columns, CRC-32 of the symbols (int16, C order)
+    I   coded words           I   bytes of zlib-compressed escapes (int16)
+    words (uint32)            escapes
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import constriction
+import numpy as np
+
+from stac_latent.codec import Array, Level
+from stac_latent.errors import BundleError, CorruptDataError, FieldError
+from stac_latent.stages.base import BaseStage, take
+from stac_latent.stages.tables import CLASSES, TOTAL, TableSet
+
+__all__ = ["Rans"]
+
+_HEADER = struct.Struct("<4s6I")
+_MAGIC = b"SLR1"
+_MAX_CELLS = 4096 * 4096
+
+
+class Rans(BaseStage):
+    """Entropy coder for symbols ``(channel, y, x)``; see the module's docstring for the bitstream.
+
+    Parameters
+    ----------
+    tables
+        Probability tables of the symbols, classes and scale indices.
+    typical
+        Scale index that each channel usually has, int32 ``(channel,)``: indices are coded as differences to it.
+    predicted
+        Channels coded as the difference to their left neighbour (lowest frequencies), int32.
+    """
+
+    name: ClassVar[str] = "rans"
+    level: ClassVar[Level] = "bytes"
+    bitstream = "stac-latent-rans-1"
+    lossless = True
+
+    def __init__(self, tables: TableSet, typical: Array, predicted: Array) -> None:
+        self.tables, self.typical = tables, np.asarray(typical, np.int64)
+        self.predicted = np.asarray(predicted, np.int64)
+        channels = self.typical.size
+        if channels == 0 or self.typical.min() < 0 or self.typical.max() > tables.count:
+            raise BundleError(f"rans: typical scale indices must lie in 0..{tables.count}")
+        if self.predicted.size and not 0 <= self.predicted.min() <= self.predicted.max() < channels:
+            raise BundleError(f"rans: predicted channels must lie below {channels}")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the symbols."""
+        return int(self.typical.size)
+
+    # -- encode ------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Array) -> bytes:
+        """Symbols (int8 or int16) to one bitstream."""
+        if x.ndim != 3 or x.shape[0] != self.channels or x.dtype.kind != "i" or x.dtype.itemsize > 2:
+            raise FieldError(
+                f"rans codes int8 or int16 symbols ({self.channels}, y, x); got shape {x.shape}, {x.dtype}"
+            )
+        c, h, w = x.shape
+        flat = self._predict(x).reshape(c, h * w)
+        index, classes = self.tables.assign(flat)
+        which = self._which(index, classes)
+        order, counts = _grouped(which)
+        values = flat.ravel()[order]
+        escapes: list[Array] = []
+        coder = constriction.stream.stack.AnsCoder()
+        stop = values.size
+        for t in range(self.tables.count, 0, -1):  # a stack: what is decoded first is pushed last
+            group, stop = values[stop - counts[t] : stop], stop - counts[t]
+            if group.size:
+                radius = int(self.tables.radius[t - 1])
+                outside = np.abs(group) > radius
+                coded = np.where(outside, 2 * radius + 1, group + radius).astype(np.int32)
+                escapes.append(group[outside])
+                coder.encode_reverse(coded, self.tables.models[t - 1])
+        delta = np.diff(classes, prepend=CLASSES // 2) + CLASSES
+        coder.encode_reverse(delta.astype(np.int32), self.tables.class_model)
+        coder.encode_reverse((index - self.typical + self.tables.count).astype(np.int32), self.tables.index_model)
+        words = coder.get_compressed().astype("<u4").tobytes()
+        extra = np.concatenate(escapes[::-1]).astype("<i4") if escapes else np.empty(0, "<i4")
+        tail = zlib.compress(extra.tobytes(), 9) if extra.size else b""
+        head = _HEADER.pack(_MAGIC, c, h, w, _checksum(x), len(words) // 4, len(tail))
+        return head + words + tail
+
+    # -- decode ------------------------------------------------------------------------------------------------
+
+    def inverse(self, y: bytes) -> Array:
+        """Bitstream to int16 symbols ``(channel, y, x)``.
+
+        Raises
+        ------
+        CorruptDataError
+            If the bytes are truncated, changed, of another version, or coded with other tables.
+        """
+        (h, w), crc, words, tail = self._parse(y)
+        c = self.channels
+        coder = constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
+        index = coder.decode(self.tables.index_model, c) + self.typical - self.tables.count
+        classes = np.cumsum(coder.decode(self.tables.class_model, h * w) - CLASSES) + CLASSES // 2
+        if index.min() < 0 or index.max() > self.tables.count or classes.min() < 0 or classes.max() >= CLASSES:
+            raise CorruptDataError("rans: side information out of range; the payload was changed or is of other tables")
+        order, counts = _grouped(self._which(index, classes))
+        values = np.empty(order.size, np.int32)
+        start = 0
+        for t in range(1, self.tables.count + 1):
+            if counts[t]:
+                radius = int(self.tables.radius[t - 1])
+                group = coder.decode(self.tables.models[t - 1], int(counts[t]))
+                outside = np.flatnonzero(group == 2 * radius + 1)
+                group = group - radius
+                if outside.size:
+                    if outside.size > tail.size:
+                        raise CorruptDataError("rans: fewer escapes than the stream asks for; the payload was changed")
+                    group[outside], tail = tail[: outside.size], tail[outside.size :]
+                values[start : start + group.size] = group
+                start += group.size
+        out = np.zeros(c * h * w, np.int16)
+        out[order] = values
+        symbols = self._restore(out.reshape(c, h, w))
+        if _checksum(symbols) != crc:
+            raise CorruptDataError(
+                "rans: the checksum of the decoded symbols does not match; the payload was changed, or this machine "
+                "decodes differently from the writer's"
+            )
+        return symbols
+
+    def _parse(self, y: bytes) -> tuple[tuple[int, int], int, Array, Array]:
+        if len(y) < _HEADER.size:
+            raise CorruptDataError(f"rans: {len(y)} bytes are less than the {_HEADER.size} of a header; truncated")
+        magic, c, h, w, crc, n_words, n_tail = _HEADER.unpack_from(y)
+        if magic != _MAGIC:
+            raise CorruptDataError(f"rans: the payload starts with {magic!r}, not {_MAGIC!r}; it is no such bitstream")
+        if c != self.channels or not 0 < h * w <= _MAX_CELLS:
+            raise CorruptDataError(
+                f"rans: the header declares {c} channels of {h} x {w} cells; this codec has {self.channels} channels"
+            )
+        if len(y) != _HEADER.size + 4 * n_words + n_tail:
+            raise CorruptDataError(
+                f"rans: the header declares {_HEADER.size + 4 * n_words + n_tail} bytes, there are {len(y)}; truncated?"
+            )
+        words = np.frombuffer(y, "<u4", n_words, _HEADER.size).astype(np.uint32)
+        if n_words and words[-1] == 0:
+            raise CorruptDataError("rans: the last word is zero, which no encoder writes; the payload was changed")
+        raw = b""
+        if n_tail:
+            limit = 4 * c * h * w
+            inflate = zlib.decompressobj()
+            try:
+                raw = inflate.decompress(y[_HEADER.size + 4 * n_words :], limit + 1)
+            except zlib.error as exc:
+                raise CorruptDataError(f"rans: the escapes do not inflate: {exc}") from exc
+            if len(raw) > limit or len(raw) % 4:
+                raise CorruptDataError("rans: more escapes than symbols; the payload was changed")
+        return (h, w), crc, words, np.frombuffer(raw, "<i4")
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _which(self, index: Array, classes: Array) -> Array:
+        """Table number of each symbol, uint8 ``(channel, cell)``; 0 where nothing is coded."""
+        t = index[:, None] + (classes - CLASSES // 2)[None, :]
+        np.clip(t, 0, self.tables.count, out=t)
+        t[index == 0] = 0
+        return t.astype(np.uint8)
+
+    def _predict(self, x: Array) -> Array:
+        out = x.astype(np.int32)
+        p = self.predicted
+        out[p, :, 1:] -= x[p, :, :-1]
+        out[p, 1:, 0] -= x[p, :-1, 0]
+        return out
+
+    def _restore(self, out: Array) -> Array:
+        p = self.predicted
+        if p.size:
+            part = out[p].astype(np.int32)
+            part[:, :, 0] = np.cumsum(part[:, :, 0], axis=1)
+            out[p] = np.cumsum(part, axis=2).astype(np.int16)
+        return out
+
+    def tensors(self) -> dict[str, Array]:
+        """Integer tables, typical indices and predicted channels."""
+        return {**self.tables.tensors(), "typical": self.typical.astype(np.int32), "predicted": self.predicted.astype(np.int32)}
+
+    def config(self) -> dict[str, Any]:
+        """Bitstream version and the sum of each table."""
+        return {"bitstream": self.bitstream, "total": TOTAL, "classes": CLASSES}
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
+        """Rebuild from a bundle.
+
+        Raises
+        ------
+        BundleError
+            If the bitstream is of a version that this package does not read.
+        """
+        if (config.get("bitstream"), config.get("total"), config.get("classes")) != (cls.bitstream, TOTAL, CLASSES):
+            raise BundleError(
+                f"rans: bitstream {config.get('bitstream')!r} is not known; this version reads {cls.bitstream!r}. "
+                "A newer stac-latent is needed"
+            )
+        return cls(
+            TableSet.from_tensors(tensors), take(tensors, "typical", cls.name, 1), take(tensors, "predicted", cls.name, 1)
+        )
+
+
+def _grouped(which: Array) -> tuple[Array, Array]:
+    """Flat positions of coded symbols, grouped by table, and the number in each group."""
+    flat = which.ravel()
+    coded = np.flatnonzero(flat)
+    tables = flat[coded]
+    return coded[np.argsort(tables, kind="stable")], np.bincount(tables, minlength=256)
+
+
+def _checksum(symbols: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(symbols, "<i2"))

@@ -1,0 +1,209 @@
+"""Integer probability tables for :mod:`stac_latent.stages.rans`, and the choice of table for each symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+import constriction
+import numpy as np
+
+from stac_latent.codec import Array
+from stac_latent.errors import BundleError
+from stac_latent.stages.base import take
+
+__all__ = ["CLASSES", "TOTAL", "TableSet", "counts_of", "laplace_tables", "model_of"]
+
+TOTAL = 2**20
+"""Sum of the counts of every table."""
+CLASSES = 8
+"""Activity classes of cells; one class is half an octave of scale."""
+_FIRST_SCALE = 0.05
+_BINS = 29
+_IMPOSSIBLE = 1e6
+
+
+def counts_of(p: Array) -> Array:
+    """Integer counts that sum to ``TOTAL``, each at least 1, proportional to ``p`` (int32)."""
+    p = np.asarray(p, np.float64)
+    counts = np.maximum(1, np.floor(p / p.sum() * (TOTAL - p.size))).astype(np.int64)
+    counts[np.argmax(counts)] += TOTAL - counts.sum()
+    return counts.astype(np.int32)
+
+
+def model_of(counts: Array) -> Any:
+    """Coder's model of a table. The probabilities are exact in binary, so that every machine builds the same."""
+    return constriction.stream.model.Categorical(counts.astype(np.float64) / TOTAL, perfect=False)
+
+
+def laplace_probabilities(scale: float, radius: int, rounding: float) -> Array:
+    """Dead-zone quantised Laplacian over ``-radius..radius`` and the escape, ``(2 radius + 2,)``.
+
+    A Laplacian of mean magnitude ``scale`` (in steps), quantised as ``floor(|y| + rounding)``.
+    """
+    k = np.arange(1, radius + 1)
+    one = 0.5 * np.exp(-(k - rounding) / scale) * (1 - np.exp(-1 / scale))
+    zero = 1 - np.exp(-(1 - rounding) / scale)
+    escape = np.exp(-(radius + 1 - rounding) / scale)
+    return np.concatenate([one[::-1], [zero], one, [escape]])
+
+
+def laplace_tables(count: int = 24, rounding: float = 0.375) -> TableSet:
+    """Tables of Laplacians whose scale grows by half octaves from 0.05 steps: good for any data."""
+    tables, radius = [], []
+    for t in range(count):
+        scale = _FIRST_SCALE * 2 ** (t / 2)
+        r = int(min(1024, np.ceil(7 * scale) + 2))
+        tables.append(counts_of(laplace_probabilities(scale, r, rounding)))
+        radius.append(r)
+    delta = np.exp(-np.abs(np.arange(-CLASSES, CLASSES + 1)) / 1.1)
+    index = np.exp(-np.abs(np.arange(-count, count + 1)) / 0.9)
+    return TableSet(tables, np.asarray(radius), counts_of(delta), counts_of(index))
+
+
+class TableSet:
+    """Tables 1..n by growing scale, and those of the side information.
+
+    Parameters
+    ----------
+    tables
+        One int32 array ``(2 radius + 2,)`` for each scale: symbols ``-radius..radius``, then the escape.
+    radius
+        Largest magnitude that each table codes.
+    class_counts
+        Differences of neighbouring classes, ``-8..8``.
+    index_counts
+        Scale indices relative to the channel's typical one, ``-n..n``.
+    """
+
+    def __init__(self, tables: list[Array], radius: Array, class_counts: Array, index_counts: Array) -> None:
+        self.tables, self.radius = tables, np.asarray(radius, np.int64)
+        self.class_counts, self.index_counts = class_counts, index_counts
+        n = len(tables)
+        sizes = [2 * CLASSES + 1, 2 * n + 1, *(2 * int(r) + 2 for r in self.radius)]
+        everything = [class_counts, index_counts, *tables]
+        if not 1 <= n <= 250 or any(a.shape != (s,) for a, s in zip(everything, sizes, strict=True)):
+            raise BundleError(f"rans: {n} tables whose sizes do not match their radii")
+        if any(a.min() < 1 or int(a.sum(dtype=np.int64)) != TOTAL for a in everything):
+            raise BundleError(f"rans: every table needs positive counts that sum to {TOTAL}")
+
+    @property
+    def count(self) -> int:
+        """Number of tables."""
+        return len(self.tables)
+
+    @cached_property
+    def models(self) -> list[Any]:
+        """Coder's models of the symbol tables."""
+        return [model_of(t) for t in self.tables]
+
+    @cached_property
+    def class_model(self) -> Any:
+        """Coder's model of class differences."""
+        return model_of(self.class_counts)
+
+    @cached_property
+    def index_model(self) -> Any:
+        """Coder's model of scale indices."""
+        return model_of(self.index_counts)
+
+    # -- the encoder's choice ------------------------------------------------------------------------------------
+
+    def assign(self, flat: Array, rounds: int = 2) -> tuple[Array, Array]:
+        """Scale index of each channel and class of each cell that make the symbols cheap.
+
+        Alternates between the best index for the given classes and the best class for the given indices. Any
+        choice decodes; a better one is only smaller.
+
+        Parameters
+        ----------
+        flat
+            Symbols int32 ``(channel, cell)``.
+
+        Returns
+        -------
+        index, classes
+            int64 ``(channel,)`` in ``0..n`` and ``(cell,)`` in ``0..7``.
+        """
+        size = np.minimum(np.abs(flat), len(_BIN_OF) - 1)
+        bins = _BIN_OF[size]
+        activity = np.log2(size.sum(axis=0, dtype=np.float64) + 0.5)
+        classes = np.clip(np.rint(2 * (activity - activity.mean())) + CLASSES // 2, 0, CLASSES - 1).astype(np.int64)
+        index = self._best_index(bins, classes)
+        for _ in range(rounds - 1):
+            classes = self._best_class(bins, index)
+            index = self._best_index(bins, classes)
+        return index, classes
+
+    def _best_index(self, bins: Array, classes: Array) -> Array:
+        c = bins.shape[0]
+        where = (classes * _BINS)[None, :] + bins
+        where += (np.arange(c) * (CLASSES * _BINS))[:, None]
+        hist = np.bincount(where.ravel(), minlength=c * CLASSES * _BINS).reshape(c, -1)
+        cost = hist @ self._costs.reshape(self.count + 1, -1).T
+        return np.asarray(cost.argmin(axis=1), np.int64)
+
+    def _best_class(self, bins: Array, index: Array) -> Array:
+        n, t = bins.shape[1], self.count + 1
+        where = (index * _BINS)[:, None] + bins
+        where += (np.arange(n) * (t * _BINS))[None, :]
+        hist = np.bincount(where.ravel(), minlength=n * t * _BINS).reshape(n, -1)
+        cost = hist @ self._costs.transpose(0, 2, 1).reshape(t * _BINS, CLASSES)
+        return np.asarray(cost.argmin(axis=1), np.int64)
+
+    @cached_property
+    def _costs(self) -> Array:
+        """Bits of each magnitude bin, float32 ``(index, class, bin)``."""
+        bits = np.full((self.count + 1, _BINS), _IMPOSSIBLE, np.float32)
+        bits[0, 0] = 0
+        for t, (counts, r) in enumerate(zip(self.tables, self.radius, strict=True), start=1):
+            b = -np.log2(counts / TOTAL)
+            for i, magnitude in enumerate(_BIN_CENTRE):
+                bits[t, i] = b[r + magnitude] if magnitude <= r else b[-1] + 16
+        index, cls = np.mgrid[: self.count + 1, :CLASSES]
+        which = np.clip(index + cls - CLASSES // 2, 0, self.count)
+        which[0] = 0
+        return bits[which]
+
+    # -- bundle --------------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Array]:
+        """Flat integer arrays for the bundle."""
+        return {
+            "counts": np.concatenate(self.tables).astype(np.int32),
+            "radius": self.radius.astype(np.int32),
+            "class_counts": self.class_counts.astype(np.int32),
+            "index_counts": self.index_counts.astype(np.int32),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Array]) -> Self:
+        """Inverse of :meth:`tensors`."""
+        flat, radius = take(tensors, "counts", "rans", 1), take(tensors, "radius", "rans", 1).astype(np.int64)
+        ends = np.cumsum(2 * radius + 2)
+        if not radius.size or radius.min() < 0 or radius.max() > 2**15 or ends[-1] != flat.size:
+            raise BundleError("rans: the radii do not match the tables")
+        return cls(
+            np.split(flat, ends[:-1]),
+            radius,
+            take(tensors, "class_counts", "rans", 1),
+            take(tensors, "index_counts", "rans", 1),
+        )
+
+
+def _bins() -> tuple[Array, list[int]]:
+    """Magnitude bins: 0 to 15 one by one, then one an octave half."""
+    of = np.zeros(2**13, np.int64)
+    edges = [*range(16)]
+    edge = 16.0
+    while len(edges) < _BINS:
+        edges.append(int(edge))
+        edge *= 2**0.75
+    for i, (lo, hi) in enumerate(zip(edges, [*edges[1:], of.size], strict=True)):
+        of[lo:hi] = i
+    centre = [*range(16), *(int((lo * hi) ** 0.5) for lo, hi in zip(edges[16:], [*edges[17:], of.size], strict=True))]
+    return of, centre
+
+
+_BIN_OF, _BIN_CENTRE = _bins()

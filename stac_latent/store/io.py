@@ -1,0 +1,76 @@
+"""Small files by href: local paths and anything that fsspec opens, with a size limit and checksums."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from stac_latent.bundle import multihash
+from stac_latent.errors import CatalogError, CorruptDataError
+
+__all__ = ["is_local", "local_path", "read_bytes", "tree_size"]
+
+
+def is_local(href: str) -> bool:
+    """Whether ``href`` is a path or a ``file:`` URL."""
+    scheme = urlparse(href).scheme
+    return scheme in ("", "file") or len(scheme) == 1
+
+
+def local_path(href: str) -> Path:
+    """Path of a local href.
+
+    Raises
+    ------
+    CatalogError
+        If the href is remote.
+    """
+    if not is_local(href):
+        raise CatalogError(f"expected a local path, got {href}")
+    parsed = urlparse(href)
+    return Path(unquote(parsed.path)) if parsed.scheme == "file" else Path(href)
+
+
+def read_bytes(href: str, *, checksum: str | None = None, limit: int = 64 << 20) -> bytes:
+    """Contents of a small file.
+
+    Parameters
+    ----------
+    href
+        Path or URL.
+    checksum
+        SHA-256 multihash (hexadecimal) that the contents must have.
+    limit
+        Largest size in bytes that is read.
+
+    Raises
+    ------
+    CatalogError
+        If the file cannot be read, or is larger than ``limit``.
+    CorruptDataError
+        If the checksum differs.
+    """
+    try:
+        if is_local(href):
+            with local_path(href).open("rb") as file:
+                data = file.read(limit + 1)
+        else:
+            import fsspec
+
+            with fsspec.open(href, "rb") as file:
+                data = file.read(limit + 1)
+    except (OSError, ImportError, ValueError) as exc:
+        raise CatalogError(f"cannot read {href}: {exc}") from exc
+    if len(data) > limit:
+        raise CatalogError(f"{href} is larger than the {limit} bytes that are read of such a file")
+    if checksum is not None and multihash(data) != checksum:
+        raise CorruptDataError(
+            f"{href} has checksum {multihash(data)}, the catalogue expects {checksum}; it was changed, or the link is stale"
+        )
+    return data
+
+
+def tree_size(folder: str | os.PathLike[str]) -> int:
+    """Bytes of all files below a folder."""
+    return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())

@@ -1,0 +1,207 @@
+"""Latents in Zarr v3: one group with the symbols, the validity mask and the cell coordinates.
+
+::
+
+    <item>.latent.zarr/      attributes mirror the asset's fields
+      latent  (channel, y, x)     int8/int16; sharded; coded (zarr codec "stac_latent") or plain (zstd)
+      mask    (mask_band, py, px) uint8, 1 = valid; one band where all bands agree; absent chunks are valid
+      valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
+      y, x                        cell centres, so that xarray.open_zarr shows a map
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import zarr
+import zarr.errors
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from stac_latent.codec import Array, Codec
+from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
+from stac_latent.spec import Grid, Spec, Window
+from stac_latent.store.io import is_local, local_path
+from stac_latent.store.zarr_codec import LatentZarrCodec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "open_arrays"]
+
+Payload = Literal["coded", "plain"]
+_MAX_CHUNK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class LatentArrays:
+    """The arrays of one latent group."""
+
+    latent: zarr.Array[Any]
+    mask: zarr.Array[Any] | None
+    valid: zarr.Array[Any] | None
+    attributes: Mapping[str, Any]
+
+    def read_symbols(self, cells: Window) -> Array:
+        """Stored integers ``(channel, y, x)`` of a window of cells; only its chunks are read.
+
+        Raises
+        ------
+        CorruptDataError
+            If a chunk is missing bytes, or a checksum does not hold.
+        """
+        (y0, y1), (x0, x1) = cells
+        return self._read(self.latent, (slice(None), slice(y0, y1), slice(x0, x1)))
+
+    def read_mask(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Valid pixels ``(1 or band, y, x)`` of a pixel window; None where the group has no mask."""
+        if self.mask is None:
+            return None
+        (y0, y1), (x0, x1) = window
+        return self._read(self.mask, (slice(None), slice(y0, y1), slice(x0, x1))).astype(bool)
+
+    def read_valid(self, cells: Window) -> Array | None:
+        """Valid pixels of each cell in percent, uint8 ``(y, x)``; None where the group does not store it."""
+        if self.valid is None:
+            return None
+        (y0, y1), (x0, x1) = cells
+        return self._read(self.valid, (slice(y0, y1), slice(x0, x1)))
+
+    @staticmethod
+    def _read(array: zarr.Array[Any], where: tuple[slice, ...]) -> Array:
+        try:
+            return np.asarray(array[where])
+        except StacLatentError:
+            raise
+        except (ValueError, RuntimeError, TypeError, IndexError, zarr.errors.BaseZarrError) as exc:
+            raise CorruptDataError(
+                f"{array.store_path}: stored bytes of window {where[-2:]} do not decode: {exc}; the store is truncated or was "
+                "changed, fetch or write it again"
+            ) from exc
+
+
+def chunk_cells(codec: Codec) -> tuple[int, int]:
+    """Cells along an inner chunk and along a shard: about 256 and 2048 pixels, at least 32 and 256 cells."""
+    inner = max(32, 256 // max(codec.stride))
+    return inner, 8 * inner
+
+
+def create(path: Path, codec: Codec, grid: Grid, payload: Payload, mask_bands: int, attributes: Mapping[str, Any]) -> LatentArrays:
+    """Make an empty group at a local path, ready to be filled shard by shard.
+
+    Parameters
+    ----------
+    path
+        New folder.
+    codec
+        Gives channels, data type and, for ``coded``, the entropy coder.
+    grid
+        Pixel grid and cell lattice.
+    payload
+        ``coded``: smallest, needs the bundle. ``plain``: zstd, opens anywhere.
+    mask_bands
+        1, or the number of bands where their masks differ; 0 for no mask.
+    attributes
+        Written as the group's attributes.
+    """
+    if payload == "coded" and codec.tail is None:
+        raise CodecError(f"codec {codec.name!r} has no entropy coder; write its symbols with payload='plain'")
+    spec = codec.spec
+    inner, shard = chunk_cells(codec)
+    cells, channels = grid.cells, spec.dimensions
+    shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
+    group = zarr.create_group(store=str(path), zarr_format=3, attributes=dict(attributes))
+    coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
+    if payload == "coded":
+        bitstream = codec.bitstream or ""
+        coded = {"serializer": LatentZarrCodec(codec.space, bitstream), "compressors": [Crc32cCodec()]}
+    latent = group.create_array(
+        "latent",
+        shape=(channels, *cells),
+        dtype=spec.data_type,
+        chunks=(channels, inner, inner),
+        shards=(channels, *shards),
+        fill_value=0,
+        dimension_names=("channel", "y", "x"),
+        attributes={"latent:space": spec.space},
+        **coded,
+    )
+    mask = valid = None
+    if mask_bands and spec.kind == "embedding":
+        valid = group.create_array(
+            "valid", shape=cells, dtype="uint8", chunks=(inner, inner), fill_value=100, dimension_names=("y", "x")
+        )
+    elif mask_bands:
+        step = inner * max(codec.stride)
+        mask = group.create_array(
+            "mask",
+            shape=(mask_bands, *grid.shape),
+            dtype="uint8",
+            chunks=(mask_bands, step, step),
+            fill_value=1,
+            compressors=[ZstdCodec(level=9), Crc32cCodec()],
+            dimension_names=("mask_band", "py", "px"),
+        )
+    _write_coordinates(group, grid)
+    return LatentArrays(latent, mask, valid, dict(attributes))
+
+
+def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
+    a, _, c, _, e, f = grid.cell_transform
+    for name, n, start, step in (("y", grid.cells[0], f, e), ("x", grid.cells[1], c, a)):
+        centres = start + step * (np.arange(n) + 0.5)
+        out = group.create_array(name, shape=(n,), dtype="float64", chunks=(n,), dimension_names=(name,))
+        out[:] = centres
+
+
+def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -> LatentArrays:
+    """Open a latent group for reading; with ``spec`` and ``grid``, check that it is the one they describe.
+
+    Parameters
+    ----------
+    href
+        Local path, or a URL that fsspec opens.
+
+    Raises
+    ------
+    CorruptDataError
+        If there is no readable group, or its arrays contradict the item.
+    """
+    try:
+        group = zarr.open_group(_store(href), mode="r", zarr_format=3)
+        latent = group["latent"]
+        mask, valid = group.get("mask"), group.get("valid")
+    except StacLatentError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, json.JSONDecodeError, zarr.errors.BaseZarrError) as exc:
+        raise CorruptDataError(f"{href} is no readable latent group: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
+        raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
+    if np.prod(latent.chunks, dtype=np.int64) * latent.dtype.itemsize > _MAX_CHUNK_BYTES:
+        raise CorruptDataError(f"{href}/latent declares chunks of {latent.chunks}; more than {_MAX_CHUNK_BYTES} bytes each")
+    if spec is not None and grid is not None and latent.shape != (spec.dimensions, *grid.cells):
+        raise CorruptDataError(
+            f"{href}/latent has shape {latent.shape}; the item declares {(spec.dimensions, *grid.cells)} (channel, y, x)"
+        )
+    if grid is not None and isinstance(mask, zarr.Array) and mask.shape[1:] != grid.shape:
+        raise CorruptDataError(f"{href}/mask has shape {mask.shape}; the item declares {grid.shape} pixels")
+    return LatentArrays(
+        latent,
+        mask if isinstance(mask, zarr.Array) else None,
+        valid if isinstance(valid, zarr.Array) else None,
+        dict(group.attrs),
+    )
+
+
+def _store(href: str) -> Any:
+    if is_local(href):
+        path = local_path(href)
+        if not (path / "zarr.json").is_file():
+            raise CorruptDataError(f"{href} is no Zarr v3 group: it has no zarr.json")
+        return str(path)
+    from zarr.storage import FsspecStore
+
+    return FsspecStore.from_url(href, read_only=True)

@@ -1,0 +1,82 @@
+"""The zarr codec ``stac_latent``: entropy-coded chunks inside an ordinary Zarr v3 array.
+
+A zarr codec sees one chunk and its own configuration. The configuration therefore names the space; the bundle is
+found by that digest among the codecs already opened in this process, the installed ones and the local cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec
+
+from stac_latent.errors import CorruptDataError, StacLatentError
+from stac_latent.registry import resolve_space
+
+if TYPE_CHECKING:
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import Buffer, NDBuffer
+
+__all__ = ["LatentZarrCodec"]
+
+NAME = "stac_latent"
+
+
+@dataclass(frozen=True)
+class LatentZarrCodec(ArrayBytesCodec):
+    """Codes each chunk ``(channel, y, x)`` of symbols as one bitstream.
+
+    Parameters
+    ----------
+    space
+        Digest of the codec bundle.
+    bitstream
+        Container of the payload, for readers that look without decoding.
+    """
+
+    is_fixed_size = False
+
+    space: str
+    bitstream: str
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Read the codec's entry in ``zarr.json``."""
+        config = data.get("configuration")
+        if not isinstance(config, dict) or set(config) != {"space", "bitstream"}:
+            raise CorruptDataError(f"codec {NAME!r} in zarr.json needs a space and a bitstream; got {config!r}")
+        return cls(space=str(config["space"]), bitstream=str(config["bitstream"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Entry for ``zarr.json``."""
+        return {"name": NAME, "configuration": {"space": self.space, "bitstream": self.bitstream}}
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        return await asyncio.to_thread(self._decode, chunk_bytes, chunk_spec)
+
+    async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
+        return await asyncio.to_thread(self._encode, chunk_array, chunk_spec)
+
+    def _decode(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        try:
+            symbols = resolve_space(self.space).entropy_decode(chunk_bytes.to_bytes())
+        except StacLatentError:
+            raise
+        except (ValueError, AssertionError) as exc:
+            raise CorruptDataError(f"a chunk of {self.space} does not decode: {exc}") from exc
+        if symbols.shape != chunk_spec.shape:
+            raise CorruptDataError(f"a chunk decodes to shape {symbols.shape}; the array has chunks {chunk_spec.shape}")
+        dtype = chunk_spec.dtype.to_native_dtype()
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(symbols.astype(dtype, copy=False))
+
+    def _encode(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        symbols = np.ascontiguousarray(chunk_array.as_numpy_array())
+        payload = resolve_space(self.space).entropy_encode(symbols)
+        return chunk_spec.prototype.buffer.from_bytes(payload)
+
+    def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
+        """Refuse: entropy-coded sizes are not known beforehand."""
+        raise CorruptDataError(f"the size of a {NAME!r} chunk is not known from {input_byte_length} bytes of input")
