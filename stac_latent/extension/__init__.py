@@ -278,6 +278,7 @@ class AssetLatentExtension(_Measured):
     quantization_power = Field(number, "value = sign(q) * (abs(q) * scale) ** power + offset")
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
+    psnr_peak = Field(number, "peak that psnr refers to, in the stored unit of the decoded bands; absent: 10000")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"

@@ -37,9 +37,9 @@ def integer(value: Any) -> int:
 
 def boolean(value: Any) -> bool:
     """Return true or false, and nothing that only resembles them."""
-    if value not in (True, False):
-        raise ValueError("expected true or false")
-    return bool(value)
+    if not isinstance(value, bool):
+        raise TypeError("expected true or false")
+    return value
 
 
 def text(value: Any) -> str:

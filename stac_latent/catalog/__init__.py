@@ -1,0 +1,1 @@
+"""Authoring, searching and publishing of STAC catalogues that hold latents."""
