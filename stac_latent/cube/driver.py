@@ -1,0 +1,204 @@
+"""An odc-loader driver that reads latents: decoded to pixels on any grid, or as they are on their lattice.
+
+``odc.stac.load(items, bands=["red"], driver="stac_latent.cube.LatentDriver")`` works on Items that carry a
+latent asset of kind ``codec``: its bands are found by name. An asset key that is also a band name stays the
+asset, as in a stock load; ``"<asset key>.<band name>"`` always means the decoded band. Sources that are not
+latent are read by the stock rasterio reader, so raw and decoded bands may be mixed.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pystac
+import rasterio.errors
+from odc.geo.geobox import GeoBox
+from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, RioDriver
+from odc.loader.types import BandKey, RasterLoadParams
+from odc.stac._mdtools import StacAuxReader, StacMDParser
+
+from stac_latent.cube.lattice import lattice_offset
+from stac_latent.cube.resample import Roi, read_onto
+from stac_latent.cube.sources import DriverData, Source, latent_assets, to_geobox
+from stac_latent.errors import StacLatentError
+
+if TYPE_CHECKING:
+    from stac_latent.cube.decode import LatentReader
+
+__all__ = ["CellReader", "FieldReader", "LatentDriver", "LatentParser", "is_latent", "reader_for"]
+
+Array = npt.NDArray[Any]
+log = logging.getLogger(__name__)
+
+
+@functools.lru_cache(maxsize=32)
+def reader_for(document: str, asset: str) -> LatentReader:
+    """Open a reader; each process keeps the last 32.
+
+    Parameters
+    ----------
+    document
+        JSON of the reduced Item (:attr:`stac_latent.cube.sources.Source.document`).
+    asset
+        Key of the latent asset in it.
+    """
+    from stac_latent.cube import decode
+
+    return decode.LatentReader.open(pystac.Item.from_dict(json.loads(document)), asset)
+
+
+def is_latent(driver_data: Any) -> bool:
+    """Whether a source's ``driver_data`` is ours (raw sources carry none, or another driver's)."""
+    return isinstance(driver_data, dict) and {"document", "asset", "upto"} <= driver_data.keys()
+
+
+class _Reader:
+    """What both readers share: the source, and what happens when it cannot be read."""
+
+    def __init__(self, src: RasterSource) -> None:
+        self._src = src
+        self._data: DriverData = src.driver_data
+
+    def read(
+        self,
+        cfg: RasterLoadParams,
+        dst_geobox: GeoBox,
+        *,
+        dst: Array | None = None,
+        selection: Any = None,
+    ) -> tuple[Roi, Array]:
+        """Pixels of the part of ``dst_geobox`` that the source reaches.
+
+        Returns
+        -------
+        roi, array
+            ``dst_geobox[roi].shape == array.shape[-2:]``; ``(band, y, x)``, or ``(y, x)`` for one plain band.
+        """
+        try:
+            roi, pixels = self._read(cfg, dst_geobox, selection)
+        except (StacLatentError, OSError, rasterio.errors.RasterioError) as exc:
+            if cfg.fail_on_error:
+                raise
+            log.warning("Ignoring read failure of %s: %s", self._src.uri, exc)
+            roi, pixels = (slice(0, 0), slice(0, 0)), np.empty((1, 0, 0), cfg.dtype)
+            if self._src.band == 0:
+                pixels = np.empty((self._count(selection), 0, 0), cfg.dtype)
+        if self._src.band != 0:
+            pixels = pixels[0]
+        if dst is None:
+            return roi, pixels
+        part = dst[(..., *roi)]
+        part[...] = pixels
+        return roi, part
+
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
+        raise TypeError(f"{type(self).__name__} does not read")  # pragma: no cover
+
+    def _count(self, selection: Any) -> int:
+        return len(_select(range(len(self._data["bands"])), selection))
+
+
+class FieldReader(_Reader):
+    """Reads a latent decoded to pixels, onto any grid."""
+
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
+        reader = reader_for(self._data["document"], self._data["asset"])
+        bands = _select(self._data["bands"], selection)
+        return read_onto(reader, to_geobox(reader.grid), bands, cfg, dst_geobox)
+
+
+class CellReader(_Reader):
+    """Reads dequantised latents; only onto grids whose cells are cells of the lattice."""
+
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
+        reader = reader_for(self._data["document"], self._data["asset"])
+        cells = to_geobox(reader.grid.cell_grid())
+        dy, dx = lattice_offset(cells, dst_geobox)
+        y0, y1 = max(0, dy), min(cells.shape.y, dy + dst_geobox.shape.y)
+        x0, x1 = max(0, dx), min(cells.shape.x, dx + dst_geobox.shape.x)
+        if y0 >= y1 or x0 >= x1:
+            channels = _select(range(reader.spec.dimensions), selection)
+            return (slice(0, 0), slice(0, 0)), np.empty((len(channels), 0, 0), cfg.dtype)
+        latent = reader.read_latent(((y0, y1), (x0, x1)))
+        if selection is not None:
+            latent = latent[_select(range(len(latent)), selection)]
+        return (slice(y0 - dy, y1 - dy), slice(x0 - dx, x1 - dx)), latent.astype(cfg.dtype, copy=False)
+
+    def _count(self, selection: Any) -> int:
+        dims = int(json.loads(self._data["document"])["assets"][self._data["asset"]]["latent:dimensions"])
+        return len(_select(range(dims), selection))
+
+
+class LatentParser:
+    """odc-loader's metadata parser: bands of latent assets beside those that the stock parser finds.
+
+    Parameters
+    ----------
+    stac_cfg
+        As ``odc.stac.load(stac_cfg=)``, for the raw assets.
+    """
+
+    def __init__(self, stac_cfg: dict[str, Any] | None = None) -> None:
+        self._raw = StacMDParser(stac_cfg or {})
+
+    def extract(self, md: Any) -> RasterGroupMetadata:
+        """Bands and aliases of an Item."""
+        raw = copy.copy(md)
+        hidden = latent_assets(md)
+        raw.assets = {k: a for k, a in md.assets.items() if k not in hidden}
+        base = self._raw.extract(raw)
+        bands, aliases = dict(base.bands), dict(base.aliases)
+        for key in latent_assets(md, decodable=True):
+            for i, band in enumerate(Source.from_item(md, key).spec.bands, 1):
+                bands[key, i] = RasterBandMetadata(band.data_type, band.nodata, band.unit or "1")
+                for alias in (band.name, band.common_name, f"{key}.{band.name}"):
+                    if alias is not None and alias not in raw.assets:
+                        aliases[alias] = [*aliases.get(alias, []), (key, i)]
+        return base.patch(bands=bands, aliases=aliases)
+
+    def driver_data(self, md: Any, band_key: BandKey) -> Any:
+        """What the workers need to read a band; None for a raw one."""
+        key, index = band_key
+        if key in latent_assets(md, decodable=True):
+            return Source.from_item(md, key).driver_data("field", [index - 1])
+        return self._raw.driver_data(md, band_key)
+
+
+class LatentDriver(RioDriver):  # type: ignore[misc]
+    """Stock rasterio driver that can also read latents.
+
+    Parameters
+    ----------
+    md_parser
+        Metadata parser; the default understands STAC Items with latent assets.
+
+    Examples
+    --------
+    >>> from odc.loader import reader_driver
+    >>> type(reader_driver("stac_latent.cube.LatentDriver")).__name__
+    'LatentDriver'
+    """
+
+    def __init__(self, md_parser: Any = None) -> None:
+        super().__init__(md_parser=md_parser or LatentParser(), aux_reader=StacAuxReader())
+
+    def open(self, src: RasterSource, ctx: Any) -> Any:
+        """A reader for one source; the stock one if it is not a latent."""
+        if not is_latent(src.driver_data):
+            return super().open(src, ctx)
+        data = cast("DriverData", src.driver_data)
+        return FieldReader(src) if data["upto"] == "field" else CellReader(src)
+
+
+def _select(values: Any, selection: Any) -> list[int]:
+    if selection is None:
+        return list(values)
+    chosen = np.asarray(list(values))[selection]
+    return [int(v) for v in np.atleast_1d(chosen)]
+

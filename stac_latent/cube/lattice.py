@@ -1,0 +1,127 @@
+"""The lattice of cells: which grids are made of whole cells, and which one an area asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from odc.geo import CRS, geom, res_
+from odc.geo.geobox import GeoBox
+from odc.stac._mdtools import _normalize_geometry
+
+from stac_latent.cube.sources import Source
+from stac_latent.errors import GridError
+
+__all__ = ["TOLERANCE", "cell_geobox", "common_lattice", "describe_grid", "describe_lattice", "lattice_offset"]
+
+TOLERANCE = 1e-3
+"""Part of a cell by which a grid may miss the lattice through rounding."""
+
+
+def lattice_offset(cells: GeoBox, target: GeoBox) -> tuple[int, int]:
+    """Row and column of the lattice at which a grid of whole cells begins (either may be negative).
+
+    Raises
+    ------
+    GridError
+        If the grid is not made of cells of the lattice; the message says which grids are.
+    """
+    if target.crs == cells.crs:
+        ny, nx = target.shape
+        corners = np.array([[0, 0], [nx, 0], [0, ny]], float)
+        found = np.stack(cells.wld2pix(*target.pix2wld(*corners.T)), axis=1)
+        first = np.rint(found[0])
+        if np.abs(found - corners - first).max() < TOLERANCE:
+            return int(first[1]), int(first[0])
+    raise GridError(f"{describe_grid(target)} is off the lattice of the latents. {describe_lattice(cells)}")
+
+
+def describe_grid(box: GeoBox) -> str:
+    """CRS, resolution and origin of a grid, in words."""
+    res = box.resolution
+    left, top = box.pix2wld(0, 0)
+    return f"the grid with CRS {box.crs}, resolution (y, x) ({res.y:g}, {res.x:g}), origin (x, y) ({left:.10g}, {top:.10g})"
+
+
+def describe_lattice(cells: GeoBox) -> str:
+    """Which grids would do, in words, with an example."""
+    res = cells.resolution
+    left, top = cells.pix2wld(0, 0)
+    bounds = tuple(float(f"{v:.10g}") for v in cells.boundingbox)
+    return (
+        "Latents are never resampled: a grid must be made of whole cells, that is CRS "
+        f"{cells.crs}, resolution (y, x) ({res.y:g}, {res.x:g}), origin (x, y) at ({left:.10g}, {top:.10g}) plus whole "
+        f"cells; for instance GeoBox.from_bbox({bounds}, {str(cells.crs)!r}, shape={tuple(cells.shape)}), or bbox= alone, "
+        "which is widened to whole cells. Other grids load with upto='field'"
+    )
+
+
+def common_lattice(sources: Sequence[Source]) -> GeoBox:
+    """Cells of the first source, on whose lattice all others must lie.
+
+    Raises
+    ------
+    GridError
+        If two sources lie on different lattices; both are described.
+    """
+    first = sources[0]
+    for other in sources[1:]:
+        try:
+            lattice_offset(first.cells, other.cells)
+        except GridError as exc:
+            raise GridError(
+                f"items {first.item_id!r} and {other.item_id!r} lie on different lattices: {describe_grid(first.cells)}, "
+                f"and {describe_grid(other.cells)}; load them apart, or decode with upto='field'"
+            ) from exc
+    return first.cells
+
+
+def cell_geobox(
+    cells: GeoBox,
+    sources: Sequence[Source],
+    *,
+    geobox: GeoBox | None,
+    like: Any,
+    bbox: tuple[float, float, float, float] | None,
+    area: Any,
+    crs: Any,
+    resolution: Any,
+) -> GeoBox:
+    """Whole cells that were asked for; everything when nothing was."""
+    if like is not None and geobox is None:
+        geobox = like if isinstance(like, GeoBox) else like.odc.geobox
+    if geobox is not None:
+        dy, dx = lattice_offset(cells, geobox)
+        return _cells_between(cells, dy, dy + geobox.shape.y, dx, dx + geobox.shape.x)
+    if crs is not None and CRS(crs) != cells.crs:
+        raise GridError(f"crs={crs} is not that of the latents. {describe_lattice(cells)}")
+    if resolution is not None:
+        asked, have = res_(resolution), cells.resolution
+        if max(abs(asked.x / have.x - 1), abs(asked.y / have.y - 1)) > TOLERANCE:
+            raise GridError(
+                f"resolution (y, x) ({asked.y:g}, {asked.x:g}) is not that of the latents. {describe_lattice(cells)}"
+            )
+    if area is None and bbox is not None:
+        area = geom.box(*bbox, "EPSG:4326")
+    if area is None:
+        boxes = [(*lattice_offset(cells, s.cells), *s.cells.shape.yx) for s in sources]
+        bottom, right = max(y + h for y, _, h, _ in boxes), max(x + w for _, x, _, w in boxes)
+        return _cells_between(cells, min(b[0] for b in boxes), bottom, min(b[1] for b in boxes), right)
+    polygon = _normalize_geometry(area)
+    step = max(polygon.boundingbox.span_x, polygon.boundingbox.span_y) / 64
+    inside = polygon.segmented(step).to_crs(cells.crs)
+    west, south, east, north = inside.boundingbox.bbox
+    xs, ys = cells.wld2pix(np.array([west, east]), np.array([north, south]))
+    return _cells_between(
+        cells,
+        math.floor(min(ys) + TOLERANCE),
+        math.ceil(max(ys) - TOLERANCE),
+        math.floor(min(xs) + TOLERANCE),
+        math.ceil(max(xs) - TOLERANCE),
+    )
+
+
+def _cells_between(cells: GeoBox, y0: int, y1: int, x0: int, x1: int) -> GeoBox:
+    return GeoBox((y1 - y0, x1 - x0), cells.translate_pix(x0, y0).transform, cells.crs)
