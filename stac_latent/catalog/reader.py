@@ -1,0 +1,172 @@
+"""Read JSON documents from files and URLs, with timeouts, and errors that say what came instead."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
+
+import pystac
+from pystac.utils import make_absolute_href
+
+from stac_latent.errors import SearchError
+
+if TYPE_CHECKING:
+    from pystac_client.stac_api_io import StacApiIO
+
+__all__ = ["HttpError", "Reader", "is_url", "local_path", "to_item"]
+
+
+class HttpError(SearchError):
+    """A server refused a request; ``status`` is its HTTP status, None where it did not answer at all."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def is_url(href: str) -> bool:
+    """Whether an address is remote: it has a scheme other than ``file``."""
+    return re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", href) is not None
+
+
+def local_path(href: str) -> Path:
+    """Path of a local address, which may be a ``file://`` URL."""
+    return Path(url2pathname(unquote(urlparse(href).path)) if href.startswith("file://") else href)
+
+
+@dataclass
+class Reader:
+    """Reads JSON objects; one for each search, so that connections are reused.
+
+    ``timeout`` [s] bounds each wait for a server; ``headers`` go with each request (for example a token).
+    """
+
+    timeout: float = 30.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def io(self) -> StacApiIO:
+        """The HTTP session, made when first needed. It retries twice where a server is busy, never for long."""
+        from pystac_client.stac_api_io import StacApiIO
+        from urllib3 import Retry
+
+        retry = Retry(
+            total=2,
+            connect=0,
+            read=0,
+            backoff_factor=0.2,
+            status_forcelist=(429, 502, 503, 504),
+            allowed_methods=None,
+            respect_retry_after_header=False,
+            raise_on_status=False,
+        )
+        return StacApiIO(
+            headers=dict(self.headers), timeout=(min(self.timeout, 10.0), self.timeout), max_retries=retry
+        )
+
+    def json(self, href: str, *, io: StacApiIO | None = None, **request: Any) -> dict[str, Any]:
+        """JSON object at an address; ``request`` (method, parameters, headers) is for URLs.
+
+        Raises
+        ------
+        HttpError
+            If a server cannot be reached or refuses.
+        SearchError
+            If there is no file, or if what is there is no JSON object.
+        """
+        if is_url(href):
+            text: str | bytes = self._fetch(href, io or self.io, request)
+        else:
+            try:
+                text = local_path(href).read_bytes()
+            except OSError as exc:
+                raise SearchError(f"cannot read {href}: {exc.strerror or exc}") from exc
+        try:
+            value = json.loads(text)
+        except ValueError as exc:
+            start = (text if isinstance(text, str) else text.decode("utf-8", "replace")).lstrip()[:60]
+            raise SearchError(f"{href} is not JSON ({exc}); it begins with {start!r}") from exc
+        if not isinstance(value, dict):
+            raise SearchError(f"{href} holds a JSON {type(value).__name__}; expected a STAC object")
+        return value
+
+    def bytes(self, href: str) -> bytes:
+        """All bytes at a URL; raises as :meth:`json` does."""
+        from requests import RequestException
+
+        self._check_scheme(href)
+        try:
+            response = self.io.session.get(href, timeout=self.io.timeout)
+        except RequestException as exc:
+            raise _unreachable(href, exc) from exc
+        if not response.ok:
+            raise _refused(href, response.status_code, response.text)
+        return bytes(response.content)
+
+    def _fetch(self, href: str, io: StacApiIO, request: Mapping[str, Any]) -> str:
+        from pystac_client.exceptions import APIError
+
+        self._check_scheme(href)
+        try:
+            return io.request(href, **request)
+        except APIError as exc:
+            status = getattr(exc, "status_code", None)
+            raise (_unreachable(href, exc) if status is None else _refused(href, status, str(exc))) from exc
+
+    @staticmethod
+    def _check_scheme(href: str) -> None:
+        if not href.startswith(("http://", "https://")):
+            raise SearchError(f"{href}: only http and https addresses and local files can be searched")
+
+
+def _unreachable(href: str, cause: Exception) -> HttpError:
+    reason = str(cause)[:200]
+    for pattern in (
+        r"[Tt]imed out",
+        r"Connection refused",
+        r"[Nn]ame or service not known|[Ff]ailed to resolve",
+    ):
+        if match := re.search(pattern, str(cause)):
+            reason = match.group().lower()
+            break
+    return HttpError(
+        f"cannot reach {href}: {reason}; check the address and the network, "
+        "or search a static catalogue or a stac-geoparquet file instead"
+    )
+
+
+def _refused(href: str, status: int, text: str) -> HttpError:
+    hint = "; pass headers={'Authorization': ...}" if status in (401, 403) else ""
+    return HttpError(f"{href} answered HTTP {status}: {text[:300]!r}{hint}", status)
+
+
+def to_item(
+    feature: dict[str, Any], origin: str, *, href: str | None = None, base: str | None = None
+) -> pystac.Item:
+    """Item of a dictionary, which it keeps. ``origin`` names the source in errors.
+
+    ``href`` is the item's own address; without it, relative hrefs of links and assets are taken from ``base``, the
+    address of the file that held the item among others.
+
+    Raises
+    ------
+    SearchError
+        If the dictionary is no STAC Item.
+    """
+    if base is not None:
+        for part in (*feature.get("links", ()), *feature.get("assets", {}).values()):
+            part["href"] = make_absolute_href(part["href"], base)
+    old = not str(feature.get("stac_version", "0")).startswith("1.")
+    try:
+        return pystac.Item.from_dict(feature, href=href, migrate=old, preserve_dict=False)
+    except Exception as exc:
+        raise SearchError(
+            f"{origin}: {feature.get('id', 'a feature')!r} is no STAC Item ({type(exc).__name__}: {exc})"
+        ) from exc
