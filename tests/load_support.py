@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pystac
@@ -38,7 +39,7 @@ def scene(shape=(187, 213), seed=0, n=3):
     return field
 
 
-def padded_grid(shape, left=399_990.0 + 30, top=5_100_030.0 - 50, res=10.0, stride=STRIDE, crs=CRS):
+def padded_grid(shape, *, left=399_990.0 + 30, top=5_100_030.0 - 50, res=10.0, stride=STRIDE, crs=CRS):
     """Grid of a scene whose corner is not on the zone-anchored lattice."""
     pl = round(left / res) % stride[1]
     pt = round(-top / res) % stride[0]
@@ -68,7 +69,7 @@ def footprint(grid):
     return geom.json, list(geom.boundingbox.bbox)
 
 
-def stock_item(name, href, grid, bands=BANDS, when=None, key="image"):
+def stock_item(name, href, grid, *, bands=BANDS, when=None, key="image"):
     """An Item with one multi-band GeoTIFF, as the stock driver reads it."""
     geometry, bbox = footprint(grid)
     item = pystac.Item(
@@ -80,7 +81,9 @@ def stock_item(name, href, grid, bands=BANDS, when=None, key="image"):
         "proj:transform": list(grid.transform),
         "bands": [b.to_stac() for b in bands],
     }
-    item.add_asset(key, pystac.Asset(str(href), media_type=pystac.MediaType.GEOTIFF, roles=["data"], extra_fields=fields))
+    item.add_asset(
+        key, pystac.Asset(str(href), media_type=pystac.MediaType.GEOTIFF, roles=["data"], extra_fields=fields)
+    )
     return item
 
 
@@ -101,7 +104,9 @@ def fake_item(folder: Path, name, field, grid, *, spec=None, when=None, key="lat
     fields = {**spec.to_fields(), **grid.to_fields(), "latent:shape": [spec.dimensions, *grid.cells]}
     item.add_asset(
         key,
-        pystac.Asset(str(href), media_type="application/vnd.zarr; version=3", roles=["latent"], extra_fields=fields),
+        pystac.Asset(
+            str(href), media_type="application/vnd.zarr; version=3", roles=["latent"], extra_fields=fields
+        ),
     )
     return item
 
@@ -109,15 +114,10 @@ def fake_item(folder: Path, name, field, grid, *, spec=None, when=None, key="lat
 class FakeReader:
     """Same interface as the real reader; the pixels come from a .npy file and every decode is counted."""
 
-    decodes: list = []
+    decodes: ClassVar[list] = []
 
-    def __init__(self, spec, grid, field):
-        self.spec, self.grid, self.field, self.codec = spec, grid, field, None
-
-    @classmethod
-    def open(cls, item, asset):
-        a = item.assets[asset]
-        return cls(Spec.from_fields(a.extra_fields), Grid.from_fields(a.extra_fields), np.load(f"{a.href}.npy"))
+    def __init__(self, ref):
+        self.spec, self.grid, self.field = ref.spec, ref.grid, np.load(f"{ref.href}.npy")
 
     def read_field(self, window=None, bands=None):
         self.decodes.append((window, bands))

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import sys
-import types
-
 import numpy as np
 import odc.stac
 import pytest
 from load_support import BANDS, FakeReader, fake_item, padded_grid, scene, stock_item, write_tiff
 from odc.geo.geobox import GeoBox
 
-from stac_latent.cube.driver import reader_for
+from stac_latent.cube import driver
 from stac_latent.cube.load import load
 
 
 @pytest.fixture
 def fake(monkeypatch):
-    module = types.ModuleType("stac_latent.cube.decode")
-    module.LatentReader = FakeReader
-    monkeypatch.setitem(sys.modules, "stac_latent.cube.decode", module)
-    FakeReader.decodes = []
-    reader_for.cache_clear()
+    monkeypatch.setattr(driver, "LatentReader", FakeReader)
+    FakeReader.decodes.clear()
+    driver._open.cache_clear()
     yield FakeReader
-    reader_for.cache_clear()
+    driver._open.cache_clear()
 
 
 @pytest.fixture
@@ -55,13 +49,17 @@ def grids(base):
 
 @pytest.mark.parametrize("chunks", [None, {"y": 61, "x": 83}], ids=["eager", "dask"])
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
-@pytest.mark.parametrize("grid", ["native", "shifted", "cropped", "coarser", "twice", "finer", "mercator", "degrees"])
+@pytest.mark.parametrize(
+    "grid", ["native", "shifted", "cropped", "coarser", "twice", "finer", "mercator", "degrees"]
+)
 def test_load_equals_the_stock_driver(pair, grid, resampling, chunks):
     latents, plain = pair
     box = grids(odc.stac.load(plain, bands=["image"], chunks={}).odc.geobox)[grid]
     names = [b.name for b in BANDS]
     got = load(latents, geobox=box, resampling=resampling, chunks=chunks)
-    want = odc.stac.load(plain, bands=[f"image.{i}" for i in (1, 2, 3)], geobox=box, resampling=resampling, chunks=chunks)
+    want = odc.stac.load(
+        plain, bands=[f"image.{i}" for i in (1, 2, 3)], geobox=box, resampling=resampling, chunks=chunks
+    )
     assert list(got.data_vars) == names
     assert got.odc.geobox == want.odc.geobox
     for i, name in enumerate(names, 1):

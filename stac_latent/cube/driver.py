@@ -8,28 +8,26 @@ latent are read by the stock rasterio reader, so raw and decoded bands may be mi
 
 from __future__ import annotations
 
+import abc
 import copy
 import functools
-import json
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import pystac
 import rasterio.errors
 from odc.geo.geobox import GeoBox
 from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, RioDriver
 from odc.loader.types import BandKey, RasterLoadParams
 from odc.stac._mdtools import StacAuxReader, StacMDParser
 
+from stac_latent.cube.contract import LatentRef, latent_assets
+from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
 from stac_latent.cube.resample import Roi, read_onto
-from stac_latent.cube.sources import DriverData, Source, latent_assets, to_geobox
+from stac_latent.cube.sources import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
 from stac_latent.errors import StacLatentError
-
-if TYPE_CHECKING:
-    from stac_latent.cube.decode import LatentReader
 
 __all__ = ["CellReader", "FieldReader", "LatentDriver", "LatentParser", "is_latent", "reader_for"]
 
@@ -37,28 +35,37 @@ Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
 
+class _Key:
+    """A reference that compares by its text, so that NaN nodata equals itself after pickling."""
+
+    __slots__ = ("ref", "text")
+
+    def __init__(self, ref: LatentRef) -> None:
+        self.ref, self.text = ref, repr(ref)
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.text == other.text
+
+
 @functools.lru_cache(maxsize=32)
-def reader_for(document: str, asset: str) -> LatentReader:
-    """Open a reader; each process keeps the last 32.
+def _open(key: _Key) -> LatentReader:
+    return LatentReader(key.ref)
 
-    Parameters
-    ----------
-    document
-        JSON of the reduced Item (:attr:`stac_latent.cube.sources.Source.document`).
-    asset
-        Key of the latent asset in it.
-    """
-    from stac_latent.cube import decode
 
-    return decode.LatentReader.open(pystac.Item.from_dict(json.loads(document)), asset)
+def reader_for(ref: LatentRef) -> LatentReader:
+    """Reader of a latent asset; each process keeps the last 32 that it opened."""
+    return _open(_Key(ref))
 
 
 def is_latent(driver_data: Any) -> bool:
     """Whether a source's ``driver_data`` is ours (raw sources carry none, or another driver's)."""
-    return isinstance(driver_data, dict) and {"document", "asset", "upto"} <= driver_data.keys()
+    return isinstance(driver_data, dict) and isinstance(driver_data.get("ref"), LatentRef)
 
 
-class _Reader:
+class _Reader(abc.ABC):
     """What both readers share: the source, and what happens when it cannot be read."""
 
     def __init__(self, src: RasterSource) -> None:
@@ -97,8 +104,8 @@ class _Reader:
         part[...] = pixels
         return roi, part
 
-    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
-        raise TypeError(f"{type(self).__name__} does not read")  # pragma: no cover
+    @abc.abstractmethod
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]: ...
 
     def _count(self, selection: Any) -> int:
         return len(_select(range(len(self._data["bands"])), selection))
@@ -108,17 +115,17 @@ class FieldReader(_Reader):
     """Reads a latent decoded to pixels, onto any grid."""
 
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
-        reader = reader_for(self._data["document"], self._data["asset"])
+        reader = reader_for(self._data["ref"])
         bands = _select(self._data["bands"], selection)
-        return read_onto(reader, to_geobox(reader.grid), bands, cfg, dst_geobox)
+        return read_onto(reader, pixel_box(reader.grid), bands, cfg, dst_geobox)
 
 
 class CellReader(_Reader):
     """Reads dequantised latents; only onto grids whose cells are cells of the lattice."""
 
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
-        reader = reader_for(self._data["document"], self._data["asset"])
-        cells = to_geobox(reader.grid.cell_grid())
+        reader = reader_for(self._data["ref"])
+        cells = cell_box(reader.grid)
         dy, dx = lattice_offset(cells, dst_geobox)
         y0, y1 = max(0, dy), min(cells.shape.y, dy + dst_geobox.shape.y)
         x0, x1 = max(0, dx), min(cells.shape.x, dx + dst_geobox.shape.x)
@@ -131,8 +138,7 @@ class CellReader(_Reader):
         return (slice(y0 - dy, y1 - dy), slice(x0 - dx, x1 - dx)), latent.astype(cfg.dtype, copy=False)
 
     def _count(self, selection: Any) -> int:
-        dims = int(json.loads(self._data["document"])["assets"][self._data["asset"]]["latent:dimensions"])
-        return len(_select(range(dims), selection))
+        return len(_select(range(self._data["ref"].spec.dimensions), selection))
 
 
 class LatentParser:
@@ -154,8 +160,8 @@ class LatentParser:
         raw.assets = {k: a for k, a in md.assets.items() if k not in hidden}
         base = self._raw.extract(raw)
         bands, aliases = dict(base.bands), dict(base.aliases)
-        for key in latent_assets(md, decodable=True):
-            for i, band in enumerate(Source.from_item(md, key).spec.bands, 1):
+        for key in decodable_assets(md):
+            for i, band in enumerate(reference(md, key).spec.bands, 1):
                 bands[key, i] = RasterBandMetadata(band.data_type, band.nodata, band.unit or "1")
                 for alias in (band.name, band.common_name, f"{key}.{band.name}"):
                     if alias is not None and alias not in raw.assets:
@@ -163,14 +169,14 @@ class LatentParser:
         return base.patch(bands=bands, aliases=aliases)
 
     def driver_data(self, md: Any, band_key: BandKey) -> Any:
-        """What the workers need to read a band; None for a raw one."""
+        """Give what the workers need to read a band; None for a raw one."""
         key, index = band_key
-        if key in latent_assets(md, decodable=True):
-            return Source.from_item(md, key).driver_data("field", [index - 1])
+        if key in decodable_assets(md):
+            return driver_data(reference(md, key), "field", [index - 1])
         return self._raw.driver_data(md, band_key)
 
 
-class LatentDriver(RioDriver):  # type: ignore[misc]
+class LatentDriver(RioDriver):
     """Stock rasterio driver that can also read latents.
 
     Parameters
@@ -189,7 +195,7 @@ class LatentDriver(RioDriver):  # type: ignore[misc]
         super().__init__(md_parser=md_parser or LatentParser(), aux_reader=StacAuxReader())
 
     def open(self, src: RasterSource, ctx: Any) -> Any:
-        """A reader for one source; the stock one if it is not a latent."""
+        """Make the reader of one source; the stock one if it is not a latent."""
         if not is_latent(src.driver_data):
             return super().open(src, ctx)
         data = cast("DriverData", src.driver_data)
@@ -201,4 +207,3 @@ def _select(values: Any, selection: Any) -> list[int]:
         return list(values)
     chosen = np.asarray(list(values))[selection]
     return [int(v) for v in np.atleast_1d(chosen)]
-

@@ -11,10 +11,18 @@ from odc.geo import CRS, geom, res_
 from odc.geo.geobox import GeoBox
 from odc.stac._mdtools import _normalize_geometry
 
-from stac_latent.cube.sources import Source
+from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.sources import cell_box, to_pixels, to_world
 from stac_latent.errors import GridError
 
-__all__ = ["TOLERANCE", "cell_geobox", "common_lattice", "describe_grid", "describe_lattice", "lattice_offset"]
+__all__ = [
+    "TOLERANCE",
+    "cell_geobox",
+    "common_lattice",
+    "describe_grid",
+    "describe_lattice",
+    "lattice_offset",
+]
 
 TOLERANCE = 1e-3
 """Part of a cell by which a grid may miss the lattice through rounding."""
@@ -31,7 +39,7 @@ def lattice_offset(cells: GeoBox, target: GeoBox) -> tuple[int, int]:
     if target.crs == cells.crs:
         ny, nx = target.shape
         corners = np.array([[0, 0], [nx, 0], [0, ny]], float)
-        found = np.stack(cells.wld2pix(*target.pix2wld(*corners.T)), axis=1)
+        found = np.stack(to_pixels(cells, *to_world(target, *corners.T)), axis=1)
         first = np.rint(found[0])
         if np.abs(found - corners - first).max() < TOLERANCE:
             return int(first[1]), int(first[0])
@@ -41,14 +49,14 @@ def lattice_offset(cells: GeoBox, target: GeoBox) -> tuple[int, int]:
 def describe_grid(box: GeoBox) -> str:
     """CRS, resolution and origin of a grid, in words."""
     res = box.resolution
-    left, top = box.pix2wld(0, 0)
+    left, top = to_world(box, 0, 0)
     return f"the grid with CRS {box.crs}, resolution (y, x) ({res.y:g}, {res.x:g}), origin (x, y) ({left:.10g}, {top:.10g})"
 
 
 def describe_lattice(cells: GeoBox) -> str:
     """Which grids would do, in words, with an example."""
     res = cells.resolution
-    left, top = cells.pix2wld(0, 0)
+    left, top = to_world(cells, 0, 0)
     bounds = tuple(float(f"{v:.10g}") for v in cells.boundingbox)
     return (
         "Latents are never resampled: a grid must be made of whole cells, that is CRS "
@@ -58,29 +66,29 @@ def describe_lattice(cells: GeoBox) -> str:
     )
 
 
-def common_lattice(sources: Sequence[Source]) -> GeoBox:
+def common_lattice(refs: Sequence[LatentRef]) -> GeoBox:
     """Cells of the first source, on whose lattice all others must lie.
 
     Raises
     ------
     GridError
-        If two sources lie on different lattices; both are described.
+        If two refs lie on different lattices; both are described.
     """
-    first = sources[0]
-    for other in sources[1:]:
+    first = refs[0]
+    for other in refs[1:]:
         try:
-            lattice_offset(first.cells, other.cells)
+            lattice_offset(cell_box(first.grid), cell_box(other.grid))
         except GridError as exc:
             raise GridError(
-                f"items {first.item_id!r} and {other.item_id!r} lie on different lattices: {describe_grid(first.cells)}, "
-                f"and {describe_grid(other.cells)}; load them apart, or decode with upto='field'"
+                f"items {first.item_id!r} and {other.item_id!r} lie on different lattices: {describe_grid(cell_box(first.grid))}, "
+                f"and {describe_grid(cell_box(other.grid))}; load them apart, or decode with upto='field'"
             ) from exc
-    return first.cells
+    return cell_box(first.grid)
 
 
 def cell_geobox(
     cells: GeoBox,
-    sources: Sequence[Source],
+    refs: Sequence[LatentRef],
     *,
     geobox: GeoBox | None,
     like: Any,
@@ -106,14 +114,14 @@ def cell_geobox(
     if area is None and bbox is not None:
         area = geom.box(*bbox, "EPSG:4326")
     if area is None:
-        boxes = [(*lattice_offset(cells, s.cells), *s.cells.shape.yx) for s in sources]
+        boxes = [(*lattice_offset(cells, cell_box(s.grid)), *cell_box(s.grid).shape.yx) for s in refs]
         bottom, right = max(y + h for y, _, h, _ in boxes), max(x + w for _, x, _, w in boxes)
         return _cells_between(cells, min(b[0] for b in boxes), bottom, min(b[1] for b in boxes), right)
     polygon = _normalize_geometry(area)
     step = max(polygon.boundingbox.span_x, polygon.boundingbox.span_y) / 64
-    inside = polygon.segmented(step).to_crs(cells.crs)
+    inside = polygon.segmented(step).to_crs(str(cells.crs))
     west, south, east, north = inside.boundingbox.bbox
-    xs, ys = cells.wld2pix(np.array([west, east]), np.array([north, south]))
+    xs, ys = to_pixels(cells, np.array([west, east]), np.array([north, south]))
     return _cells_between(
         cells,
         math.floor(min(ys) + TOLERANCE),

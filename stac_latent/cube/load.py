@@ -20,9 +20,10 @@ from odc.geo.geobox import GeoBox
 from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
 
 from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Dataset.latent)
+from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.driver import LatentDriver
 from stac_latent.cube.lattice import cell_geobox, common_lattice
-from stac_latent.cube.sources import Source, Upto, as_items, pick_sources
+from stac_latent.cube.sources import Upto, as_items, band_index, cell_box, driver_data, pick_refs, pixel_box
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Band
 
@@ -51,7 +52,7 @@ def load(
     resolution: Any = None,
     anchor: Any = None,
     resampling: PerBand = None,
-    dtype: PerBand = None,
+    dtype: Any = None,
     nodata: float | None = None,
     chunks: Mapping[str, Any] | None = None,
     groupby: Any = "time",
@@ -107,7 +108,7 @@ def load(
     """
     _check_upto(upto, bands, {"resampling": resampling, "dtype": dtype, "anchor": anchor, "nodata": nodata})
     found = as_items(items)
-    sources = pick_sources(found, asset, upto)
+    refs = pick_refs(found, asset, upto)
     area = geopolygon if geopolygon is not None else intersects
     common: dict[str, Any] = {
         "chunks": None if chunks is None else dict(chunks),
@@ -117,13 +118,13 @@ def load(
         "fail_on_error": fail_on_error,
     }
     if upto == "latent":
-        _same_space(sources)
-        cells = common_lattice(sources)
+        _same_space(refs)
+        cells = common_lattice(refs)
         box = cell_geobox(
-            cells, sources, geobox=geobox, like=like, bbox=bbox, area=area, crs=crs, resolution=resolution
+            cells, refs, geobox=geobox, like=like, bbox=bbox, area=area, crs=crs, resolution=resolution
         )
-        return _run(found, sources, [_latent_group(sources[0])], geobox=box, **common)
-    groups = _field_groups(_resolve(bands, sources), resampling, dtype)
+        return _run(found, refs, [_latent_group(refs[0])], geobox=box, **common)
+    groups = _field_groups(_resolve(bands, refs), resampling, dtype)
     given = {
         "bbox": bbox,
         "geobox": geobox,
@@ -134,7 +135,7 @@ def load(
         "anchor": anchor,
         "nodata": nodata,
     }
-    return _run(found, sources, groups, **{k: v for k, v in given.items() if v is not None}, **common)
+    return _run(found, refs, groups, **{k: v for k, v in given.items() if v is not None}, **common)
 
 
 # -- what is read together ---------------------------------------------------------------------------------------
@@ -153,9 +154,9 @@ class _Group:
     dtype: str | None = None
     upto: Upto = "field"
 
-    def data(self, source: Source) -> Mapping[str, Any]:
-        index = [cast("int", source.band_index(n)) for n in self.names] if self.upto == "field" else []
-        return source.driver_data(self.upto, index)
+    def data(self, ref: LatentRef) -> Mapping[str, Any]:
+        index = [cast("int", band_index(ref.spec, n)) for n in self.names] if self.upto == "field" else []
+        return driver_data(ref, self.upto, index)
 
 
 class _Template:
@@ -164,14 +165,14 @@ class _Template:
     def __init__(self, meta: RasterGroupMetadata) -> None:
         self.meta = meta
 
-    def extract(self, md: Any) -> RasterGroupMetadata:
+    def extract(self, md: Any) -> RasterGroupMetadata:  # noqa: ARG002 (odc-loader's protocol)
         return self.meta
 
     def driver_data(self, md: Any, band_key: BandKey) -> Any:
         return md.assets[band_key[0]].extra_fields[_DATA]
 
 
-def _field_groups(bands: Mapping[str, Band], resampling: PerBand, dtype: PerBand) -> list[_Group]:
+def _field_groups(bands: Mapping[str, Band], resampling: PerBand, dtype: Any) -> list[_Group]:
     members: dict[tuple[Any, ...], list[str]] = {}
     for name, band in bands.items():
         nodata = "nan" if band.nodata is not None and math.isnan(band.nodata) else band.nodata
@@ -186,32 +187,36 @@ def _field_groups(bands: Mapping[str, Band], resampling: PerBand, dtype: PerBand
     return groups
 
 
-def _latent_group(source: Source) -> _Group:
-    meta = RasterBandMetadata("float32", math.nan, dims=("channel", "y", "x"), attrs=_latent_attrs(source))
-    return _Group("latent", (), (), meta, FixedCoord("channel", list(range(source.spec.dimensions))), upto="latent")
+def _latent_group(ref: LatentRef) -> _Group:
+    meta = RasterBandMetadata("float32", math.nan, dims=("channel", "y", "x"), attrs=_latent_attrs(ref))
+    return _Group(
+        "latent", (), (), meta, FixedCoord("channel", list(range(ref.spec.dimensions))), upto="latent"
+    )
 
 
-def _latent_attrs(source: Source) -> dict[str, Any]:
-    fields = source.spec.to_fields()
+def _latent_attrs(ref: LatentRef) -> dict[str, Any]:
+    fields = ref.spec.to_fields()
     attrs = {k: v for k, v in fields.items() if k.startswith("latent:")}
-    attrs["latent:bands"] = [b.name for b in source.spec.bands]
+    attrs["latent:bands"] = [b.name for b in ref.spec.bands]
     return attrs
 
 
-def _run(items: Sequence[pystac.Item], sources: Sequence[Source], groups: Sequence[_Group], **kw: Any) -> xr.Dataset:
+def _run(
+    items: Sequence[pystac.Item], refs: Sequence[LatentRef], groups: Sequence[_Group], **kw: Any
+) -> xr.Dataset:
     meta = RasterGroupMetadata(
         bands={(g.key, 1): g.meta for g in groups},
         extra_dims={g.coord.dim: len(g.coord.values) for g in groups},
         extra_coords=[g.coord for g in groups],
     )
-    virtual = [_virtual(item, source, groups) for item, source in zip(items, sources, strict=True)]
+    virtual = [_virtual(item, ref, groups) for item, ref in zip(items, refs, strict=True)]
     dtypes = {g.key: g.dtype for g in groups if g.dtype is not None}
     ds = odc.stac.load(
         virtual,
         bands=[g.key for g in groups],
         driver=LatentDriver(_Template(meta)),
         resampling={g.key: g.resampling for g in groups},
-        dtype=dtypes or None,
+        dtype=cast("Any", dtypes or None),
         **kw,
     )
     if groups[0].upto == "latent":
@@ -224,8 +229,8 @@ def _run(items: Sequence[pystac.Item], sources: Sequence[Source], groups: Sequen
     return ds.drop_vars([*(g.key for g in groups), *(g.coord.name for g in groups)]).assign(out)
 
 
-def _virtual(item: pystac.Item, source: Source, groups: Sequence[_Group]) -> pystac.Item:
-    box = source.pixels if groups[0].upto == "field" else source.cells
+def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pystac.Item:
+    box = pixel_box(ref.grid) if groups[0].upto == "field" else cell_box(ref.grid)
     out = pystac.Item(
         item.id,
         item.geometry,
@@ -235,10 +240,14 @@ def _virtual(item: pystac.Item, source: Source, groups: Sequence[_Group]) -> pys
         stac_extensions=[_PROJ],
         collection="stac-latent",
     )
-    proj = {"proj:code": str(box.crs), "proj:shape": list(box.shape), "proj:transform": list(box.transform)[:6]}
+    proj = {
+        "proj:code": str(box.crs),
+        "proj:shape": list(box.shape),
+        "proj:transform": list(box.transform)[:6],
+    }
     for group in groups:
-        fields = {**proj, _DATA: group.data(source)}
-        out.add_asset(group.key, pystac.Asset(source.href, roles=["data"], extra_fields=fields))
+        fields = {**proj, _DATA: group.data(ref)}
+        out.add_asset(group.key, pystac.Asset(ref.href, roles=["data"], extra_fields=fields))
     return out
 
 
@@ -256,7 +265,9 @@ def _check_upto(upto: str, bands: Any, field_only: Mapping[str, Any]) -> None:
     if upto not in ("field", "latent"):
         raise CatalogError(f"upto={upto!r} cannot be loaded; expected 'field' (pixels) or 'latent' (cells)")
     if upto == "latent" and bands is not None:
-        raise CatalogError(f"bands={bands!r} with upto='latent': latents have channels, not bands; leave bands out")
+        raise CatalogError(
+            f"bands={bands!r} with upto='latent': latents have channels, not bands; leave bands out"
+        )
     given = [k for k, v in field_only.items() if v is not None]
     if upto == "latent" and given:
         raise CatalogError(
@@ -265,22 +276,22 @@ def _check_upto(upto: str, bands: Any, field_only: Mapping[str, Any]) -> None:
         )
 
 
-def _resolve(bands: str | Sequence[str] | None, sources: Sequence[Source]) -> dict[str, Band]:
-    first = sources[0]
+def _resolve(bands: str | Sequence[str] | None, refs: Sequence[LatentRef]) -> dict[str, Band]:
+    first = refs[0]
     if bands is None:
         names = [b.name for b in first.spec.bands]
     else:
         names = list(dict.fromkeys([bands] if isinstance(bands, str) else bands))
-    for source in sources:
-        if missing := [n for n in names if source.band_index(n) is None]:
+    for ref in refs:
+        if missing := [n for n in names if band_index(ref.spec, n) is None]:
             raise CatalogError(
-                f"no band {', '.join(map(repr, missing))} in asset {source.asset!r} of item {source.item_id!r}; it has "
-                f"{', '.join(b.name for b in source.spec.bands)}"
+                f"no band {', '.join(map(repr, missing))} in asset {ref.asset!r} of item {ref.item_id!r}; it has "
+                f"{', '.join(b.name for b in ref.spec.bands)}"
             )
-    return {n: first.spec.bands[cast("int", first.band_index(n))] for n in names}
+    return {n: first.spec.bands[cast("int", band_index(first.spec, n))] for n in names}
 
 
-def _for_band(value: PerBand, name: str) -> str | None:
+def _for_band(value: Any, name: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -289,9 +300,9 @@ def _for_band(value: PerBand, name: str) -> str | None:
     return str(np.dtype(value))
 
 
-def _same_space(sources: Sequence[Source]) -> None:
+def _same_space(refs: Sequence[LatentRef]) -> None:
     spaces: dict[str, list[str]] = {}
-    for s in sources:
+    for s in refs:
         spaces.setdefault(s.spec.space, []).append(s.item_id)
     if len(spaces) > 1:
         parts = [f"{space} (items {', '.join(ids[:5])})" for space, ids in spaces.items()]

@@ -22,14 +22,16 @@ from odc.geo.geobox import GeoBox
 from odc.geo.overlap import ReprojectInfo, compute_reproject_roi
 from odc.geo.roi import roi_is_empty, roi_shape
 from odc.loader import RasterSource, RioReader, resolve_dst_nodata, resolve_src_nodata
+from odc.loader._rio import LocalContext
 from odc.loader.types import RasterLoadParams
 
+from stac_latent.cube.sources import to_pixels, to_world
 from stac_latent.spec import Band, Spec, Window
 
 __all__ = ["FieldSource", "read_onto"]
 
 Array = npt.NDArray[Any]
-Roi = tuple[slice, slice]
+Roi = tuple[Any, Any]
 
 IN_MEMORY = 256 * 2**20
 """Bytes of decoded pixels up to which the scratch rasters stay in memory; larger ones go to temporary files."""
@@ -46,7 +48,10 @@ _SAMPLES = 64
 class FieldSource(Protocol):
     """The part of a latent reader that is needed here."""
 
-    spec: Spec
+    @property
+    def spec(self) -> Spec:
+        """Bands and stride."""
+        ...
 
     def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:
         """``(band, y, x)`` of a pixel window, in the bands' stored unit."""
@@ -95,7 +100,7 @@ def read_onto(
         return info.roi_dst, out
     with _scratch(reader, pixels, bands, window) as paths:
         for path, plane in zip(paths, out, strict=True):
-            stock = RioReader(RasterSource(path), None)
+            stock = RioReader(RasterSource(path), LocalContext())
             roi, got = stock.read(cfg.patch(fail_on_error=True), dst)
             if roi != info.roi_dst:
                 raise RuntimeError(f"the stock reader wrote {roi}, expected {info.roi_dst}")
@@ -112,10 +117,10 @@ def warp_window(src: GeoBox, dst: GeoBox, info: ReprojectInfo, resampling: str) 
     yy = np.unique(np.linspace(0, ny, min(ny, _SAMPLES) + 1))
     xx = np.unique(np.linspace(0, nx, min(nx, _SAMPLES) + 1))
     gx, gy = (v.ravel() for v in np.meshgrid(xx, yy))
-    wx, wy = dst.pix2wld(gx, gy)
-    if src.crs != dst.crs:
+    wx, wy = to_world(dst, gx, gy)
+    if src.crs is not None and dst.crs is not None and src.crs != dst.crs:
         wx, wy = dst.crs.transformer_to_crs(src.crs)(wx, wy)
-    px, py = src.wld2pix(np.asarray(wx), np.asarray(wy))
+    px, py = to_pixels(src, np.asarray(wx), np.asarray(wy))
     good = np.isfinite(px) & np.isfinite(py)
     if not good.all():
         return (0, src.shape.y), (0, src.shape.x)
