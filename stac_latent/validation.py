@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pystac
+from jsonschema import Draft7Validator
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema.validators import validator_for
 from pystac.validation.stac_validator import GetSchemaError, JsonSchemaSTACValidator
+from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT7
 
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension import DECODER_REL, PREFIX, ROLE, SCHEMA_URI, check_version
@@ -83,22 +86,36 @@ class OfflineValidator(JsonSchemaSTACValidator):
 
     @cached_property
     def registry(self) -> Any:
-        """Registry of the schemas at hand, built once."""
-        return super().registry
+        """Registry of the schemas at hand, built once; a schema that names no draft is read as draft 7."""
+
+        def resource(schema: dict[str, Any]) -> Any:
+            return Resource.from_contents(schema, default_specification=DRAFT7)
+
+        known = [(uri, resource(schema)) for uri, schema in self.schema_cache.items()]
+        registry: Any = Registry(retrieve=lambda uri: resource(self._get_schema(uri)))  # type: ignore[call-arg]
+        return registry.with_resources(known)
+
+    @cache  # noqa: B019 - one validator for each schema of an object that lives as long as they do
+    def _compiled(self, schema_uri: str) -> Any:
+        schema = self._get_schema(schema_uri)
+        kind = validator_for(schema, default=Draft7Validator)
+        kind.check_schema(schema)
+        return kind(schema, registry=self.registry)
 
     def problems(self, document: Mapping[str, Any], schema_uri: str) -> Iterator[Problem]:
         """Yield what one schema finds wrong with a document."""
-        if schema_uri not in self.schema_cache:
-            yield Problem("stac_extensions", _unavailable(schema_uri), "unavailable", schema_uri)
-            return
-        schema = self.schema_cache[schema_uri]
         try:
-            for error in validator_for(schema)(schema, registry=self.registry).iter_errors(document):
+            for error in self._compiled(schema_uri).iter_errors(document):
                 found: ValidationError = best_match([error])
                 path = "/".join(str(p) for p in found.absolute_path)
-                yield Problem(path, found.message, str(found.validator or "false"), schema_uri)
+                wanted = (
+                    f"; expected {json.dumps(found.validator_value)}" if found.validator == "contains" else ""
+                )
+                yield Problem(path, found.message + wanted, str(found.validator or "false"), schema_uri)
+        except GetSchemaError:
+            yield Problem("stac_extensions", _unavailable(schema_uri), "unavailable", schema_uri)
         except Unresolvable as exc:
-            yield Problem("", f"refers to {_unavailable(exc.ref)}", "unavailable", schema_uri)
+            yield Problem("", f"the schema refers to {_unavailable(exc.ref)}", "unavailable", schema_uri)
         except SchemaError as exc:
             yield Problem("", f"the schema itself is not valid: {exc.message}", "unavailable", schema_uri)
 
