@@ -22,8 +22,9 @@ __all__ = ["ApiSource", "is_api", "pages"]
 
 
 def is_api(landing: Mapping[str, Any]) -> bool:
-    """Whether a Catalog is the landing page of a STAC API that searches items."""
-    return any(link.get("rel") == "search" for link in landing.get("links", ()))
+    """Whether a Catalog is the landing page of a STAC API, not a static catalogue that can be walked."""
+    rels = {link.get("rel") for link in landing.get("links", ())}
+    return "search" in rels or ("conformsTo" in landing and not rels & {"child", "item"})
 
 
 def pages(
@@ -44,6 +45,11 @@ def pages(
         a page is no FeatureCollection.
     """
     request: dict[str, Any] = {"method": method, "parameters": dict(parameters or {})}
+    if method == "GET" and parameters:  # as a next link has them, so that the two can be compared
+        from requests import Request
+
+        url = Request("GET", url, params=request["parameters"]).prepare().url or url
+        request["parameters"] = {}
     asked: set[str] = set()
     seen: set[tuple[Any, Any]] = set()
     page = first

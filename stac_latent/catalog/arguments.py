@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from calendar import monthrange
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from stac_latent.catalog.operators import parse_time
@@ -50,7 +51,7 @@ def parse_place(bbox: Sequence[float] | None, intersects: Any) -> BaseGeometry |
     west, south, east, north = place.bounds
     if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
         raise SearchError(
-            f"place spans longitudes {west:g} to {east:g} and latitudes {south:g} to {north:g}; expected degrees, "
+            f"place spans longitudes {west:.10g} to {east:.10g} and latitudes {south:.10g} to {north:.10g}; expected degrees, "
             "-180 to 180 and -90 to 90 (project other coordinates to EPSG:4326 first)"
         )
     shapely.prepare(place)
@@ -134,16 +135,12 @@ def _span(value: Any) -> tuple[datetime, datetime]:
     try:
         if match := re.fullmatch(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?", text):
             year, month, day = (None if g is None else int(g) for g in match.groups())
-            start = datetime(year or 1, month or 1, day or 1, tzinfo=UTC)
-            if month is None:
-                following = start.replace(year=start.year + 1)
-            elif day is None:
-                following = (start + timedelta(days=31)).replace(day=1)
-            else:
-                following = start + timedelta(days=1)
-            return start, following - timedelta(microseconds=1)
+            start = datetime(year or 0, month or 1, day or 1, tzinfo=UTC)
+            last = start.replace(month=month or 12)
+            last = last.replace(day=day or monthrange(last.year, last.month)[1])
+            return start, datetime.combine(last, datetime.max.time(), tzinfo=UTC)
         time = parse_time(text)
-    except (ValueError, OverflowError) as exc:
+    except ValueError as exc:
         raise SearchError(
             f"datetime {text!r} is not a time: {exc}; expected for example 2024-06-01T10:00:00Z, 2024-06-01, 2024-06, "
             "2024, or an interval of two such as 2024-06-01/2024-06-30 or 2024-06-01/.."

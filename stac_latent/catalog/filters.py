@@ -134,9 +134,10 @@ def _compile_operator(expr: Mapping[str, Any], where: str, depth: int) -> Predic
             f"{where}: unknown operator {expr['op']!r}; known are {', '.join((*_LOGIC, *STRICT))}"
         )
     count = STRICT[op][0] if op in STRICT else 1
-    if not isinstance(args, list) or (len(args) < 1 if op in ("and", "or") else len(args) != count):
+    many = op in ("and", "or")
+    if not isinstance(args, list) or len(args) < count or (len(args) > count and not many):
         raise SearchError(
-            f"{where}: {op!r} needs a list of {count} args, got {json.dumps(args, default=str)}"
+            f"{where}: {op!r} needs a list of {count}{' or more' * many} args, got {json.dumps(args, default=str)}"
         )
     parts = [compile_filter(a, f"{where}.args[{i}]", depth + 1) for i, a in enumerate(args)]
     if op == "and":

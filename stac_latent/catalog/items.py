@@ -5,7 +5,6 @@ Everything here is pure, but for reading the files that are described: nothing i
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pystac
 from pystac.utils import make_absolute_href, make_relative_href
 
+from stac_latent.bundle import FILES, multihash
 from stac_latent.errors import BundleError, CatalogError
 from stac_latent.extension import DECODER_REL, LatentExtension
 
@@ -52,7 +52,7 @@ def file_fields(path: str | Path) -> dict[str, Any]:
         raise CatalogError(
             f"cannot describe {str(path)!r}: {exc.strerror}; write the file before it is catalogued"
         ) from exc
-    return {"file:checksum": f"1220{hashlib.sha256(data).hexdigest()}", "file:size": len(data)}
+    return {"file:checksum": multihash(data), "file:size": len(data)}
 
 
 def codec_item(
@@ -74,7 +74,7 @@ def codec_item(
     codec
         The codec.
     bundle_dir
-        Folder with ``codec.json`` and, where the chain has tensors, ``codec.safetensors``.
+        Folder with ``codec.json`` and ``codec.safetensors``.
     href
         Where the Item will be written; asset hrefs are relative to it. Default: ``item.json`` in ``bundle_dir``.
     bbox
@@ -87,7 +87,7 @@ def codec_item(
     Raises
     ------
     BundleError
-        If ``codec.json`` is not there.
+        If a file of the bundle is not there.
     CatalogError
         If the codec's name is none that MLM allows.
 
@@ -193,29 +193,27 @@ def _mlm_fields(codec: Codec) -> dict[str, Any]:
 
 
 def _bundle_assets(folder: Path, start: Path) -> dict[str, pystac.Asset]:
-    chain, weights = folder / "codec.json", folder / "codec.safetensors"
+    chain, weights = (folder / name for name in FILES)
     if not chain.is_file():
         raise BundleError(
             f"{str(folder)!r} is no codec bundle: expected codec.json in it; save the codec there first"
         )
-    assets = {
+    return {
         "codec": pystac.Asset(
             _relative(chain, start),
             title="Chain of stages",
             media_type=pystac.MediaType.JSON,
             roles=["mlm:model", "metadata"],
             extra_fields={"mlm:artifact_type": "stac-latent.bundle", **file_fields(chain)},
-        )
-    }
-    if weights.is_file():
-        assets["weights"] = pystac.Asset(
+        ),
+        "weights": pystac.Asset(
             _relative(weights, start),
             title="Tensors of the stages",
             media_type="application/vnd.safetensors",
             roles=["mlm:model", "mlm:weights"],
             extra_fields={"mlm:artifact_type": "safetensors.torch.save_file", **file_fields(weights)},
-        )
-    return assets
+        ),
+    }
 
 
 def _relative(target: str | Path, start: str | Path) -> str:

@@ -104,11 +104,11 @@ class LatentRef:
 
 
 def latent_assets(item: pystac.Item) -> list[str]:
-    """Keys of the Item's latent assets: role ``latent`` or a ``latent:space`` field, masks and codebooks aside."""
+    """Keys of the Item's latent assets: role ``latent`` or a ``latent:kind`` field, masks and codebooks aside."""
     return [
         key
         for key, asset in item.assets.items()
-        if asset.extra_fields.get("latent:space") is not None or "latent" in (asset.roles or [])
+        if asset.extra_fields.get("latent:kind") is not None or "latent" in (asset.roles or [])
     ]
 
 

@@ -27,6 +27,7 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
 from stac_latent.cube.resample import Roi, read_onto
 from stac_latent.cube.sources import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
+from stac_latent.cube.windows import Remembering
 from stac_latent.errors import StacLatentError
 
 __all__ = ["CellReader", "FieldReader", "LatentDriver", "LatentParser", "is_latent", "reader_for"]
@@ -117,7 +118,8 @@ class FieldReader(_Reader):
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
         reader = reader_for(self._data["ref"])
         bands = _select(self._data["bands"], selection)
-        return read_onto(reader, pixel_box(reader.grid), bands, cfg, dst_geobox)
+        source = reader if self._src.band == 0 else Remembering(reader)
+        return read_onto(source, pixel_box(reader.grid), bands, cfg, dst_geobox)
 
 
 class CellReader(_Reader):

@@ -23,7 +23,19 @@ from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Data
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.driver import LatentDriver
 from stac_latent.cube.lattice import cell_geobox, common_lattice
-from stac_latent.cube.sources import Upto, as_items, band_index, cell_box, driver_data, pick_refs, pixel_box
+from stac_latent.cube.sources import (
+    Upto,
+    as_items,
+    band_attrs,
+    band_index,
+    cell_box,
+    check_bands,
+    check_upto,
+    driver_data,
+    latent_attrs,
+    pick_refs,
+    pixel_box,
+)
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Band
 
@@ -106,7 +118,7 @@ def load(
     >>> item = pystac.Item.from_file("catalog/item.json")  # doctest: +SKIP
     >>> ds = stac_latent.load(item, bands=["B04"], resolution=20, resampling="average")  # doctest: +SKIP
     """
-    _check_upto(upto, bands, {"resampling": resampling, "dtype": dtype, "anchor": anchor, "nodata": nodata})
+    check_upto(upto, bands, {"resampling": resampling, "dtype": dtype, "anchor": anchor, "nodata": nodata})
     found = as_items(items)
     refs = pick_refs(found, asset, upto)
     area = geopolygon if geopolygon is not None else intersects
@@ -124,7 +136,7 @@ def load(
             cells, refs, geobox=geobox, like=like, bbox=bbox, area=area, crs=crs, resolution=resolution
         )
         return _run(found, refs, [_latent_group(refs[0])], geobox=box, **common)
-    groups = _field_groups(_resolve(bands, refs), resampling, dtype)
+    groups = _field_groups(check_bands(bands, refs), resampling, dtype)
     given = {
         "bbox": bbox,
         "geobox": geobox,
@@ -188,17 +200,10 @@ def _field_groups(bands: Mapping[str, Band], resampling: PerBand, dtype: Any) ->
 
 
 def _latent_group(ref: LatentRef) -> _Group:
-    meta = RasterBandMetadata("float32", math.nan, dims=("channel", "y", "x"), attrs=_latent_attrs(ref))
+    meta = RasterBandMetadata("float32", math.nan, dims=("channel", "y", "x"), attrs=latent_attrs(ref))
     return _Group(
         "latent", (), (), meta, FixedCoord("channel", list(range(ref.spec.dimensions))), upto="latent"
     )
-
-
-def _latent_attrs(ref: LatentRef) -> dict[str, Any]:
-    fields = ref.spec.to_fields()
-    attrs = {k: v for k, v in fields.items() if k.startswith("latent:")}
-    attrs["latent:bands"] = [b.name for b in ref.spec.bands]
-    return attrs
 
 
 def _run(
@@ -225,7 +230,7 @@ def _run(
     for group in groups:
         for i, (name, band) in enumerate(zip(group.names, group.bands, strict=True)):
             out[name] = ds[group.key].isel({group.coord.dim: i}, drop=True)
-            out[name].attrs.update(_band_attrs(band))
+            out[name].attrs.update(band_attrs(band))
     return ds.drop_vars([*(g.key for g in groups), *(g.coord.name for g in groups)]).assign(out)
 
 
@@ -251,44 +256,7 @@ def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pys
     return out
 
 
-def _band_attrs(band: Band) -> dict[str, Any]:
-    attrs: dict[str, Any] = {"units": band.unit or "1"}
-    if (band.scale, band.offset) != (1.0, 0.0):
-        attrs["raster:scale"], attrs["raster:offset"] = band.scale, band.offset
-    return attrs
-
-
 # -- arguments -----------------------------------------------------------------------------------------------------
-
-
-def _check_upto(upto: str, bands: Any, field_only: Mapping[str, Any]) -> None:
-    if upto not in ("field", "latent"):
-        raise CatalogError(f"upto={upto!r} cannot be loaded; expected 'field' (pixels) or 'latent' (cells)")
-    if upto == "latent" and bands is not None:
-        raise CatalogError(
-            f"bands={bands!r} with upto='latent': latents have channels, not bands; leave bands out"
-        )
-    given = [k for k, v in field_only.items() if v is not None]
-    if upto == "latent" and given:
-        raise CatalogError(
-            f"{', '.join(given)} given with upto='latent': latents are float32, never resampled, on their own lattice; "
-            "these arguments need upto='field'"
-        )
-
-
-def _resolve(bands: str | Sequence[str] | None, refs: Sequence[LatentRef]) -> dict[str, Band]:
-    first = refs[0]
-    if bands is None:
-        names = [b.name for b in first.spec.bands]
-    else:
-        names = list(dict.fromkeys([bands] if isinstance(bands, str) else bands))
-    for ref in refs:
-        if missing := [n for n in names if band_index(ref.spec, n) is None]:
-            raise CatalogError(
-                f"no band {', '.join(map(repr, missing))} in asset {ref.asset!r} of item {ref.item_id!r}; it has "
-                f"{', '.join(b.name for b in ref.spec.bands)}"
-            )
-    return {n: first.spec.bands[cast("int", band_index(first.spec, n))] for n in names}
 
 
 def _for_band(value: Any, name: str) -> str | None:

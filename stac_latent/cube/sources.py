@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import pystac
 from affine import Affine
@@ -12,16 +12,20 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.errors import CatalogError, GridError
-from stac_latent.spec import Grid, Spec
+from stac_latent.spec import Band, Grid, Spec
 
 __all__ = [
     "DriverData",
     "Upto",
     "as_items",
+    "band_attrs",
     "band_index",
     "cell_box",
+    "check_bands",
+    "check_upto",
     "decodable_assets",
     "driver_data",
+    "latent_attrs",
     "pick_refs",
     "pixel_box",
     "reference",
@@ -163,6 +167,71 @@ def pick_refs(items: Sequence[pystac.Item], asset: str | None, upto: Upto) -> li
             f"no {what}{kind} in {_some(missing)}; encode these items first, or leave them out{hint}"
         )
     return [reference(item, key) for item, key in zip(items, keys, strict=True)]
+
+
+def check_upto(upto: str, bands: object, field_only: Mapping[str, object] | None = None) -> None:
+    """Check the level, and that nothing was given that only pixels have.
+
+    Raises
+    ------
+    CatalogError
+        If the level is unknown, or bands, resampling and the like are given for latents.
+    """
+    if upto not in ("field", "latent"):
+        raise CatalogError(f"upto={upto!r} cannot be loaded; expected 'field' (pixels) or 'latent' (cells)")
+    if upto == "latent" and bands is not None:
+        raise CatalogError(
+            f"bands={bands!r} with upto='latent': latents have channels, not bands; leave bands out"
+        )
+    given = [k for k, v in (field_only or {}).items() if v is not None]
+    if upto == "latent" and given:
+        raise CatalogError(
+            f"{', '.join(given)} given with upto='latent': latents are float32, never resampled, on their own lattice; "
+            "these arguments need upto='field'"
+        )
+
+
+def check_bands(bands: str | Iterable[str] | None, refs: Sequence[LatentRef]) -> dict[str, Band]:
+    """Find the bands that were asked for, by the name that was asked; all of the first asset when none was.
+
+    Raises
+    ------
+    CatalogError
+        If an asset lacks one; the message lists what it has.
+    """
+    first = refs[0].spec
+    if bands is None:
+        names = [b.name for b in first.bands]
+    else:
+        names = list(dict.fromkeys([bands] if isinstance(bands, str) else bands))
+    for ref in refs:
+        if missing := [n for n in names if band_index(ref.spec, n) is None]:
+            raise CatalogError(
+                f"no band {', '.join(map(repr, missing))} in asset {ref.asset!r} of item {ref.item_id!r}; it has "
+                f"{', '.join(b.name for b in ref.spec.bands)}"
+            )
+    return {n: first.bands[cast("int", band_index(first, n))] for n in names}
+
+
+def band_attrs(band: Band) -> dict[str, Any]:
+    """Attributes of a decoded band: unit, and how to reach physical values where that takes a scale."""
+    attrs: dict[str, Any] = {"units": band.unit or "1"}
+    if (band.scale, band.offset) != (1.0, 0.0):
+        attrs["raster:scale"], attrs["raster:offset"] = band.scale, band.offset
+    return attrs
+
+
+def latent_attrs(ref: LatentRef) -> dict[str, Any]:
+    """Attributes of a latent variable: the ``latent:`` fields, the decoder, and the size of the whole tile."""
+    fields = ref.spec.to_fields()
+    attrs = {k: v for k, v in fields.items() if k.startswith("latent:") or k == "data_type"}
+    attrs["latent:bands"] = [b.name for b in ref.spec.bands]
+    attrs["latent:shape"] = [ref.spec.dimensions, *ref.grid.cells]
+    if ref.decoder is not None:
+        attrs["latent:decoder"] = ref.decoder.href
+        if ref.decoder.checksum is not None:
+            attrs["latent:decoder_checksum"] = ref.decoder.checksum
+    return attrs
 
 
 def _listing(item: pystac.Item, keys: Iterable[str]) -> str:

@@ -242,7 +242,7 @@ class _Measured(LatentExtension):
     """What a cold decode of the stored bytes measured; errors are in the stored unit of the decoded bands."""
 
     bits_per_pixel = Field(number, "bits per pixel per band, of all stored bytes")
-    psnr = Field(number, "peak signal-to-noise ratio in dB; leave it out where decoding is lossless")
+    psnr = Field(number, "peak signal-to-noise ratio in dB; 999 or left out where decoding is lossless")
     max_error = Field(number, "largest absolute error; 0 where decoding is lossless")
     sam = Field(number, "mean spectral angle in degrees")
     error_bound = Field(number, "guaranteed largest absolute error")
@@ -278,7 +278,6 @@ class AssetLatentExtension(_Measured):
     quantization_power = Field(number, "value = sign(q) * (abs(q) * scale) ** power + offset")
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
-    psnr_peak = Field(number, "peak that psnr refers to, in the stored unit of the decoded bands; absent: 10000")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -69,6 +69,16 @@ class LatentArrays:
             return None
         (y0, y1), (x0, x1) = cells
         return self._read(self.valid, (slice(y0, y1), slice(x0, x1)))
+
+    def widen_mask(self, bands: int) -> LatentArrays:
+        """The same group with one mask for each of ``bands``; what was stored for all is kept for each."""
+        if self.mask is None:
+            raise CorruptDataError(f"{self.latent.store_path}: the group has no mask to widen")
+        old = np.asarray(self.mask[:1])
+        group = zarr.open_group(self.latent.store, path=self.latent.path.rpartition("/")[0], mode="r+")
+        mask = _create_mask(group, bands, old.shape[1:], self.mask.chunks[1], overwrite=True)
+        mask[:] = np.broadcast_to(old, mask.shape)
+        return replace(self, mask=mask)
 
     @staticmethod
     def _read(array: zarr.Array[Any], where: tuple[slice, ...]) -> Array:
@@ -135,18 +145,24 @@ def create(path: Path, codec: Codec, grid: Grid, payload: Payload, mask_bands: i
             "valid", shape=cells, dtype="uint8", chunks=(inner, inner), fill_value=100, dimension_names=("y", "x")
         )
     elif mask_bands:
-        step = inner * max(codec.stride)
-        mask = group.create_array(
-            "mask",
-            shape=(mask_bands, *grid.shape),
-            dtype="uint8",
-            chunks=(mask_bands, step, step),
-            fill_value=1,
-            compressors=[ZstdCodec(level=9), Crc32cCodec()],
-            dimension_names=("mask_band", "py", "px"),
-        )
+        mask = _create_mask(group, mask_bands, grid.shape, inner * max(codec.stride))
     _write_coordinates(group, grid)
     return LatentArrays(latent, mask, valid, dict(attributes))
+
+
+def _create_mask(
+    group: zarr.Group, bands: int, shape: tuple[int, ...], step: int, *, overwrite: bool = False
+) -> zarr.Array[Any]:
+    return group.create_array(
+        "mask",
+        shape=(bands, *shape),
+        dtype="uint8",
+        chunks=(bands, step, step),
+        fill_value=1,
+        compressors=[ZstdCodec(level=9), Crc32cCodec()],
+        dimension_names=("mask_band", "py", "px"),
+        overwrite=overwrite,
+    )
 
 
 def _write_coordinates(group: zarr.Group, grid: Grid) -> None:

@@ -1,0 +1,245 @@
+"""The verb ``encode``: Items of a catalogue gain latents, in a catalogue of their own beside the raw imagery."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pystac
+from pystac.utils import make_absolute_href, make_relative_href
+
+from stac_latent.bundle import save_bundle
+from stac_latent.catalog.items import codec_item, decoder_link
+from stac_latent.catalog.tree import CatalogTree, write_json
+from stac_latent.codec import Codec, open_codec
+from stac_latent.cube.contract import MEDIA_TYPE
+from stac_latent.cube.encode import Encoded, Progress, encode_source
+from stac_latent.cube.source import ItemSource
+from stac_latent.errors import CatalogError, StacLatentError, VerificationError
+from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
+from stac_latent.registry import remember
+from stac_latent.store.io import is_local, local_path
+from stac_latent.store.zarr import Payload
+
+__all__ = ["encode"]
+
+Mode = Literal["beside", "derived"]
+_ZARR_URI = "https://stac-extensions.github.io/zarr/v1.1.0/schema.json"
+_PROJ_URI = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+_FILE_URI = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+_RASTER_URI = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+_EO_URI = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+
+
+def encode(
+    items: pystac.Item | Iterable[pystac.Item],
+    codec: str | os.PathLike[str] | Codec,
+    dest: str | os.PathLike[str],
+    *,
+    key: str = "latent",
+    mode: Mode = "beside",
+    payload: Payload | None = None,
+    bands: Mapping[str, str] | None = None,
+    resolution: float | None = None,
+    resampling: str = "nearest",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[pystac.Item]:
+    """Encode Items and catalogue the result.
+
+    Each Item is encoded on its native grid, written to a temporary folder, decoded again from the stored bytes and
+    measured; only then is the store renamed into place and the Item catalogued. A failing Item leaves nothing.
+
+    Parameters
+    ----------
+    items
+        Items with raw raster assets, as pystac or :func:`stac_latent.search` gives them.
+    codec
+        Name, bundle folder, or an opened codec.
+    dest
+        Local folder of the catalogue, made if need be; Items that are already in it are replaced with
+        ``overwrite``, or gain a further latent asset under another ``key``.
+    key
+        Asset key of the latent; the mask's is ``<key>-mask``.
+    mode
+        ``beside``: a copy of the Item with the latent asset beside the raw ones. ``derived``: a new Item
+        ``<id>-<key>`` with the latent alone and a ``derived_from`` link.
+    payload
+        ``coded`` (smallest; default where the chain has an entropy coder) or ``plain`` (zstd, opens anywhere).
+    bands
+        Asset keys by the codec's band names, where they cannot be matched.
+    resolution, resampling
+        Needed only where the bands lie on several native grids.
+    progress
+        Called with a label, the steps done and their number.
+
+    Returns
+    -------
+    list of pystac.Item
+        The catalogued Items, with hrefs into ``dest``.
+
+    Raises
+    ------
+    StacLatentError
+        For bad input: missing bands, wrong types, no CRS, an unknown codec, a full disk.
+
+    Examples
+    --------
+    >>> items = encode(scene, "s2-10m-4b", "catalogue")  # doctest: +SKIP
+    >>> items[0].properties["latent:psnr"]  # doctest: +SKIP
+    49.8
+    """
+    chosen = remember(open_codec(codec))
+    form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
+    if not is_local(os.fspath(dest)):
+        raise CatalogError(f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder")
+    todo = [items] if isinstance(items, pystac.Item) else list(items)
+    if not todo:
+        raise CatalogError("nothing to encode: the list of items is empty")
+    if len({i.id for i in todo}) < len(todo):
+        raise CatalogError("two of the items have the same id; a catalogue holds each id once")
+    out = []
+    with _disk_errors(dest):
+        tree = CatalogTree(local_path(os.fspath(dest)))
+        for item in todo:
+            base = _base_item(item, tree, key, mode, overwrite)
+            source = ItemSource(item, chosen, bands, resolution, resampling)
+            decoder = _write_codec(chosen, tree.root)
+            folder = tree.item_folder(base)
+            made = _write_store(source, chosen, folder / f"{key}.zarr", form, decoder.parent, progress)
+            _describe(base, key, made, folder, decoder, item)
+            out.append(tree.add(base))
+    return out
+
+
+class _disk_errors:  # noqa: N801 - reads as a context manager
+    """Turn a failing disk into an error that says where, and that nothing half-written was catalogued."""
+
+    def __init__(self, dest: str | os.PathLike[str]) -> None:
+        self.dest = dest
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
+        if isinstance(exc, OSError) and not isinstance(exc, StacLatentError):
+            raise VerificationError(
+                f"writing to {os.fspath(self.dest)} failed: {exc}; the item being written was not catalogued. "
+                "Free some space, or choose another dest, and run the same command again"
+            ) from exc
+
+
+def _write_codec(codec: Codec, root: Path) -> Path:
+    """Bundle and MLM Item of the codec below the catalogue; path of the Item."""
+    folder = root / "codecs" / f"{codec.name}-{codec.space.removeprefix('sha256:')[:12]}"
+    path = folder / "item.json"
+    if not path.exists():
+        save_bundle(codec, folder)
+        about = {k: v for k, v in codec.about.items() if k in ("description", "license", "title")}
+        item = codec_item(codec, folder, properties=about)
+        write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
+    return path
+
+
+def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overwrite: bool) -> pystac.Item:
+    """The Item that will carry the asset: the catalogued one if it is there, else a copy with absolute hrefs."""
+    if mode not in ("beside", "derived"):
+        raise CatalogError(f"mode={mode!r}; expected 'beside' or 'derived'")
+    name = item.id if mode == "beside" else f"{item.id}-{key}"
+    known = tree.find(name, item.collection_id)
+    if known is not None:
+        if key in known.assets and not overwrite:
+            raise CatalogError(
+                f"item {name!r} in {tree.root} already has an asset {key!r}; pass overwrite=True to replace it, or another key"
+            )
+        return known
+    copy = pystac.Item.from_dict(item.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False)
+    start = item.get_self_href() or str(Path.cwd() / "item.json")
+    for asset in copy.assets.values():
+        asset.href = make_absolute_href(asset.href, start)
+    structural = ("self", "root", "parent", "collection", "item", "items")
+    copy.links = [link for link in copy.links if link.rel not in structural]
+    for link in copy.links:
+        if isinstance(link.target, str):
+            link.target = make_absolute_href(link.target, start)
+    if mode == "derived":
+        copy.id = name
+        copy.assets = {}
+        copy.add_link(pystac.Link("derived_from", start, media_type=pystac.MediaType.GEOJSON, title=item.id))
+    return copy
+
+
+def _write_store(
+    source: ItemSource, codec: Codec, path: Path, form: Payload, bundle: Path, progress: Progress | None
+) -> Encoded:
+    """Write and verify under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        made = encode_source(source, codec, part, form, bundle, progress)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+        raise
+    return made
+
+
+def _describe(item: pystac.Item, key: str, made: Encoded, folder: Path, decoder: Path, raw: pystac.Item) -> None:
+    """Add asset, mask, link and properties to the Item."""
+    fields = {**made.spec.to_fields(), **made.grid.to_fields(), **made.fields}
+    fields["latent:stride"] = list(made.spec.stride)
+    fields["latent:shape"] = [made.spec.dimensions, *made.grid.cells]
+    fields["latent:dim_order"] = ["channel", "y", "x"]
+    fields["file:size"] = made.size
+    if made.spec.kind == "embedding":
+        fields.pop("latent:padding", None)
+    store = folder / f"{key}.zarr"
+    gsd = raw.properties.get("gsd")
+    item.add_asset(
+        key,
+        pystac.Asset(
+            str(store), title=f"Latents ({decoder.parent.name})", media_type=MEDIA_TYPE, roles=[ROLE],
+            extra_fields=fields | ({"gsd": gsd} if gsd else {}),
+        ),
+    )  # fmt: skip
+    if (store / "mask").exists():
+        item.add_asset(
+            f"{key}-mask",
+            pystac.Asset(str(store / "mask"), title="Valid pixels", media_type=MEDIA_TYPE, roles=[ROLE_MASK]),
+        )
+    link = decoder_link(folder / f"{item.id}.json", decoder, made.spec.space)
+    item.links = [
+        old for old in item.links if not (old.rel == link.rel and old.extra_fields.get("latent:space") == made.spec.space)
+    ]
+    item.add_link(link)
+    for uri in (_PROJ_URI, _FILE_URI, _RASTER_URI, _EO_URI):
+        if uri not in item.stac_extensions:
+            item.stac_extensions.append(uri)
+    _summarise(item)
+    item.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _summarise(item: pystac.Item) -> None:
+    """Item properties from the fields of its latent assets: the lists, and the measurements of the first codec."""
+    ext = LatentExtension.ext(item, add_if_missing=True)
+    latent = [a.extra_fields for a in item.assets.values() if a.extra_fields.get("latent:kind")]
+    codecs = [f for f in latent if f["latent:kind"] == "codec"]
+    ext.apply(
+        spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
+        kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
+    )
+    for name in ("bits_per_pixel", "psnr", "max_error", "sam"):
+        value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
+        if value is not None:
+            item.properties[f"latent:{name}"] = value

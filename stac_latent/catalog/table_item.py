@@ -1,0 +1,236 @@
+"""The STAC Item of a published table, and the fields that the table's footer repeats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pystac
+import shapely
+from pystac.utils import make_relative_href
+
+from stac_latent import __version__
+from stac_latent.spec import Spec
+from stac_latent.store.geoparquet import COLUMNS, TableInfo
+
+__all__ = ["ASSET_KEY", "PARQUET", "Extent", "embedding_fields", "mirror_fields", "table_item"]
+
+ASSET_KEY = "embeddings"
+PARQUET = "application/vnd.apache.parquet"
+EXTENSIONS = [
+    "https://stac-latent.github.io/latent/v0.1.0/schema.json",
+    "https://stac-extensions.github.io/table/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+]
+
+
+class Extent:
+    """Place and time of the rows, and the Items they came from, gathered while they are written."""
+
+    def __init__(self) -> None:
+        self._halves: dict[bool, list[shapely.Geometry]] = {}
+        self._hulls: list[shapely.Geometry] = []
+        self.items: list[pystac.Item] = []
+        """Items that gave at least one row."""
+
+    def add(self, geometry: npt.NDArray[np.object_]) -> None:
+        """Footprints (n,) of rows of the current Item."""
+        parts = shapely.get_parts(geometry)
+        east = shapely.bounds(parts)[:, [0, 2]].sum(axis=1) >= 0
+        for half in (False, True):
+            if (east == half).any():
+                points: shapely.Geometry = shapely.LineString(shapely.get_coordinates(parts[east == half]))
+                self._halves.setdefault(half, []).append(shapely.convex_hull(points))
+
+    def close(self, item: pystac.Item) -> None:
+        """The current Item is complete: its rows lie in their convex hull, or in two across the antimeridian."""
+        hulls = [shapely.union_all(parts) for parts in self._halves.values()]
+        west, _, east, _ = shapely.total_bounds(hulls)
+        groups = [[h] for h in hulls] if east - west > 180 else [hulls]
+        for group in groups:
+            hull = shapely.convex_hull(shapely.union_all(group))
+            width = max(np.ptp(np.reshape(hull.bounds, (2, 2)), axis=0))
+            self._hulls.append(shapely.simplify(hull, width * 1e-3))
+        self._halves = {}
+        self.items.append(item)
+
+    @property
+    def geometry(self) -> shapely.Geometry:
+        """Union of the Items' hulls."""
+        return shapely.union_all(self._hulls)
+
+    def bbox(self) -> list[float]:
+        """West, south, east, north; west > east where that is the shorter way over the antimeridian."""
+        bounds = shapely.bounds(np.array(shapely.get_parts(self.geometry)))
+        south, north = float(bounds[:, 1].min()), float(bounds[:, 3].max())
+        bounds = bounds[np.argsort(bounds[:, 0])]
+        reach = np.maximum.accumulate(bounds[:, 2])
+        west, east = float(bounds[0, 0]), float(reach[-1])
+        gaps = bounds[1:, 0] - reach[:-1]
+        if len(gaps) and west <= -180 and east >= 180 and gaps.max() > 0:
+            i = int(gaps.argmax())
+            west, east = float(bounds[i + 1, 0]), float(reach[i])
+        return [west, south, east, north]
+
+    def times(self) -> tuple[datetime | None, datetime | None, datetime | None]:
+        """Datetime (None for a period), start and end (None for an instant)."""
+        starts = [i.datetime or i.common_metadata.start_datetime for i in self.items]
+        ends = [i.common_metadata.end_datetime or i.datetime for i in self.items]
+        start = min(t for t in starts if t is not None)
+        end = max(t for t in (*ends, start) if t is not None)
+        return (start, None, None) if start == end else (None, start, end)
+
+
+def embedding_fields(
+    spec: Spec, *, space: str, dimensions: int, rows: int, size: tuple[int, int] | None, dtype: str
+) -> dict[str, Any]:
+    """The ``latent:`` fields of a table's asset, with ``data_type`` and ``bands``.
+
+    Parameters
+    ----------
+    spec
+        Contract of the latents that the vectors were made from.
+    space
+        Digest of the vectors' space.
+    dimensions, rows
+        Shape of the table.
+    size
+        Cells (y, x) of one row; None where a row is a whole Item.
+    dtype
+        Stored type.
+    """
+    granularity = "scene" if size is None else spec.granularity if size == (1, 1) else "patch"
+    per_vector = dtype == "int8"
+    out: dict[str, Any] = {
+        "latent:kind": "embedding",
+        "latent:space": space,
+        "latent:granularity": granularity,
+        "latent:dimensions": dimensions,
+        "latent:shape": [rows, dimensions],
+        "latent:dim_order": ["row", "channel"],
+        "latent:dtype": "float32" if per_vector else dtype,
+        "latent:quantization": "per_vector" if per_vector else "none",
+        "data_type": dtype,
+    }
+    if per_vector:
+        out["latent:scale_asset"] = ASSET_KEY
+    if size is not None:
+        out["latent:stride"] = [spec.stride[0] * size[0], spec.stride[1] * size[1]]
+    if spec.bands:
+        out["bands"] = [b.to_stac() for b in spec.bands]
+    return out
+
+
+def mirror_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same facts in the names of the community's embedding specification (``emb``, v0.0.1)."""
+    out: dict[str, Any] = {
+        "emb:type": "pixel" if fields["latent:granularity"] == "pixel" else "chip",
+        "emb:dimensions": fields["latent:dimensions"],
+        "data_type": fields["data_type"],
+    }
+    if "latent:stride" in fields:
+        stride = fields["latent:stride"]
+        out["emb:chip_layout"] = {"layout_type": "regular_grid", "chip_size": stride, "stride": stride}
+    if fields["latent:quantization"] == "per_vector":
+        out["emb:quantization"] = {
+            "method": "per-vector scale (column 'scale')",
+            "original_dtype": fields["latent:dtype"],
+            "quantized_dtype": fields["data_type"],
+        }
+    return out
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return "1220" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _codec_links(extent: Extent, how: Mapping[str, Any], space: str) -> list[pystac.Link]:
+    """Encoder of the vectors; also decoder, where rows are whole cells of the space, unchanged."""
+    decoders = {
+        link.get_absolute_href() or link.href: link
+        for item in extent.items
+        for link in item.get_links("latent:decoder")
+        if link.extra_fields.get("latent:space") == how["source_space"]
+        and {"file:checksum", "file:size"} <= link.extra_fields.keys()
+    }
+    whole = how["by"] == "cell" and space == how["source_space"]
+    return [
+        pystac.Link(rel, href, link.media_type, link.title, extra_fields=dict(link.extra_fields))
+        for href, link in decoders.items()
+        for rel in (("latent:encoder", "latent:decoder") if whole else ("latent:encoder",))
+    ]
+
+
+def table_item(
+    path: Path,
+    file: Path,
+    *,
+    info: TableInfo,
+    fields: Mapping[str, Any],
+    how: Mapping[str, Any],
+    extent: Extent,
+) -> pystac.Item:
+    """The STAC Item of a table.
+
+    Parameters
+    ----------
+    path
+        Where the table will lie; the Item's own href is ``<path>.json``.
+    file
+        Where it lies now, to be measured.
+    info
+        What the writer said of it.
+    fields
+        See :func:`embedding_fields`.
+    how
+        What was done to the source's latents, for ``processing:expression``.
+    extent
+        Place, time and source Items.
+    """
+    moment, start, end = extent.times()
+    described = [{"name": n, "type": t, "description": COLUMNS[n]} for n, t in info.columns]
+    properties = {
+        "latent:spaces": [fields["latent:space"]],
+        "latent:kinds": ["embedding"],
+        "table:columns": described,
+        "table:primary_geometry": "geometry",
+        "table:row_count": info.rows,
+        "processing:lineage": f"Vectors by {how['by']} from the latents of {len(extent.items)} items",
+        "processing:expression": {"format": "stac-latent-publish", "expression": dict(how)},
+        "processing:software": {"stac-latent": __version__},
+    }
+    item = pystac.Item(
+        path.stem,
+        json.loads(shapely.to_geojson(extent.geometry)),
+        extent.bbox(),
+        moment,
+        properties,
+        start_datetime=start,
+        end_datetime=end,
+        stac_extensions=list(EXTENSIONS),
+    )
+    own = f"{path}.json"
+    item.set_self_href(own)
+    extra = dict(fields) | {"file:size": file.stat().st_size, "file:checksum": _checksum(file)}
+    item.add_asset(
+        ASSET_KEY,
+        pystac.Asset(
+            f"./{path.name}", "Vectors", media_type=PARQUET, roles=["data", "latent"], extra_fields=extra
+        ),
+    )
+    sources = [(i.get_self_href(), i.id) for i in extent.items]
+    links = [
+        pystac.Link("derived_from", href, "application/geo+json", name) for href, name in sources if href
+    ]
+    for link in (*links, *_codec_links(extent, how, fields["latent:space"])):
+        link.target = make_relative_href(link.href, own)
+        item.add_link(link)
+    return item

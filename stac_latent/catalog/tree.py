@@ -1,0 +1,177 @@
+"""A self-contained static catalogue on disk: root Catalog, one Collection for each source collection, Items below.
+
+Files are written under a temporary name and renamed; an Item's file comes before the Collection that links to it, so
+that a reader never follows a link to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pystac
+from pystac.utils import make_relative_href
+
+from stac_latent.errors import CatalogError
+from stac_latent.extension import LatentExtension
+
+__all__ = ["CatalogTree", "write_json"]
+
+_DEFAULT_COLLECTION = "latents"
+
+
+def write_json(path: Path, doc: dict[str, Any]) -> None:
+    """Write JSON atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(doc, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class CatalogTree:
+    """Adds Items to a catalogue folder.
+
+    Parameters
+    ----------
+    root
+        Folder; ``catalog.json`` in it is read if it is there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.path = self.root / "catalog.json"
+
+    def collection_folder(self, collection: str | None) -> Path:
+        """Folder of a Collection."""
+        return self.root / _safe(collection or _DEFAULT_COLLECTION)
+
+    def item_folder(self, item: pystac.Item) -> Path:
+        """Folder of an Item and its stores."""
+        return self.collection_folder(item.collection_id) / _safe(item.id)
+
+    def find(self, item_id: str, collection: str | None) -> pystac.Item | None:
+        """The catalogued Item of that id, with absolute asset hrefs, or None."""
+        path = self.collection_folder(collection) / _safe(item_id) / f"{_safe(item_id)}.json"
+        if not path.exists():
+            return None
+        item = pystac.Item.from_file(str(path))
+        item.make_asset_hrefs_absolute()
+        links = [link for link in item.links if link.rel not in ("self", "root", "parent", "collection")]
+        for link in links:
+            link.target = link.get_absolute_href() or link.target
+        item.links = links
+        return item
+
+    def add(self, item: pystac.Item) -> pystac.Item:
+        """Write an Item and make its Collection and the root know it; returns it as it can be read back."""
+        collection_id = item.collection_id or _DEFAULT_COLLECTION
+        folder = self.item_folder(item)
+        path = folder / f"{_safe(item.id)}.json"
+        collection_path = self.collection_folder(item.collection_id) / "collection.json"
+        doc = item.to_dict(include_self_link=False, transform_hrefs=False)
+        doc["collection"] = collection_id
+        for asset in doc["assets"].values():
+            asset["href"] = _relative(asset["href"], path, self.root)
+        for link in doc["links"]:
+            link["href"] = _relative(link["href"], path, self.root)
+        up = "../collection.json"
+        doc["links"] = [
+            {"rel": "root", "href": "../../catalog.json", "type": "application/json"},
+            {"rel": "parent", "href": up, "type": "application/json"},
+            {"rel": "collection", "href": up, "type": "application/json"},
+            *doc["links"],
+        ]
+        write_json(path, doc)
+        written = pystac.Item.from_file(str(path))
+        self._update_collection(written, collection_path, path)
+        self._update_root(collection_path, collection_id)
+        return written
+
+    def _update_collection(self, item: pystac.Item, collection_path: Path, item_path: Path) -> None:
+        if collection_path.exists():
+            collection = pystac.Collection.from_dict(_read(collection_path), preserve_dict=False)
+            _widen(collection, item)
+        else:
+            collection = _new_collection(item)
+        LatentExtension.summaries(collection, add_if_missing=True).update(item)
+        doc = collection.to_dict(include_self_link=False, transform_hrefs=False)
+        keep = [link for link in doc["links"] if link["rel"] not in ("root", "parent", "self")]
+        href = make_relative_href(str(item_path), str(collection_path))
+        if not any(link["rel"] == "item" and link["href"] == href for link in keep):
+            keep.append({"rel": "item", "href": href, "type": "application/geo+json", "title": item.id})
+        up = {"href": "../catalog.json", "type": "application/json"}
+        doc["links"] = [{"rel": "root", **up}, {"rel": "parent", **up}, *keep]
+        write_json(collection_path, doc)
+
+    def _update_root(self, collection_path: Path, collection_id: str) -> None:
+        if self.path.exists():
+            doc = _read(self.path)
+        else:
+            catalog = pystac.Catalog("latents", "Latents, catalogued beside the imagery that they encode")
+            doc = catalog.to_dict(include_self_link=False, transform_hrefs=False)
+            doc["links"] = [{"rel": "root", "href": "./catalog.json", "type": "application/json"}]
+        href = "./" + collection_path.relative_to(self.root).as_posix()
+        if not any(link["rel"] == "child" and link["href"] == href for link in doc["links"]):
+            doc["links"].append({"rel": "child", "href": href, "type": "application/json", "title": collection_id})
+            write_json(self.path, doc)
+
+
+def _new_collection(item: pystac.Item) -> pystac.Collection:
+    collection = pystac.Collection(
+        id=item.collection_id or _DEFAULT_COLLECTION,
+        description="Items whose assets are also stored as latents; see the latent extension",
+        extent=pystac.Extent.from_items([item]),
+        license="other",
+    )
+    return collection
+
+
+def _widen(collection: pystac.Collection, item: pystac.Item) -> None:
+    """Grow the Collection's extent to cover the Item."""
+    new = pystac.Extent.from_items([item])
+    boxes = [b for b in (*collection.extent.spatial.bboxes, *new.spatial.bboxes) if len(b) == 4]
+    if boxes:
+        lows, highs = [min(b[i] for b in boxes) for i in (0, 1)], [max(b[i] for b in boxes) for i in (2, 3)]
+        collection.extent.spatial.bboxes = [[*lows, *highs]]
+    far = datetime.max.replace(tzinfo=UTC)
+    spans = [*collection.extent.temporal.intervals, *new.temporal.intervals]
+    starts = [s[0] or far for s in spans]
+    ends = [s[1] for s in spans]
+    last = None if any(e is None for e in ends) else max(e for e in ends if e is not None)
+    collection.extent.temporal.intervals = [[min(starts), last]]
+
+
+def _relative(href: str, start: Path, root: Path) -> str:
+    """Relative to ``start`` for files inside the catalogue; others stay absolute."""
+    if href.startswith(str(root) + os.sep) or href.startswith(root.as_uri() + "/"):
+        return make_relative_href(href, str(start))
+    return href
+
+
+def _safe(name: str) -> str:
+    """Refuse ids that are no file names.
+
+    Raises
+    ------
+    CatalogError
+        For ids with separators, ``..`` or control characters.
+    """
+    if not name or name in (".", "..") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name) or len(name) > 200:
+        raise CatalogError(f"id {name!r} cannot be a file name: use letters, digits, '-', '_' and '.', at most 200")
+    return name
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        doc = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise CatalogError(f"{path} cannot be read: {exc}; move it away to start a new catalogue") from exc
+    if not isinstance(doc, dict):
+        raise CatalogError(f"{path} is no STAC object: expected a JSON object, got {type(doc).__name__}")
+    return doc

@@ -1,0 +1,1 @@
+"""Metrics of decoded fields; with a threshold and an action, guard rails."""

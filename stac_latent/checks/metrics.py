@@ -1,0 +1,117 @@
+"""Distortion of a decoded field, accumulated window by window over valid pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stac_latent.spec import Band
+
+__all__ = ["Distortion", "peak_of"]
+
+Array = npt.NDArray[Any]
+
+
+def peak_of(band: Band, largest: float, smallest: float) -> float:
+    """Peak that a band's PSNR refers to, in its stored unit.
+
+    A band with a scale is a physical quantity whose unit is the peak (reflectance 1.0, hence 10,000 for Sentinel-2);
+    any other uses the range of its values, as is usual for fields without a natural peak.
+    """
+    if band.scale != 1.0:
+        return 1.0 / abs(band.scale)
+    return max(largest - smallest, 1.0 if np.dtype(band.data_type).kind in "iu" else 0.0) or 1.0
+
+
+@dataclass
+class Distortion:
+    """Squared, absolute and angular error between a field and its decoded version.
+
+    Parameters
+    ----------
+    bands
+        Bands of the fields, for peaks.
+
+    Examples
+    --------
+    >>> d = Distortion([Band("a", scale=1e-4), Band("b", scale=1e-4)])
+    >>> x = np.full((2, 4, 4), 1000.0)
+    >>> d.add(x, x + 10)
+    >>> round(d.psnr, 3), d.max_error
+    (60.0, 10.0)
+    """
+
+    bands: Sequence[Band]
+    sse: Array = field(init=False)
+    count: Array = field(init=False)
+    worst: Array = field(init=False)
+    low: Array = field(init=False)
+    high: Array = field(init=False)
+    angle_sum: float = 0.0
+    angle_count: int = 0
+
+    def __post_init__(self) -> None:
+        n = len(self.bands)
+        self.sse, self.count, self.worst = np.zeros(n), np.zeros(n, np.int64), np.zeros(n)
+        self.low, self.high = np.full(n, np.inf), np.full(n, -np.inf)
+
+    def add(self, truth: Array, decoded: Array, valid: npt.NDArray[np.bool_] | None = None) -> None:
+        """Add one window.
+
+        Parameters
+        ----------
+        truth, decoded
+            ``(band, y, x)`` in the stored unit.
+        valid
+            Pixels that count, ``(1 or band, y, x)``.
+        """
+        mask = np.broadcast_to(True if valid is None else valid, truth.shape)
+        for i in range(len(truth)):  # band by band: float64 copies of one band at a time
+            chosen = mask[i]
+            a = truth[i][chosen].astype(np.float64)
+            if not a.size:
+                continue
+            e = decoded[i][chosen].astype(np.float64) - a
+            self.sse[i] += float(e @ e)
+            self.count[i] += e.size
+            self.worst[i] = max(self.worst[i], float(np.abs(e).max()))
+            self.low[i], self.high[i] = min(self.low[i], a.min()), max(self.high[i], a.max())
+        self._add_angles(truth, decoded, mask.all(axis=0))
+
+    def _add_angles(self, truth: Array, decoded: Array, valid: npt.NDArray[np.bool_]) -> None:
+        if len(truth) < 2 or not valid.any():
+            return
+        dot, aa, bb = (np.zeros(valid.shape) for _ in range(3))
+        for t, d in zip(truth, decoded, strict=True):
+            a, b = t.astype(np.float64), d.astype(np.float64)
+            dot += a * b
+            aa += a * a
+            bb += b * b
+        use = valid & (aa > 0) & (bb > 0)
+        cosine = dot[use] / np.sqrt(aa[use] * bb[use])
+        self.angle_sum += float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).sum())
+        self.angle_count += int(use.sum())
+
+    @property
+    def psnr(self) -> float | None:
+        """dB over all bands, each relative to its peak; 999.0 without any error, None without a valid pixel."""
+        used = self.count > 0
+        if not used.any():
+            return None
+        peaks = np.array([peak_of(b, h, lo) if u else 1.0 for b, h, lo, u in zip(self.bands, self.high, self.low, used, strict=True)])
+        mse = float((self.sse[used] / peaks[used] ** 2).sum() / self.count[used].sum())
+        return 999.0 if mse == 0 else float(-10 * np.log10(mse))
+
+    @property
+    def max_error(self) -> float | None:
+        """Largest absolute error of any band, stored unit."""
+        return float(self.worst.max()) if self.count.any() else None
+
+    @property
+    def sam(self) -> float | None:
+        """Mean spectral angle in degrees; None for one band."""
+        return self.angle_sum / self.angle_count if self.angle_count else None

@@ -1,0 +1,184 @@
+"""``xarray.open_dataset(href, engine="stac-latent")``: one latent as an array that is read lazily.
+
+The href is that of a latent Zarr group, or of a STAC Item (``.json``) with a latent asset. Pixels are decoded, or
+cells dequantised, when they are first looked at, window by window; with ``chunks=`` each dask chunk is one window.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+if TYPE_CHECKING:
+    from stac_latent.cube.contract import LatentRef
+    from stac_latent.cube.sources import Upto
+
+__all__ = ["LatentBackendEntrypoint"]
+
+
+class LatentBackendEntrypoint(BackendEntrypoint):
+    """xarray backend for latents; use it by name, ``engine="stac-latent"``.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> ds = xr.open_dataset("item.json", engine="stac-latent", upto="latent")  # doctest: +SKIP
+    >>> red = xr.open_dataset("item.latent.zarr", engine="stac-latent")["B04"]  # doctest: +SKIP
+    """
+
+    description = "Latents of stac-latent: decoded bands, or dequantised cells"
+    open_dataset_parameters: ClassVar[tuple[str, ...]] = (
+        "filename_or_obj",
+        "drop_variables",
+        "asset",
+        "upto",
+        "bands",
+    )
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        asset: str | None = None,
+        upto: Upto | None = None,
+        bands: str | Iterable[str] | None = None,
+    ) -> xr.Dataset:
+        """Open one latent.
+
+        Parameters
+        ----------
+        filename_or_obj
+            Href of a latent Zarr group or of a STAC Item; or a :class:`pystac.Item`.
+        drop_variables
+            Names of variables to leave out.
+        asset
+            Key of the latent asset of an Item, where it has several.
+        upto
+            ``field`` (default for kind ``codec``): one variable ``(y, x)`` for each band, in its stored unit.
+            ``latent`` (default for an embedding): ``latent (channel, y, x)``, float32, NaN without data.
+        bands
+            Bands to open; default: all.
+
+        Raises
+        ------
+        CatalogError
+            If the href is no Item and no latent group, or the band or asset does not exist.
+        GridError
+            If the latent has no grid.
+        """
+        from stac_latent.cube.sources import check_bands, check_upto
+
+        ref = _reference(filename_or_obj, asset, upto)
+        level: Upto = upto or ("field" if ref.spec.kind == "codec" else "latent")
+        check_upto(level, bands)
+        ds = _latent(ref) if level == "latent" else _field(ref, check_bands(bands, [ref]))
+        names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
+        return ds.drop_vars(names, errors="ignore")
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:  # noqa: ARG002 (xarray's protocol)
+        """Never: plain Zarr groups and JSON files have engines of their own."""
+        return False
+
+
+class _Windowed(BackendArray):
+    """An array ``(..., y, x)`` that is read window by window."""
+
+    def __init__(self, ref: LatentRef, shape: tuple[int, ...], dtype: Any, band: int | None = None) -> None:
+        self.ref, self.shape, self.dtype, self.band = ref, shape, np.dtype(dtype), band
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> Any:
+        from stac_latent.cube.driver import reader_for
+        from stac_latent.cube.windows import Remembering
+
+        spans = [
+            range(n)[k] if isinstance(k, slice) else range(k, k + 1)
+            for k, n in zip(key, self.shape, strict=True)
+        ]
+        rest = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)
+        if not all(len(s) for s in spans):
+            return np.empty(tuple(len(s) for s in spans), self.dtype)[rest]
+        (y0, y1), (x0, x1) = ((min(s[0], s[-1]), max(s[0], s[-1]) + 1) for s in spans[-2:])
+        window = ((y0, y1), (x0, x1))
+        reader = reader_for(self.ref)
+        if self.band is None:
+            out = reader.read_latent(window)[np.asarray(spans[0])]
+        else:
+            out = Remembering(reader).read_field(window, [self.band])[0].astype(self.dtype, copy=False)
+        iy, ix = (np.asarray(s) - lo for s, lo in zip(spans[-2:], (y0, x0), strict=True))
+        return out[..., iy, :][..., ix][rest]
+
+
+def _reference(obj: Any, asset: str | None, upto: Upto | None) -> LatentRef:
+    """Find out what was given: an Item, the href of one, or a latent group."""
+    import pystac
+
+    from stac_latent.cube.contract import LatentRef, latent_assets
+    from stac_latent.cube.sources import pick_refs
+    from stac_latent.errors import CatalogError
+    from stac_latent.spec import Grid, Spec
+    from stac_latent.store.io import is_local
+    from stac_latent.store.zarr import open_arrays
+
+    if not isinstance(obj, pystac.Item):
+        if not isinstance(obj, str | os.PathLike):
+            raise CatalogError(
+                f"engine 'stac-latent' opens the href of an Item or of a latent Zarr group; got {type(obj).__name__}"
+            )
+        href = os.fspath(obj)
+        if is_local(href) and "://" not in href:
+            href = str(Path(href).resolve())
+        if not href.endswith((".json", ".geojson")):
+            attrs = open_arrays(href).attributes
+            name = href.rstrip("/").rsplit("/", 1)[-1]
+            return LatentRef(name, "latent", href, Spec.from_fields(attrs), Grid.from_fields(attrs))
+        try:
+            obj = pystac.Item.from_file(href)
+        except (pystac.STACError, OSError, ValueError, KeyError) as exc:
+            raise CatalogError(f"{href} is no STAC Item: {exc}") from exc
+    only = latent_assets(obj)
+    if upto is None and (asset is not None or len(only) == 1):
+        chosen = obj.assets.get(asset or only[0])
+        kind = None if chosen is None else chosen.extra_fields.get("latent:kind")
+        upto = "latent" if kind == "embedding" else "field"
+    return pick_refs([obj], asset, upto or "field")[0]
+
+
+def _field(ref: LatentRef, bands: dict[str, Any]) -> xr.Dataset:
+    from odc.geo.xr import xr_coords
+
+    from stac_latent.cube.sources import band_attrs, band_index, pixel_box
+
+    box = pixel_box(ref.grid)
+    out = {}
+    for name, band in bands.items():
+        data = indexing.LazilyIndexedArray(
+            _Windowed(ref, tuple(box.shape), band.data_type, band_index(ref.spec, name))
+        )
+        attrs = band_attrs(band) | ({} if band.nodata is None else {"nodata": band.nodata})
+        out[name] = xr.Variable(box.dimensions, data, attrs, encoding={"grid_mapping": "spatial_ref"})
+    return xr.Dataset(out, coords=xr_coords(box), attrs={"latent:space": ref.spec.space})
+
+
+def _latent(ref: LatentRef) -> xr.Dataset:
+    from odc.geo.xr import xr_coords
+
+    from stac_latent.cube.sources import cell_box, latent_attrs
+
+    box = cell_box(ref.grid)
+    shape = (ref.spec.dimensions, *box.shape)
+    data = indexing.LazilyIndexedArray(_Windowed(ref, shape, "float32"))
+    dims = ("channel", *box.dimensions)
+    variable = xr.Variable(dims, data, latent_attrs(ref), encoding={"grid_mapping": "spatial_ref"})
+    coords = {**xr_coords(box), "channel": np.arange(ref.spec.dimensions)}
+    return xr.Dataset({"latent": variable}, coords=coords)

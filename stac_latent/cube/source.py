@@ -1,0 +1,328 @@
+"""Where the pixels come from: the bands of one Item as a lazy odc-stac cube, in the unit that the codec expects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+import numpy as np
+import odc.stac
+import pystac
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from stac_latent.codec import Array, Codec
+from stac_latent.cube.tiling import lattice_grid
+from stac_latent.errors import CatalogError, FieldError, GridError
+from stac_latent.spec import Band, Grid, Window
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["ItemSource", "SourceBand", "find_bands"]
+
+_CHUNK = 1024
+_S2_OFFSET = -1000.0
+
+
+@dataclass(frozen=True)
+class SourceBand:
+    """One band of an Item, matched to one of the codec's."""
+
+    band: Band
+    asset: str
+    index: int
+    """Position within the asset, from one."""
+    data_type: str
+    nodata: float | None
+    gain: float
+    """``codec value = stored value * gain + shift``."""
+    shift: float
+
+    @property
+    def name(self) -> str:
+        """odc-stac's name of the band."""
+        return self.asset if self.index == 1 else f"{self.asset}.{self.index}"
+
+
+def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None = None) -> list[SourceBand]:
+    """Match each band of the codec to a band of the Item.
+
+    A codec's band is looked for as an asset key, a band's name, a common name, and the stem of an asset's file.
+
+    Parameters
+    ----------
+    names
+        Asset keys (or ``asset.2`` for its second band) by the codec's band names, where matching would not find them.
+
+    Raises
+    ------
+    CatalogError
+        If bands are missing; the message names them and what the Item has.
+    """
+    table = _band_table(item)
+    found, missing = [], []
+    for band in codec.bands:
+        wanted = (names or {}).get(band.name)
+        hit = _match(band, table) if wanted is None else next((e for e in table if wanted in e["names"][:1]), None)
+        if hit is None:
+            missing.append(wanted or band.name)
+            continue
+        gain, shift = _rescale(item, hit["meta"], band)
+        nodata = hit["meta"].get("nodata", band.nodata)
+        found.append(
+            SourceBand(
+                band, hit["asset"], hit["index"], str(hit["meta"].get("data_type", band.data_type)),
+                None if nodata is None else float(nodata), gain, shift,
+            )
+        )  # fmt: skip
+    if missing:
+        have = sorted({e["names"][0] for e in table})
+        raise CatalogError(
+            f"item {item.id!r} lacks band(s) {', '.join(missing)} of codec {codec.name!r}; it has {', '.join(have) or 'none'}. "
+            "Name the assets with bands={'" + missing[0] + "': 'asset key'}, or choose a codec for these bands"
+        )
+    return found
+
+
+def _band_table(item: pystac.Item) -> list[dict[str, Any]]:
+    """Every band of every raster asset: its names (odc name first) and its metadata, asset-level values inherited."""
+    out = []
+    for key, asset in item.assets.items():
+        roles = set(asset.roles or [])
+        if roles & {"latent", "latent:mask", "thumbnail", "overview", "metadata"} or not _is_raster(asset):
+            continue
+        fields = asset.extra_fields
+        lists = [fields.get(k) or [] for k in ("bands", "eo:bands", "raster:bands")]
+        count = max(1, *(len(x) for x in lists))
+        stem = PurePosixPath(urlparse(asset.href).path).stem
+        for i in range(count):
+            meta: dict[str, Any] = {k: fields[k] for k in ("nodata", "data_type", "raster:scale", "raster:offset") if k in fields}
+            for entries in lists:
+                if i < len(entries):
+                    meta |= {k: v for k, v in entries[i].items() if v is not None}
+            names = [key if i == 0 else f"{key}.{i + 1}", meta.get("name")]
+            common = meta.get("eo:common_name", meta.get("common_name"))
+            out.append({"asset": key, "index": i + 1, "meta": meta, "names": names, "common": common, "stem": stem, "count": count})
+    return out
+
+
+def _is_raster(asset: pystac.Asset) -> bool:
+    media = (asset.media_type or "").lower()
+    if media:
+        return media.startswith("image/") and not media.startswith(("image/png", "image/jpeg"))
+    return PurePosixPath(urlparse(asset.href).path).suffix.lower() in (".tif", ".tiff", ".jp2", ".vrt")
+
+
+def _match(band: Band, table: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    tests = (
+        lambda e: e["names"][0] == band.name,
+        lambda e: e["names"][1] == band.name,
+        lambda e: e["count"] == 1 and (e["stem"] == band.name or f"_{band.name}_" in f"_{e['stem']}_"),
+        lambda e: band.common_name is not None and e["common"] == band.common_name,
+    )
+    for test in tests:
+        hits = [e for e in table if test(e)]
+        tiffs = [e for e in hits if not e["asset"].endswith("-jp2")]  # Earth Search lists each band twice
+        if hits:
+            return (tiffs or hits)[0]
+    return None
+
+
+def _rescale(item: pystac.Item, meta: Mapping[str, Any], band: Band) -> tuple[float, float]:
+    """Gain and shift from the Item's stored values to the codec's.
+
+    The Item's scale and offset are applied as STAC says. Two Sentinel-2 habits are honoured: Earth Search declares
+    the offset of processing baseline 04.00 although ``earthsearch:boa_offset_applied`` says that the pixels have it
+    already, and other catalogues declare no offset although the baseline asks for -1000.
+    """
+    scale, offset = meta.get("raster:scale", meta.get("scale")), meta.get("raster:offset", meta.get("offset"))
+    if item.properties.get("earthsearch:boa_offset_applied"):
+        offset = 0.0
+    elif offset is None and _baseline(item) >= (4, 0):
+        offset = _S2_OFFSET * float(scale if scale is not None else band.scale)
+    if scale is None and offset is None:
+        return 1.0, 0.0
+    scale, offset = float(scale if scale is not None else band.scale), float(offset or 0.0)
+    gain, shift = scale / band.scale, (offset - band.offset) / band.scale
+    return _snap(gain), _snap(shift)
+
+
+def _snap(v: float) -> float:
+    """Whole numbers that decimal fractions blurred."""
+    return float(round(v)) if math.isclose(v, round(v), rel_tol=1e-9, abs_tol=1e-9) else v
+
+
+def _baseline(item: pystac.Item) -> tuple[int, int]:
+    text = str(item.properties.get("s2:processing_baseline", "0.0"))
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
+class ItemSource:
+    """Pixels of one Item on its native grid, padded to whole cells, read window by window.
+
+    Parameters
+    ----------
+    item
+        STAC Item with raw raster assets.
+    codec
+        Tells the bands, their unit and the stride.
+    bands
+        See :func:`find_bands`.
+    resolution, resampling
+        Target resolution (units of the CRS) where the bands' native grids differ, and how to get there.
+
+    Raises
+    ------
+    CatalogError, GridError, FieldError
+        If bands are missing, there is no single grid, or the data type does not fit the codec.
+    """
+
+    def __init__(
+        self,
+        item: pystac.Item,
+        codec: Codec,
+        bands: Mapping[str, str] | None = None,
+        resolution: float | None = None,
+        resampling: str = "nearest",
+    ) -> None:
+        self.item, self.codec = item, codec
+        self.bands = find_bands(item, codec, bands)
+        self._check_types()
+        self.native = _native_geobox(item, self.bands, resolution)
+        crs, t = _crs_code(self.native), self.native.affine
+        self.grid: Grid = lattice_grid(crs, (t.a, t.b, t.c, t.d, t.e, t.f), tuple(self.native.shape.yx), codec.stride)
+        self._cube = self._load(resampling)
+
+    def _check_types(self) -> None:
+        for b in self.bands:
+            source, target = np.dtype(b.data_type), np.dtype(b.band.data_type)
+            if source.kind == "c" or (source.kind == "f" and target.kind != "f" and (b.gain, b.shift) == (1.0, 0.0)):
+                raise FieldError(
+                    f"band {b.band.name!r} of item {self.item.id!r} is {source}; codec {self.codec.name!r} takes {target}. "
+                    "Give the asset a raster:scale that leads to the codec's unit, or choose a codec for such values"
+                )
+
+    def _load(self, resampling: str) -> xr.Dataset:
+        top, bottom, left, right = self.grid.padding
+        a, b, c, d, e, f = self.grid.transform
+        t = Affine(a, b, c - a * left - b * top, d, e, f - d * left - e * top)
+        shape = (self.grid.shape[0] + top + bottom, self.grid.shape[1] + left + right)
+        geobox = GeoBox(shape, t, self.native.crs)
+        size = -(-_CHUNK // self.codec.stride[0]) * self.codec.stride[0]
+        return odc.stac.load(
+            [self.item],
+            bands=[b.name for b in self.bands],
+            geobox=geobox,
+            resampling=resampling,
+            chunks={"y": size, "x": size},
+            stac_cfg=_stac_cfg(self.item, self.bands),
+        )
+
+    def read(self, window: Window) -> tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Pixels of a window of the padded grid.
+
+        Parameters
+        ----------
+        window
+            Pixels, counted from the corner of the first cell.
+
+        Returns
+        -------
+        field, valid
+            ``(band, y, x)`` in the codec's unit, whole numbers where its bands hold integers, and the pixels that
+            hold data, ``(1 or band, y, x)``.
+        """
+        (y0, y1), (x0, x1) = window
+        part = self._cube.isel(y=slice(y0, y1), x=slice(x0, x1)).compute()
+        layers, masks = [], []
+        for b in self.bands:
+            raw = part[b.name].values[0]
+            valid = np.ones(raw.shape, bool) if b.nodata is None or math.isnan(b.nodata) else raw != b.nodata
+            if raw.dtype.kind == "f":
+                valid &= np.isfinite(raw)
+            layers.append(_to_codec_unit(raw, b, valid))
+            masks.append(valid & self._inside(window))
+        field, valid = np.stack(layers), np.stack(masks)
+        return field, valid[:1] if (valid == valid[:1]).all() else valid
+
+    def _inside(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        (y0, y1), (x0, x1) = window
+        rows = np.arange(y0, y1) - self.grid.padding[0]
+        cols = np.arange(x0, x1) - self.grid.padding[2]
+        return np.logical_and.outer(
+            (rows >= 0) & (rows < self.grid.shape[0]), (cols >= 0) & (cols < self.grid.shape[1])
+        )
+
+
+def _to_codec_unit(raw: Array, b: SourceBand, valid: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
+    target = np.dtype(b.band.data_type)
+    if (b.gain, b.shift) == (1.0, 0.0):
+        return np.where(valid, raw, 0).astype(raw.dtype)
+    value = raw.astype(np.float64) * b.gain + b.shift
+    value[~valid] = 0
+    return np.rint(value).astype(np.int32) if target.kind in "iu" else value.astype(target)
+
+
+def _stac_cfg(item: pystac.Item, bands: Sequence[SourceBand]) -> dict[str, Any]:
+    assets: dict[str, Any] = {}
+    for b in bands:
+        entry: dict[str, Any] = {"data_type": b.data_type}
+        if b.nodata is not None:
+            entry["nodata"] = b.nodata
+        assets[b.name] = entry
+        assets.setdefault(b.asset, entry)
+    return {item.collection_id or "_": {"assets": assets}}
+
+
+def _native_geobox(item: pystac.Item, bands: Sequence[SourceBand], resolution: float | None) -> GeoBox:
+    boxes = {b.name: _asset_geobox(item, b.asset) for b in bands}
+    distinct = {(tuple(g.shape.yx), tuple(g.affine), str(g.crs)): g for g in boxes.values()}
+    if len(distinct) == 1 and resolution is None:
+        return next(iter(distinct.values()))
+    if len({str(g.crs) for g in distinct.values()}) > 1:
+        raise GridError(f"the bands of item {item.id!r} lie in several CRSs: {sorted({str(g.crs) for g in distinct.values()})}")
+    if resolution is None:
+        sizes = ", ".join(f"{n} {abs(g.affine.a):g}" for n, g in boxes.items())
+        raise GridError(
+            f"the bands of item {item.id!r} have several native grids (resolutions: {sizes}). Encode each group of bands "
+            "with a codec of its own, or state the grid to resample to with resolution="
+        )
+    finest = min(distinct.values(), key=lambda g: abs(g.affine.a))
+    return finest if math.isclose(abs(finest.affine.a), resolution) else finest.to_crs(finest.crs, resolution=resolution)
+
+
+def _asset_geobox(item: pystac.Item, key: str) -> GeoBox:
+    """Grid of an asset from ``proj:`` fields, else from the file itself."""
+    asset = item.assets[key]
+    fields = {**item.properties, **asset.extra_fields}
+    code = fields.get("proj:code") or (f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else None)
+    crs = code or fields.get("proj:wkt2") or fields.get("proj:projjson")
+    transform, shape = fields.get("proj:transform"), fields.get("proj:shape")
+    if crs and transform and shape:
+        return GeoBox((int(shape[0]), int(shape[1])), Affine(*transform[:6]), crs)
+    href = asset.get_absolute_href() or asset.href
+    try:
+        with rasterio.open(href) as src:
+            found, affine, size = src.crs, src.transform, src.shape
+    except rasterio.errors.RasterioIOError as exc:
+        raise CatalogError(f"asset {key!r} of item {item.id!r} cannot be read: {exc}") from exc
+    if found is None and not crs:
+        raise GridError(
+            f"asset {key!r} of item {item.id!r} has no CRS: neither proj:code, proj:transform and proj:shape in the Item nor "
+            f"georeferencing in {href}; add the projection extension to the Item"
+        )
+    return GeoBox(size, Affine(*transform[:6]) if transform else affine, crs or found)
+
+
+def _crs_code(geobox: GeoBox) -> str:
+    crs = geobox.crs
+    if crs is None or not crs.to_epsg():
+        raise GridError(f"the grid's CRS has no EPSG code, which proj:code needs: {crs}; encode on a grid that has one")
+    return f"EPSG:{crs.to_epsg()}"

@@ -1,0 +1,1 @@
+"""Containers: bytes to assets and back. The only room that knows file formats."""
