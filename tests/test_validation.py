@@ -194,19 +194,19 @@ MEANING = {
     ),
     "channels": (
         "item",
-        lambda d: change(d, "dimensions", 31),
+        lambda d: change(d, "dimensions", 255),
         "assets/latent/latent:shape",
-        "32 channels, but latent:dimensions is 31",
+        "256 channels, but latent:dimensions is 255",
     ),
     "scales": (
         "item",
         lambda d: change(d, "quantization_scale", [1, 2]),
         "assets/latent/latent:quantization_scale",
-        "2 values; expected one, or one for each of 32 channels",
+        "2 values; expected one, or one for each of 256 channels",
     ),
     "cells": (
         "item",
-        lambda d: change(d, "shape", [32, 1373, 1374]),
+        lambda d: change(d, "shape", [256, 1373, 1374]),
         "assets/latent/latent:shape",
         "(1373, 1374) cells (y, x) are stored, but stride and padding make (1374, 1374)",
     ),
