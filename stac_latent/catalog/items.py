@@ -194,9 +194,10 @@ def _mlm_fields(codec: Codec) -> dict[str, Any]:
 
 def _bundle_assets(folder: Path, start: Path) -> dict[str, pystac.Asset]:
     chain, weights = (folder / name for name in FILES)
-    if not chain.is_file():
+    if missing := [path.name for path in (chain, weights) if not path.is_file()]:
         raise BundleError(
-            f"{str(folder)!r} is no codec bundle: expected codec.json in it; save the codec there first"
+            f"{str(folder)!r} is no codec bundle: {', '.join(missing)} is not there; save the codec there first "
+            "(stac_latent.bundle.save_bundle)"
         )
     return {
         "codec": pystac.Asset(
