@@ -17,7 +17,7 @@ from stac_latent.bundle import load_bundle
 from stac_latent.codec import Codec
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
 
-__all__ = ["cache_folder", "codec_names", "open_any", "remember", "resolve_space"]
+__all__ = ["cache_folder", "codec_names", "describe_codec", "open_any", "remember", "resolve_space"]
 
 _OPEN: dict[str, Codec] = {}
 
@@ -25,6 +25,24 @@ _OPEN: dict[str, Codec] = {}
 def codec_names() -> list[str]:
     """Names of the installed codecs, sorted."""
     return sorted({p.name for p in entry_points(group="stac_latent.codecs")})
+
+
+def describe_codec(name: str) -> dict[str, Any]:
+    """Facts on an installed codec; what depends on options that it was not given is None."""
+    row: dict[str, Any] = {"name": name, "kind": "codec", "bands": None, "stride": "", "dimensions": None, "space": None}
+    try:
+        codec = open_any(name)
+    except CodecError as exc:
+        return {**row, "about": str(exc)}
+    return {
+        "name": name,
+        "kind": codec.kind,
+        "bands": [b.name for b in codec.bands],
+        "stride": "x".join(map(str, codec.stride)),
+        "dimensions": codec.spec.dimensions,
+        "space": codec.space,
+        "about": codec.about.get("description", ""),
+    }
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,106 @@
+"""Look at single documents: what a latent asset is, its quick-look, and which files of a folder are STAC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.decode import LatentReader
+from stac_latent.errors import CatalogError
+from stac_latent.preview import quicklook
+from stac_latent.spec import Window
+from stac_latent.store.io import read_bytes
+
+__all__ = ["describe_asset", "read_item", "stac_files", "write_quicklook"]
+
+_LOOK = 1024
+"""Largest side of a quick-look in pixels: the middle of a larger scene is shown."""
+
+
+def read_item(href: str) -> pystac.Item:
+    """STAC Item at a path or URL.
+
+    Raises
+    ------
+    CatalogError
+        If it cannot be read, or is no Item.
+    """
+    try:
+        doc = json.loads(read_bytes(href))
+        item = pystac.Item.from_dict(doc, href=href)
+    except (ValueError, KeyError, TypeError, AttributeError, pystac.STACError) as exc:
+        raise CatalogError(f"{href} is no STAC Item: {exc}") from exc
+    item.set_self_href(href if "://" in href else str(Path(href).absolute()))
+    return item
+
+
+def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
+    """Facts on a latent asset, from its fields and its codec, which is opened and probed on the way."""
+    codec = ref.open_codec()
+    spec, grid = ref.spec, ref.grid
+    fields = item.assets[ref.asset].extra_fields
+    measured = {k: fields[f"latent:{k}"] for k in ("bits_per_pixel", "psnr", "max_error", "sam") if f"latent:{k}" in fields}
+    return {
+        "asset": ref.asset,
+        "href": ref.href,
+        "kind": spec.kind,
+        "space": spec.space,
+        "codec": codec.name,
+        "chain": " > ".join(s["stage"] for s in codec.chain()),
+        "payload": spec.bitstream or "plain",
+        "bands": [b.name for b in spec.bands],
+        "channels": spec.dimensions,
+        "stride": list(spec.stride),
+        "halo": None if spec.halo is None else list(spec.halo),
+        "quantization": spec.quantization.method,
+        "crs": grid.crs,
+        "shape": list(grid.shape),
+        "cells": list(grid.cells),
+        "bytes": fields.get("file:size"),
+        **measured,
+    }
+
+
+def write_quicklook(ref: LatentRef, path: Path) -> Path:
+    """Decode the middle of an asset, at most 1024 pixels wide, into a PNG."""
+    reader = LatentReader(ref)
+    spans = []
+    for n in ref.grid.shape:
+        start = max(0, (n - _LOOK) // 2)
+        spans.append((start, min(n, start + _LOOK)))
+    window: Window = (spans[0], spans[1])
+    return quicklook(reader.read_field(window), reader.codec.bands, path)
+
+
+def stac_files(paths: Sequence[Path]) -> list[Path]:
+    """STAC documents among files and folders: JSON with a ``stac_version``; Zarr metadata and others are passed over.
+
+    Raises
+    ------
+    CatalogError
+        If a path does not exist, or nothing was found.
+    """
+    out = []
+    for path in paths:
+        if path.is_file():
+            out.append(path)
+            continue
+        if not path.is_dir():
+            raise CatalogError(f"{path} does not exist")
+        for file in sorted(path.rglob("*.json")):
+            if any(part.endswith(".zarr") for part in file.parts) or file.name.startswith("."):
+                continue
+            try:
+                doc = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as exc:
+                raise CatalogError(f"{file} is not JSON: {exc}") from exc
+            if isinstance(doc, dict) and "stac_version" in doc:
+                out.append(file)
+    if not out:
+        raise CatalogError(f"no STAC document below {', '.join(map(str, paths))}")
+    return out
