@@ -666,6 +666,27 @@ def test_accepts(case):
     assert reject(document) == []
 
 
+def table(title):
+    """Names of the fields in a table of the README."""
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    section = readme.split(f"### {title}\n")[1].split("\n#")[0]
+    return {line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| latent:")}
+
+
+@pytest.mark.parametrize(
+    ("title", "definition"),
+    [
+        ("Item Properties", "item_properties"),
+        ("Assets and Item Asset Definitions", "asset_fields"),
+        ("Links", "link"),
+    ],
+)
+def test_the_readme_has_the_fields_of_the_schema(title, definition):
+    found = json.loads(latent_schema().read_text())["definitions"][definition]
+    fields = found if "properties" in found else found["allOf"][0]
+    assert table(title) == {name for name in fields["properties"] if name.startswith("latent:")}
+
+
 words = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
 KNOWN = set(json.loads(latent_schema().read_text())["definitions"]["asset_fields"]["properties"])
 json_values = (
