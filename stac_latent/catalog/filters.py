@@ -152,7 +152,8 @@ def _compile_operator(expr: Mapping[str, Any], where: str, depth: int) -> Predic
 
     def call(row: Row) -> Any:
         values = [p(row) for p in parts]
-        return None if any(v is None for v in values) else function(*values)
+        unknown = op not in ("between", "in") and any(v is None for v in values)
+        return None if unknown else function(*values)
 
     return call
 

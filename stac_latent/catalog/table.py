@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +42,7 @@ class ParquetSource:
         except (OSError, pa.ArrowException) as exc:
             raise SearchError(f"{href} is not a readable Parquet file: {exc}") from exc
         self._names = set(self._file.schema_arrow.names)
-        if missing := {"id", "geometry", "assets"} - self._names:
+        if missing := {"id", "geometry", "links"} - self._names:
             raise SearchError(
                 f"{href} is Parquet but not stac-geoparquet: it has no column {', '.join(sorted(missing))}; "
                 "write one with stac_latent.catalog.table.to_geoparquet"
@@ -219,7 +218,7 @@ def to_geoparquet(
     PosixPath('items.parquet')
     """
     try:
-        from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+        from stac_geoparquet.arrow import parse_stac_items_to_arrow
     except ImportError as exc:
         raise CatalogError(
             "writing stac-geoparquet needs the package stac-geoparquet: pip install 'stac-latent[search]'"
@@ -239,17 +238,22 @@ def to_geoparquet(
         table = parse_stac_items_to_arrow(features, drop_invalid_properties=False).read_all()
     except (ValueError, pa.ArrowException, shapely.errors.ShapelyError) as exc:
         raise CatalogError(f"the items do not fit one table: {exc}") from exc
-    handle, partial = tempfile.mkstemp(
-        dir=target.absolute().parent, prefix=f".{target.name}.", suffix=".part"
-    )
-    os.close(handle)
+    _write_whole(table, target, row_group_size)
+    return target
+
+
+def _write_whole(table: pa.Table, target: Path, row_group_size: int) -> None:
+    """Write beside the target, then put it in its place."""
+    from stac_geoparquet.arrow import to_parquet
+
+    partial = target.with_name(f".{target.name}.part")
     try:
         to_parquet(table.to_reader(max_chunksize=row_group_size), partial, compression="zstd")
-        Path(partial).chmod(0o644)
-        Path(partial).replace(target)
+        partial.replace(target)
+    except (OSError, pa.ArrowException) as exc:
+        raise CatalogError(f"cannot write {target}: {exc}") from exc
     finally:
-        Path(partial).unlink(missing_ok=True)
-    return target
+        partial.unlink(missing_ok=True)
 
 
 def _plain(item: pystac.Item, base: str | None) -> dict[str, Any]:
