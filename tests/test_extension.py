@@ -187,6 +187,22 @@ def test_nulls_are_absent():
     assert found.fields()["latent:stride"] == [8, 8]
 
 
+def test_items_come_back_from_geoparquet(tmp_path):
+    stac_geoparquet = pytest.importorskip("stac_geoparquet.arrow")
+    items = [
+        pystac.Item.from_file(EXAMPLES / f"{n}.json") for n in ("item", "item-derived", "item-embedding")
+    ]
+    documents = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]
+    table = stac_geoparquet.parse_stac_items_to_arrow(documents).read_all()
+    read = [pystac.Item.from_dict(d) for d in stac_geoparquet.stac_table_to_items(table)]
+    for before, after in zip(items, read, strict=True):
+        assert LatentExtension.ext(after).fields() == LatentExtension.ext(before).fields()
+        for key, asset in before.assets.items():
+            found, known = LatentExtension.ext(after.assets[key]), LatentExtension.ext(asset)
+            assert found.fields() == known.fields()
+            assert [getattr(found, n) for n in ASSET] == [getattr(known, n) for n in ASSET]
+
+
 def test_whole_numbers_may_come_back_as_floats():
     assert LatentExtension.ext(pystac.Asset("a", extra_fields={"latent:stride": [8.0, 8.0]})).stride == [8, 8]
 
