@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, Self, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,10 @@ import shapely
 
 from stac_latent.catalog.footprints import cells_in, footprints
 from stac_latent.codec import Codec
+from stac_latent.errors import CatalogError
 from stac_latent.spec import Grid, Spec, Window
 
-__all__ = ["POOLS", "UNITS", "LatentSource", "Pool", "Rows", "Unit", "rows_of"]
+__all__ = ["POOLS", "UNITS", "Cut", "LatentSource", "Pool", "Rows", "Unit", "rows_of"]
 
 Unit = Literal["cell", "patch", "item"]
 Pool = Literal["mean", "max", "min"]
@@ -137,90 +138,125 @@ def _overlapping(geometry: npt.NDArray[np.object_], region: shapely.Geometry) ->
     return hit
 
 
-def rows_of(
-    source: LatentSource,
-    *,
-    by: Unit,
-    patch: tuple[int, int] = (1, 1),
-    pool: Pool = "mean",
-    min_valid: float = 0.0,
-    region: shapely.Geometry | None = None,
-) -> Iterator[Rows]:
-    """Rows of one latent, in tiles of at most 128 x 128 cells and 32 MiB (or one patch).
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How latents are cut into rows."""
+
+    by: Unit = "cell"
+    patch: tuple[int, int] = (1, 1)
+    """Cells (y, x) of a patch. Patches are counted from the origin of the CRS where the lattice allows it, so those
+    of neighbouring and repeated scenes coincide; at the edges of the lattice they reach beyond it."""
+    pool: Pool = "mean"
+    """How the valid cells of a patch or Item become one vector."""
+    min_valid: float = 0.0
+    """Least share of valid pixels of a row. Rows without any valid cell are always dropped."""
+    region: shapely.Geometry | None = None
+    """In OGC:CRS84; only rows (for ``"item"``: cells) that share area with it."""
+
+    @classmethod
+    def of(
+        cls, by: str, patch: Sequence[int], pool: str, min_valid: float, region: shapely.Geometry | None
+    ) -> Self:
+        """Check arguments.
+
+        Raises
+        ------
+        CatalogError
+            If one is unknown or out of range.
+        """
+        if by not in UNITS:
+            raise CatalogError(f"by={by!r} is unknown; one row is made by {', '.join(map(repr, UNITS))}")
+        if pool not in POOLS:
+            raise CatalogError(
+                f"pool={pool!r} is unknown; vectors are pooled by {', '.join(map(repr, POOLS))}"
+            )
+        if len(patch) != 2 or min(patch) < 1:
+            raise CatalogError(f"patch={patch!r} is no size; it is (y, x) in cells, each at least 1")
+        if not 0 <= min_valid <= 1:
+            raise CatalogError(f"min_valid={min_valid!r} is no share; it is between 0 and 1")
+        if region is not None:
+            shapely.prepare(region)
+        return cls(cast("Unit", by), (int(patch[0]), int(patch[1])), cast("Pool", pool), min_valid, region)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Cells (y, x) of a row; None for the whole Item."""
+        return {"cell": (1, 1), "patch": self.patch, "item": None}[self.by]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON object for the footer."""
+        out: dict[str, Any] = {"by": self.by}
+        if self.by == "patch":
+            out["patch"] = list(self.patch)
+        return out if self.by == "cell" else out | {"pool": self.pool}
+
+
+def rows_of(source: LatentSource, cut: Cut) -> Iterator[Rows]:
+    """Rows of one latent, read in tiles of at most 128 x 128 cells and 32 MiB (or one patch).
 
     Parameters
     ----------
     source
         Where to read.
-    by
-        ``"cell"``, ``"patch"`` (``patch`` cells each) or ``"item"`` (one row).
-    patch
-        Cells (y, x) of a patch. Patches are counted from the origin of the CRS where the lattice allows it, so those
-        of neighbouring and repeated scenes coincide; at the edges of the lattice they reach beyond it.
-    pool
-        How the valid cells of a patch or item become one vector.
-    min_valid
-        Least share of valid pixels of a row. Rows without any valid cell are always dropped.
-    region
-        Geometry in OGC:CRS84; only rows (for ``"item"``: cells) that share area with it.
+    cut
+        How to make rows of it.
 
     Yields
     ------
     Rows
         Never empty ones.
     """
+    size, region = cut.size, cut.region
     window: Window | None = ((0, source.grid.cells[0]), (0, source.grid.cells[1]))
     if region is not None:
-        shapely.prepare(region)
         window = cells_in(source.grid, region)
     if window is None:
         return
-    if by == "item":
-        yield from _whole(source, window, pool, min_valid, region)
+    if size is None:
+        yield from _whole(source, window, cut)
         return
-    size = (1, 1) if by == "cell" else patch
+    mean = (cut.by, cut.pool) == ("patch", "mean")
     for tile in _tiles(source, window, size):
-        folded, count, share = _pooled(tile, size, pool if by == "patch" else "max")
-        y, x = np.nonzero((count > 0) & (share >= min_valid))
+        folded, count, share = _pooled(tile, size, cut.pool if cut.by == "patch" else "max")
+        y, x = np.nonzero((count > 0) & (share >= cut.min_valid))
         row, col = tile.row + y * size[0], tile.col + x * size[1]
         geometry = footprints(source.grid, row, col, size)
         if region is not None:
             keep = _overlapping(geometry, region)
             y, x, row, col, geometry = y[keep], x[keep], row[keep], col[keep], geometry[keep]
         if len(y):
-            values = folded[:, y, x].T / (count[y, x, None] if (by, pool) == ("patch", "mean") else 1)
+            values = folded[:, y, x].T / (count[y, x, None] if mean else 1)
             yield Rows(
                 row.astype(np.int32), col.astype(np.int32), share[y, x], values.astype(np.float32), geometry
             )
 
 
-def _whole(
-    source: LatentSource, window: Window, pool: Pool, min_valid: float, region: shapely.Geometry | None
-) -> Iterator[Rows]:
+def _whole(source: LatentSource, window: Window, cut: Cut) -> Iterator[Rows]:
     """One row for the window: cells pooled tile by tile; the footprint is the rectangle of the cells used."""
-    total = np.full(source.spec.dimensions, _START[pool])
+    total = np.full(source.spec.dimensions, _START[cut.pool])
+    fold = _FOLD[cut.pool]
     count, area = 0, 0.0
     low, high = np.array([2**31, 2**31]), np.array([-1, -1])
     selected = 0
     for tile in _tiles(source, window, (1, 1)):
         use = np.ones(tile.share.shape, dtype=np.bool_)
         y, x = np.nonzero(use)
-        if region is not None:
-            use[y, x] = _overlapping(footprints(source.grid, tile.row + y, tile.col + x), region)
+        if cut.region is not None:
+            use[y, x] = _overlapping(footprints(source.grid, tile.row + y, tile.col + x), cut.region)
         selected += int(use.sum())
         here = use & np.isfinite(tile.values).all(axis=0)
         if not here.any():
             continue
         values = tile.values[:, here]
-        total = _FOLD[pool](total, _FOLD[pool].reduce(values, axis=1, dtype=np.float64))
+        total = fold(total, fold.reduce(values, axis=1, dtype=np.float64))
         count += values.shape[1]
         area += float(tile.share[here].sum(dtype=np.float64))
         y, x = np.nonzero(here)
         low = np.minimum(low, [tile.row + y.min(), tile.col + x.min()])
         high = np.maximum(high, [tile.row + y.max(), tile.col + x.max()])
-    if not count or area / selected < min_valid:
+    if not count or area / selected < cut.min_valid:
         return
-    mean = total / count if pool == "mean" else total
+    mean = total / count if cut.pool == "mean" else total
     extent = (int(high[0] - low[0] + 1), int(high[1] - low[1] + 1))
     row, col = low[:1].astype(np.int32), low[1:].astype(np.int32)
     valid = np.array([area / selected], dtype=np.float32)
