@@ -114,7 +114,9 @@ def read_bundle(files: Mapping[str, bytes], *, space: str | None = None, where: 
     try:
         doc = json.loads(files[FILES[0]])
         if doc["format"] != FORMAT:
-            raise BundleError(f"{where}: format {doc['format']!r} is not known; this version reads {FORMAT!r}")
+            raise BundleError(
+                f"{where}: format {doc['format']!r} is not known; this version reads {FORMAT!r}"
+            )
         weights = files[FILES[1]]
         if multihash(weights) != doc["tensors"]["checksum"]:
             raise BundleError(
@@ -128,7 +130,9 @@ def read_bundle(files: Mapping[str, bytes], *, space: str | None = None, where: 
             bands=tuple(Band(**b) for b in doc["bands"]),
             kind=doc["kind"],
             dimensions=int(doc["dimensions"]),
-            stats=None if doc["stats"] is None else Stats(tuple(doc["stats"]["mean"]), tuple(doc["stats"]["std"])),
+            stats=None
+            if doc["stats"] is None
+            else Stats(tuple(doc["stats"]["mean"]), tuple(doc["stats"]["std"])),
             granularity=doc["granularity"],
             about=doc["about"],
         )
@@ -152,7 +156,7 @@ def _stage(i: int, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> A
 
 
 def _crc(a: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(a, a.dtype.newbyteorder("<")))
+    return zlib.crc32(np.ascontiguousarray(a, a.dtype.newbyteorder("<")).data)
 
 
 def _make_probe(codec: Codec) -> dict[str, Any]:

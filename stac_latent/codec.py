@@ -150,7 +150,10 @@ class Codec:
             for i in (0, 1):
                 need[i] += s.overlap[i] * scale[i]
                 scale[i] *= s.stride[i]
-        return (-(-need[0] // self.stride[0]) * self.stride[0], -(-need[1] // self.stride[1]) * self.stride[1])
+        return (
+            -(-need[0] // self.stride[0]) * self.stride[0],
+            -(-need[1] // self.stride[1]) * self.stride[1],
+        )
 
     @property
     def tail(self) -> Stage | None:
@@ -202,7 +205,9 @@ class Codec:
 
     # -- encode and decode arrays of whole cells -------------------------------------------------------------
 
-    def encode(self, field: Array, *, mask: npt.NDArray[np.bool_] | None = None, upto: Level = "bytes") -> Any:
+    def encode(
+        self, field: Array, *, mask: npt.NDArray[np.bool_] | None = None, upto: Level = "bytes"
+    ) -> Any:
         """Encode a field as far as ``upto``.
 
         Parameters
@@ -248,8 +253,12 @@ class Codec:
             ``(band or channel, y, x)``. Pixels without data are not masked here: masks travel beside payloads.
         """
         if self.kind == "embedding" and upto == "field":
-            raise CodecError(f"{self.name!r} is an embedder: its latents cannot be decoded; ask for upto='latent'")
-        symbols = self.entropy_decode(payload) if isinstance(payload, bytes | bytearray | memoryview) else payload
+            raise CodecError(
+                f"{self.name!r} is an embedder: its latents cannot be decoded; ask for upto='latent'"
+            )
+        symbols = (
+            self.entropy_decode(payload) if isinstance(payload, bytes | bytearray | memoryview) else payload
+        )
         if upto == "symbols":
             return cast("Array", symbols)
         if upto == "latent":
@@ -364,7 +373,9 @@ def fill_invalid(x: Array, mask: npt.NDArray[np.bool_], block: tuple[int, int]) 
 
 def canonical_json(obj: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces: equal objects give equal bytes."""
-    return json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def open_codec(name: Any, **options: Any) -> Codec:

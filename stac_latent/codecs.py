@@ -23,7 +23,18 @@ from stac_latent.stages.spectral import SpectralKLT, integer_matrix
 from stac_latent.stages.tables import TableSet, counts_of, laplace_tables
 from stac_latent.stages.wavelet import Wavelet, subband_norms
 
-__all__ = ["dct", "embed_patch", "fit", "jpeg2000", "s2_10m_4b", "s2_10m_embed", "s2_l2a_12b", "wavelet", "with_step", "zstd"]
+__all__ = [
+    "dct",
+    "embed_patch",
+    "fit",
+    "jpeg2000",
+    "s2_10m_4b",
+    "s2_10m_embed",
+    "s2_l2a_12b",
+    "wavelet",
+    "with_step",
+    "zstd",
+]
 
 _BUNDLES = Path(__file__).parent / "bundles"
 _FRACTION = 16
@@ -31,7 +42,9 @@ _FRACTION = 16
 
 def _bands(bands: Sequence[Band | str] | None, name: str) -> tuple[Band, ...]:
     if not bands:
-        raise CodecError(f"codec {name!r} takes any bands and needs to be told which: bands=['B02', ...] or Band objects")
+        raise CodecError(
+            f"codec {name!r} takes any bands and needs to be told which: bands=['B02', ...] or Band objects"
+        )
     return tuple(b if isinstance(b, Band) else Band(b, nodata=0) for b in bands)
 
 
@@ -72,7 +85,9 @@ def with_step(codec: Codec, step: float) -> Codec:
     return replace(codec, name=f"{codec.name}-step{step:g}", stages=stages)
 
 
-def dct(bands: Sequence[Band | str] | None = None, step: float = 64.0, mean: float = 0.0, unit: float = 1.0) -> Codec:
+def dct(
+    bands: Sequence[Band | str] | None = None, step: float = 64.0, mean: float = 0.0, unit: float = 1.0
+) -> Codec:
     """Plain 8x8 block DCT for any bands, without a fit. ``step`` in units of ``unit``, that in stored units."""
     b = _bands(bands, "dct")
     block = BlockDCT(8, len(b))
@@ -82,7 +97,11 @@ def dct(bands: Sequence[Band | str] | None = None, step: float = 64.0, mean: flo
 
 
 def wavelet(
-    bands: Sequence[Band | str] | None = None, step: float = 64.0, levels: int = 3, mean: float = 0.0, unit: float = 1.0
+    bands: Sequence[Band | str] | None = None,
+    step: float = 64.0,
+    levels: int = 3,
+    mean: float = 0.0,
+    unit: float = 1.0,
 ) -> Codec:
     """CDF 9/7 integer wavelet for any bands, without a fit; smooth at low rates, needs a halo of four cells."""
     b = _bands(bands, "wavelet")
@@ -94,7 +113,9 @@ def wavelet(
     return Codec("wavelet", stages, b, dimensions=per * len(b))
 
 
-def jpeg2000(bands: Sequence[Band | str] | None = None, quality: float = 10.0, reversible: bool = False) -> Codec:
+def jpeg2000(
+    bands: Sequence[Band | str] | None = None, quality: float = 10.0, reversible: bool = False
+) -> Codec:
     """JPEG 2000 for any bands; ``quality`` in percent of the raw bytes."""
     b = _bands(bands, "jpeg2000")
     return Codec("jpeg2000", (Jpeg2000(quality, reversible),), b, dimensions=len(b), granularity="pixel")
@@ -128,7 +149,10 @@ def embed_patch(name: str, base: Codec, features: int, power: float = 2.0) -> Co
         kind="embedding",
         dimensions=len(best),
         stats=Stats(mean, tuple(std[best].tolist())),
-        about={**base.about, "description": f"{len(best)} int8 features of each {block.size} x {block.size} patch"},
+        about={
+            **base.about,
+            "description": f"{len(best)} int8 features of each {block.size} x {block.size} patch",
+        },
     )
 
 
@@ -170,9 +194,13 @@ def fit(
     tiles = [f[:, : f.shape[1] // size * size, : f.shape[2] // size * size] for f in fields]
     mean, matrix = _weighted_klt(tiles, bands, floor)
     head = (Normalise(mean.tolist(), [1.0] * len(bands)), SpectralKLT(integer_matrix(matrix)))
-    full = Codec(name, (*head, BlockDCT(size, len(bands)), Uniform([round(step * _FRACTION)], 6)), tuple(bands))
+    full = Codec(
+        name, (*head, BlockDCT(size, len(bands)), Uniform([round(step * _FRACTION)], 6)), tuple(bands)
+    )
     symbols = [full.encode(t, mask=valid_mask(t, full), upto="symbols") for t in tiles]
-    used = sum(np.count_nonzero(s, axis=(1, 2)) for s in symbols) / sum(s.shape[1] * s.shape[2] for s in symbols)
+    used = sum(np.count_nonzero(s, axis=(1, 2)) for s in symbols) / sum(
+        s.shape[1] * s.shape[2] for s in symbols
+    )
     keep = np.flatnonzero(used > 1e-4)
     block = BlockDCT(size, len(bands), keep.tolist())
     symbols = [s[keep] for s in symbols]
@@ -214,12 +242,12 @@ def _fit_tables(rans: Rans, symbols: Sequence[Array]) -> Rans:
         hist = [np.zeros(t.size) for t in tables.tables]
         class_hist, index_all = np.zeros(tables.class_counts.size), []
         for s in symbols:
-            flat = rans._predict(s).reshape(rans.channels, -1)
+            flat = rans._predict(s).reshape(rans.channels, -1)  # noqa: SLF001 - the fit codes as the coder does
             index, classes = tables.assign(flat)
             index_all.append(index)
             delta = np.diff(classes, prepend=4) + (class_hist.size // 2)
             class_hist += np.bincount(delta, minlength=class_hist.size)
-            which = rans._which(index, classes)
+            which = rans._which(index, classes)  # noqa: SLF001
             for t in range(1, tables.count + 1):
                 r = int(tables.radius[t - 1])
                 v = flat[which == t]
@@ -244,4 +272,4 @@ def _smooth(hist: Array, prior: Array, strength: float = 2000.0) -> Array:
     h = hist.astype(np.float64)
     body = h[:-1] if h.size % 2 == 0 else h
     body[:] = (body + body[::-1]) / 2
-    return h + strength * prior / prior.sum()
+    return np.asarray(h + strength * prior / prior.sum())

@@ -1,7 +1,8 @@
 """One self-contained byte string for one field: header, validity mask, entropy-coded symbols.
 
-Layout, little endian: ``SLC1``, uint32 header length, JSON header, mask (zlib of packed bits), payload. Catalogues
-store payloads in Zarr instead; this form serves messages, tests and comparisons with other codecs.
+Layout, little endian: ``SLC1``, uint32 header length, uint32 CRC-32 of all that follows, JSON header, mask (zlib of
+packed bits), payload. Catalogues store payloads in Zarr instead; this form serves messages, tests and comparisons with
+other codecs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["apply_nodata", "compress", "decompress", "valid_mask"]
 
 _MAGIC = b"SLC1"
-_START = struct.Struct("<4sI")
+_START = struct.Struct("<4sII")
 _MAX_HEADER = 65536
 _MAX_PIXELS = 2**28
 
@@ -85,7 +86,9 @@ def compress(codec: Codec, field: Array) -> bytes:
         raise FieldError(f"compress takes (band, y, x) with at least one pixel; got shape {field.shape}")
     if len(field) != len(codec.bands):
         names = ", ".join(b.name for b in codec.bands)
-        raise FieldError(f"codec {codec.name!r} codes {len(codec.bands)} bands ({names}); got shape {field.shape}")
+        raise FieldError(
+            f"codec {codec.name!r} codes {len(codec.bands)} bands ({names}); got shape {field.shape}"
+        )
     mask = valid_mask(field, codec)
     pad = [(0, -n % s) for n, s in zip(field.shape[1:], codec.stride, strict=True)]
     clean = field
@@ -103,11 +106,11 @@ def compress(codec: Codec, field: Array) -> bytes:
             "shape": list(field.shape),
             "dtype": field.dtype.name,
             "mask": [0 if mask is None else len(mask), len(bits)],
-            "crc": zlib.crc32(payload, zlib.crc32(bits)),
         },
         separators=(",", ":"),
     ).encode()
-    return _START.pack(_MAGIC, len(head)) + head + bits + payload
+    body = head + bits + payload
+    return bytes(_START.pack(_MAGIC, len(head), zlib.crc32(body)) + body)
 
 
 def decompress(codec: Codec, data: bytes) -> Array:
@@ -123,20 +126,30 @@ def decompress(codec: Codec, data: bytes) -> Array:
         raise CorruptDataError(
             f"the bytes are of space {head['space']}, codec {codec.name!r} is {codec.space}; open the codec of that space"
         )
-    bands, h, w = (int(n) for n in head["shape"])
-    rows, n_bits = (int(n) for n in head["mask"])
-    if bands != len(codec.bands) or min(h, w) < 1 or h * w > _MAX_PIXELS or rows not in (0, 1, bands) or n_bits < 0:
-        raise CorruptDataError(f"the header declares shape {head['shape']} and mask {head['mask']}, which cannot be")
+    (bands, h, w), (rows, n_bits) = head["shape"], head["mask"]
+    if (
+        bands != len(codec.bands)
+        or min(h, w) < 1
+        or h * w > _MAX_PIXELS
+        or rows not in (0, 1, bands)
+        or n_bits < 0
+    ):
+        raise CorruptDataError(
+            f"the header declares shape {head['shape']} and mask {head['mask']}, which cannot be"
+        )
     bits, payload = body[:n_bits], body[n_bits:]
-    if zlib.crc32(payload, zlib.crc32(bits)) != head["crc"]:
-        raise CorruptDataError("the checksum of mask and payload does not match; the bytes were truncated or changed")
     mask = None
     if rows:
         size = -(-rows * h * w // 8)
-        raw = zlib.decompressobj().decompress(bits, size + 1)
+        try:
+            raw = zlib.decompressobj().decompress(bits, size + 1)
+        except zlib.error as exc:
+            raise CorruptDataError(f"the mask does not inflate: {exc}") from exc
         if len(raw) != size:
             raise CorruptDataError(f"the mask inflates to {len(raw)} bytes, {size} were declared")
-        mask = np.unpackbits(np.frombuffer(raw, np.uint8), count=rows * h * w).astype(bool).reshape(rows, h, w)
+        mask = (
+            np.unpackbits(np.frombuffer(raw, np.uint8), count=rows * h * w).astype(bool).reshape(rows, h, w)
+        )
     field = codec.decode(payload)[:, :h, :w]
     if field.shape != (bands, h, w):
         raise CorruptDataError(f"the payload decodes to {field.shape}; {(bands, h, w)} was declared")
@@ -145,15 +158,23 @@ def decompress(codec: Codec, data: bytes) -> Array:
 
 def _read_head(data: bytes) -> tuple[dict[str, Any], bytes]:
     if len(data) < _START.size or data[:4] != _MAGIC:
-        raise CorruptDataError(f"the bytes start with {bytes(data[:4])!r}, not {_MAGIC!r}; compress() did not write them")
-    _, n = _START.unpack_from(data)
+        raise CorruptDataError(
+            f"the bytes start with {bytes(data[:4])!r}, not {_MAGIC!r}; compress() did not write them"
+        )
+    _, n, crc = _START.unpack_from(data)
+    if zlib.crc32(data[_START.size :]) != crc:
+        raise CorruptDataError("the checksum does not match; the bytes were truncated or changed")
     if n > _MAX_HEADER or _START.size + n > len(data):
         raise CorruptDataError(f"the header declares {n} bytes of {len(data)}; truncated?")
     try:
         head = json.loads(data[_START.size : _START.size + n])
-        shapes = len(head["shape"]) == 3 and len(head["mask"]) == 2 and isinstance(head["crc"], int)
-        if not (shapes and isinstance(head["space"], str)):
-            raise KeyError("shape")
+        numbers = [*head["shape"], *head["mask"]]
+        sound = len(head["shape"]) == 3 and all(type(n) is int for n in numbers) and len(numbers) == 5
+        space = head["space"]
     except (ValueError, KeyError, TypeError) as exc:
         raise CorruptDataError(f"the header is not readable: {exc}") from exc
+    if not (sound and isinstance(space, str)):
+        raise CorruptDataError(
+            f"the header declares shape {head['shape']}, mask {head['mask']}, space {space!r}; expected 3 and 2 whole numbers and a digest"
+        )
     return head, data[_START.size + n :]

@@ -29,7 +29,14 @@ def codec_names() -> list[str]:
 
 def describe_codec(name: str) -> dict[str, Any]:
     """Facts on an installed codec; what depends on options that it was not given is None."""
-    row: dict[str, Any] = {"name": name, "kind": "codec", "bands": None, "stride": "", "dimensions": None, "space": None}
+    row: dict[str, Any] = {
+        "name": name,
+        "kind": "codec",
+        "bands": None,
+        "stride": "",
+        "dimensions": None,
+        "space": None,
+    }
     try:
         codec = open_any(name)
     except CodecError as exc:
@@ -120,7 +127,12 @@ def resolve_space(space: str, tried: Iterable[str] = ()) -> Codec:
     local = cache_folder() / "codecs" / space.removeprefix("sha256:")
     if local.is_dir():
         return remember(load_bundle(local, space=space))
-    places = [*tried, "codecs opened in this process", f"installed codecs ({', '.join(codec_names())})", str(local)]
+    places = [
+        *tried,
+        "codecs opened in this process",
+        f"installed codecs ({', '.join(codec_names())})",
+        str(local),
+    ]
     raise UnresolvedSpaceError(
         f"no codec bundle has digest {space}; looked in: {'; '.join(places)}. Add a latent:decoder link to the item, or "
         "open the bundle first with open_codec(path)"

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pystac
-from pystac.utils import make_absolute_href, make_relative_href
+from pystac.utils import make_absolute_href
 
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.items import codec_item, decoder_link
@@ -96,7 +96,9 @@ def encode(
     chosen = remember(open_codec(codec))
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
-        raise CatalogError(f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder")
+        raise CatalogError(
+            f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
+        )
     todo = [items] if isinstance(items, pystac.Item) else list(items)
     if not todo:
         raise CatalogError("nothing to encode: the list of items is empty")
@@ -157,7 +159,9 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
                 f"item {name!r} in {tree.root} already has an asset {key!r}; pass overwrite=True to replace it, or another key"
             )
         return known
-    copy = pystac.Item.from_dict(item.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False)
+    copy = pystac.Item.from_dict(
+        item.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False
+    )
     start = item.get_self_href() or str(Path.cwd() / "item.json")
     for asset in copy.assets.values():
         asset.href = make_absolute_href(asset.href, start)
@@ -195,7 +199,9 @@ def _write_store(
     return made
 
 
-def _describe(item: pystac.Item, key: str, made: Encoded, folder: Path, decoder: Path, raw: pystac.Item) -> None:
+def _describe(
+    item: pystac.Item, key: str, made: Encoded, folder: Path, decoder: Path, raw: pystac.Item
+) -> None:
     """Add asset, mask, link and properties to the Item."""
     fields = {**made.spec.to_fields(), **made.grid.to_fields(), **made.fields}
     fields["latent:stride"] = list(made.spec.stride)
@@ -220,7 +226,9 @@ def _describe(item: pystac.Item, key: str, made: Encoded, folder: Path, decoder:
         )
     link = decoder_link(folder / f"{item.id}.json", decoder, made.spec.space)
     item.links = [
-        old for old in item.links if not (old.rel == link.rel and old.extra_fields.get("latent:space") == made.spec.space)
+        old
+        for old in item.links
+        if not (old.rel == link.rel and old.extra_fields.get("latent:space") == made.spec.space)
     ]
     item.add_link(link)
     for uri in (_PROJ_URI, _FILE_URI, _RASTER_URI, _EO_URI):

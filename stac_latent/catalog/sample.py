@@ -47,7 +47,14 @@ def sample_item(folder: Path) -> pystac.Item:
     folder.mkdir(parents=True, exist_ok=True)
     shape = values.shape[1:]
     transform = Affine(_RESOLUTION, 0, _ORIGIN[0], 0, -_RESOLUTION, _ORIGIN[1])
-    profile = {"driver": "GTiff", "dtype": "uint16", "count": 1, "height": shape[0], "width": shape[1], "crs": _CRS}
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint16",
+        "count": 1,
+        "height": shape[0],
+        "width": shape[1],
+        "crs": _CRS,
+    }
     profile |= {"transform": transform, "nodata": 0, "compress": "deflate", "predictor": 2, "tiled": True}
     for (name, _, _), layer in zip(_BANDS, values, strict=True):
         with rasterio.open(folder / f"{name}.tif", "w", **profile, blockxsize=256, blockysize=256) as dst:
@@ -59,7 +66,9 @@ def _describe(folder: Path, shape: tuple[int, ...], transform: Affine) -> pystac
     left, top = _ORIGIN
     right, bottom = left + shape[1] * _RESOLUTION, top - shape[0] * _RESOLUTION
     ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
-    geometry = json.loads(json.dumps(transform_geom(_CRS, "OGC:CRS84", {"type": "Polygon", "coordinates": [ring]})))
+    geometry = json.loads(
+        json.dumps(transform_geom(_CRS, "OGC:CRS84", {"type": "Polygon", "coordinates": [ring]}))
+    )
     xs, ys = zip(*geometry["coordinates"][0], strict=True)
     item = pystac.Item(
         id="spyndex-s2-sample",
@@ -79,9 +88,21 @@ def _describe(folder: Path, shape: tuple[int, ...], transform: Affine) -> pystac
     )
     for name, common, wavelength in _BANDS:
         band = {"name": name, "eo:common_name": common, "eo:center_wavelength": wavelength}
-        fields = {"bands": [band], "data_type": "uint16", "nodata": 0, "raster:scale": 0.0001, "raster:offset": 0.0}
+        fields = {
+            "bands": [band],
+            "data_type": "uint16",
+            "nodata": 0,
+            "raster:scale": 0.0001,
+            "raster:offset": 0.0,
+        }
         item.add_asset(
-            name, pystac.Asset(str((folder / f"{name}.tif").absolute()), media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields)
+            name,
+            pystac.Asset(
+                str((folder / f"{name}.tif").absolute()),
+                media_type=pystac.MediaType.COG,
+                roles=["data"],
+                extra_fields=fields,
+            ),
         )
     item.set_self_href(str((folder / "item.json").absolute()))
     return item

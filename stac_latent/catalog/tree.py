@@ -118,18 +118,19 @@ class CatalogTree:
             doc["links"] = [{"rel": "root", "href": "./catalog.json", "type": "application/json"}]
         href = "./" + collection_path.relative_to(self.root).as_posix()
         if not any(link["rel"] == "child" and link["href"] == href for link in doc["links"]):
-            doc["links"].append({"rel": "child", "href": href, "type": "application/json", "title": collection_id})
+            doc["links"].append(
+                {"rel": "child", "href": href, "type": "application/json", "title": collection_id}
+            )
             write_json(self.path, doc)
 
 
 def _new_collection(item: pystac.Item) -> pystac.Collection:
-    collection = pystac.Collection(
+    return pystac.Collection(
         id=item.collection_id or _DEFAULT_COLLECTION,
         description="Items whose assets are also stored as latents; see the latent extension",
         extent=pystac.Extent.from_items([item]),
         license="other",
     )
-    return collection
 
 
 def _widen(collection: pystac.Collection, item: pystac.Item) -> None:
@@ -149,7 +150,7 @@ def _widen(collection: pystac.Collection, item: pystac.Item) -> None:
 
 def _relative(href: str, start: Path, root: Path) -> str:
     """Relative to ``start`` for files inside the catalogue; others stay absolute."""
-    if href.startswith(str(root) + os.sep) or href.startswith(root.as_uri() + "/"):
+    if href.startswith((str(root) + os.sep, root.as_uri() + "/")):
         return make_relative_href(href, str(start))
     return href
 
@@ -162,8 +163,15 @@ def _safe(name: str) -> str:
     CatalogError
         For ids with separators, ``..`` or control characters.
     """
-    if not name or name in (".", "..") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name) or len(name) > 200:
-        raise CatalogError(f"id {name!r} cannot be a file name: use letters, digits, '-', '_' and '.', at most 200")
+    if (
+        not name
+        or name in (".", "..")
+        or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name)
+        or len(name) > 200
+    ):
+        raise CatalogError(
+            f"id {name!r} cannot be a file name: use letters, digits, '-', '_' and '.', at most 200"
+        )
     return name
 
 

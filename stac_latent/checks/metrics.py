@@ -80,7 +80,7 @@ class Distortion:
             self.count[i] += e.size
             self.worst[i] = max(self.worst[i], float(np.abs(e).max()))
             self.low[i], self.high[i] = min(self.low[i], a.min()), max(self.high[i], a.max())
-        self._add_angles(truth, decoded, mask.all(axis=0))
+        self._add_angles(truth, decoded, np.asarray(mask.all(axis=0)))
 
     def _add_angles(self, truth: Array, decoded: Array, valid: npt.NDArray[np.bool_]) -> None:
         if len(truth) < 2 or not valid.any():
@@ -98,11 +98,16 @@ class Distortion:
 
     @property
     def psnr(self) -> float | None:
-        """dB over all bands, each relative to its peak; 999.0 without any error, None without a valid pixel."""
+        """Decibels over all bands, each relative to its peak; 999.0 without any error, None without a valid pixel."""
         used = self.count > 0
         if not used.any():
             return None
-        peaks = np.array([peak_of(b, h, lo) if u else 1.0 for b, h, lo, u in zip(self.bands, self.high, self.low, used, strict=True)])
+        peaks = np.array(
+            [
+                peak_of(b, h, lo) if u else 1.0
+                for b, h, lo, u in zip(self.bands, self.high, self.low, used, strict=True)
+            ]
+        )
         mse = float((self.sse[used] / peaks[used] ** 2).sum() / self.count[used].sum())
         return 999.0 if mse == 0 else float(-10 * np.log10(mse))
 

@@ -69,7 +69,9 @@ class LatentRef:
                 "an asset with role 'latent' and latent: fields is needed: 'stac-latent encode' adds one"
             )
         if asset is None and len(keys) > 1:
-            raise CatalogError(f"item {item.id!r} has several latent assets: {', '.join(keys)}; choose with asset=")
+            raise CatalogError(
+                f"item {item.id!r} has several latent assets: {', '.join(keys)}; choose with asset="
+            )
         key = keys[0] if asset is None else asset
         if key not in keys:
             raise CatalogError(f"item {item.id!r} has no latent asset {key!r}; it has {', '.join(keys)}")
@@ -121,14 +123,18 @@ def codec_of_item(item: pystac.Item, asset: str | None = None) -> Codec:
         If no bundle of that space is found; the message lists where it was looked for.
     """
     if asset is None and not latent_assets(item) and any(k in item.assets for k in ("codec", "weights")):
-        return remember(_read_codec_item(item.to_dict(transform_hrefs=False), item.get_self_href() or "./item.json", None))
+        return remember(
+            _read_codec_item(item.to_dict(transform_hrefs=False), item.get_self_href() or "./item.json", None)
+        )
     return LatentRef.from_item(item, asset).open_codec()
 
 
 def _decoder(item: pystac.Item, space: str) -> Decoder | None:
     for link in item.links:
         if link.rel == "latent:decoder" and link.extra_fields.get("latent:space") == space:
-            target = link.target.get_self_href() if isinstance(link.target, pystac.STACObject) else link.target
+            target = (
+                link.target.get_self_href() if isinstance(link.target, pystac.STACObject) else link.target
+            )
             if target:
                 return Decoder(_absolute(str(target), item), link.extra_fields.get("file:checksum"))
     return None
@@ -143,7 +149,9 @@ def _from_link(decoder: Decoder, space: str) -> Codec:
     try:
         doc = json.loads(data)
     except ValueError as exc:
-        raise CatalogError(f"{decoder.href} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item") from exc
+        raise CatalogError(
+            f"{decoder.href} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item"
+        ) from exc
     return remember(_read_codec_item(doc, decoder.href, space))
 
 

@@ -41,7 +41,9 @@ class LatentReader:
         self._codec = codec
         self._lock = threading.Lock()
         if codec is not None and codec.space != ref.spec.space:
-            raise GridError(f"codec {codec.name!r} is {codec.space}, asset {ref.asset!r} needs {ref.spec.space}")
+            raise GridError(
+                f"codec {codec.name!r} is {codec.space}, asset {ref.asset!r} needs {ref.spec.space}"
+            )
 
     @classmethod
     def open(cls, item: pystac.Item, asset: str | None = None) -> Self:
@@ -140,7 +142,10 @@ class LatentReader:
         codec = self.codec
         cells = self.grid.cells_of(window, codec.halo)
         symbols = self.arrays.read_symbols(cells)
-        offset = (cells[0][0] * codec.stride[0] - self.grid.padding[0], cells[1][0] * codec.stride[1] - self.grid.padding[2])
+        offset = (
+            cells[0][0] * codec.stride[0] - self.grid.padding[0],
+            cells[1][0] * codec.stride[1] - self.grid.padding[2],
+        )
         inside = tuple((lo - o, hi - o) for (lo, hi), o in zip(window, offset, strict=True))
         field = codec.decode(symbols, window=(inside[0], inside[1]))
         field = apply_nodata(np.ascontiguousarray(field), self.arrays.read_mask(window), codec)

@@ -100,7 +100,7 @@ def encode_source(
         symbols, valid = _encode_shard(source, codec, cells)
         arrays.latent[:, slice(*cells[0]), slice(*cells[1])] = symbols
         arrays = _write_mask(arrays, codec, grid, cells, valid)
-        sums.append(zlib.crc32(symbols))
+        sums.append(zlib.crc32(symbols.data))
         valid_pixels += int(valid.any(axis=0).sum())
         del symbols, valid
         if progress:
@@ -110,7 +110,9 @@ def encode_source(
     size = tree_size(path)
     fields = verify_store(source, codec, spec, path, bundle, sums, progress)
     pixels = grid.shape[0] * grid.shape[1] * len(codec.bands)
-    return Encoded(spec, _asset_grid(spec, grid), size, {"latent:bits_per_pixel": size * 8 / pixels, **fields})
+    return Encoded(
+        spec, _asset_grid(spec, grid), size, {"latent:bits_per_pixel": size * 8 / pixels, **fields}
+    )
 
 
 def _asset_grid(spec: Spec, grid: Grid) -> Grid:
@@ -174,7 +176,13 @@ def _write_mask(
 
 
 def verify_store(
-    source: Source, codec: Codec, spec: Spec, path: Path, bundle: Path, sums: list[int], progress: Progress | None = None
+    source: Source,
+    codec: Codec,
+    spec: Spec,
+    path: Path,
+    bundle: Path,
+    sums: list[int],
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
@@ -196,7 +204,7 @@ def verify_store(
     shards = list(tiles(source.grid.cells, shard))
     for i, (cells, crc) in enumerate(zip(shards, sums, strict=True)):
         exact = spec.bitstream is None or getattr(codec.tail, "lossless", False)
-        if exact and zlib.crc32(np.ascontiguousarray(reader.read_symbols(cells))) != crc:
+        if exact and zlib.crc32(np.ascontiguousarray(reader.read_symbols(cells)).data) != crc:
             raise VerificationError(
                 f"cells {cells} of {path} do not decode to the symbols that were written; nothing was catalogued. "
                 "The disk, or a library's coder, is at fault: encode again"
@@ -205,7 +213,11 @@ def verify_store(
             _measure(source, reader, cells, distortion)
         if progress:
             progress("verify", i + 1, len(shards))
-    found = {"latent:psnr": distortion.psnr, "latent:max_error": distortion.max_error, "latent:sam": distortion.sam}
+    found = {
+        "latent:psnr": distortion.psnr,
+        "latent:max_error": distortion.max_error,
+        "latent:sam": distortion.sam,
+    }
     return {k: v for k, v in found.items() if v is not None}
 
 
@@ -222,5 +234,7 @@ def _measure(source: Source, reader: LatentReader, cells: Window, distortion: Di
         stored = reader.arrays.read_mask(window)
         same = valid.all() if stored is None else bool((np.broadcast_to(valid, stored.shape) == stored).all())
         if not same:
-            raise VerificationError(f"the stored mask of pixels {window} differs from the source; nothing was catalogued")
+            raise VerificationError(
+                f"the stored mask of pixels {window} differs from the source; nothing was catalogued"
+            )
         distortion.add(truth, reader.read_field(window), valid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,11 @@ def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None 
     found, missing = [], []
     for band in codec.bands:
         wanted = (names or {}).get(band.name)
-        hit = _match(band, table) if wanted is None else next((e for e in table if wanted in e["names"][:1]), None)
+        hit = (
+            _match(band, table)
+            if wanted is None
+            else next((e for e in table if wanted in e["names"][:1]), None)
+        )
         if hit is None:
             missing.append(wanted or band.name)
             continue
@@ -85,7 +89,9 @@ def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None 
         have = sorted({e["names"][0] for e in table})
         raise CatalogError(
             f"item {item.id!r} lacks band(s) {', '.join(missing)} of codec {codec.name!r}; it has {', '.join(have) or 'none'}. "
-            "Name the assets with bands={'" + missing[0] + "': 'asset key'}, or choose a codec for these bands"
+            "Name the assets with bands={'"
+            + missing[0]
+            + "': 'asset key'}, or choose a codec for these bands"
         )
     return found
 
@@ -102,13 +108,25 @@ def _band_table(item: pystac.Item) -> list[dict[str, Any]]:
         count = max(1, *(len(x) for x in lists))
         stem = PurePosixPath(urlparse(asset.href).path).stem
         for i in range(count):
-            meta: dict[str, Any] = {k: fields[k] for k in ("nodata", "data_type", "raster:scale", "raster:offset") if k in fields}
+            meta: dict[str, Any] = {
+                k: fields[k] for k in ("nodata", "data_type", "raster:scale", "raster:offset") if k in fields
+            }
             for entries in lists:
                 if i < len(entries):
                     meta |= {k: v for k, v in entries[i].items() if v is not None}
             names = [key if i == 0 else f"{key}.{i + 1}", meta.get("name")]
             common = meta.get("eo:common_name", meta.get("common_name"))
-            out.append({"asset": key, "index": i + 1, "meta": meta, "names": names, "common": common, "stem": stem, "count": count})
+            out.append(
+                {
+                    "asset": key,
+                    "index": i + 1,
+                    "meta": meta,
+                    "names": names,
+                    "common": common,
+                    "stem": stem,
+                    "count": count,
+                }
+            )
     return out
 
 
@@ -120,7 +138,7 @@ def _is_raster(asset: pystac.Asset) -> bool:
 
 
 def _match(band: Band, table: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    tests = (
+    tests: tuple[Callable[[dict[str, Any]], bool], ...] = (
         lambda e: e["names"][0] == band.name,
         lambda e: e["names"][1] == band.name,
         lambda e: e["count"] == 1 and (e["stem"] == band.name or f"_{band.name}_" in f"_{e['stem']}_"),
@@ -197,13 +215,16 @@ class ItemSource:
         self._check_types()
         self.native = _native_geobox(item, self.bands, resolution)
         crs, t = _crs_code(self.native), self.native.affine
-        self.grid: Grid = lattice_grid(crs, (t.a, t.b, t.c, t.d, t.e, t.f), tuple(self.native.shape.yx), codec.stride)
+        height, width = self.native.shape.yx
+        self.grid: Grid = lattice_grid(crs, (t.a, t.b, t.c, t.d, t.e, t.f), (height, width), codec.stride)
         self._cube = self._load(resampling)
 
     def _check_types(self) -> None:
         for b in self.bands:
             source, target = np.dtype(b.data_type), np.dtype(b.band.data_type)
-            if source.kind == "c" or (source.kind == "f" and target.kind != "f" and (b.gain, b.shift) == (1.0, 0.0)):
+            if source.kind == "c" or (
+                source.kind == "f" and target.kind != "f" and (b.gain, b.shift) == (1.0, 0.0)
+            ):
                 raise FieldError(
                     f"band {b.band.name!r} of item {self.item.id!r} is {source}; codec {self.codec.name!r} takes {target}. "
                     "Give the asset a raster:scale that leads to the codec's unit, or choose a codec for such values"
@@ -287,15 +308,20 @@ def _native_geobox(item: pystac.Item, bands: Sequence[SourceBand], resolution: f
     if len(distinct) == 1 and resolution is None:
         return next(iter(distinct.values()))
     if len({str(g.crs) for g in distinct.values()}) > 1:
-        raise GridError(f"the bands of item {item.id!r} lie in several CRSs: {sorted({str(g.crs) for g in distinct.values()})}")
+        raise GridError(
+            f"the bands of item {item.id!r} lie in several CRSs: {sorted({str(g.crs) for g in distinct.values()})}"
+        )
     if resolution is None:
         sizes = ", ".join(f"{n} {abs(g.affine.a):g}" for n, g in boxes.items())
         raise GridError(
             f"the bands of item {item.id!r} have several native grids (resolutions: {sizes}). Encode each group of bands "
             "with a codec of its own, or state the grid to resample to with resolution="
         )
+    for box in distinct.values():
+        if math.isclose(abs(box.affine.a), resolution):
+            return box
     finest = min(distinct.values(), key=lambda g: abs(g.affine.a))
-    return finest if math.isclose(abs(finest.affine.a), resolution) else finest.to_crs(finest.crs, resolution=resolution)
+    return GeoBox.from_bbox(finest.boundingbox, resolution=resolution, tight=True)
 
 
 def _asset_geobox(item: pystac.Item, key: str) -> GeoBox:
@@ -324,5 +350,7 @@ def _asset_geobox(item: pystac.Item, key: str) -> GeoBox:
 def _crs_code(geobox: GeoBox) -> str:
     crs = geobox.crs
     if crs is None or not crs.to_epsg():
-        raise GridError(f"the grid's CRS has no EPSG code, which proj:code needs: {crs}; encode on a grid that has one")
+        raise GridError(
+            f"the grid's CRS has no EPSG code, which proj:code needs: {crs}; encode on a grid that has one"
+        )
     return f"EPSG:{crs.to_epsg()}"

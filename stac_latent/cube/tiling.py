@@ -10,7 +10,9 @@ from stac_latent.spec import Grid, Window
 __all__ = ["lattice_grid", "padded_shape", "tiles", "with_margin"]
 
 
-def lattice_grid(crs: str, transform: Sequence[float], shape: tuple[int, int], stride: tuple[int, int]) -> Grid:
+def lattice_grid(
+    crs: str, transform: Sequence[float], shape: tuple[int, int], stride: tuple[int, int]
+) -> Grid:
     """Grid of a scene whose cells start at multiples of the stride from the origin of the CRS.
 
     Two scenes in one CRS, of one resolution and whole-pixel offset, then have cells on one lattice, so that their
@@ -35,7 +37,9 @@ def lattice_grid(crs: str, transform: Sequence[float], shape: tuple[int, int], s
     """
     a, b, c, d, e, f = (float(v) for v in transform[:6])
     if not a or not e or min(shape) < 1:
-        raise GridError(f"no grid: transform {tuple(transform)}, shape {shape}; pixels need a size, and there must be some")
+        raise GridError(
+            f"no grid: transform {tuple(transform)}, shape {shape}; pixels need a size, and there must be some"
+        )
     top = left = 0
     if not b and not d:
         left, top = round(c / a) % stride[1], round(f / e) % stride[0]

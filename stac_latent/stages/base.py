@@ -59,7 +59,9 @@ def take(tensors: Mapping[str, Array], key: str, stage: str, ndim: int, kind: st
         If it is missing or not as a bundle of this stage has it.
     """
     if key not in tensors:
-        raise BundleError(f"stage {stage!r} needs tensor {key!r}; the bundle holds {sorted(tensors) or 'none'}")
+        raise BundleError(
+            f"stage {stage!r} needs tensor {key!r}; the bundle holds {sorted(tensors) or 'none'}"
+        )
     arr = tensors[key]
     if arr.ndim != ndim or arr.dtype.kind not in kind:
         raise BundleError(

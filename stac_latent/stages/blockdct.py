@@ -56,7 +56,12 @@ class BlockDCT(BaseStage):
         total = components * size * size
         self.size, self.components = size, components
         self.keep = np.arange(total) if keep is None else np.asarray(keep, np.int64)
-        if self.keep.size == 0 or self.keep.min() < 0 or self.keep.max() >= total or (np.diff(self.keep) <= 0).any():
+        if (
+            self.keep.size == 0
+            or self.keep.min() < 0
+            or self.keep.max() >= total
+            or (np.diff(self.keep) <= 0).any()
+        ):
             raise BundleError(f"dct: keep must be increasing channel numbers below {total}")
         self._dct = integer_matrix(dct_matrix(size)).astype(np.float64)
 
@@ -78,7 +83,9 @@ class BlockDCT(BaseStage):
         rounded_shift(rows, MATRIX_BITS)
         both = rows.reshape(-1, n) @ self._dct.T
         rounded_shift(both, MATRIX_BITS)
-        cells = both.reshape(c, h // n, n, w // n, n).transpose(0, 2, 4, 1, 3).reshape(c * n * n, h // n, w // n)
+        cells = (
+            both.reshape(c, h // n, n, w // n, n).transpose(0, 2, 4, 1, 3).reshape(c * n * n, h // n, w // n)
+        )
         return np.ascontiguousarray(cells[self.keep])
 
     def inverse(self, y: Array) -> Array:
@@ -120,6 +127,8 @@ class BlockDCT(BaseStage):
         stage = cls(size=config["size"], components=config["components"], keep=config["keep"])
         basis = tensors.get("basis")
         if basis is None or basis.shape != stage._dct.shape or np.abs(basis).max() > 2**MATRIX_BITS:
-            raise BundleError(f"dct: the bundle's basis must be {stage._dct.shape} integers; got {getattr(basis, 'shape', None)}")
+            raise BundleError(
+                f"dct: the bundle's basis must be {stage._dct.shape} integers; got {getattr(basis, 'shape', None)}"
+            )
         stage._dct = basis.astype(np.float64)
         return stage

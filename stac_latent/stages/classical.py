@@ -41,7 +41,9 @@ def _unpack(magic: bytes, y: bytes) -> tuple[tuple[int, int, int], np.dtype[Any]
     except (TypeError, UnicodeDecodeError) as exc:
         raise CorruptDataError(f"the header declares data type {code!r}, which is none") from exc
     if not 0 < c * h * w <= _MAX_VALUES or dtype.kind not in "iuf":
-        raise CorruptDataError(f"the header declares {c} x {h} x {w} values of {dtype}; at most {_MAX_VALUES} are read")
+        raise CorruptDataError(
+            f"the header declares {c} x {h} x {w} values of {dtype}; at most {_MAX_VALUES} are read"
+        )
     return (c, h, w), dtype, payload
 
 
@@ -81,12 +83,14 @@ class Zstd(BaseStage):
         try:
             _Zstd().decode(payload, out=out)
         except (RuntimeError, ValueError) as exc:
-            raise CorruptDataError(f"zstd: the payload does not inflate to {shape} of {dtype}: {exc}") from exc
+            raise CorruptDataError(
+                f"zstd: the payload does not inflate to {shape} of {dtype}: {exc}"
+            ) from exc
         delta = np.ascontiguousarray(out.T).view(f"<u{dtype.itemsize}").reshape(shape)
         return np.cumsum(delta, axis=2, dtype=delta.dtype).view(dtype)
 
     def config(self) -> dict[str, Any]:
-        """zstd level."""
+        """Effort: the level of zstd."""
         return {"effort": self.effort}
 
 
@@ -131,16 +135,26 @@ class Jpeg2000(BaseStage):
         from stac_latent.errors import FieldError
 
         if x.dtype.name not in ("uint8", "uint16", "int16"):
-            raise FieldError(f"jpeg2000 codes uint8, uint16 and int16; got {x.dtype}. Scale the field to int16 first")
+            raise FieldError(
+                f"jpeg2000 codes uint8, uint16 and int16; got {x.dtype}. Scale the field to int16 first"
+            )
         c, h, w = x.shape
         pad = ((0, 0), (0, max(0, 32 - h)), (0, max(0, 32 - w)))  # OpenJPEG refuses images of a few pixels
         padded = np.pad(x, pad, mode="edge")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             with MemoryFile(ext=".jp2") as file:
-                profile = {"count": c, "height": padded.shape[1], "width": padded.shape[2], "dtype": x.dtype.name}
+                profile = {
+                    "count": c,
+                    "height": padded.shape[1],
+                    "width": padded.shape[2],
+                    "dtype": x.dtype.name,
+                }
                 with file.open(
-                    driver="JP2OpenJPEG", QUALITY=str(self.quality), REVERSIBLE="YES" if self.reversible else "NO", **profile
+                    driver="JP2OpenJPEG",
+                    QUALITY=str(self.quality),
+                    REVERSIBLE="YES" if self.reversible else "NO",
+                    **profile,
                 ) as dst:
                     dst.write(padded)
                 payload = bytes(file.read())
@@ -158,7 +172,9 @@ class Jpeg2000(BaseStage):
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             try:
                 with MemoryFile(payload, ext=".jp2") as file, file.open(driver="JP2OpenJPEG") as src:
-                    if (src.count, src.height, src.width) != (c, max(32, h), max(32, w)) or src.dtypes[0] != dtype.name:
+                    if (src.count, src.height, src.width) != (c, max(32, h), max(32, w)) or src.dtypes[
+                        0
+                    ] != dtype.name:
                         raise CorruptDataError(
                             f"jpeg2000: the codestream holds {src.count} x {src.height} x {src.width} of {src.dtypes[0]}, "
                             f"the header declares {c} x {h} x {w} of {dtype}"

@@ -41,7 +41,9 @@ class Normalise(BaseStage):
         self.mean = np.asarray(mean, np.float64)
         self.unit = np.asarray(unit, np.float64)
         if self.mean.shape != self.unit.shape or self.mean.ndim != 1:
-            raise BundleError(f"normalise: {self.mean.shape} means but {self.unit.shape} units; one each for a band")
+            raise BundleError(
+                f"normalise: {self.mean.shape} means but {self.unit.shape} units; one each for a band"
+            )
         if not (np.isfinite(self.mean).all() and np.isfinite(self.unit).all() and (self.unit > 0).all()):
             raise BundleError("normalise: means must be finite and units positive")
 
@@ -57,7 +59,9 @@ class Normalise(BaseStage):
         y -= self.mean[:, None, None]
         y *= (2.0**FRACTION_BITS / self.unit)[:, None, None]
         if x.dtype.kind == "f" and not np.isfinite(y).all():
-            raise FieldError("the field holds NaN or infinite values outside its mask; mask them as nodata first")
+            raise FieldError(
+                "the field holds NaN or infinite values outside its mask; mask them as nodata first"
+            )
         np.rint(y, out=y)
         return np.clip(y, -_LIMIT, _LIMIT, out=y)
 

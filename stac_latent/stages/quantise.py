@@ -48,9 +48,13 @@ class Uniform(BaseStage):
     def __init__(self, step: Sequence[int], rounding: int = 8, data_type: str = "int16") -> None:
         self.step = np.asarray(step, np.int64)
         if self.step.ndim != 1 or self.step.size == 0 or self.step.min() < 1 or self.step.max() > 2**26:
-            raise BundleError(f"uniform: steps are positive integers up to 2**26, one or one per channel; got {step}")
+            raise BundleError(
+                f"uniform: steps are positive integers up to 2**26, one or one per channel; got {step}"
+            )
         if not 0 < rounding <= 8 or data_type not in ("int8", "int16"):
-            raise BundleError(f"uniform: rounding is 1 to 8, data_type int8 or int16; got {rounding}, {data_type!r}")
+            raise BundleError(
+                f"uniform: rounding is 1 to 8, data_type int8 or int16; got {rounding}, {data_type!r}"
+            )
         self.rounding, self.data_type = int(rounding), data_type
 
     @property
@@ -107,14 +111,20 @@ class Power(BaseStage):
     def __init__(self, scale: Sequence[float], power: float = 1.0) -> None:
         self.scale = np.asarray(scale, np.float64)
         self.power = float(power)
-        if self.scale.ndim != 1 or not (self.scale > 0).all() or not np.isfinite(self.scale).all() or self.power <= 0:
+        if (
+            self.scale.ndim != 1
+            or not (self.scale > 0).all()
+            or not np.isfinite(self.scale).all()
+            or self.power <= 0
+        ):
             raise BundleError(f"power: scales and power must be positive; got {scale}, {power}")
 
     @property
     def quantization(self) -> Quantization:
         """``linear`` for power 1, else ``power``."""
-        method = "linear" if self.power == 1 else "power"
-        return Quantization(method, scale=tuple(self.scale.tolist()), power=self.power)
+        return Quantization(
+            "linear" if self.power == 1 else "power", scale=tuple(self.scale.tolist()), power=self.power
+        )
 
     def forward(self, x: Array) -> Array:
         """Latents (in units of 2**-4) to int8."""

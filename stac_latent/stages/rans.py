@@ -93,12 +93,14 @@ class Rans(BaseStage):
                 coder.encode_reverse(coded, self.tables.models[t - 1])
         delta = np.diff(classes, prepend=CLASSES // 2) + CLASSES
         coder.encode_reverse(delta.astype(np.int32), self.tables.class_model)
-        coder.encode_reverse((index - self.typical + self.tables.count).astype(np.int32), self.tables.index_model)
+        coder.encode_reverse(
+            (index - self.typical + self.tables.count).astype(np.int32), self.tables.index_model
+        )
         words = coder.get_compressed().astype("<u4").tobytes()
         extra = np.concatenate(escapes[::-1]).astype("<i4") if escapes else np.empty(0, "<i4")
         tail = zlib.compress(extra.tobytes(), 9) if extra.size else b""
         head = _HEADER.pack(_MAGIC, c, h, w, _checksum(x), len(words) // 4, len(tail))
-        return head + words + tail
+        return bytes(head + words + tail)
 
     # -- decode ------------------------------------------------------------------------------------------------
 
@@ -112,11 +114,20 @@ class Rans(BaseStage):
         """
         (h, w), crc, words, tail = self._parse(y)
         c = self.channels
-        coder = constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
+        coder = (
+            constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
+        )
         index = coder.decode(self.tables.index_model, c) + self.typical - self.tables.count
         classes = np.cumsum(coder.decode(self.tables.class_model, h * w) - CLASSES) + CLASSES // 2
-        if index.min() < 0 or index.max() > self.tables.count or classes.min() < 0 or classes.max() >= CLASSES:
-            raise CorruptDataError("rans: side information out of range; the payload was changed or is of other tables")
+        if (
+            index.min() < 0
+            or index.max() > self.tables.count
+            or classes.min() < 0
+            or classes.max() >= CLASSES
+        ):
+            raise CorruptDataError(
+                "rans: side information out of range; the payload was changed or is of other tables"
+            )
         order, counts = _grouped(self._which(index, classes))
         values = np.empty(order.size, np.int32)
         start = 0
@@ -128,7 +139,9 @@ class Rans(BaseStage):
                 group = group - radius
                 if outside.size:
                     if outside.size > tail.size:
-                        raise CorruptDataError("rans: fewer escapes than the stream asks for; the payload was changed")
+                        raise CorruptDataError(
+                            "rans: fewer escapes than the stream asks for; the payload was changed"
+                        )
                     group[outside], tail = tail[: outside.size], tail[outside.size :]
                 values[start : start + group.size] = group
                 start += group.size
@@ -144,10 +157,14 @@ class Rans(BaseStage):
 
     def _parse(self, y: bytes) -> tuple[tuple[int, int], int, Array, Array]:
         if len(y) < _HEADER.size:
-            raise CorruptDataError(f"rans: {len(y)} bytes are less than the {_HEADER.size} of a header; truncated")
+            raise CorruptDataError(
+                f"rans: {len(y)} bytes are less than the {_HEADER.size} of a header; truncated"
+            )
         magic, c, h, w, crc, n_words, n_tail = _HEADER.unpack_from(y)
         if magic != _MAGIC:
-            raise CorruptDataError(f"rans: the payload starts with {magic!r}, not {_MAGIC!r}; it is no such bitstream")
+            raise CorruptDataError(
+                f"rans: the payload starts with {magic!r}, not {_MAGIC!r}; it is no such bitstream"
+            )
         if c != self.channels or not 0 < h * w <= _MAX_CELLS:
             raise CorruptDataError(
                 f"rans: the header declares {c} channels of {h} x {w} cells; this codec has {self.channels} channels"
@@ -158,7 +175,9 @@ class Rans(BaseStage):
             )
         words = np.frombuffer(y, "<u4", n_words, _HEADER.size).astype(np.uint32)
         if n_words and words[-1] == 0:
-            raise CorruptDataError("rans: the last word is zero, which no encoder writes; the payload was changed")
+            raise CorruptDataError(
+                "rans: the last word is zero, which no encoder writes; the payload was changed"
+            )
         raw = b""
         if n_tail:
             limit = 4 * c * h * w
@@ -178,7 +197,7 @@ class Rans(BaseStage):
         t = index[:, None] + (classes - CLASSES // 2)[None, :]
         np.clip(t, 0, self.tables.count, out=t)
         t[index == 0] = 0
-        return t.astype(np.uint8)
+        return np.asarray(t, np.uint8)
 
     def _predict(self, x: Array) -> Array:
         out = x.astype(np.int32)
@@ -197,7 +216,11 @@ class Rans(BaseStage):
 
     def tensors(self) -> dict[str, Array]:
         """Integer tables, typical indices and predicted channels."""
-        return {**self.tables.tensors(), "typical": self.typical.astype(np.int32), "predicted": self.predicted.astype(np.int32)}
+        return {
+            **self.tables.tensors(),
+            "typical": self.typical.astype(np.int32),
+            "predicted": self.predicted.astype(np.int32),
+        }
 
     def config(self) -> dict[str, Any]:
         """Bitstream version and the sum of each table."""
@@ -212,13 +235,19 @@ class Rans(BaseStage):
         BundleError
             If the bitstream is of a version that this package does not read.
         """
-        if (config.get("bitstream"), config.get("total"), config.get("classes")) != (cls.bitstream, TOTAL, CLASSES):
+        if (config.get("bitstream"), config.get("total"), config.get("classes")) != (
+            cls.bitstream,
+            TOTAL,
+            CLASSES,
+        ):
             raise BundleError(
                 f"rans: bitstream {config.get('bitstream')!r} is not known; this version reads {cls.bitstream!r}. "
                 "A newer stac-latent is needed"
             )
         return cls(
-            TableSet.from_tensors(tensors), take(tensors, "typical", cls.name, 1), take(tensors, "predicted", cls.name, 1)
+            TableSet.from_tensors(tensors),
+            take(tensors, "typical", cls.name, 1),
+            take(tensors, "predicted", cls.name, 1),
         )
 
 
@@ -231,4 +260,4 @@ def _grouped(which: Array) -> tuple[Array, Array]:
 
 
 def _checksum(symbols: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(symbols, "<i2"))
+    return zlib.crc32(np.ascontiguousarray(symbols, "<i2").data)

@@ -73,5 +73,7 @@ class SpectralKLT(BaseStage):
     def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """Rebuild from a bundle."""
         if config.get("bits") != MATRIX_BITS:
-            raise BundleError(f"klt: matrix unit 2**-{config.get('bits')} is not known; expected 2**-{MATRIX_BITS}")
+            raise BundleError(
+                f"klt: matrix unit 2**-{config.get('bits')} is not known; expected 2**-{MATRIX_BITS}"
+            )
         return cls(take(tensors, "matrix", cls.name, 2))

@@ -27,7 +27,7 @@ _IMPOSSIBLE = 1e6
 def counts_of(p: Array) -> Array:
     """Integer counts that sum to ``TOTAL``, each at least 1, proportional to ``p`` (int32)."""
     p = np.asarray(p, np.float64)
-    counts = np.maximum(1, np.floor(p / p.sum() * (TOTAL - p.size))).astype(np.int64)
+    counts: Array = np.maximum(1, np.floor(p / p.sum() * (TOTAL - p.size))).astype(np.int64)
     counts[np.argmax(counts)] += TOTAL - counts.sum()
     return counts.astype(np.int32)
 
@@ -129,7 +129,9 @@ class TableSet:
         size = np.minimum(np.abs(flat), len(_BIN_OF) - 1)
         bins = _BIN_OF[size]
         activity = np.log2(size.sum(axis=0, dtype=np.float64) + 0.5)
-        classes = np.clip(np.rint(2 * (activity - activity.mean())) + CLASSES // 2, 0, CLASSES - 1).astype(np.int64)
+        classes = np.clip(np.rint(2 * (activity - activity.mean())) + CLASSES // 2, 0, CLASSES - 1).astype(
+            np.int64
+        )
         index = self._best_index(bins, classes)
         for _ in range(rounds - 1):
             classes = self._best_class(bins, index)
@@ -164,7 +166,7 @@ class TableSet:
         index, cls = np.mgrid[: self.count + 1, :CLASSES]
         which = np.clip(index + cls - CLASSES // 2, 0, self.count)
         which[0] = 0
-        return bits[which]
+        return np.asarray(bits[which])
 
     # -- bundle --------------------------------------------------------------------------------------------------
 
@@ -202,7 +204,10 @@ def _bins() -> tuple[Array, list[int]]:
         edge *= 2**0.75
     for i, (lo, hi) in enumerate(zip(edges, [*edges[1:], of.size], strict=True)):
         of[lo:hi] = i
-    centre = [*range(16), *(int((lo * hi) ** 0.5) for lo, hi in zip(edges[16:], [*edges[17:], of.size], strict=True))]
+    centre = [
+        *range(16),
+        *(int((lo * hi) ** 0.5) for lo, hi in zip(edges[16:], [*edges[17:], of.size], strict=True)),
+    ]
     return of, centre
 
 

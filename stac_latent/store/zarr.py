@@ -99,7 +99,9 @@ def chunk_cells(codec: Codec) -> tuple[int, int]:
     return inner, 8 * inner
 
 
-def create(path: Path, codec: Codec, grid: Grid, payload: Payload, mask_bands: int, attributes: Mapping[str, Any]) -> LatentArrays:
+def create(
+    path: Path, codec: Codec, grid: Grid, payload: Payload, mask_bands: int, attributes: Mapping[str, Any]
+) -> LatentArrays:
     """Make an empty group at a local path, ready to be filled shard by shard.
 
     Parameters
@@ -142,7 +144,12 @@ def create(path: Path, codec: Codec, grid: Grid, payload: Payload, mask_bands: i
     mask = valid = None
     if mask_bands and spec.kind == "embedding":
         valid = group.create_array(
-            "valid", shape=cells, dtype="uint8", chunks=(inner, inner), fill_value=100, dimension_names=("y", "x")
+            "valid",
+            shape=cells,
+            dtype="uint8",
+            chunks=(inner, inner),
+            fill_value=100,
+            dimension_names=("y", "x"),
         )
     elif mask_bands:
         mask = _create_mask(group, mask_bands, grid.shape, inner * max(codec.stride))
@@ -197,7 +204,9 @@ def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -
     if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
         raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
     if np.prod(latent.chunks, dtype=np.int64) * latent.dtype.itemsize > _MAX_CHUNK_BYTES:
-        raise CorruptDataError(f"{href}/latent declares chunks of {latent.chunks}; more than {_MAX_CHUNK_BYTES} bytes each")
+        raise CorruptDataError(
+            f"{href}/latent declares chunks of {latent.chunks}; more than {_MAX_CHUNK_BYTES} bytes each"
+        )
     if spec is not None and grid is not None and latent.shape != (spec.dimensions, *grid.cells):
         raise CorruptDataError(
             f"{href}/latent has shape {latent.shape}; the item declares {(spec.dimensions, *grid.cells)} (channel, y, x)"

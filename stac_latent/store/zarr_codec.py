@@ -47,7 +47,9 @@ class LatentZarrCodec(ArrayBytesCodec):
         """Read the codec's entry in ``zarr.json``."""
         config = data.get("configuration")
         if not isinstance(config, dict) or set(config) != {"space", "bitstream"}:
-            raise CorruptDataError(f"codec {NAME!r} in zarr.json needs a space and a bitstream; got {config!r}")
+            raise CorruptDataError(
+                f"codec {NAME!r} in zarr.json needs a space and a bitstream; got {config!r}"
+            )
         return cls(space=str(config["space"]), bitstream=str(config["bitstream"]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +70,9 @@ class LatentZarrCodec(ArrayBytesCodec):
         except (ValueError, AssertionError) as exc:
             raise CorruptDataError(f"a chunk of {self.space} does not decode: {exc}") from exc
         if symbols.shape != chunk_spec.shape:
-            raise CorruptDataError(f"a chunk decodes to shape {symbols.shape}; the array has chunks {chunk_spec.shape}")
+            raise CorruptDataError(
+                f"a chunk decodes to shape {symbols.shape}; the array has chunks {chunk_spec.shape}"
+            )
         dtype = chunk_spec.dtype.to_native_dtype()
         return chunk_spec.prototype.nd_buffer.from_numpy_array(symbols.astype(dtype, copy=False))
 
@@ -79,4 +83,6 @@ class LatentZarrCodec(ArrayBytesCodec):
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
         """Refuse: entropy-coded sizes are not known beforehand."""
-        raise CorruptDataError(f"the size of a {NAME!r} chunk is not known from {input_byte_length} bytes of input")
+        raise CorruptDataError(
+            f"the size of a {NAME!r} chunk is not known from {input_byte_length} bytes of input"
+        )
