@@ -30,12 +30,12 @@ STEP = 160.0
 
 
 def read(folder: Path, site: str, bands: tuple[str, ...]) -> list[np.ndarray]:
-    """Tiles of a site, ``(band, y, x)`` uint16; the offset of processing baseline 04.00 is taken off."""
+    """Tiles of a site, ``(band, y, x)`` uint16; their values carry no offset. Zero would be nodata."""
     index = [NAMES.index(b) for b in bands]
     out = []
     for path in sorted(folder.glob(f"*_{site}_*.tif")):
         with rasterio.open(path) as src:
-            out.append(np.clip(src.read().astype(np.int32) - 1000, 1, None).astype(np.uint16)[index])
+            out.append(np.maximum(src.read(), 1).astype(np.uint16)[index])
     return out
 
 

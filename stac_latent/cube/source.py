@@ -237,8 +237,12 @@ class ItemSource:
         shape = (self.grid.shape[0] + top + bottom, self.grid.shape[1] + left + right)
         geobox = GeoBox(shape, t, self.native.crs)
         size = -(-_CHUNK // self.codec.stride[0]) * self.codec.stride[0]
+        item = self.item.clone()
+        # odc-stac skips what lies outside the footprint, and footprints in catalogues are drawn by hand.
+        item.geometry = self.native.geographic_extent.buffer(0.02).json
+        item.set_self_href(self.item.get_self_href())
         return odc.stac.load(
-            [self.item],
+            [item],
             bands=[b.name for b in self.bands],
             geobox=geobox,
             resampling=resampling,
