@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pystac
@@ -12,7 +11,11 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac_latent.spec import Band, Grid, Quantization, Spec
+from stac_latent.catalog.encode import encode
+from stac_latent.codec import open_codec
+from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.decode import LatentReader
+from stac_latent.spec import Band, Grid, Spec
 
 CRS = "EPSG:32633"
 BANDS = (
@@ -20,9 +23,9 @@ BANDS = (
     Band("B03", nodata=0, common_name="green"),
     Band("B04", nodata=0, common_name="red"),
 )
-SPACE = "sha256:" + "a1" * 32
-STRIDE = (8, 8)
+NAMES = [b.name for b in BANDS]
 PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+NOON = dt.datetime(2024, 6, 1, 10, tzinfo=dt.UTC)
 
 
 def scene(shape=(187, 213), seed=0, n=3):
@@ -39,98 +42,83 @@ def scene(shape=(187, 213), seed=0, n=3):
     return field
 
 
-def padded_grid(shape, *, left=399_990.0 + 30, top=5_100_030.0 - 50, res=10.0, stride=STRIDE, crs=CRS):
-    """Grid of a scene whose corner is not on the zone-anchored lattice."""
-    pl = round(left / res) % stride[1]
-    pt = round(-top / res) % stride[0]
-    pr, pb = -(pl + shape[1]) % stride[1], -(pt + shape[0]) % stride[0]
-    return Grid(crs, (res, 0.0, left, 0.0, -res, top), shape, stride, (pt, pb, pl, pr))
+def pixel_grid(shape, left=400_020.0, top=5_099_980.0, res=10.0, crs=CRS):
+    """Grid of a scene whose corner is, by default, not on the zone-anchored lattice."""
+    return Grid(crs, (res, 0.0, left, 0.0, -res, top), shape)
 
 
-def write_tiff(path, field, grid, bands=BANDS):
+def write_tiff(path, field, grid, nodata=0):
+    """Save a field as a GeoTIFF without overviews."""
+    options = {"height": grid.shape[0], "width": grid.shape[1], "count": len(field), "dtype": field.dtype}
     with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=grid.shape[0],
-        width=grid.shape[1],
-        count=len(field),
-        dtype=field.dtype,
-        nodata=bands[0].nodata,
-        crs=grid.crs,
-        transform=Affine(*grid.transform),
+        path, "w", driver="GTiff", crs=grid.crs, transform=Affine(*grid.transform), nodata=nodata, **options
     ) as dst:
         dst.write(field)
 
 
-def footprint(grid):
-    box = GeoBox(grid.shape, Affine(*grid.transform), grid.crs)
-    geom = box.footprint("EPSG:4326")
-    return geom.json, list(geom.boundingbox.bbox)
-
-
-def stock_item(name, href, grid, *, bands=BANDS, when=None, key="image"):
+def stock_item(name, href, grid, *, bands=BANDS, when=NOON, key="image"):
     """An Item with one multi-band GeoTIFF, as the stock driver reads it."""
-    geometry, bbox = footprint(grid)
-    item = pystac.Item(
-        name, geometry, bbox, when or dt.datetime(2024, 6, 1, 10, tzinfo=dt.UTC), {}, stac_extensions=[PROJ]
-    )
+    outline = GeoBox(grid.shape, Affine(*grid.transform), grid.crs).footprint("EPSG:4326")
+    item = pystac.Item(name, outline.json, list(outline.boundingbox.bbox), when, {}, stac_extensions=[PROJ])
     fields = {
         "proj:code": grid.crs,
         "proj:shape": list(grid.shape),
         "proj:transform": list(grid.transform),
         "bands": [b.to_stac() for b in bands],
     }
-    item.add_asset(
-        key, pystac.Asset(str(href), media_type=pystac.MediaType.GEOTIFF, roles=["data"], extra_fields=fields)
-    )
+    asset = pystac.Asset(str(href), media_type=pystac.MediaType.GEOTIFF, roles=["data"], extra_fields=fields)
+    item.add_asset(key, asset)
     return item
 
 
-def fake_spec(space=SPACE, bands=BANDS, kind="codec"):
-    return Spec(
-        kind, space, len(bands), STRIDE, (2, 2), bands, quantization=Quantization("linear", (0.5,), (1.0,))
-    )
+def codec_of(step=20.0, bands=BANDS):
+    """A codec that loses something, so that decoded and raw pixels differ."""
+    return open_codec("dct", bands=list(bands), step=step)
 
 
-def fake_item(folder: Path, name, field, grid, *, spec=None, when=None, key="latent"):
-    """An Item whose latent asset is read by :class:`FakeReader`: the field lies beside it as .npy."""
+def encoded(folder: Path, name, field, grid, *, codec=None, when=NOON, **options):
+    """Encode one scene; the catalogued Item, with the raw asset beside the latent."""
     folder.mkdir(parents=True, exist_ok=True)
-    spec = spec or fake_spec()
-    item = stock_item(name, folder / "none.tif", grid, when=when)
-    item.assets.clear()
-    href = folder / f"{name}.{key}.zarr"
-    np.save(f"{href}.npy", field)
-    fields = {**spec.to_fields(), **grid.to_fields(), "latent:shape": [spec.dimensions, *grid.cells]}
-    item.add_asset(
-        key,
-        pystac.Asset(
-            str(href), media_type="application/vnd.zarr; version=3", roles=["latent"], extra_fields=fields
-        ),
-    )
-    return item
+    path = folder / f"{name}.tif"
+    write_tiff(path, field, grid)
+    item = stock_item(name, path, grid, when=when)
+    return encode(item, codec or codec_of(), folder / "catalog", **options)[0]
 
 
-class FakeReader:
-    """Same interface as the real reader; the pixels come from a .npy file and every decode is counted."""
+def decoded_tiff(item, path, asset="latent"):
+    """The whole latent, decoded and saved as a GeoTIFF: what the stock driver is to read."""
+    reader = LatentReader.open(item, asset)
+    write_tiff(path, reader.read_field(), reader.grid)
+    return stock_item(item.id, path, reader.grid, when=item.datetime)
 
-    decodes: ClassVar[list] = []
 
-    def __init__(self, ref):
-        self.spec, self.grid, self.field = ref.spec, ref.grid, np.load(f"{ref.href}.npy")
+def pair(folder: Path):
+    """Two overlapping scenes of one moment: the encoded Items, and Items of the decoded GeoTIFFs."""
+    latents, plain = [], []
+    for i, (left, top, shape) in enumerate(
+        [(400_020.0, 5_099_980.0, (187, 213)), (401_310.0, 5_099_810.0, (240, 150))]
+    ):
+        item = encoded(folder, f"s{i}", scene(shape, seed=i), pixel_grid(shape, left, top))
+        latents.append(item)
+        plain.append(decoded_tiff(item, folder / f"decoded-{i}.tif"))
+    return latents, plain
+
+
+class ArrayReader:
+    """Reads windows of an array as the latent reader does, and notes each of them."""
+
+    def __init__(self, field, bands=BANDS):
+        self.field, self.windows = field, []
+        self.spec = Spec("codec", "sha256:" + "0" * 64, len(bands), (8, 8), (0, 0), tuple(bands))
 
     def read_field(self, window=None, bands=None):
-        self.decodes.append((window, bands))
-        (y0, y1), (x0, x1) = window or ((0, self.grid.shape[0]), (0, self.grid.shape[1]))
-        assert 0 <= y0 < y1 <= self.grid.shape[0]
-        assert 0 <= x0 < x1 <= self.grid.shape[1]
+        assert window is not None
+        self.windows.append(window)
+        (y0, y1), (x0, x1) = window
+        assert 0 <= y0 < y1 <= self.field.shape[1]
+        assert 0 <= x0 < x1 <= self.field.shape[2]
         return self.field[list(range(len(self.field)) if bands is None else bands), y0:y1, x0:x1]
 
-    def read_latent(self, cells=None):
-        t, b, left, r = self.grid.padding
-        sy, sx = self.grid.stride
-        f = np.pad(self.field.astype("float32"), ((0, 0), (t, b), (left, r)))
-        f[f == 0] = np.nan
-        f = f.reshape(len(f), f.shape[1] // sy, sy, -1, sx)[:, :, sy // 2, :, sx // 3]
-        (y0, y1), (x0, x1) = cells or ((0, f.shape[1]), (0, f.shape[2]))
-        return f[:, y0:y1, x0:x1]
+
+def ref_of(item, asset="latent"):
+    return LatentRef.from_item(item, asset)

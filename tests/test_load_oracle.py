@@ -2,70 +2,147 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import odc.stac
 import pytest
-from load_support import BANDS, FakeReader, fake_item, padded_grid, scene, stock_item, write_tiff
+import rasterio
+from affine import Affine
+from load_support import BANDS, NAMES, ArrayReader, pair, pixel_grid, scene, write_tiff
 from odc.geo.geobox import GeoBox
+from odc.loader import RasterSource, RioReader
+from odc.loader.types import RasterLoadParams
 
-from stac_latent.cube import driver
+from stac_latent.cube import resample
 from stac_latent.cube.load import load
+from stac_latent.cube.refs import pixel_box
+
+STOCK = ["image.1", "image.2", "image.3"]
 
 
-@pytest.fixture
-def fake(monkeypatch):
-    monkeypatch.setattr(driver, "LatentReader", FakeReader)
-    FakeReader.decodes.clear()
-    driver._open.cache_clear()
-    yield FakeReader
-    driver._open.cache_clear()
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return pair(tmp_path_factory.mktemp("oracle"))
 
 
-@pytest.fixture
-def pair(fake, tmp_path):
-    """Two overlapping scenes of one moment, as latents and as GeoTIFFs."""
-    latents, plain = [], []
-    for i, (left, shape) in enumerate([(400_020.0, (187, 213)), (401_310.0, (240, 150))]):
-        grid = padded_grid(shape, left=left, top=5_100_030.0 - 50 - 170 * i)
-        field = scene(shape, seed=i)
-        write_tiff(tmp_path / f"{i}.tif", field, grid)
-        latents.append(fake_item(tmp_path, f"s{i}", field, grid))
-        plain.append(stock_item(f"s{i}", tmp_path / f"{i}.tif", grid))
-    return latents, plain
-
-
-def grids(base):
+def target(name, base):
     return {
-        "native": base,
-        "shifted": base.translate_pix(37.3, 21.6)[11:150, 5:191],
-        "cropped": base[13:140, 31:200],
-        "coarser": GeoBox.from_bbox(base.boundingbox, crs=base.crs, resolution=37),
-        "twice": base.zoom_out(2),
-        "finer": base[80:120, 100:170].zoom_out(0.4),
-        "mercator": GeoBox.from_bbox(base.extent.to_crs("EPSG:3857").boundingbox, resolution=17),
-        "degrees": GeoBox.from_bbox(base.extent.to_crs("EPSG:4326").boundingbox, resolution=0.00031),
-    }
+        "native": lambda: base,
+        "shifted": lambda: base.translate_pix(37.3, 21.6)[11:150, 5:191],
+        "cropped": lambda: base[13:140, 31:200],
+        "coarser": lambda: GeoBox.from_bbox(base.boundingbox, crs=base.crs, resolution=37),
+        "finer": lambda: base[80:120, 100:170].zoom_out(0.4),
+        "mercator": lambda: GeoBox.from_bbox(base.extent.to_crs("EPSG:3857").boundingbox, resolution=17),
+    }[name]()
 
 
 @pytest.mark.parametrize("chunks", [None, {"y": 61, "x": 83}], ids=["eager", "dask"])
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
-@pytest.mark.parametrize(
-    "grid", ["native", "shifted", "cropped", "coarser", "twice", "finer", "mercator", "degrees"]
-)
-def test_load_equals_the_stock_driver(pair, grid, resampling, chunks):
-    latents, plain = pair
-    box = grids(odc.stac.load(plain, bands=["image"], chunks={}).odc.geobox)[grid]
-    names = [b.name for b in BANDS]
+@pytest.mark.parametrize("grid", ["native", "shifted", "cropped", "coarser", "finer", "mercator"])
+def test_load_equals_the_stock_driver(scenes, grid, resampling, chunks):
+    latents, plain = scenes
+    box = target(grid, odc.stac.load(plain, bands=["image"], chunks={}).odc.geobox)
     got = load(latents, geobox=box, resampling=resampling, chunks=chunks)
-    want = odc.stac.load(
-        plain, bands=[f"image.{i}" for i in (1, 2, 3)], geobox=box, resampling=resampling, chunks=chunks
-    )
-    assert list(got.data_vars) == names
+    want = odc.stac.load(plain, bands=STOCK, geobox=box, resampling=resampling, chunks=chunks)
+    assert list(got.data_vars) == NAMES
     assert got.odc.geobox == want.odc.geobox
-    for i, name in enumerate(names, 1):
-        a, b = got[name].compute(), want[f"image.{i}"].compute()
+    for name, stock in zip(NAMES, STOCK, strict=True):
+        a, b = got[name].compute(), want[stock].compute()
         assert a.dims == b.dims
         assert a.dtype == b.dtype
         assert (b.data > 0).any()
         assert (b.data == 0).any()
         np.testing.assert_array_equal(a.data, b.data)
+
+
+@pytest.mark.parametrize(
+    ("options", "resampling"),
+    [
+        ({"dtype": "float32", "nodata": math.nan}, "bilinear"),
+        ({"dtype": "float32", "nodata": math.nan}, "nearest"),
+        ({"dtype": "int32", "nodata": -1}, "nearest"),
+        ({"nodata": 9}, "nearest"),
+        ({"nodata": 9}, "cubic"),
+        ({"crs": "EPSG:3857", "resolution": 23}, "cubic"),
+        ({"resolution": 30, "bbox": (13.70, 46.03, 13.72, 46.04)}, "average"),
+        ({"bbox": (13.70, 46.03, 13.72, 46.04)}, "nearest"),
+    ],
+)
+def test_options_mean_what_they_mean_in_a_stock_load(scenes, options, resampling):
+    latents, plain = scenes
+    got = load(latents, ["B03"], resampling=resampling, **options)
+    want = odc.stac.load(plain, bands=["image.2"], resampling=resampling, **options)
+    assert got.odc.geobox == want.odc.geobox
+    assert got.B03.dtype == want["image.2"].dtype
+    np.testing.assert_array_equal(got.B03.data, want["image.2"].data)
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """A scene larger than most windows, as an array and as a GeoTIFF."""
+    shape = (900, 1100)
+    field = scene(shape, n=1)
+    field[:, 400:470, 150:900] = 0
+    path = tmp_path_factory.mktemp("big") / "full.tif"
+    write_tiff(path, field, pixel_grid(shape))
+    return field, pixel_box(pixel_grid(shape)), str(path)
+
+
+def random_target(rng, pixels):
+    crs = str(rng.choice(["EPSG:32633", "EPSG:32632", "EPSG:3857", "EPSG:4326", "EPSG:3035"]))
+    res = 10 * 2 ** rng.uniform(-2, 4) / (111e3 if crs == "EPSG:4326" else 1)
+    y, x = int(rng.integers(-100, 900)), int(rng.integers(-100, 1100))
+    corner = pixels.translate_pix(x, y)[0:1, 0:1].extent.to_crs(crs).boundingbox
+    h, w = (int(n) for n in rng.integers(1, 300, 2))
+    box = GeoBox((h, w), Affine(res, 0, corner.left, 0, -res, corner.top), crs)
+    return box.rotate(rng.uniform(-30, 30)) if rng.random() < 0.15 else box
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_grids_equal_the_stock_reader(big, seed):
+    field, pixels, path = big
+    rng, compared = np.random.default_rng(seed), 0
+    for _ in range(40):
+        box = random_target(rng, pixels)
+        how = str(
+            rng.choice(["nearest", "bilinear", "cubic", "average", "cubic_spline", "lanczos", "mode", "max"])
+        )
+        cfg = RasterLoadParams("uint16", 0, resampling=how)
+        if rng.random() < 0.3:
+            cfg = RasterLoadParams("float32", math.nan, resampling=how)
+        reader = ArrayReader(field, BANDS[:1])
+        roi, got = resample.read_onto(reader, pixels, [0], cfg, box)
+        want_roi, want = RioReader(RasterSource(path), None).read(cfg, box)
+        assert roi == want_roi
+        np.testing.assert_array_equal(got[0], want, err_msg=f"{box!r} {cfg}")
+        compared += want.size > 0
+    assert compared > 20
+
+
+@pytest.mark.parametrize("in_memory", [0, resample.IN_MEMORY], ids=["on disk", "in memory"])
+def test_a_large_window_is_decoded_in_strips(big, monkeypatch, tmp_path, in_memory):
+    field, pixels, path = big
+    monkeypatch.setattr(resample, "STRIP", 100 * 1100 * 2)
+    monkeypatch.setattr(resample, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(resample.tempfile, "tempdir", str(tmp_path))
+    box = pixels.zoom_out(30)
+    cfg = RasterLoadParams("uint16", 0, resampling="average")
+    reader = ArrayReader(field, BANDS[:1])
+    _, got = resample.read_onto(reader, pixels, [0], cfg, box)
+    _, want = RioReader(RasterSource(path), None).read(cfg, box)
+    np.testing.assert_array_equal(got[0], want)
+    assert [y1 - y0 for (y0, y1), _ in reader.windows] == [96] * 9 + [36]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_rasters_do_not_stay(big):
+    field, pixels, _ = big
+    reader = ArrayReader(field, BANDS[:1])
+    window = ((10, 40), (300, 350))
+    with resample._scratch(reader, pixels, [0], window) as (path,), rasterio.open(path) as src:
+        assert (src.height, src.width) == pixels.shape
+        inside = src.read(1, window=window)
+    np.testing.assert_array_equal(inside, field[0, 10:40, 300:350])
+    with pytest.raises(rasterio.errors.RasterioIOError, match="No such file"):
+        rasterio.open(path)

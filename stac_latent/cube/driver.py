@@ -25,8 +25,8 @@ from odc.stac._mdtools import StacAuxReader, StacMDParser
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
+from stac_latent.cube.refs import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
 from stac_latent.cube.resample import Roi, read_onto
-from stac_latent.cube.sources import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
 from stac_latent.cube.windows import Remembering
 from stac_latent.errors import StacLatentError
 
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 
 
 class _Key:
-    """A reference that compares by its text, so that NaN nodata equals itself after pickling."""
+    """A reference and its stamp, compared as text so that NaN nodata equals itself after pickling."""
 
     __slots__ = ("ref", "text")
 
-    def __init__(self, ref: LatentRef) -> None:
-        self.ref, self.text = ref, repr(ref)
+    def __init__(self, ref: LatentRef, stamp: str) -> None:
+        self.ref, self.text = ref, f"{ref!r}|{stamp}"
 
     def __hash__(self) -> int:
         return hash(self.text)
@@ -56,9 +56,17 @@ def _open(key: _Key) -> LatentReader:
     return LatentReader(key.ref)
 
 
-def reader_for(ref: LatentRef) -> LatentReader:
-    """Reader of a latent asset; each process keeps the last 32 that it opened."""
-    return _open(_Key(ref))
+def reader_for(ref: LatentRef, stamp: str = "") -> LatentReader:
+    """Open the reader of a latent asset; each process keeps the last 32 that it opened.
+
+    Parameters
+    ----------
+    ref
+        What to read.
+    stamp
+        Tells apart what was written to one place at different times (:func:`stac_latent.cube.refs.stamp_of`).
+    """
+    return _open(_Key(ref, stamp))
 
 
 def is_latent(driver_data: Any) -> bool:
@@ -116,7 +124,7 @@ class FieldReader(_Reader):
     """Reads a latent decoded to pixels, onto any grid."""
 
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
-        reader = reader_for(self._data["ref"])
+        reader = reader_for(self._data["ref"], self._data["stamp"])
         bands = _select(self._data["bands"], selection)
         source = reader if self._src.band == 0 else Remembering(reader)
         return read_onto(source, pixel_box(reader.grid), bands, cfg, dst_geobox)
@@ -126,7 +134,7 @@ class CellReader(_Reader):
     """Reads dequantised latents; only onto grids whose cells are cells of the lattice."""
 
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
-        reader = reader_for(self._data["ref"])
+        reader = reader_for(self._data["ref"], self._data["stamp"])
         cells = cell_box(reader.grid)
         dy, dx = lattice_offset(cells, dst_geobox)
         y0, y1 = max(0, dy), min(cells.shape.y, dy + dst_geobox.shape.y)
@@ -174,7 +182,7 @@ class LatentParser:
         """Give what the workers need to read a band; None for a raw one."""
         key, index = band_key
         if key in decodable_assets(md):
-            return driver_data(reference(md, key), "field", [index - 1])
+            return driver_data(md, reference(md, key), "field", [index - 1])
         return self._raw.driver_data(md, band_key)
 
 

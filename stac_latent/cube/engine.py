@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,7 @@ from xarray.core import indexing
 
 if TYPE_CHECKING:
     from stac_latent.cube.contract import LatentRef
-    from stac_latent.cube.sources import Upto
+    from stac_latent.cube.refs import Upto
 
 __all__ = ["LatentBackendEntrypoint"]
 
@@ -74,12 +74,13 @@ class LatentBackendEntrypoint(BackendEntrypoint):
         GridError
             If the latent has no grid.
         """
-        from stac_latent.cube.sources import check_bands, check_upto
+        from stac_latent.cube.refs import check_bands, check_upto
 
-        ref = _reference(filename_or_obj, asset, upto)
+        given = _reference(filename_or_obj, asset, upto)
+        ref = given.ref
         level: Upto = upto or ("field" if ref.spec.kind == "codec" else "latent")
         check_upto(level, bands)
-        ds = _latent(ref) if level == "latent" else _field(ref, check_bands(bands, [ref]))
+        ds = _latent(given) if level == "latent" else _field(given, check_bands(bands, [ref]))
         names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return ds.drop_vars(names, errors="ignore")
 
@@ -88,11 +89,16 @@ class LatentBackendEntrypoint(BackendEntrypoint):
         return False
 
 
+class _Given(NamedTuple):
+    ref: LatentRef
+    stamp: str
+
+
 class _Windowed(BackendArray):
     """An array ``(..., y, x)`` that is read window by window."""
 
-    def __init__(self, ref: LatentRef, shape: tuple[int, ...], dtype: Any, band: int | None = None) -> None:
-        self.ref, self.shape, self.dtype, self.band = ref, shape, np.dtype(dtype), band
+    def __init__(self, given: _Given, shape: tuple[int, ...], dtype: Any, band: int | None = None) -> None:
+        self.given, self.shape, self.dtype, self.band = given, shape, np.dtype(dtype), band
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
@@ -110,7 +116,7 @@ class _Windowed(BackendArray):
             return np.empty(tuple(len(s) for s in spans), self.dtype)[rest]
         (y0, y1), (x0, x1) = ((min(s[0], s[-1]), max(s[0], s[-1]) + 1) for s in spans[-2:])
         window = ((y0, y1), (x0, x1))
-        reader = reader_for(self.ref)
+        reader = reader_for(self.given.ref, self.given.stamp)
         if self.band is None:
             out = reader.read_latent(window)[np.asarray(spans[0])]
         else:
@@ -119,12 +125,12 @@ class _Windowed(BackendArray):
         return out[..., iy, :][..., ix][rest]
 
 
-def _reference(obj: Any, asset: str | None, upto: Upto | None) -> LatentRef:
+def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     """Find out what was given: an Item, the href of one, or a latent group."""
     import pystac
 
     from stac_latent.cube.contract import LatentRef, latent_assets
-    from stac_latent.cube.sources import pick_refs
+    from stac_latent.cube.refs import pick_refs, stamp_of
     from stac_latent.errors import CatalogError
     from stac_latent.spec import Grid, Spec
     from stac_latent.store.io import is_local
@@ -141,43 +147,47 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> LatentRef:
         if not href.endswith((".json", ".geojson")):
             attrs = open_arrays(href).attributes
             name = href.rstrip("/").rsplit("/", 1)[-1]
-            return LatentRef(name, "latent", href, Spec.from_fields(attrs), Grid.from_fields(attrs))
+            ref = LatentRef(name, "latent", href, Spec.from_fields(attrs), Grid.from_fields(attrs))
+            return _Given(ref, repr(sorted(attrs.items())))
         try:
             obj = pystac.Item.from_file(href)
-        except (pystac.STACError, OSError, ValueError, KeyError) as exc:
+        except (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError) as exc:
             raise CatalogError(f"{href} is no STAC Item: {exc}") from exc
     only = latent_assets(obj)
     if upto is None and (asset is not None or len(only) == 1):
         chosen = obj.assets.get(asset or only[0])
         kind = None if chosen is None else chosen.extra_fields.get("latent:kind")
         upto = "latent" if kind == "embedding" else "field"
-    return pick_refs([obj], asset, upto or "field")[0]
+    ref = pick_refs([obj], asset, upto or "field")[0]
+    return _Given(ref, stamp_of(obj, ref.asset))
 
 
-def _field(ref: LatentRef, bands: dict[str, Any]) -> xr.Dataset:
+def _field(given: _Given, bands: dict[str, Any]) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
-    from stac_latent.cube.sources import band_attrs, band_index, pixel_box
+    from stac_latent.cube.refs import band_attrs, band_index, pixel_box
 
+    ref = given.ref
     box = pixel_box(ref.grid)
     out = {}
     for name, band in bands.items():
         data = indexing.LazilyIndexedArray(
-            _Windowed(ref, tuple(box.shape), band.data_type, band_index(ref.spec, name))
+            _Windowed(given, tuple(box.shape), band.data_type, band_index(ref.spec, name))
         )
         attrs = band_attrs(band) | ({} if band.nodata is None else {"nodata": band.nodata})
         out[name] = xr.Variable(box.dimensions, data, attrs, encoding={"grid_mapping": "spatial_ref"})
     return xr.Dataset(out, coords=xr_coords(box), attrs={"latent:space": ref.spec.space})
 
 
-def _latent(ref: LatentRef) -> xr.Dataset:
+def _latent(given: _Given) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
-    from stac_latent.cube.sources import cell_box, latent_attrs
+    from stac_latent.cube.refs import cell_box, latent_attrs
 
+    ref = given.ref
     box = cell_box(ref.grid)
     shape = (ref.spec.dimensions, *box.shape)
-    data = indexing.LazilyIndexedArray(_Windowed(ref, shape, "float32"))
+    data = indexing.LazilyIndexedArray(_Windowed(given, shape, "float32"))
     dims = ("channel", *box.dimensions)
     variable = xr.Variable(dims, data, latent_attrs(ref), encoding={"grid_mapping": "spatial_ref"})
     coords = {**xr_coords(box), "channel": np.arange(ref.spec.dimensions)}

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from odc.stac._mdtools import _normalize_geometry
 
 from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.sources import cell_box, to_pixels, to_world
+from stac_latent.cube.refs import cell_box, to_pixels, to_world
 from stac_latent.errors import GridError
 
 __all__ = [

@@ -23,7 +23,7 @@ from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Data
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.driver import LatentDriver
 from stac_latent.cube.lattice import cell_geobox, common_lattice
-from stac_latent.cube.sources import (
+from stac_latent.cube.refs import (
     Upto,
     as_items,
     band_attrs,
@@ -166,9 +166,9 @@ class _Group:
     dtype: str | None = None
     upto: Upto = "field"
 
-    def data(self, ref: LatentRef) -> Mapping[str, Any]:
+    def data(self, item: pystac.Item, ref: LatentRef) -> Mapping[str, Any]:
         index = [cast("int", band_index(ref.spec, n)) for n in self.names] if self.upto == "field" else []
-        return driver_data(ref, self.upto, index)
+        return driver_data(item, ref, self.upto, index)
 
 
 class _Template:
@@ -251,7 +251,7 @@ def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pys
         "proj:transform": list(box.transform)[:6],
     }
     for group in groups:
-        fields = {**proj, _DATA: group.data(ref)}
+        fields = {**proj, _DATA: group.data(item, ref)}
         out.add_asset(group.key, pystac.Asset(ref.href, roles=["data"], extra_fields=fields))
     return out
 

@@ -25,7 +25,7 @@ from odc.loader import RasterSource, RioReader, resolve_dst_nodata, resolve_src_
 from odc.loader._rio import LocalContext
 from odc.loader.types import RasterLoadParams
 
-from stac_latent.cube.sources import to_pixels, to_world
+from stac_latent.cube.refs import to_pixels, to_world
 from stac_latent.spec import Band, Spec, Window
 
 __all__ = ["FieldSource", "read_onto"]

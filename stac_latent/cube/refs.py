@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, cast
 
@@ -29,6 +30,7 @@ __all__ = [
     "pick_refs",
     "pixel_box",
     "reference",
+    "stamp_of",
     "to_pixels",
     "to_world",
 ]
@@ -42,15 +44,26 @@ class DriverData(TypedDict):
     subdataset: str
     """Space and digest of everything below; odc-loader puts this key, and no other, into its dask token."""
     ref: LatentRef
+    stamp: str
     upto: Upto
     bands: list[int]
     """Bands of the decoded field (zero based, in the asset's order); empty for latents."""
 
 
-def driver_data(ref: LatentRef, upto: Upto, bands: Sequence[int] = ()) -> DriverData:
+def stamp_of(item: pystac.Item, asset: str) -> str:
+    """Digest of what an Item says of an asset; a latent that was written anew in the same place has another."""
+    text = json.dumps(
+        [item.assets[asset].to_dict(), item.properties.get("updated")], sort_keys=True, default=str
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def driver_data(item: pystac.Item, ref: LatentRef, upto: Upto, bands: Sequence[int] = ()) -> DriverData:
     """Pack what the odc-loader driver is to read, with a digest of it for dask."""
-    digest = hashlib.sha256(f"{ref!r}|{upto}|{list(bands)}".encode()).hexdigest()
-    return {"subdataset": f"{ref.spec.space}/{digest}", "ref": ref, "upto": upto, "bands": list(bands)}
+    stamp = stamp_of(item, ref.asset)
+    digest = hashlib.sha256(f"{ref!r}|{stamp}|{upto}|{list(bands)}".encode()).hexdigest()
+    space = f"{ref.spec.space}/{digest}"
+    return {"subdataset": space, "ref": ref, "stamp": stamp, "upto": upto, "bands": list(bands)}
 
 
 def reference(item: pystac.Item, asset: str) -> LatentRef:
