@@ -28,6 +28,10 @@ FORMAT = "stac-latent-bundle-1"
 FILES = ("codec.json", "codec.safetensors")
 _MAX_BYTES = (16 << 20, 512 << 20)
 _PROBED: set[str] = set()
+_MALFORMED = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, AssertionError,
+)  # fmt: skip
+"""What Python, numpy and the stages raise for a document that is not as a bundle has it."""
 
 
 def multihash(data: bytes) -> str:
@@ -136,16 +140,17 @@ def read_bundle(files: Mapping[str, bytes], *, space: str | None = None, where: 
             granularity=doc["granularity"],
             about=doc["about"],
         )
+        declared, probe, found = str(doc["space"]), dict(doc["probe"]), codec.space
     except StacLatentError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as exc:
+    except (*_MALFORMED, SafetensorError) as exc:
         raise BundleError(f"{where}: not a readable codec bundle: {type(exc).__name__}: {exc}") from exc
-    for wanted, who in ((doc["space"], "codec.json"), (space, "the item")):
-        if wanted is not None and codec.space != wanted:
+    for wanted, who in ((declared, "codec.json"), (space, "the item")):
+        if wanted is not None and found != wanted:
             raise BundleError(
-                f"{where}: the bundle's digest is {codec.space}, {who} expects {wanted}; it is another codec, or was changed"
+                f"{where}: the bundle's digest is {found}, {who} expects {wanted}; it is another codec, or was changed"
             )
-    _run_probe(codec, doc["probe"], tensors, where)
+    _run_probe(codec, probe, tensors, where)
     return codec
 
 
@@ -191,7 +196,7 @@ def _run_probe(codec: Codec, probe: Mapping[str, Any], tensors: Mapping[str, Arr
         got = {"symbols_crc": _crc(symbols)}
         if "field_crc" in probe:
             got["field_crc"] = _crc(codec.decode(symbols))
-    except (StacLatentError, KeyError, ValueError) as exc:
+    except (StacLatentError, *_MALFORMED) as exc:
         raise BundleError(f"{where}: the probe block does not decode: {exc}") from exc
     wanted = {k: probe.get(k) for k in got}
     if got != wanted and codec.spec.determinism == "exact":

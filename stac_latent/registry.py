@@ -58,8 +58,12 @@ def cache_folder() -> Path:
 
 
 def remember(codec: Codec) -> Codec:
-    """Keep an opened codec for this process, so that its space resolves; returns the one already known."""
-    return _OPEN.setdefault(codec.space, codec)
+    """Keep an opened codec for this process, so that its space resolves; returns the one already known.
+
+    Codecs of one space may differ in what is no part of it, such as nodata values: then the new one is returned.
+    """
+    known = _OPEN.setdefault(codec.space, codec)
+    return known if (known.bands, known.stats) == (codec.bands, codec.stats) else codec
 
 
 def open_any(name: Any, **options: Any) -> Codec:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -112,9 +113,10 @@ def encode(
             source = ItemSource(item, chosen, bands, resolution, resampling)
             decoder = _write_codec(chosen, tree.root)
             folder = tree.item_folder(base)
-            made = _write_store(source, chosen, folder / f"{key}.zarr", form, decoder.parent, progress)
-            _describe(base, key, made, folder, decoder, item)
-            out.append(tree.add(base))
+            store = _new_store(source, chosen, folder / f"{key}.zarr", form, decoder.parent, progress)
+            with store as made:
+                _describe(base, key, made, folder, decoder, item)
+                out.append(tree.add(base))
     return out
 
 
@@ -177,26 +179,31 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
     return copy
 
 
-def _write_store(
+@contextmanager
+def _new_store(
     source: ItemSource, codec: Codec, path: Path, form: Payload, bundle: Path, progress: Progress | None
-) -> Encoded:
-    """Write and verify under a temporary name, then rename."""
+) -> Iterator[Encoded]:
+    """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part, old = (path.with_name(f".{path.name}.{os.getpid()}.{name}") for name in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
+    placed = False
     try:
         made = encode_source(source, codec, part, form, bundle, progress)
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.exists():
             path.rename(old)
         part.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        placed = True
+        yield made
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
+        shutil.rmtree(path if placed else part, ignore_errors=True)
+        if old.exists():
+            old.rename(path)
+        for folder in (path.parent, path.parent.parent):
+            with suppress(OSError):
+                folder.rmdir()  # if it is empty
         raise
-    return made
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _describe(

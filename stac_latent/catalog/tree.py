@@ -87,10 +87,17 @@ class CatalogTree:
             {"rel": "collection", "href": up, "type": "application/json"},
             *doc["links"],
         ]
-        write_json(path, doc)
-        written = pystac.Item.from_file(str(path))
-        self._update_collection(written, collection_path, path)
-        self._update_root(collection_path, collection_id)
+        before = path.read_bytes() if path.exists() else None
+        try:
+            write_json(path, doc)
+            written = pystac.Item.from_file(str(path))
+            self._update_collection(written, collection_path, path)
+            self._update_root(collection_path, collection_id)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            if before is not None:
+                path.write_bytes(before)
+            raise
         return written
 
     def _update_collection(self, item: pystac.Item, collection_path: Path, item_path: Path) -> None:

@@ -20,7 +20,7 @@ from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
 from stac_latent.errors import FieldError, VerificationError
-from stac_latent.spec import Grid, Spec, Window
+from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.store.io import tree_size
 from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create
 
@@ -34,6 +34,8 @@ class Source(Protocol):
     """Pixels on a grid of whole cells; see :class:`~stac_latent.cube.source.ItemSource`."""
 
     grid: Grid
+    decoded: tuple[Band, ...]
+    """Bands of the decoded field, for the asset's fields."""
 
     def read(self, window: Window) -> tuple[Array, npt.NDArray[np.bool_]]:
         """``(field, valid)`` of a window of the padded grid."""
@@ -53,9 +55,9 @@ class Encoded:
     """``latent:`` measurements; empty for an embedding, but for its rate."""
 
 
-def asset_spec(codec: Codec, payload: Payload) -> Spec:
-    """The codec's contract with the bitstream of the payload."""
-    return replace(codec.spec, bitstream=codec.bitstream if payload == "coded" else None)
+def asset_spec(codec: Codec, payload: Payload, bands: tuple[Band, ...]) -> Spec:
+    """The codec's contract with the bitstream of the payload and the scales of the source's bands."""
+    return replace(codec.spec, bitstream=codec.bitstream if payload == "coded" else None, bands=bands)
 
 
 def encode_source(
@@ -90,7 +92,7 @@ def encode_source(
     VerificationError
         If the stored bytes do not decode to what was encoded.
     """
-    spec, grid = asset_spec(codec, payload), source.grid
+    spec, grid = asset_spec(codec, payload, source.decoded), source.grid
     attributes = {**spec.to_fields(), **grid.to_fields()}
     arrays = create(path, codec, grid, payload, 1, attributes)
     _, shard = chunk_cells(codec)

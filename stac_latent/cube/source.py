@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -43,6 +43,8 @@ class SourceBand:
     gain: float
     """``codec value = stored value * gain + shift``."""
     shift: float
+    decoded: Band
+    """The codec's band, with the Item's scale and offset where it is coded as it is stored."""
 
     @property
     def name(self) -> str:
@@ -82,7 +84,7 @@ def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None 
         found.append(
             SourceBand(
                 band, hit["asset"], hit["index"], str(hit["meta"].get("data_type", band.data_type)),
-                None if nodata is None else float(nodata), gain, shift,
+                None if nodata is None else float(nodata), gain, shift, _decoded_band(item, hit["meta"], band),
             )
         )  # fmt: skip
     if missing:
@@ -157,18 +159,38 @@ def _rescale(item: pystac.Item, meta: Mapping[str, Any], band: Band) -> tuple[fl
 
     The Item's scale and offset are applied as STAC says. Two Sentinel-2 habits are honoured: Earth Search declares
     the offset of processing baseline 04.00 although ``earthsearch:boa_offset_applied`` says that the pixels have it
-    already, and other catalogues declare no offset although the baseline asks for -1000.
+    already, and other catalogues declare no offset although the baseline asks for -1000. Integer bands of a codec
+    that states no scale of its own are coded as they are stored.
     """
-    scale, offset = meta.get("raster:scale", meta.get("scale")), meta.get("raster:offset", meta.get("offset"))
-    if item.properties.get("earthsearch:boa_offset_applied"):
-        offset = 0.0
-    elif offset is None and _baseline(item) >= (4, 0):
-        offset = _S2_OFFSET * float(scale if scale is not None else band.scale)
+    if _as_stored(band):
+        return 1.0, 0.0
+    scale, offset = _declared(item, meta, band)
     if scale is None and offset is None:
         return 1.0, 0.0
     scale, offset = float(scale if scale is not None else band.scale), float(offset or 0.0)
     gain, shift = scale / band.scale, (offset - band.offset) / band.scale
     return _snap(gain), _snap(shift)
+
+
+def _as_stored(band: Band) -> bool:
+    return (band.scale, band.offset) == (1.0, 0.0) and np.dtype(band.data_type).kind in "iu"
+
+
+def _decoded_band(item: pystac.Item, meta: Mapping[str, Any], band: Band) -> Band:
+    scale, offset = _declared(item, meta, band) if _as_stored(band) else (None, None)
+    if scale is None:
+        return band
+    return replace(band, scale=float(scale), offset=float(offset or 0.0))
+
+
+def _declared(item: pystac.Item, meta: Mapping[str, Any], band: Band) -> tuple[float | None, float | None]:
+    """Scale and offset of the Item's stored values; None where nothing is declared."""
+    scale, offset = meta.get("raster:scale", meta.get("scale")), meta.get("raster:offset", meta.get("offset"))
+    if item.properties.get("earthsearch:boa_offset_applied"):
+        offset = 0.0
+    elif offset is None and _baseline(item) >= (4, 0):
+        offset = _S2_OFFSET * float(scale if scale is not None else band.scale)
+    return scale, offset
 
 
 def _snap(v: float) -> float:
@@ -217,6 +239,7 @@ class ItemSource:
         crs, t = _crs_code(self.native), self.native.affine
         height, width = self.native.shape.yx
         self.grid: Grid = lattice_grid(crs, (t.a, t.b, t.c, t.d, t.e, t.f), (height, width), codec.stride)
+        self.decoded = tuple(b.decoded for b in self.bands)
         self._cube = self._load(resampling)
 
     def _check_types(self) -> None:

@@ -13,38 +13,44 @@ from typing import Any, ClassVar
 import numpy as np
 
 from stac_latent.codec import Array, Level
-from stac_latent.errors import BundleError, CorruptDataError
+from stac_latent.errors import BundleError, CorruptDataError, FieldError
 from stac_latent.stages.base import BaseStage
 
 __all__ = ["Jpeg2000", "Zstd"]
 
-_HEADER = struct.Struct("<4s3I4sI")
+_HEADER = struct.Struct("<4s3I4s")
+_CRC = struct.Struct("<I")
+_TYPES = ("|u1", "|i1", *(f"<{kind}{n}" for kind in "iuf" for n in (2, 4, 8)))
 _MAX_VALUES = 2**28
 """Largest number of values that one payload may declare: checked before anything is allocated."""
 
 
 def _pack(magic: bytes, x: Array, payload: bytes) -> bytes:
-    return _HEADER.pack(magic, *x.shape, x.dtype.str.encode().ljust(4), zlib.crc32(payload)) + payload
+    code = x.dtype.newbyteorder("<").str
+    if code not in _TYPES or not 0 < x.size <= _MAX_VALUES:
+        raise FieldError(
+            f"1 to {_MAX_VALUES} values of 8 to 64 bits are coded at once; got {x.shape} of {x.dtype}"
+        )
+    head = _HEADER.pack(magic, *x.shape, code.encode().ljust(4))
+    return head + _CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
 
 
 def _unpack(magic: bytes, y: bytes) -> tuple[tuple[int, int, int], np.dtype[Any], bytes]:
-    if len(y) < _HEADER.size:
-        raise CorruptDataError(f"{len(y)} bytes are less than the {_HEADER.size} of a header; truncated")
-    got, c, h, w, code, crc = _HEADER.unpack_from(y)
-    payload = y[_HEADER.size :]
+    start = _HEADER.size + _CRC.size
+    if len(y) < start:
+        raise CorruptDataError(f"{len(y)} bytes are less than the {start} of a header; truncated")
+    got, c, h, w, code = _HEADER.unpack_from(y)
+    (crc,), payload = _CRC.unpack_from(y, _HEADER.size), y[start:]
     if got != magic:
         raise CorruptDataError(f"the payload starts with {got!r}, not {magic!r}; it is no such bitstream")
-    if zlib.crc32(payload) != crc:
+    if zlib.crc32(payload, zlib.crc32(y[: _HEADER.size])) != crc:
         raise CorruptDataError("the checksum of the payload does not match; it was truncated or changed")
-    try:
-        dtype = np.dtype(code.decode().strip())
-    except (TypeError, UnicodeDecodeError) as exc:
-        raise CorruptDataError(f"the header declares data type {code!r}, which is none") from exc
-    if not 0 < c * h * w <= _MAX_VALUES or dtype.kind not in "iuf":
+    name = code.decode("ascii", "replace").strip()
+    if name not in _TYPES or not 0 < c * h * w <= _MAX_VALUES:
         raise CorruptDataError(
-            f"the header declares {c} x {h} x {w} values of {dtype}; at most {_MAX_VALUES} are read"
+            f"the header declares {c} x {h} x {w} values of {name!r}; at most {_MAX_VALUES} are read"
         )
-    return (c, h, w), dtype, payload
+    return (c, h, w), np.dtype(name), payload
 
 
 class Zstd(BaseStage):
@@ -79,7 +85,7 @@ class Zstd(BaseStage):
         from numcodecs.zstd import Zstd as _Zstd
 
         shape, dtype, payload = _unpack(b"SLZ1", y)
-        out = np.empty((dtype.itemsize, int(np.prod(shape))), np.uint8)
+        out = np.zeros((dtype.itemsize, int(np.prod(shape))), np.uint8)
         try:
             _Zstd().decode(payload, out=out)
         except (RuntimeError, ValueError) as exc:
@@ -131,8 +137,6 @@ class Jpeg2000(BaseStage):
 
         import rasterio
         from rasterio.io import MemoryFile
-
-        from stac_latent.errors import FieldError
 
         if x.dtype.name not in ("uint8", "uint16", "int16"):
             raise FieldError(

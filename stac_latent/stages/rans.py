@@ -75,6 +75,8 @@ class Rans(BaseStage):
                 f"rans codes int8 or int16 symbols ({self.channels}, y, x); got shape {x.shape}, {x.dtype}"
             )
         c, h, w = x.shape
+        if not 0 < h * w <= _MAX_CELLS:
+            raise FieldError(f"rans codes 1 to {_MAX_CELLS} cells at once; got {h} x {w}. Encode it in tiles")
         flat = self._predict(x).reshape(c, h * w)
         index, classes = self.tables.assign(flat)
         which = self._which(index, classes)
@@ -172,6 +174,10 @@ class Rans(BaseStage):
         if len(y) != _HEADER.size + 4 * n_words + n_tail:
             raise CorruptDataError(
                 f"rans: the header declares {_HEADER.size + 4 * n_words + n_tail} bytes, there are {len(y)}; truncated?"
+            )
+        if h * w * self.tables.bits_per_class > 32 * n_words + 64:
+            raise CorruptDataError(
+                f"rans: {n_words} words are too few for {h} x {w} cells; the header was changed"
             )
         words = np.frombuffer(y, "<u4", n_words, _HEADER.size).astype(np.uint32)
         if n_words and words[-1] == 0:

@@ -21,7 +21,8 @@ CLASSES = 8
 """Activity classes of cells; one class is half an octave of scale."""
 _FIRST_SCALE = 0.05
 _BINS = 29
-_IMPOSSIBLE = 1e6
+_IMPOSSIBLE = 1e12
+"""Bits: more than any array costs, so that no symbol is ever given a table that cannot code it."""
 
 
 def counts_of(p: Array) -> Array:
@@ -102,6 +103,11 @@ class TableSet:
     def class_model(self) -> Any:
         """Coder's model of class differences."""
         return model_of(self.class_counts)
+
+    @cached_property
+    def bits_per_class(self) -> float:
+        """Fewest bits that a cell's class takes: bounds the cells that a payload can hold."""
+        return float(np.log2(TOTAL / self.class_counts.max()))
 
     @cached_property
     def index_model(self) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
+from zarr.registry import register_codec
 
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.registry import resolve_space
@@ -86,3 +87,6 @@ class LatentZarrCodec(ArrayBytesCodec):
         raise CorruptDataError(
             f"the size of a {NAME!r} chunk is not known from {input_byte_length} bytes of input"
         )
+
+
+register_codec(NAME, LatentZarrCodec)  # beside the entry point, which a copy that is not installed lacks
