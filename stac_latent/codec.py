@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.errors import CodecError, FieldError
+from stac_latent.masking import fill_invalid, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats, Window
 
 __all__ = ["LEVELS", "Array", "Codec", "Level", "Stage", "open_codec"]
@@ -124,6 +125,13 @@ class Codec:
                 "field over latent and symbols to bytes and never back"
             )
 
+        for b in self.bands:
+            dtype = np.dtype(b.data_type)
+            if dtype.kind in "iu" and b.nodata is not None and not _fits(b.nodata, dtype):
+                raise CodecError(
+                    f"band {b.name!r} of codec {self.name!r} is {dtype}, which cannot hold nodata {b.nodata}"
+                )
+
     # -- what the chain is ---------------------------------------------------------------------------------
 
     @cached_property
@@ -225,7 +233,9 @@ class Codec:
             ``latent``: float64 before quantising; ``symbols``: integers ``(channel, y, x)``.
         """
         self._check_field(field)
-        x: Any = field
+        x: Any = field if mask is None else zero_invalid(field, mask)
+        if self.stages[0].level == "bytes":  # a coder of pixels
+            x = self._to_field(x)
         filled = mask is None
         for stage in self._upto(upto):
             if not filled and stage.name != "normalise":
@@ -314,6 +324,11 @@ class Codec:
             )
         if field.dtype.kind not in "iuf":
             raise FieldError(f"codec {self.name!r} takes real numbers; got dtype {field.dtype}")
+        if field.dtype.kind == "f" and all(np.dtype(b.data_type).kind != "f" for b in self.bands):
+            raise FieldError(
+                f"codec {self.name!r} takes {self.bands[0].data_type}; got {field.dtype}. Scale the field to the codec's "
+                "unit and round it, or choose a codec whose bands are floats"
+            )
         if any(n == 0 or n % s for n, s in zip(field.shape[1:], self.stride, strict=True)):
             raise FieldError(
                 f"codec {self.name!r} takes whole cells of {self.stride} pixels; got {field.shape[1:]}; pad the "
@@ -344,31 +359,8 @@ class Codec:
         return np.clip(np.rint(x), bound, info.max).astype(dtype)
 
 
-def fill_invalid(x: Array, mask: npt.NDArray[np.bool_], block: tuple[int, int]) -> Array:
-    """Replace masked pixels by the rounded mean of the valid ones in their cell, or zero in an empty cell.
-
-    Works cell by cell, so the result does not depend on where a window was cut.
-
-    Parameters
-    ----------
-    x
-        ``(band, y, x)``, integer valued.
-    mask
-        ``(1 or band, y, x)``, true where valid.
-    block
-        Cell size (y, x).
-    """
-    if mask.all():
-        return x
-    c, h, w = x.shape
-    by, bx = block if block != (1, 1) else (min(8, h), min(8, w))
-    if h % by or w % bx:
-        by = bx = 1
-    m = np.broadcast_to(mask, x.shape).reshape(c, h // by, by, w // bx, bx)
-    v = x.reshape(c, h // by, by, w // bx, bx).astype(np.float64)
-    count = m.sum(axis=(2, 4), keepdims=True)
-    mean = np.rint(np.where(m, v, 0).sum(axis=(2, 4), keepdims=True) / np.maximum(count, 1))
-    return np.where(m, v, mean).reshape(x.shape).astype(x.dtype)
+def _fits(value: float, dtype: np.dtype[Any]) -> bool:
+    return value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
 def canonical_json(obj: Any) -> bytes:
