@@ -12,8 +12,8 @@ from stac_latent.catalog.encode import encode
 from stac_latent.catalog.publish import publish
 from stac_latent.catalog.sample import sample_item
 from stac_latent.catalog.search import search
-from stac_latent.cube.encode import Progress
 from stac_latent.cube.load import load
+from stac_latent.cube.verify import Progress
 from stac_latent.errors import VerificationError
 from stac_latent.preview import side_by_side
 
@@ -44,7 +44,9 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
     catalog = dest / "catalog" / "catalog.json"
     found = list(search(str(catalog), kind="codec", min_psnr=30))
     if len(found) != 1:
-        raise VerificationError(f"the catalogue {catalog} should hold one item that decodes; a search found {len(found)}")
+        raise VerificationError(
+            f"the catalogue {catalog} should hold one item that decodes; a search found {len(found)}"
+        )
     item = found[0]
     decoded = load(item, asset="latent")
     names = [b["name"] for b in item.assets["latent"].extra_fields["bands"]]
@@ -59,7 +61,9 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
 
     bits, psnr = fields["latent:bits_per_pixel"], fields["latent:psnr"]
     caption = f"{codec}: {bits:.2f} bits per pixel and band ({16 / bits:.0f}x smaller than uint16), PSNR {psnr:.1f} dB"
-    preview = side_by_side(source, pixels, open_codec(item, asset="latent").bands, dest / "preview.png", caption)
+    preview = side_by_side(
+        source, pixels, open_codec(item, asset="latent").bands, dest / "preview.png", caption
+    )
     return {
         "catalog": str(catalog),
         "item": str(item.get_self_href()),

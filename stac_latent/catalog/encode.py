@@ -18,8 +18,9 @@ from stac_latent.catalog.items import codec_item, decoder_link
 from stac_latent.catalog.tree import CatalogTree, write_json
 from stac_latent.codec import Codec, open_codec
 from stac_latent.cube.contract import MEDIA_TYPE
-from stac_latent.cube.encode import Encoded, Progress, encode_source
+from stac_latent.cube.encode import Encoded, encode_source
 from stac_latent.cube.source import ItemSource
+from stac_latent.cube.verify import Progress
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
 from stac_latent.registry import remember

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -139,17 +140,54 @@ class LatentReader:
                 "load it with upto='latent'"
             )
         window = self._within(window, self.grid.shape, "pixels")
-        codec = self.codec
-        cells = self.grid.cells_of(window, codec.halo)
+        (y0, y1), (x0, x1) = window
+        chosen = list(range(len(self.codec.bands)) if bands is None else bands)
+        out: Array | None = None
+        for block in self._blocks(window):
+            piece = self.decode_block(block)[0][chosen]
+            if out is None:
+                out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
+            (a0, a1), (b0, b1) = block
+            out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece
+        if out is None:
+            raise GridError(f"window {window} holds no pixel")
+        return out
+
+    def decode_block(self, window: Window) -> tuple[Array, Array]:
+        """One window of pixels at once, and the symbols of the cells that cover it.
+
+        Meant for windows of a few hundred pixels: memory is some 30 bytes per pixel and band.
+
+        Returns
+        -------
+        field, symbols
+            ``(band, y, x)`` as :meth:`read_field`; ``(channel, y, x)`` without the halo.
+        """
+        codec, grid = self.codec, self.grid
+        cells, inner = grid.cells_of(window, codec.halo), grid.cells_of(window)
         symbols = self.arrays.read_symbols(cells)
-        offset = (
-            cells[0][0] * codec.stride[0] - self.grid.padding[0],
-            cells[1][0] * codec.stride[1] - self.grid.padding[2],
-        )
-        inside = tuple((lo - o, hi - o) for (lo, hi), o in zip(window, offset, strict=True))
+        inside = [
+            (lo + pad - c * s, hi + pad - c * s)
+            for (lo, hi), pad, (c, _), s in zip(
+                window, (grid.padding[0], grid.padding[2]), cells, codec.stride, strict=True
+            )
+        ]
         field = codec.decode(symbols, window=(inside[0], inside[1]))
         field = apply_nodata(np.ascontiguousarray(field), self.arrays.read_mask(window), codec)
-        return field if bands is None else field[list(bands)]
+        cut = [slice(i0 - c0, i1 - c0) for (i0, i1), (c0, _) in zip(inner, cells, strict=True)]
+        return field, symbols[:, cut[0], cut[1]]
+
+    def _blocks(self, window: Window) -> Iterator[Window]:
+        """Parts of a window along the borders of the stored chunks, about 256 pixels each."""
+        steps = []
+        pads = (self.grid.padding[0], self.grid.padding[2])
+        for (lo, hi), chunk, s, pad in zip(
+            window, self.arrays.latent.chunks[1:], self.grid.stride, pads, strict=True
+        ):
+            size = chunk * s
+            cuts = [lo, *range((lo + pad) // size * size + size - pad, hi, size), hi]
+            steps.append(list(itertools.pairwise(cuts)))
+        yield from itertools.product(steps[0], steps[1])
 
     @staticmethod
     def _within(window: Window | None, shape: tuple[int, int], unit: str) -> Window:

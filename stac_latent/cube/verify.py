@@ -1,0 +1,137 @@
+"""Verify a store by a cold decode: symbols, mask and distortion against the source."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stac_latent.bundle import load_bundle
+from stac_latent.checks.metrics import Distortion
+from stac_latent.codec import Array, Codec
+from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.decode import LatentReader
+from stac_latent.cube.tiling import tiles
+from stac_latent.errors import VerificationError
+from stac_latent.spec import Band, Grid, Window
+from stac_latent.store.zarr import chunk_cells
+
+__all__ = ["STRIP", "Progress", "Source", "verify_store"]
+
+STRIP = 2
+"""Rows of chunks that are read from the source at once."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a label, the steps done and their number."""
+
+
+class Source(Protocol):
+    """Pixels on a grid of whole cells; see :class:`~stac_latent.cube.source.ItemSource`."""
+
+    grid: Grid
+    decoded: tuple[Band, ...]
+    """Bands of the decoded field, for the asset's fields."""
+
+    def read(self, window: Window) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """``(field, valid)`` of a window of the padded grid."""
+        ...
+
+
+def verify_store(
+    source: Source,
+    codec: Codec,
+    ref: LatentRef,
+    bundle: Path,
+    sums: Mapping[Window, int],
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
+
+    Parameters
+    ----------
+    source
+        What was encoded; read once more.
+    codec, ref
+        What it was encoded with, and the store.
+    bundle
+        Folder of the codec's bundle as it was written.
+    sums
+        CRC-32 of the symbols of each chunk that was encoded, by its cells.
+    progress
+        Called after each strip.
+
+    Returns
+    -------
+    dict
+        ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees, several bands].
+
+    Raises
+    ------
+    VerificationError
+        If symbols or valid pixels differ from what was encoded.
+    """
+    spec, reader = ref.spec, LatentReader(ref, load_bundle(bundle, space=codec.space))
+    distortion = Distortion(codec.bands)
+    exact = spec.bitstream is None or getattr(codec.tail, "lossless", False)
+    inner, _ = chunk_cells(codec)
+    strips = list(tiles(source.grid.cells, STRIP * inner))
+    for i, strip in enumerate(strips):
+        truth = _Truth(source, strip) if spec.kind == "codec" else None
+        for cells in [c for c in sums if _covers(strip, c)]:
+            symbols = (
+                reader.read_symbols(cells) if truth is None else truth.measure(reader, cells, distortion)
+            )
+            if exact and zlib.crc32(np.ascontiguousarray(symbols).data) != sums[cells]:
+                raise VerificationError(
+                    f"cells {cells} of {ref.href} do not decode to the symbols that were written; nothing was "
+                    "catalogued. The disk, or a library's coder, is at fault: encode again"
+                )
+        if progress:
+            progress("verify", i + 1, len(strips))
+    found = {
+        "latent:psnr": distortion.psnr,
+        "latent:max_error": distortion.max_error,
+        "latent:sam": distortion.sam,
+    }
+    return {k: v for k, v in found.items() if v is not None}
+
+
+def _covers(outer: Window, part: Window) -> bool:
+    return all(a <= lo and hi <= b for (a, b), (lo, hi) in zip(outer, part, strict=True))
+
+
+class _Truth:
+    """Source pixels of a strip of cells, read once, to measure its chunks against."""
+
+    def __init__(self, source: Source, strip: Window) -> None:
+        self.grid = source.grid
+        self.origin = tuple(lo * s for (lo, _), s in zip(strip, self.grid.stride, strict=True))
+        ends = [hi * s for (_, hi), s in zip(strip, self.grid.stride, strict=True)]
+        self.field, self.valid = source.read(((self.origin[0], ends[0]), (self.origin[1], ends[1])))
+
+    def measure(self, reader: LatentReader, cells: Window, distortion: Distortion) -> Array:
+        """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
+        pads = (self.grid.padding[0], self.grid.padding[2])
+        spans = [
+            (max(0, lo * s - p), min(n, hi * s - p))
+            for (lo, hi), s, p, n in zip(cells, self.grid.stride, pads, self.grid.shape, strict=True)
+        ]
+        window: Window = (spans[0], spans[1])
+        cut = [
+            slice(lo + p - o, hi + p - o) for (lo, hi), p, o in zip(window, pads, self.origin, strict=True)
+        ]
+        truth, valid = self.field[:, cut[0], cut[1]], self.valid[:, cut[0], cut[1]]
+        stored = reader.arrays.read_mask(window)
+        if not (
+            valid.all() if stored is None else bool((np.broadcast_to(valid, stored.shape) == stored).all())
+        ):
+            raise VerificationError(
+                f"the stored mask of pixels {window} differs from the source; nothing was catalogued"
+            )
+        field, symbols = reader.decode_block(window)
+        distortion.add(truth, field, valid)
+        return symbols
