@@ -11,6 +11,7 @@ import numpy as np
 import odc.stac
 import pystac
 import pytest
+import xarray as xr
 from load_support import BANDS, NAMES, codec_of, encoded, pair, pixel_grid, scene
 
 import stac_latent
@@ -326,6 +327,29 @@ def test_unknown_crs(scenes):
         GridError, match="'EPSG:999999' is not a CRS that PROJ knows; expected such as 'EPSG:32633'"
     ):
         load(lost)
+
+
+def test_contradicting_places(scenes):
+    (item, _), _ = scenes
+    box = load(item, chunks={}).odc.geobox
+    with pytest.raises(GridError, match="bbox and like were given; each says where to load: keep one"):
+        load(item, bbox=(13, 46, 14, 47), like=box)
+    with pytest.raises(
+        GridError,
+        match="geobox= is a whole grid and was given with crs, resolution: leave crs, resolution out",
+    ):
+        load(item, geobox=box, crs="EPSG:3857", resolution=10)
+    with pytest.raises(GridError, match="like= has no grid: got DataArray without coordinates and CRS"):
+        load(item, like=xr.DataArray(np.zeros((3, 4)), dims=("a", "b")))
+    assert load(item, like=load(item), chunks={}).odc.geobox == box
+
+
+def test_unknown_resampling(scenes):
+    (item, _), _ = scenes
+    with pytest.raises(
+        GridError, match="resampling='best' is unknown; expected one of nearest, bilinear, cubic"
+    ):
+        load(item, resampling={"B03": "best"})
 
 
 def test_a_newer_extension_is_refused(scenes):

@@ -9,11 +9,12 @@ import odc.stac
 import pytest
 import rasterio
 from affine import Affine
-from load_support import BANDS, NAMES, ArrayReader, pair, pixel_grid, scene, write_tiff
+from load_support import BANDS, NAMES, ArrayReader, decoded_tiff, encoded, pair, pixel_grid, scene, write_tiff
 from odc.geo.geobox import GeoBox
 from odc.loader import RasterSource, RioReader
 from odc.loader.types import RasterLoadParams
 
+from stac_latent.codec import open_codec
 from stac_latent.cube import resample
 from stac_latent.cube.load import load
 from stac_latent.cube.refs import pixel_box
@@ -76,6 +77,31 @@ def test_options_mean_what_they_mean_in_a_stock_load(scenes, options, resampling
     assert got.odc.geobox == want.odc.geobox
     assert got.B03.dtype == want["image.2"].dtype
     np.testing.assert_array_equal(got.B03.data, want["image.2"].data)
+
+
+@pytest.mark.parametrize("codec", ["wavelet", "zstd", "jpeg2000"])
+def test_chunks_of_a_codec_with_a_halo_have_no_seams(tmp_path, codec):
+    item = encoded(tmp_path, "s", scene(), pixel_grid((187, 213)), codec=open_codec(codec, bands=list(BANDS)))
+    plain = decoded_tiff(item, tmp_path / "decoded.tif")
+    box = load(item, chunks={}).odc.geobox
+    for target_box, how in ((box, "nearest"), (box.to_crs("EPSG:3857"), "cubic")):
+        options = {"geobox": target_box, "resampling": how, "chunks": {"y": 53, "x": 47}}
+        got, want = load(item, **options), odc.stac.load([plain], bands=STOCK, **options)
+        for name, stock in zip(NAMES, STOCK, strict=True):
+            np.testing.assert_array_equal(got[name].compute().data, want[stock].compute().data)
+
+
+def test_degrees_have_their_own_names_of_axes(tmp_path):
+    item = encoded(tmp_path, "s", scene(), pixel_grid((187, 213)))
+    transform = [0.0001, 0.0, 13.70013, 0.0, -0.0001, 46.04007]
+    item.assets["latent"].extra_fields |= {"proj:code": "EPSG:4326", "proj:transform": transform}
+    plain = decoded_tiff(item, tmp_path / "decoded.tif")
+    got, want = load(item), odc.stac.load([plain], bands=STOCK)
+    assert got.B02.dims == want["image.1"].dims == ("time", "latitude", "longitude")
+    np.testing.assert_array_equal(got.B02.data, want["image.1"].data)
+    cells = load(item, upto="latent")
+    assert cells["latent"].dims == ("time", "channel", "latitude", "longitude")
+    assert cells.latent.decode().B02.dims == ("time", "latitude", "longitude")
 
 
 @pytest.fixture(scope="module")

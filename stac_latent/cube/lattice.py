@@ -18,9 +18,11 @@ from stac_latent.errors import GridError
 __all__ = [
     "TOLERANCE",
     "cell_geobox",
+    "check_area",
     "common_lattice",
     "describe_grid",
     "describe_lattice",
+    "geobox_like",
     "lattice_offset",
 ]
 
@@ -86,6 +88,42 @@ def common_lattice(refs: Sequence[LatentRef]) -> GeoBox:
     return cell_box(first.grid)
 
 
+def check_area(**given: Any) -> None:
+    """Check that at most one argument says where to load, and that a whole grid stands alone.
+
+    Raises
+    ------
+    GridError
+        If two arguments contradict; both are named.
+    """
+    names = [k for k, v in given.items() if v is not None]
+    places = [n for n in names if n in ("bbox", "geobox", "like", "geopolygon", "intersects")]
+    if len(places) > 1:
+        raise GridError(f"{' and '.join(places)} were given; each says where to load: keep one")
+    if places and places[0] in ("geobox", "like") and len(names) > 1:
+        rest = ", ".join(n for n in names if n not in places)
+        raise GridError(
+            f"{places[0]}= is a whole grid and was given with {rest}: leave {rest} out, or give bbox= instead"
+        )
+
+
+def geobox_like(like: Any) -> GeoBox:
+    """Take the grid of a GeoBox, or of georeferenced xarray data.
+
+    Raises
+    ------
+    GridError
+        If there is no georeference.
+    """
+    box = like if isinstance(like, GeoBox) else getattr(getattr(like, "odc", None), "geobox", None)
+    if not isinstance(box, GeoBox):
+        raise GridError(
+            f"like= has no grid: got {type(like).__name__} without coordinates and CRS; give a GeoBox, or data that "
+            "stac_latent.load or odc.stac.load returned"
+        )
+    return box
+
+
 def cell_geobox(
     cells: GeoBox,
     refs: Sequence[LatentRef],
@@ -98,8 +136,8 @@ def cell_geobox(
     resolution: Any,
 ) -> GeoBox:
     """Whole cells that were asked for; everything when nothing was."""
-    if like is not None and geobox is None:
-        geobox = like if isinstance(like, GeoBox) else like.odc.geobox
+    if like is not None:
+        geobox = geobox_like(like)
     if geobox is not None:
         dy, dx = lattice_offset(cells, geobox)
         return _cells_between(cells, dy, dy + geobox.shape.y, dx, dx + geobox.shape.x)

@@ -17,12 +17,14 @@ import odc.stac
 import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from odc.geo.warp import resampling_s2rio
 from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
+from rasterio.enums import Resampling
 
 from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Dataset.latent)
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.driver import LatentDriver
-from stac_latent.cube.lattice import cell_geobox, common_lattice
+from stac_latent.cube.lattice import cell_geobox, check_area, common_lattice, geobox_like
 from stac_latent.cube.refs import (
     Upto,
     as_items,
@@ -36,7 +38,7 @@ from stac_latent.cube.refs import (
     pick_refs,
     pixel_box,
 )
-from stac_latent.errors import CatalogError
+from stac_latent.errors import CatalogError, GridError
 from stac_latent.spec import Band
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ def load(
     CatalogError
         For no items, no or several latent assets, unknown bands, or latents of different spaces.
     GridError
-        If a latent asset has no grid, or the grid that was asked for is off the cell lattice.
+        If a latent asset has no grid, the arguments of the grid contradict, or it is off the cell lattice.
 
     Examples
     --------
@@ -119,6 +121,16 @@ def load(
     >>> ds = stac_latent.load(item, bands=["B04"], resolution=20, resampling="average")  # doctest: +SKIP
     """
     check_upto(upto, bands, {"resampling": resampling, "dtype": dtype, "anchor": anchor, "nodata": nodata})
+    check_area(
+        bbox=bbox,
+        geobox=geobox,
+        like=like,
+        geopolygon=geopolygon,
+        intersects=intersects,
+        crs=crs,
+        resolution=resolution,
+        anchor=anchor,
+    )
     found = as_items(items)
     refs = pick_refs(found, asset, upto)
     area = geopolygon if geopolygon is not None else intersects
@@ -140,7 +152,7 @@ def load(
     given = {
         "bbox": bbox,
         "geobox": geobox,
-        "like": like,
+        "like": None if like is None else geobox_like(like),
         "geopolygon": area,
         "crs": crs,
         "resolution": resolution,
@@ -189,6 +201,7 @@ def _field_groups(bands: Mapping[str, Band], resampling: PerBand, dtype: Any) ->
     for name, band in bands.items():
         nodata = "nan" if band.nodata is not None and math.isnan(band.nodata) else band.nodata
         how = _for_band(resampling, name) or "nearest"
+        _check_resampling(how)
         members.setdefault((band.data_type, nodata, how, _for_band(dtype, name)), []).append(name)
     groups = []
     for i, ((data_type, _, how, out), names) in enumerate(members.items()):
@@ -257,6 +270,14 @@ def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pys
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------
+
+
+def _check_resampling(how: str) -> None:
+    try:
+        resampling_s2rio(how)
+    except ValueError as exc:
+        known = ", ".join(r.name for r in Resampling)
+        raise GridError(f"resampling={how!r} is unknown; expected one of {known}") from exc
 
 
 def _for_band(value: Any, name: str) -> str | None:
