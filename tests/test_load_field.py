@@ -125,6 +125,7 @@ def test_resampling_and_dtype_may_differ_by_band(scenes):
     (item, _), _ = scenes
     box = load(item, chunks={}).odc.geobox.zoom_out(3)
     ds = load(item, geobox=box, resampling={"B02": "average", "*": "nearest"}, dtype={"B04": "int32"})
+    assert load(item, ["B02"], dtype=np.float64, chunks={}).B02.dtype == np.float64
     assert [str(ds[n].dtype) for n in NAMES] == ["uint16", "uint16", "int32"]
     np.testing.assert_array_equal(ds.B02.data, load(item, geobox=box, resampling="average").B02.data)
     np.testing.assert_array_equal(ds.B03.data, load(item, geobox=box).B03.data)

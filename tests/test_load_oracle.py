@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import odc.stac
@@ -172,3 +173,32 @@ def test_scratch_rasters_do_not_stay(big):
     np.testing.assert_array_equal(inside, field[0, 10:40, 300:350])
     with pytest.raises(rasterio.errors.RasterioIOError, match="No such file"):
         rasterio.open(path)
+
+
+def test_a_target_that_leaves_the_globe(big):
+    field, pixels, path = big
+    box = GeoBox.from_bbox((-7e6, -7e6, 7e6, 7e6), "+proj=ortho +lat_0=46 +lon_0=14", resolution=40_000)
+    for how in ("nearest", "average"):
+        cfg = RasterLoadParams("uint16", 0, resampling=how)
+        with np.errstate(invalid="ignore"):  # odc-geo itself multiplies the infinite corners
+            roi, got = resample.read_onto(ArrayReader(field, BANDS[:1]), pixels, [0], cfg, box)
+            want_roi, want = RioReader(RasterSource(path), None).read(cfg, box)
+        assert roi == want_roi
+        np.testing.assert_array_equal(got[0], want)
+
+
+@pytest.mark.parametrize("nodata", [None, -5.0, math.nan])
+@pytest.mark.parametrize("fill", [None, -9.0, -5.0, math.nan])
+def test_nodata_of_floats(tmp_path, nodata, fill):
+    field = scene((64, 72), n=1).astype("float32")
+    field[field == 0] = 1 if nodata is None else nodata
+    field[0, 30, 40:50] = np.nan
+    grid = pixel_grid((64, 72))
+    write_tiff(tmp_path / "f.tif", field, grid, nodata)
+    bands = [replace(BANDS[0], data_type="float32", nodata=nodata)]
+    cfg = RasterLoadParams("float32", fill)
+    for box in (pixel_box(grid), pixel_box(grid).translate_pix(10, 9), pixel_box(grid).translate_pix(500, 0)):
+        roi, got = resample.read_onto(ArrayReader(field, bands), pixel_box(grid), [0], cfg, box)
+        want_roi, want = RioReader(RasterSource(str(tmp_path / "f.tif")), None).read(cfg, box)
+        assert roi == want_roi
+        np.testing.assert_array_equal(got[0], want)

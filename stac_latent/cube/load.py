@@ -175,7 +175,6 @@ class _Group:
     meta: RasterBandMetadata
     coord: FixedCoord
     resampling: str = "nearest"
-    dtype: str | None = None
     upto: Upto = "field"
 
     def data(self, item: pystac.Item, ref: LatentRef) -> Mapping[str, Any]:
@@ -206,9 +205,9 @@ def _field_groups(bands: Mapping[str, Band], resampling: PerBand, dtype: Any) ->
     groups = []
     for i, ((data_type, _, how, out), names) in enumerate(members.items()):
         dim = f"band_{i}"
-        meta = RasterBandMetadata(data_type, bands[names[0]].nodata, dims=(dim, "y", "x"))
+        meta = RasterBandMetadata(out or data_type, bands[names[0]].nodata, dims=(dim, "y", "x"))
         coord = FixedCoord(dim, list(names))
-        groups.append(_Group(f"_g{i}", tuple(names), tuple(bands[n] for n in names), meta, coord, how, out))
+        groups.append(_Group(f"_g{i}", tuple(names), tuple(bands[n] for n in names), meta, coord, how))
     return groups
 
 
@@ -228,13 +227,11 @@ def _run(
         extra_coords=[g.coord for g in groups],
     )
     virtual = [_virtual(item, ref, groups) for item, ref in zip(items, refs, strict=True)]
-    dtypes = {g.key: g.dtype for g in groups if g.dtype is not None}
     ds = odc.stac.load(
         virtual,
         bands=[g.key for g in groups],
         driver=LatentDriver(_Template(meta)),
         resampling={g.key: g.resampling for g in groups},
-        dtype=cast("Any", dtypes or None),
         **kw,
     )
     if groups[0].upto == "latent":

@@ -120,7 +120,8 @@ def warp_window(src: GeoBox, dst: GeoBox, info: ReprojectInfo, resampling: str) 
     wx, wy = to_world(dst, gx, gy)
     if src.crs is not None and dst.crs is not None and src.crs != dst.crs:
         wx, wy = dst.crs.transformer_to_crs(src.crs)(wx, wy)
-    px, py = to_pixels(src, np.asarray(wx), np.asarray(wy))
+    with np.errstate(invalid="ignore"):  # points beyond the projection are infinite
+        px, py = to_pixels(src, np.asarray(wx), np.asarray(wy))
     good = np.isfinite(px) & np.isfinite(py)
     if not good.all():
         return (0, src.shape.y), (0, src.shape.x)
@@ -197,7 +198,7 @@ def _create(path: str, pixels: GeoBox, band: Band) -> Any:
 def _remap_nodata(plane: Array, band: Band, cfg: RasterLoadParams) -> None:
     src = resolve_src_nodata(band.nodata, cfg)
     dst = resolve_dst_nodata(plane.dtype, cfg, src)
-    if dst is None:
+    if dst is None or src == dst:
         return
     missing = np.isnan(plane) if plane.dtype.kind == "f" else np.zeros(plane.shape, bool)
     if src is not None and not math.isnan(src):
