@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stac_latent.errors import CatalogError, CorruptDataError
@@ -94,6 +94,7 @@ def test_keys_of_boxes_at_the_corners_of_the_earth():
 # -- sorting ---------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     keys=st.lists(
         st.lists(st.integers(0, 5) | st.integers(0, 2**64 - 1), min_size=1, max_size=20),
@@ -115,6 +116,25 @@ def test_spool_is_a_stable_sort(tmp_path_factory, keys, limit, size):
     assert [i for p in parts for i in p["id"].to_pylist()] == np.argsort(flat, kind="stable").tolist()
     assert [len(p) for p in parts[:-1]] == [size] * (len(parts) - 1)
     assert parts[0].column_names == ["id"]
+
+
+def test_spool_holds_little_of_many_rows(tmp_path):
+    spool = Spool(tmp_path, 1 << 20)
+    rng = np.random.default_rng(0)
+    base, peak = pa.total_allocated_bytes(), 0
+    for _ in range(200):
+        keys = rng.integers(0, 2**64, 10_000, np.uint64)
+        spool.append(pa.table({"key": keys, "more": keys}), keys)
+        peak = max(peak, pa.total_allocated_bytes() - base)
+    last, rows = 0, 0
+    for part in spool.drain(50_000):
+        peak = max(peak, pa.total_allocated_bytes() - base)
+        assert part["key"][0].as_py() >= last
+        last, rows = part["key"][-1].as_py(), rows + len(part)
+        del part
+    assert rows == 2_000_000
+    assert spool.nbytes == 48_000_000
+    assert peak < 4 << 20
 
 
 def test_a_table_of_many_runs_equals_one_of_a_single_run(tmp_path):
@@ -256,6 +276,7 @@ def test_geo_key_keeps_the_rules_of_geoparquet_1_1(tmp_path):
     assert shapely.is_ccw(shapely.get_exterior_ring(geometry)).all()
 
 
+@settings(deadline=None, max_examples=40)
 @given(west=st.floats(-179, 178), step=st.floats(1e-5, 0.4))
 def test_covering_contains_the_geometry(tmp_path_factory, west, step):
     path, _, _ = write(tmp_path_factory.mktemp("t"), side=2, west=west, step=step)

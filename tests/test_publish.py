@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pystac
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from publish_support import LATLON, OTHER, SPACE, UTM, item_of, opener, reader_of
 
@@ -276,6 +276,7 @@ def test_a_space_is_kept_only_by_comparable_vectors(tmp_path):
     assert all(len(s) == 71 and s.startswith("sha256:") for s in made)
 
 
+@settings(deadline=None)
 @given(channels=st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True))
 def test_recipe_says_how_a_query_is_made(channels):
     reader = reader_of()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pyproj
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from publish_support import LATLON, UTM
@@ -23,6 +25,7 @@ SOUTH_UP = Grid("EPSG:32633", (10, 0, 500_000, 0, 10, 5_300_000), (80, 80), (8, 
 GEOD = pyproj.Geod(ellps="WGS84")
 
 
+@functools.cache
 def all_of(grid: Grid, size=(1, 1)) -> np.ndarray:
     row, col = (v.ravel() for v in np.mgrid[0 : grid.cells[0] : size[0], 0 : grid.cells[1] : size[1]])
     return footprints(grid, row, col, size)
@@ -131,6 +134,7 @@ def test_long_edges_follow_the_curve():
 # -- windows ---------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     west=st.floats(-0.01, 0.99),
     south=st.floats(-0.01, 0.99),
@@ -154,6 +158,15 @@ def test_window_holds_every_cell_of_a_box(grid, west, south, width, height):
     inside[y0:y1, x0:x1] = True
     assert inside.ravel()[hit].all()
     assert inside.sum() <= hit.sum() + 4 * (y1 - y0 + x1 - x0)
+
+
+def test_window_over_the_antimeridian():
+    region = shapely.union_all([shapely.box(179.9, -16.5, 180, -16), shapely.box(-180, -16.5, -179.9, -16)])
+    cells = all_of(FIJI)
+    hit = (shapely.area(shapely.intersection(cells, region)) > 0).reshape(FIJI.cells)
+    (y0, y1), (x0, x1) = cells_in(FIJI, region)
+    assert hit[y0:y1, x0:x1].sum() == hit.sum() > 50
+    assert (y1 - y0) * (x1 - x0) < 2 * hit.sum()
 
 
 def test_window_of_the_world_is_everything_and_of_elsewhere_nothing():

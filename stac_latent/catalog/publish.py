@@ -48,7 +48,7 @@ def publish(
     """Write the latents of Items as a GeoParquet 1.1 table of vectors, with a STAC Item beside it.
 
     Rows follow one Hilbert curve over the Earth. The two files appear complete, or not at all. Peak memory is about
-    five times ``row_group_bytes`` above the imports, for any number of rows.
+    100 MiB and five times ``row_group_bytes`` above the imports, for any number of rows.
 
     Parameters
     ----------

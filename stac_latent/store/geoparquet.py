@@ -119,7 +119,7 @@ class EmbeddingsWriter:
     """Writes one GeoParquet file of vectors, in Hilbert order, with memory bounded by the size of a row group.
 
     Rows are spooled to ``folder`` when they exceed ``row_group_bytes`` (see :class:`~stac_latent.store.spool.Spool`);
-    the peak is about four times ``row_group_bytes`` above the batch that is appended, for any number of rows.
+    the peak is about five times ``row_group_bytes`` above the batch that is appended, for any number of rows.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class EmbeddingsWriter:
             raise CatalogError(f"compression_level is {compression_level}; Zstandard knows 1 to 22")
         self._dtype, self._level, self._group = dtype, compression_level, row_group_bytes
         self._schema = _schema(dimensions, dtype)
-        self._spool = Spool(folder, row_group_bytes)
+        self._spool = Spool(folder, row_group_bytes // 2)
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
         self._types: set[str] = set()
 
@@ -229,6 +229,24 @@ class EmbeddingsWriter:
         }
         return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
+    def _encodings(self) -> dict[str, Any]:
+        """Options of the Parquet writer: encoding and statistics of each column."""
+        vector = "vector.list.element"
+        boxes = ["bbox." + side for side in SIDES]
+        encoding = dict.fromkeys(boxes, "BYTE_STREAM_SPLIT") | {"geometry": "PLAIN", "id": "DELTA_BYTE_ARRAY"}
+        dictionary = ["item_id", "collection", "datetime", "valid"]
+        if self._dtype == "int8":
+            dictionary.append(vector)
+            encoding["scale"] = "BYTE_STREAM_SPLIT"
+        else:
+            encoding[vector] = "PLAIN" if self._dtype == "float16" else "BYTE_STREAM_SPLIT"
+        compared = [n for n in self._schema.names if n not in ("vector", "geometry", "bbox")]
+        return {
+            "use_dictionary": dictionary,
+            "column_encoding": encoding,
+            "write_statistics": compared + boxes,
+        }
+
     def finish(self, path: Path, footer: Mapping[str, Mapping[str, Any]]) -> TableInfo:
         """Write the file; ``footer`` holds JSON objects by key, besides ``geo``.
 
@@ -241,17 +259,6 @@ class EmbeddingsWriter:
             raise CatalogError("no vector to write: a table of embeddings has at least one row")
         keys = {"geo": self._geo(), **footer}
         schema = self._schema.with_metadata({k: json.dumps(v) for k, v in keys.items()})
-        names = schema.names
-        plain = {"bbox." + side: "BYTE_STREAM_SPLIT" for side in SIDES} | {"geometry": "PLAIN"}
-        if self._dtype == "float32":
-            plain["vector.list.element"] = "BYTE_STREAM_SPLIT"
-        elif self._dtype == "float16":
-            plain["vector.list.element"] = "PLAIN"
-        dictionary = ["item_id", "collection", "datetime", "valid"]
-        if self._dtype == "int8":
-            dictionary.append("vector.list.element")
-            plain["scale"] = "BYTE_STREAM_SPLIT"
-        statistics = [n for n in names if n not in ("vector", "geometry", "bbox")]
         per_group = max(1, int(self._group / (self._spool.nbytes / self.rows)))
         groups = 0
         with pq.ParquetWriter(
@@ -259,15 +266,14 @@ class EmbeddingsWriter:
             schema,
             compression="zstd",
             compression_level=self._level,
-            use_dictionary=dictionary,
-            column_encoding=plain | {"id": "DELTA_BYTE_ARRAY"},
-            write_statistics=statistics + ["bbox." + side for side in SIDES],
             write_page_index=True,
             write_page_checksum=True,
+            **self._encodings(),
         ) as writer:
             for part in self._spool.drain(per_group):
                 writer.write_table(part.replace_schema_metadata(schema.metadata), row_group_size=per_group)
                 groups += 1
+                del part  # before the next one is read
         columns = tuple((field.name, str(field.type)) for field in schema)
         west, south, east, north = self._bounds.tolist()
         return TableInfo(self.rows, (west, south, east, north), groups, columns)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ KEY = "__key"
 
 def _sorted(table: pa.Table) -> pa.Table:
     order = np.argsort(table[KEY].to_numpy(), kind="stable")
-    return table.combine_chunks().take(pa.array(order))
+    return table.take(pa.array(order))
 
 
 def _cut(keys: list[npt.NDArray[np.uint64]], rank: int) -> list[int]:
@@ -42,9 +41,9 @@ class Spool:
     """Collects Arrow tables with a sort key and gives them back in the key's order.
 
     Rows wait in memory until they exceed ``limit`` bytes; they are then sorted and written to ``folder`` as one
-    run, uncompressed, which is read back through a memory map. So the peak is about three times ``limit`` (waiting
-    rows, their sorted copy, the batch that arrives), however many rows come; the disk holds all rows once. Rows of
-    equal keys keep the order in which they came.
+    run, uncompressed, which is read back through a memory map. So memory holds at most two to three times ``limit``
+    while rows come, and twice the part that is given back, however many rows there are; the disk holds all of them
+    once. Rows of equal keys keep the order in which they came.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ class Spool:
         self._folder, self._limit = folder, limit
         self._waiting: list[pa.Table] = []
         self._bytes = 0
-        self._runs: list[pa.Table] = []
+        self._runs: list[Path] = []
         self.rows = 0
         """Rows so far."""
         self.nbytes = 0
@@ -80,19 +79,23 @@ class Spool:
         path = self._folder / f"run{len(self._runs)}.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, run.schema) as writer:
             writer.write_table(run)
-        del run
-        self._runs.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+        self._runs.append(path)
 
     def drain(self, rows: int) -> Iterator[pa.Table]:
         """All rows in the key's order, in tables of ``rows`` rows (the last may be shorter), without the key."""
-        runs = list(self._runs)
-        if self._waiting:
-            runs.append(_sorted(pa.concat_tables(self._waiting)))
-            self._waiting, self._bytes = [], 0
-        keys: list[npt.NDArray[Any]] = [run[KEY].chunk(0).to_numpy() for run in runs]
-        start = [0] * len(runs)
+        rest = [_sorted(pa.concat_tables(self._waiting))] if self._waiting else []
+        self._waiting, self._bytes = [], 0
+        start = [0] * (len(self._runs) + len(rest))
         for rank in range(rows, self.rows + rows, rows):
-            stop = _cut(keys, min(rank, self.rows))
-            parts = [run.slice(a, b - a) for run, a, b in zip(runs, start, stop, strict=True) if b > a]
-            yield _sorted(pa.concat_tables(parts)).drop_columns([KEY])
-            start = stop
+            yield self._part(rest, start, min(rank, self.rows))
+
+    def _part(self, rest: list[pa.Table], start: list[int], rank: int) -> pa.Table:
+        """Rows of each run from ``start`` up to the rank, sorted; ``start`` is moved to their ends.
+
+        The runs are mapped anew each time, so that pages that were read do not stay in memory.
+        """
+        runs = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in self._runs] + rest
+        stop = _cut([run[KEY].chunk(0).to_numpy() for run in runs], rank)
+        parts = [run.slice(a, b - a) for run, a, b in zip(runs, start, stop, strict=True) if b > a]
+        start[:] = stop
+        return _sorted(pa.concat_tables(parts)).drop_columns([KEY])
