@@ -276,10 +276,18 @@ class Codec:
         crop: tuple[slice, slice] = (slice(None), slice(None))
         if window is not None:
             symbols, crop = self._cells(symbols, window)
+        if self._fused is not None:
+            return self._fused(symbols)[:, crop[0], crop[1]]
         x = symbols
         for stage in reversed([s for s in self.stages if s.level != "bytes"]):
             x = stage.inverse(x)
         return self._to_field(x[:, crop[0], crop[1]])
+
+    @cached_property
+    def _fused(self) -> Callable[[Array], Array] | None:
+        """Inverse of the whole chain in one go, if its first stage offers one (see ``Normalise.fused``)."""
+        offer = getattr(self.stages[0], "fused", None)
+        return None if offer is None else offer(self)
 
     def entropy_encode(self, symbols: Array) -> bytes:
         """Symbols ``(channel, y, x)`` to one self-contained bitstream."""
@@ -352,11 +360,16 @@ class Codec:
             return x
         if dtype.kind == "f":
             return x.astype(dtype)
-        info = np.iinfo(dtype)
-        # An unsigned band whose nodata is its lowest value keeps that value for pixels without data.
-        low = [info.min + 1 if b.nodata == info.min else info.min for b in self.bands]
-        bound = np.asarray(low, x.dtype).reshape(-1, 1, 1)
-        return np.clip(np.rint(x), bound, info.max).astype(dtype)
+        bound = self.lowest_values(dtype).astype(x.dtype).reshape(-1, 1, 1)
+        return np.clip(np.rint(x), bound, np.iinfo(dtype).max).astype(dtype)
+
+    def lowest_values(self, dtype: np.dtype[Any]) -> Array:
+        """Lowest value of each band that a decoded pixel may take, int64.
+
+        A band whose nodata is the lowest value of its type keeps that value for pixels without data.
+        """
+        low = np.iinfo(dtype).min
+        return np.asarray([low + 1 if b.nodata == low else low for b in self.bands], np.int64)
 
 
 def _fits(value: float, dtype: np.dtype[Any]) -> bool:

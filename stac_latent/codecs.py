@@ -20,7 +20,7 @@ from stac_latent.stages.normalise import Normalise
 from stac_latent.stages.quantise import Power, Uniform
 from stac_latent.stages.rans import Rans
 from stac_latent.stages.spectral import SpectralKLT, integer_matrix
-from stac_latent.stages.tables import TableSet, counts_of, laplace_tables
+from stac_latent.stages.tables import TableSet, counts_of, laplace_tables, run_tables
 from stac_latent.stages.wavelet import Wavelet, subband_norms
 
 __all__ = [
@@ -262,6 +262,7 @@ def _fit_tables(rans: Rans, symbols: Sequence[Array]) -> Rans:
             tables.radius,
             counts_of(_smooth(class_hist, tables.class_counts)),
             counts_of(_smooth(index_hist, tables.index_counts)),
+            *run_tables(new),
         )
         rans = Rans(fitted, typical, rans.predicted)
     return rans

@@ -11,12 +11,14 @@ import json
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stac_latent.errors import CorruptDataError, FieldError
+from stac_latent.spec import Band
 
 if TYPE_CHECKING:
     from stac_latent.codec import Array, Codec
@@ -55,11 +57,11 @@ def valid_mask(field: Array, codec: Codec) -> npt.NDArray[np.bool_] | None:
     return valid[:1] if (valid == valid[:1]).all() else valid
 
 
-def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, codec: Codec) -> Array:
+def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequence[Band]) -> Array:
     """Put each band's nodata value (NaN for floats without one) where ``mask`` is false; in place."""
     if mask is None:
         return field
-    for i, band in enumerate(codec.bands):
+    for i, band in enumerate(bands):
         holes = ~mask[min(i, len(mask) - 1)]
         if holes.any():
             value = band.nodata if band.nodata is not None else (math.nan if field.dtype.kind == "f" else 0)
@@ -153,7 +155,7 @@ def decompress(codec: Codec, data: bytes) -> Array:
     field = codec.decode(payload)[:, :h, :w]
     if field.shape != (bands, h, w):
         raise CorruptDataError(f"the payload decodes to {field.shape}; {(bands, h, w)} was declared")
-    return apply_nodata(np.ascontiguousarray(field), mask, codec)
+    return apply_nodata(np.ascontiguousarray(field), mask, codec.bands)
 
 
 def _read_head(data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LatentReader"]
 
+_GROUP = 4
+"""Chunks along a side that are read at once: their entropy decoding runs side by side."""
+
 
 class LatentReader:
     """Windowed access to one latent asset.
@@ -143,15 +146,19 @@ class LatentReader:
         (y0, y1), (x0, x1) = window
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
         out: Array | None = None
-        for block in self._blocks(window):
-            piece = self.decode_block(block)[0][chosen]
-            if out is None:
-                out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
-            (a0, a1), (b0, b1) = block
-            out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece
+        for group in self._blocks(window, _GROUP):  # read many chunks at once, decode them one by one
+            symbols, cells = self._symbols_of(group)
+            for block in self._blocks(group, 1):
+                piece = self._decode(symbols, cells, block)[chosen]
+                if out is None:
+                    out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
+                (a0, a1), (b0, b1) = block
+                out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece
         if out is None:
             raise GridError(f"window {window} holds no pixel")
-        return out
+        mask = self.arrays.read_mask(window)
+        own = mask if mask is None or len(mask) == 1 else mask[chosen]
+        return apply_nodata(out, own, [self.codec.bands[i] for i in chosen])
 
     def decode_block(self, window: Window) -> tuple[Array, Array]:
         """One window of pixels at once, and the symbols of the cells that cover it.
@@ -163,28 +170,35 @@ class LatentReader:
         field, symbols
             ``(band, y, x)`` as :meth:`read_field`; ``(channel, y, x)`` without the halo.
         """
-        codec, grid = self.codec, self.grid
-        cells, inner = grid.cells_of(window, codec.halo), grid.cells_of(window)
-        symbols = self.arrays.read_symbols(cells)
-        inside = [
-            (lo + pad - c * s, hi + pad - c * s)
-            for (lo, hi), pad, (c, _), s in zip(
-                window, (grid.padding[0], grid.padding[2]), cells, codec.stride, strict=True
-            )
-        ]
-        field = codec.decode(symbols, window=(inside[0], inside[1]))
-        field = apply_nodata(np.ascontiguousarray(field), self.arrays.read_mask(window), codec)
+        symbols, cells = self._symbols_of(window)
+        field = np.ascontiguousarray(self._decode(symbols, cells, window))
+        apply_nodata(field, self.arrays.read_mask(window), self.codec.bands)
+        inner = self.grid.cells_of(window)
         cut = [slice(i0 - c0, i1 - c0) for (i0, i1), (c0, _) in zip(inner, cells, strict=True)]
         return field, symbols[:, cut[0], cut[1]]
 
-    def _blocks(self, window: Window) -> Iterator[Window]:
-        """Parts of a window along the borders of the stored chunks, about 256 pixels each."""
+    def _symbols_of(self, window: Window) -> tuple[Array, Window]:
+        """Symbols of the cells of a pixel window and of their halo, and which cells these are."""
+        cells = self.grid.cells_of(window, self.codec.halo)
+        return self.arrays.read_symbols(cells), cells
+
+    def _decode(self, symbols: Array, cells: Window, window: Window) -> Array:
+        """Pixels of a window from the symbols of ``cells``, which cover it and its halo."""
+        pads = (self.grid.padding[0], self.grid.padding[2])
+        inside = [
+            (lo + pad - c * s, hi + pad - c * s)
+            for (lo, hi), pad, (c, _), s in zip(window, pads, cells, self.grid.stride, strict=True)
+        ]
+        return self.codec.decode(symbols, window=(inside[0], inside[1]))
+
+    def _blocks(self, window: Window, chunks: int) -> Iterator[Window]:
+        """Parts of a window along the borders of every so many stored chunks."""
         steps = []
         pads = (self.grid.padding[0], self.grid.padding[2])
         for (lo, hi), chunk, s, pad in zip(
             window, self.arrays.latent.chunks[1:], self.grid.stride, pads, strict=True
         ):
-            size = chunk * s
+            size = chunk * s * chunks
             cuts = [lo, *range((lo + pad) // size * size + size - pad, hi, size), hi]
             steps.append(list(itertools.pairwise(cuts)))
         yield from itertools.product(steps[0], steps[1])

@@ -71,6 +71,11 @@ class BlockDCT(BaseStage):
         return (self.size, self.size)
 
     @property
+    def basis(self) -> Array:
+        """DCT matrix ``(frequency, sample)`` in units of 2**-14, float64."""
+        return self._dct
+
+    @property
     def channels(self) -> int:
         """Channels per cell."""
         return int(self.keep.size)

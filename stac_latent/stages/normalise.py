@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stac_latent.codec import Array, Level
+from stac_latent.codec import Array, Codec, Level
 from stac_latent.errors import BundleError, FieldError
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
 
@@ -70,6 +70,12 @@ class Normalise(BaseStage):
         out = y * (self.unit * 2.0**-FRACTION_BITS)[:, None, None]
         out += self.mean[:, None, None]
         return out
+
+    def fused(self, codec: Codec) -> Callable[[Array], Array] | None:
+        """Compiled inverse of a whole chain that starts here, from symbols to pixels; None where there is none."""
+        from stac_latent.stages.fused import synthesis
+
+        return synthesis(codec)
 
     def config(self) -> dict[str, Any]:
         """Means and units."""

@@ -9,7 +9,11 @@ Layout, little endian::
 
     4s  magic "SLR1"          4I  channels, rows, columns, CRC-32 of the symbols (int16, C order)
     I   coded words           I   bytes of zlib-compressed escapes (int16)
+    I   gap symbols, for each table coded by runs
     words (uint32)            escapes
+
+The symbols of each table are coded together, tables in ascending order. The first tables, whose symbols are nearly
+all zero, are coded by runs: the zeros before each nonzero symbol, then those symbols.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ import numpy as np
 from stac_latent.codec import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
 from stac_latent.stages.base import BaseStage, take
-from stac_latent.stages.tables import CLASSES, TOTAL, TableSet
+from stac_latent.stages.kernels import group_positions
+from stac_latent.stages.tables import CLASSES, GAP, TOTAL, TableSet
 
 __all__ = ["Rans"]
 
@@ -79,20 +84,23 @@ class Rans(BaseStage):
             raise FieldError(f"rans codes 1 to {_MAX_CELLS} cells at once; got {h} x {w}. Encode it in tiles")
         flat = self._predict(x).reshape(c, h * w)
         index, classes = self.tables.assign(flat)
-        which = self._which(index, classes)
-        order, counts = _grouped(which)
+        order, counts = group_positions(index, classes, CLASSES // 2, self.tables.count)
         values = flat.ravel()[order]
         escapes: list[Array] = []
+        runs = np.zeros(len(self.tables.gaps), "<u4")
         coder = constriction.stream.stack.AnsCoder()
         stop = values.size
-        for t in range(self.tables.count, 0, -1):  # a stack: what is decoded first is pushed last
-            group, stop = values[stop - counts[t] : stop], stop - counts[t]
-            if group.size:
-                radius = int(self.tables.radius[t - 1])
-                outside = np.abs(group) > radius
-                coded = np.where(outside, 2 * radius + 1, group + radius).astype(np.int32)
-                escapes.append(group[outside])
-                coder.encode_reverse(coded, self.tables.models[t - 1])
+        for t in range(self.tables.count - 1, -1, -1):  # a stack: what is decoded first is pushed last
+            n = int(counts[t + 1])
+            group, stop = values[stop - n : stop], stop - n
+            if t < len(runs):
+                at = np.flatnonzero(group)
+                coder.encode_reverse(self._coded(t, group[at], escapes), self.tables.run_models[t][1])
+                gaps = _gap_symbols(at)
+                coder.encode_reverse(gaps, self.tables.run_models[t][0])
+                runs[t] = gaps.size
+            else:
+                coder.encode_reverse(self._coded(t, group, escapes), self.tables.models[t])
         delta = np.diff(classes, prepend=CLASSES // 2) + CLASSES
         coder.encode_reverse(delta.astype(np.int32), self.tables.class_model)
         coder.encode_reverse(
@@ -102,7 +110,14 @@ class Rans(BaseStage):
         extra = np.concatenate(escapes[::-1]).astype("<i4") if escapes else np.empty(0, "<i4")
         tail = zlib.compress(extra.tobytes(), 9) if extra.size else b""
         head = _HEADER.pack(_MAGIC, c, h, w, _checksum(x), len(words) // 4, len(tail))
-        return bytes(head + words + tail)
+        return bytes(head + runs.tobytes() + words + tail)
+
+    def _coded(self, t: int, group: Array, escapes: list[Array]) -> Array:
+        """Coder's alphabet of the symbols of a table; those beyond its radius go to ``escapes``."""
+        radius = int(self.tables.radius[t])
+        outside = np.abs(group) > radius
+        escapes.append(group[outside])
+        return np.where(outside, 2 * radius + 1, group + radius).astype(np.int32)
 
     # -- decode ------------------------------------------------------------------------------------------------
 
@@ -114,7 +129,7 @@ class Rans(BaseStage):
         CorruptDataError
             If the bytes are truncated, changed, of another version, or coded with other tables.
         """
-        (h, w), crc, words, tail = self._parse(y)
+        (h, w), crc, runs, words, escapes = self._parse(y)
         c = self.channels
         coder = (
             constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
@@ -130,23 +145,30 @@ class Rans(BaseStage):
             raise CorruptDataError(
                 "rans: side information out of range; the payload was changed or is of other tables"
             )
-        order, counts = _grouped(self._which(index, classes))
-        values = np.empty(order.size, np.int32)
-        start = 0
-        for t in range(1, self.tables.count + 1):
-            if counts[t]:
-                radius = int(self.tables.radius[t - 1])
-                group = coder.decode(self.tables.models[t - 1], int(counts[t]))
-                outside = np.flatnonzero(group == 2 * radius + 1)
-                group = group - radius
-                if outside.size:
-                    if outside.size > tail.size:
-                        raise CorruptDataError(
-                            "rans: fewer escapes than the stream asks for; the payload was changed"
-                        )
-                    group[outside], tail = tail[: outside.size], tail[outside.size :]
-                values[start : start + group.size] = group
-                start += group.size
+        order, counts = group_positions(index, classes, CLASSES // 2, self.tables.count)
+        values = np.zeros(order.size, np.int32)
+        start = used = 0
+        for t in range(self.tables.count):
+            n = int(counts[t + 1])
+            at: Array | slice = slice(start, start + n)
+            model, size = self.tables.models[t], n
+            if t < len(runs):
+                gap_model, model = self.tables.run_models[t]
+                at = start + _positions(coder.decode(gap_model, int(runs[t])), n)
+                size = at.size
+            radius = int(self.tables.radius[t])
+            group = coder.decode(model, size)
+            outside = np.flatnonzero(group == 2 * radius + 1)
+            group -= radius
+            if outside.size:
+                if used + outside.size > escapes.size:
+                    raise CorruptDataError(
+                        "rans: fewer escapes than the stream asks for; the payload was changed"
+                    )
+                group[outside] = escapes[used : used + outside.size]
+                used += outside.size
+            values[at] = group
+            start += n
         out = np.zeros(c * h * w, np.int16)
         out[order] = values
         symbols = self._restore(out.reshape(c, h, w))
@@ -157,7 +179,7 @@ class Rans(BaseStage):
             )
         return symbols
 
-    def _parse(self, y: bytes) -> tuple[tuple[int, int], int, Array, Array]:
+    def _parse(self, y: bytes) -> tuple[tuple[int, int], int, Array, Array, Array]:
         if len(y) < _HEADER.size:
             raise CorruptDataError(
                 f"rans: {len(y)} bytes are less than the {_HEADER.size} of a header; truncated"
@@ -171,30 +193,25 @@ class Rans(BaseStage):
             raise CorruptDataError(
                 f"rans: the header declares {c} channels of {h} x {w} cells; this codec has {self.channels} channels"
             )
-        if len(y) != _HEADER.size + 4 * n_words + n_tail:
+        n_runs = len(self.tables.gaps)
+        start = _HEADER.size + 4 * n_runs
+        if len(y) != start + 4 * n_words + n_tail:
             raise CorruptDataError(
-                f"rans: the header declares {_HEADER.size + 4 * n_words + n_tail} bytes, there are {len(y)}; truncated?"
+                f"rans: the header declares {start + 4 * n_words + n_tail} bytes, there are {len(y)}; truncated?"
             )
+        runs = np.frombuffer(y, "<u4", n_runs, _HEADER.size)
+        if runs.sum(dtype=np.int64) > c * h * w + n_runs:
+            raise CorruptDataError(f"rans: the header declares {runs.tolist()} runs in {c * h * w} symbols")
         if h * w * self.tables.bits_per_class > 32 * n_words + 64:
             raise CorruptDataError(
                 f"rans: {n_words} words are too few for {h} x {w} cells; the header was changed"
             )
-        words = np.frombuffer(y, "<u4", n_words, _HEADER.size).astype(np.uint32)
+        words = np.frombuffer(y, "<u4", n_words, start).astype(np.uint32)
         if n_words and words[-1] == 0:
             raise CorruptDataError(
                 "rans: the last word is zero, which no encoder writes; the payload was changed"
             )
-        raw = b""
-        if n_tail:
-            limit = 4 * c * h * w
-            inflate = zlib.decompressobj()
-            try:
-                raw = inflate.decompress(y[_HEADER.size + 4 * n_words :], limit + 1)
-            except zlib.error as exc:
-                raise CorruptDataError(f"rans: the escapes do not inflate: {exc}") from exc
-            if len(raw) > limit or len(raw) % 4:
-                raise CorruptDataError("rans: more escapes than symbols; the payload was changed")
-        return (h, w), crc, words, np.frombuffer(raw, "<i4")
+        return (h, w), crc, runs, words, _inflate(y[start + 4 * n_words :], 4 * c * h * w)
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
@@ -257,12 +274,35 @@ class Rans(BaseStage):
         )
 
 
-def _grouped(which: Array) -> tuple[Array, Array]:
-    """Flat positions of coded symbols, grouped by table, and the number in each group."""
-    flat = which.ravel()
-    coded = np.flatnonzero(flat)
-    tables = flat[coded]
-    return coded[np.argsort(tables, kind="stable")], np.bincount(tables, minlength=256)
+def _inflate(data: bytes, limit: int) -> Array:
+    """Escapes, int32; at most ``limit`` bytes of them."""
+    if not data:
+        return np.empty(0, np.int32)
+    try:
+        raw = zlib.decompressobj().decompress(data, limit + 1)
+    except zlib.error as exc:
+        raise CorruptDataError(f"rans: the escapes do not inflate: {exc}") from exc
+    if len(raw) > limit or len(raw) % 4:
+        raise CorruptDataError("rans: more escapes than symbols; the payload was changed")
+    return np.frombuffer(raw, "<i4")
+
+
+def _gap_symbols(at: Array) -> Array:
+    """Zeros before each position: symbols ``0..255``, preceded by one 256 for every 256 zeros more; int32."""
+    gap = np.diff(at, prepend=-1) - 1
+    more = gap // GAP
+    out = np.full(at.size + int(more.sum()), GAP, np.int32)
+    out[np.arange(at.size) + np.cumsum(more)] = gap % GAP
+    return out
+
+
+def _positions(gaps: Array, size: int) -> Array:
+    """Inverse of :func:`_gap_symbols` within ``size`` symbols."""
+    last = gaps < GAP
+    at = np.cumsum(gaps.astype(np.int64) + last)[last] - 1
+    if at.size and at[-1] >= size:
+        raise CorruptDataError("rans: runs reach past their group; the payload was changed")
+    return at
 
 
 def _checksum(symbols: Array) -> int:

@@ -12,13 +12,17 @@ import numpy as np
 from stac_latent.codec import Array
 from stac_latent.errors import BundleError
 from stac_latent.stages.base import take
+from stac_latent.stages.kernels import histogram
 
-__all__ = ["CLASSES", "TOTAL", "TableSet", "counts_of", "laplace_tables", "model_of"]
+__all__ = ["CLASSES", "GAP", "TOTAL", "TableSet", "counts_of", "laplace_tables", "model_of", "run_tables"]
 
 TOTAL = 2**20
 """Sum of the counts of every table."""
 CLASSES = 8
 """Activity classes of cells; one class is half an octave of scale."""
+GAP = 256
+"""Zeros that one gap symbol can stand for."""
+_RUN_SHARE = 0.94
 _FIRST_SCALE = 0.05
 _BINS = 29
 _IMPOSSIBLE = 1e12
@@ -60,7 +64,30 @@ def laplace_tables(count: int = 24, rounding: float = 0.375) -> TableSet:
         radius.append(r)
     delta = np.exp(-np.abs(np.arange(-CLASSES, CLASSES + 1)) / 1.1)
     index = np.exp(-np.abs(np.arange(-count, count + 1)) / 0.9)
-    return TableSet(tables, np.asarray(radius), counts_of(delta), counts_of(index))
+    return TableSet(tables, np.asarray(radius), counts_of(delta), counts_of(index), *run_tables(tables))
+
+
+def run_tables(tables: list[Array]) -> tuple[list[Array], list[Array]]:
+    """Tables for coding by runs, for the first tables: those whose symbols are nearly all zero.
+
+    Returns
+    -------
+    gaps, nonzero
+        For each such table: counts of the zeros before a symbol, ``0..255`` and "256 more"; and the table's own
+        counts with next to none for zero.
+    """
+    gaps, nonzero = [], []
+    for table in tables:
+        middle = (table.size - 2) // 2
+        p = table[middle] / TOTAL
+        if p < _RUN_SHARE:
+            break
+        g = np.arange(GAP)
+        gaps.append(counts_of(np.append((1 - p) * p**g, p**GAP)))
+        rest = table.astype(np.float64)
+        rest[middle] = 0
+        nonzero.append(counts_of(rest))
+    return gaps, nonzero
 
 
 class TableSet:
@@ -76,14 +103,30 @@ class TableSet:
         Differences of neighbouring classes, ``-8..8``.
     index_counts
         Scale indices relative to the channel's typical one, ``-n..n``.
+    gaps, nonzero
+        For the first tables, which are coded by runs; see :func:`run_tables`.
     """
 
-    def __init__(self, tables: list[Array], radius: Array, class_counts: Array, index_counts: Array) -> None:
+    def __init__(
+        self,
+        tables: list[Array],
+        radius: Array,
+        class_counts: Array,
+        index_counts: Array,
+        gaps: list[Array],
+        nonzero: list[Array],
+    ) -> None:
         self.tables, self.radius = tables, np.asarray(radius, np.int64)
         self.class_counts, self.index_counts = class_counts, index_counts
-        n = len(tables)
+        self.gaps, self.nonzero = gaps, nonzero
+        n, runs = len(tables), len(gaps)
         sizes = [2 * CLASSES + 1, 2 * n + 1, *(2 * int(r) + 2 for r in self.radius)]
-        everything = [class_counts, index_counts, *tables]
+        sizes += [GAP + 1] * runs + sizes[2 : 2 + runs]
+        everything = [class_counts, index_counts, *tables, *gaps, *nonzero]
+        if len(nonzero) != runs or runs > n or len(sizes) != len(everything):
+            raise BundleError(
+                f"rans: {n} tables, {runs} of them with gaps, {len(nonzero)} without zero: they do not match"
+            )
         if not 1 <= n <= 250 or any(a.shape != (s,) for a, s in zip(everything, sizes, strict=True)):
             raise BundleError(f"rans: {n} tables whose sizes do not match their radii")
         if any(a.min() < 1 or int(a.sum(dtype=np.int64)) != TOTAL for a in everything):
@@ -98,6 +141,11 @@ class TableSet:
     def models(self) -> list[Any]:
         """Coder's models of the symbol tables."""
         return [model_of(t) for t in self.tables]
+
+    @cached_property
+    def run_models(self) -> list[tuple[Any, Any]]:
+        """Coder's models of gaps and of nonzero symbols, for the tables coded by runs."""
+        return [(model_of(g), model_of(v)) for g, v in zip(self.gaps, self.nonzero, strict=True)]
 
     @cached_property
     def class_model(self) -> Any:
@@ -146,24 +194,20 @@ class TableSet:
 
     def _best_index(self, bins: Array, classes: Array) -> Array:
         c = bins.shape[0]
-        where = (classes * _BINS)[None, :] + bins
-        where += (np.arange(c) * (CLASSES * _BINS))[:, None]
-        hist = np.bincount(where.ravel(), minlength=c * CLASSES * _BINS).reshape(c, -1)
+        hist = histogram(bins, np.arange(c), classes, (c, CLASSES, _BINS))
         cost = hist @ self._costs.reshape(self.count + 1, -1).T
         return np.asarray(cost.argmin(axis=1), np.int64)
 
     def _best_class(self, bins: Array, index: Array) -> Array:
         n, t = bins.shape[1], self.count + 1
-        where = (index * _BINS)[:, None] + bins
-        where += (np.arange(n) * (t * _BINS))[None, :]
-        hist = np.bincount(where.ravel(), minlength=n * t * _BINS).reshape(n, -1)
+        hist = histogram(np.ascontiguousarray(bins.T), np.arange(n), index, (n, t, _BINS))
         cost = hist @ self._costs.transpose(0, 2, 1).reshape(t * _BINS, CLASSES)
         return np.asarray(cost.argmin(axis=1), np.int64)
 
     @cached_property
     def _costs(self) -> Array:
-        """Bits of each magnitude bin, float32 ``(index, class, bin)``."""
-        bits = np.full((self.count + 1, _BINS), _IMPOSSIBLE, np.float32)
+        """Cost of each magnitude bin in 1/256 bit, ``(index, class, bin)``; whole numbers, so that sums are exact."""
+        bits = np.full((self.count + 1, _BINS), _IMPOSSIBLE)
         bits[0, 0] = 0
         for t, (counts, r) in enumerate(zip(self.tables, self.radius, strict=True), start=1):
             b = -np.log2(counts / TOTAL)
@@ -172,7 +216,7 @@ class TableSet:
         index, cls = np.mgrid[: self.count + 1, :CLASSES]
         which = np.clip(index + cls - CLASSES // 2, 0, self.count)
         which[0] = 0
-        return np.asarray(bits[which])
+        return np.asarray(np.rint(bits[which] * 256))
 
     # -- bundle --------------------------------------------------------------------------------------------------
 
@@ -183,6 +227,8 @@ class TableSet:
             "radius": self.radius.astype(np.int32),
             "class_counts": self.class_counts.astype(np.int32),
             "index_counts": self.index_counts.astype(np.int32),
+            "gap_counts": np.asarray(self.gaps, np.int32).reshape(-1, GAP + 1),
+            "nonzero_counts": np.concatenate([np.empty(0, np.int32), *self.nonzero]).astype(np.int32),
         }
 
     @classmethod
@@ -192,17 +238,25 @@ class TableSet:
         ends = np.cumsum(2 * radius + 2)
         if not radius.size or radius.min() < 0 or radius.max() > 2**15 or ends[-1] != flat.size:
             raise BundleError("rans: the radii do not match the tables")
+        gaps, nonzero = take(tensors, "gap_counts", "rans", 2), take(tensors, "nonzero_counts", "rans", 1)
+        runs = len(gaps)
+        if runs > radius.size or (ends[runs - 1] if runs else 0) != nonzero.size:
+            raise BundleError(
+                f"rans: {runs} gap tables do not match {nonzero.size} counts of nonzero symbols"
+            )
         return cls(
             np.split(flat, ends[:-1]),
             radius,
             take(tensors, "class_counts", "rans", 1),
             take(tensors, "index_counts", "rans", 1),
+            list(gaps),
+            np.split(nonzero, ends[: runs - 1]) if runs else [],
         )
 
 
 def _bins() -> tuple[Array, list[int]]:
     """Magnitude bins: 0 to 15 one by one, then one an octave half."""
-    of = np.zeros(2**13, np.int64)
+    of = np.zeros(2**13, np.uint8)
     edges = [*range(16)]
     edge = 16.0
     while len(edges) < _BINS:
