@@ -151,6 +151,10 @@ class Spec:
     bitstream: str | None = None
     """Identifier of the entropy-coded container; None where the symbols are stored plainly."""
     determinism: Literal["exact", "platform"] = "exact"
+    scale_asset: str | None = None
+    """Key of the asset with the scales, for ``per_vector``."""
+    codebook_asset: str | None = None
+    """Key of the asset with the codebook, for ``codebook``."""
 
     def to_fields(self) -> dict[str, Any]:
         """The ``latent:`` fields, ``data_type`` and ``bands`` of an asset; absent values are left out."""
@@ -172,8 +176,9 @@ class Spec:
             out["latent:quantization_offset"] = list(q.offset)
         if q.method == "power":
             out["latent:quantization_power"] = q.power
-        if self.bitstream is not None:
-            out["latent:bitstream"] = self.bitstream
+        for name in ("bitstream", "scale_asset", "codebook_asset"):
+            if getattr(self, name) is not None:
+                out[f"latent:{name}"] = getattr(self, name)
         if self.kind == "codec":
             out["latent:determinism"] = self.determinism
         if self.bands:
@@ -216,6 +221,8 @@ class Spec:
             granularity=f.get("latent:granularity", "patch"),
             bitstream=f.get("latent:bitstream"),
             determinism=f.get("latent:determinism", "exact"),
+            scale_asset=f.get("latent:scale_asset"),
+            codebook_asset=f.get("latent:codebook_asset"),
         )
 
 

@@ -21,7 +21,7 @@ _UNIT = 2.0**-14
 
 try:
     if os.environ.get("STAC_LATENT_NO_NUMBA"):
-        raise ImportError("switched off by STAC_LATENT_NO_NUMBA")
+        raise ImportError("switched off by STAC_LATENT_NO_NUMBA")  # noqa: TRY301 - as if it were not installed
     from numba import njit
 
     COMPILED = True
@@ -175,7 +175,7 @@ def _dequantise_row(
 
 
 @njit(cache=True, nogil=True)
-def _inverse_dct(
+def _inverse_dct(  # noqa: C901 - two passes of one loop nest
     coefficient: Array, live: Array, basis: Array, half: Array, space: Array, sums: Array
 ) -> None:
     n, cx = live.size, sums.size
