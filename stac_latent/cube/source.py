@@ -106,8 +106,7 @@ def _band_table(item: pystac.Item) -> list[dict[str, Any]]:
         if roles & {"latent", "latent:mask", "thumbnail", "overview", "metadata"} or not _is_raster(asset):
             continue
         fields = asset.extra_fields
-        lists = [fields.get(k) or [] for k in ("bands", "eo:bands", "raster:bands")]
-        count = max(1, *(len(x) for x in lists))
+        lists, count = _band_lists(asset)
         stem = PurePosixPath(urlparse(asset.href).path).stem
         for i in range(count):
             meta: dict[str, Any] = {
@@ -130,6 +129,12 @@ def _band_table(item: pystac.Item) -> list[dict[str, Any]]:
                 }
             )
     return out
+
+
+def _band_lists(asset: pystac.Asset) -> tuple[list[list[dict[str, Any]]], int]:
+    """Band descriptions of an asset, in the three forms that STAC has had, and the number of its bands."""
+    lists = [asset.extra_fields.get(k) or [] for k in ("bands", "eo:bands", "raster:bands")]
+    return lists, max(1, *(len(x) for x in lists))
 
 
 def _is_raster(asset: pystac.Asset) -> bool:
@@ -288,7 +293,8 @@ class ItemSource:
             hold data, ``(1 or band, y, x)``.
         """
         (y0, y1), (x0, x1) = window
-        part = self._cube.isel(y=slice(y0, y1), x=slice(x0, x1)).compute()
+        rows, columns = self.native.dimensions  # latitude and longitude in geographic CRSs
+        part = self._cube.isel({rows: slice(y0, y1), columns: slice(x0, x1)}).compute()
         layers, masks = [], []
         for b in self.bands:
             raw = part[b.name].values[0]
@@ -324,8 +330,10 @@ def _stac_cfg(item: pystac.Item, bands: Sequence[SourceBand]) -> dict[str, Any]:
         entry: dict[str, Any] = {"data_type": b.data_type}
         if b.nodata is not None:
             entry["nodata"] = b.nodata
-        assets[b.name] = entry
-        assets.setdefault(b.asset, entry)
+        single = _band_lists(item.assets[b.asset])[1] == 1
+        assets[b.asset if single else f"{b.asset}.*"] = (
+            entry  # odc-stac reads the bands of the latter from the Item
+        )
     return {item.collection_id or "_": {"assets": assets}}
 
 
