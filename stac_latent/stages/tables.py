@@ -25,6 +25,8 @@ GAP = 256
 _RUN_SHARE = 0.94
 _FIRST_SCALE = 0.05
 _BINS = 29
+_BLOCK = 4096
+"""Cells whose class is chosen at a time: some 25 MB of histograms."""
 _IMPOSSIBLE = 1e12
 """Bits: more than any array costs, so that no symbol is ever given a table that cannot code it."""
 
@@ -199,10 +201,13 @@ class TableSet:
         return np.asarray(cost.argmin(axis=1), np.int64)
 
     def _best_class(self, bins: Array, index: Array) -> Array:
-        n, t = bins.shape[1], self.count + 1
-        hist = histogram(np.ascontiguousarray(bins.T), np.arange(n), index, (n, t, _BINS))
-        cost = hist @ self._costs.transpose(0, 2, 1).reshape(t * _BINS, CLASSES)
-        return np.asarray(cost.argmin(axis=1), np.int64)
+        t, costs = self.count + 1, self._costs.transpose(0, 2, 1).reshape(-1, CLASSES)
+        out = np.empty(bins.shape[1], np.int64)
+        for start in range(0, out.size, _BLOCK):
+            part = np.ascontiguousarray(bins[:, start : start + _BLOCK].T)
+            hist = histogram(part, np.arange(len(part)), index, (len(part), t, _BINS))
+            out[start : start + _BLOCK] = (hist @ costs).argmin(axis=1)
+        return out
 
     @cached_property
     def _costs(self) -> Array:

@@ -1,0 +1,33 @@
+"""Test kit for plug-ins: hypothesis strategies, and conformance suites that a stage or codec inherits.
+
+::
+
+    import pytest
+
+    pytest.register_assert_rewrite("stac_latent.testing.suites")  # so that a failing law shows its values
+    from stac_latent.testing import CodecConformance
+
+
+    class TestMine(CodecConformance):
+        max_error = 0  # it is lossless
+
+        def make(self):
+            return my_package.codec()
+
+Every test of a suite states one law of :class:`stac_latent.codec.Stage` or :class:`stac_latent.codec.Codec`. Needs
+pytest and hypothesis (``pip install 'stac-latent[test]'``).
+"""
+
+from __future__ import annotations
+
+try:
+    from stac_latent.testing.strategies import damaged, fields, make_field, symbols, windows
+    from stac_latent.testing.suites import CodecConformance, StageConformance
+except ModuleNotFoundError as exc:
+    if exc.name not in ("hypothesis", "pytest"):
+        raise
+    raise ImportError(
+        f"stac_latent.testing needs pytest and hypothesis, and {exc.name} is not installed; pip install 'stac-latent[test]'"
+    ) from exc
+
+__all__ = ["CodecConformance", "StageConformance", "damaged", "fields", "make_field", "symbols", "windows"]

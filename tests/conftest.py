@@ -1,0 +1,50 @@
+"""Shared by all tests: the real sample, a synthetic scene, and a cache folder of the tests' own."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.register_assert_rewrite("stac_latent.testing.suites", "core_support")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """No test finds, or leaves, a bundle in the user's cache."""
+    before = os.environ.get("STAC_LATENT_CACHE")
+    os.environ["STAC_LATENT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["STAC_LATENT_CACHE"]
+    else:
+        os.environ["STAC_LATENT_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory):
+    """The real Sentinel-2 sample as an Item; not to be changed."""
+    pytest.importorskip("spyndex", reason="the sample comes from the spyndex wheel")
+    from stac_latent.catalog.sample import sample_item
+
+    return sample_item(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="session")
+def utm_scene(tmp_path_factory):
+    """A synthetic scene without symmetry: two uint16 bands, a nodata corner and hole, an origin off the lattice."""
+    from core_support import make_scene
+
+    return make_scene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture
+def fresh_process(monkeypatch):
+    """No codec opened before is known, and every probe runs again, as in a new process."""
+    from stac_latent import bundle, registry
+
+    monkeypatch.setattr(registry, "_OPEN", {})
+    monkeypatch.setattr(bundle, "_PROBED", set())
+    registry._installed.cache_clear()
+    yield
+    registry._installed.cache_clear()
