@@ -14,6 +14,7 @@ import pystac
 from pystac.utils import make_absolute_href
 
 from stac_latent.bundle import save_bundle
+from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import codec_item, decoder_link
 from stac_latent.catalog.tree import CatalogTree, write_json
 from stac_latent.codec import Codec, open_codec
@@ -165,6 +166,7 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
     copy = pystac.Item.from_dict(
         item.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False
     )
+    merge_bands(copy)
     start = item.get_self_href() or str(Path.cwd() / "item.json")
     for asset in copy.assets.values():
         asset.href = make_absolute_href(asset.href, start)
