@@ -1,0 +1,59 @@
+"""The verbs from a shell: ``stac-latent demo | encode | search | load | publish | codecs | info | validate``.
+
+Results go to stdout (``--json``: one JSON document), progress and messages to stderr. Exit codes: 0 done, 1 bad input
+or a failed check, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from stac_latent import __version__
+from stac_latent.cli import look, verbs
+from stac_latent.cli.common import err
+from stac_latent.errors import StacLatentError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="stac-latent",
+    help="Latents in STAC catalogues: encode, search, load and publish compressed imagery.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, look.codecs, look.info, look.validate
+):  # fmt: skip
+    app.command()(command)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"stac-latent {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Latents in STAC catalogues: encode, search, load and publish compressed imagery."""
+
+
+def main() -> None:
+    """Run the command line; errors of the package become one line on stderr and exit code 1."""
+    try:
+        app()
+    except StacLatentError as exc:
+        err.print(f"[bold red]error[/bold red] {type(exc).__name__}: ", end="")
+        err.print(str(exc), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("interrupted; what was finished stays")
+        sys.exit(130)

@@ -1,0 +1,115 @@
+"""What the commands share: options, progress, parsing and printing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stac_latent.errors import CatalogError
+
+if TYPE_CHECKING:
+    import pystac
+
+__all__ = [
+    "AsJson", "Asset", "Bbox", "Ids", "MaxItems", "Source", "When", "err", "find", "item_row", "names", "numbers", "out",
+    "print_json", "print_rows", "progress",
+]  # fmt: skip
+
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Source = Annotated[
+    str, typer.Argument(help="Item, catalogue, item collection, stac-geoparquet file or STAC API.")
+]
+Bbox = Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")]
+When = Annotated[
+    str | None, typer.Option("--datetime", help="Instant or interval, as 2023-06-01/2023-09-01 or ../2024.")
+]
+Ids = Annotated[str | None, typer.Option(help="Item ids, comma separated.")]
+Asset = Annotated[str | None, typer.Option(help="Key of the latent asset, where an item has several.")]
+MaxItems = Annotated[int | None, typer.Option(help="Stop after so many items.", min=1)]
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Any]:
+    """Progress bars on stderr; yields a callback ``(label, done, total)``."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(label: str, done: int, total: int) -> None:
+            if label not in tasks or bar.tasks[tasks[label]].finished:
+                tasks[label] = bar.add_task(label, total=total)
+            bar.update(tasks[label], completed=done, total=total)
+
+        yield report
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON document to stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def numbers(text: str | None, count: int, what: str) -> tuple[float, ...] | None:
+    """Read ``count`` numbers with commas between; None stays None."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(v) for v in text.split(","))
+    except ValueError as exc:
+        raise typer.BadParameter(f"{what} is {count} numbers with commas between; got {text!r}") from exc
+    if len(values) != count:
+        raise typer.BadParameter(f"{what} is {count} numbers with commas between; got {len(values)}")
+    return values
+
+
+def names(text: str | None) -> list[str] | None:
+    """Read names with commas between; None stays None."""
+    return None if text is None else [t.strip() for t in text.split(",") if t.strip()]
+
+
+def find(source: str, **query: Any) -> list[pystac.Item]:
+    """Items of a source; at least one, or an error."""
+    from stac_latent.catalog.search import search
+
+    items = list(search(source, **query))
+    if not items:
+        asked = ", ".join(f"{k}={v}" for k, v in query.items() if v is not None)
+        raise CatalogError(f"no item of {source} matches ({asked or 'no condition'}); loosen the search")
+    return items
+
+
+def item_row(item: pystac.Item, key: str | None = None) -> dict[str, Any]:
+    """Facts on an Item, or on one of its latent assets."""
+    fields: Mapping[str, Any] = item.properties
+    if key is not None and key in item.assets:
+        fields = item.assets[key].extra_fields
+    wanted = ("latent:bits_per_pixel", "latent:psnr", "latent:max_error", "latent:sam", "file:size")
+    when = item.properties.get("datetime") or item.properties.get("start_datetime")
+    row = {"id": item.id, "collection": item.collection_id, "datetime": str(when)}
+    row |= {k.partition(":")[2]: fields[k] for k in wanted if fields.get(k) is not None}
+    row["spaces"] = item.properties.get("latent:spaces")
+    return row | {"href": item.get_self_href()}
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print rows of :func:`item_row` as a table."""
+    table = Table()
+    table.add_column("item", overflow="fold")
+    for name in ("date", "bpppb", "PSNR", "max error", "space"):
+        table.add_column(name, no_wrap=True)
+    for r in rows:
+        spaces = ", ".join(s[7:15] for s in r["spaces"] or [])
+        shown = ["" if r.get(k) is None else f"{r[k]:.4g}" for k in ("bits_per_pixel", "psnr", "max_error")]
+        table.add_row(r["id"], r["datetime"][:10], *shown, spaces)
+    out.print(table)

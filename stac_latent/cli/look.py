@@ -1,0 +1,133 @@
+"""The commands ``demo``, ``codecs``, ``info`` and ``validate``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from stac_latent.cli.common import AsJson, Asset, out, print_json, progress
+
+__all__ = ["codecs", "demo", "info", "validate"]
+
+
+def demo(
+    dest: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("stac-latent-demo"),
+    codec: Annotated[str, typer.Option(help="Codec for B02, B03, B04, B08.")] = "s2-10m-4b",
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole line on a real Sentinel-2 sample: encode, catalogue, search, load, publish, look."""
+    from stac_latent.demo import run_demo
+
+    with progress(as_json) as report:
+        result = run_demo(dest, codec, report)
+    if as_json:
+        print_json(result)
+        return
+    table = Table(title="Sentinel-2 sample, 300 x 300 pixels, 4 bands", show_header=False)
+    table.add_row("raw (uint16)", f"{result['raw_bytes']:,} bytes")
+    table.add_row("latent", f"{result['latent_bytes']:,} bytes ({result['ratio']:.1f} x smaller)")
+    table.add_row("rate", f"{result['bits_per_pixel']:.3f} bits per pixel and band")
+    table.add_row("PSNR", f"{result['psnr']:.2f} dB (peak 10000)")
+    table.add_row("embeddings", f"{result['embeddings']:,} rows")
+    for key in ("catalog", "item", "geoparquet", "preview"):
+        table.add_row(key, result[key])
+    table.add_row("time", f"{result['seconds']} s")
+    out.print(table)
+
+
+def codecs(as_json: AsJson = False) -> None:
+    """List the installed codecs."""
+    from stac_latent.registry import codec_names, describe_codec
+
+    rows = [describe_codec(name) for name in codec_names()]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("name", "kind", "bands", "stride", "channels", "space")
+    for r in rows:
+        bands = ", ".join(r["bands"]) if r["bands"] else "any (--bands)"
+        space = (r["space"] or "")[7:15]
+        table.add_row(r["name"], r["kind"], bands, r["stride"], str(r["dimensions"] or ""), space)
+    out.print(table)
+
+
+def info(
+    href: Annotated[str, typer.Argument(help="STAC Item (JSON) with a latent asset.")],
+    asset: Asset = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="PNG of the decoded field [default: <item>-<asset>.png here].")
+    ] = None,
+    no_preview: Annotated[bool, typer.Option("--no-preview", help="Do not decode.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a latent asset is, check that its codec opens, and write a decoded quick-look."""
+    from stac_latent.cube.contract import LatentRef, latent_assets
+    from stac_latent.inspect import describe_asset, read_item, write_quicklook
+
+    item = read_item(href)
+    keys = [asset] if asset else latent_assets(item)
+    refs = [LatentRef.from_item(item, k) for k in keys] or [LatentRef.from_item(item)]
+    decodable = [ref for ref in refs if ref.spec.kind == "codec" and not no_preview]
+    if preview is not None and len(decodable) > 1:
+        several = ", ".join(ref.asset for ref in decodable)
+        raise typer.BadParameter(f"--preview names one file, the item has {several}; choose with --asset")
+    result = [describe_asset(item, ref) for ref in refs]
+    for ref, row in zip(refs, result, strict=True):
+        if ref in decodable:
+            row["preview"] = str(write_quicklook(ref, preview or Path(f"{item.id}-{ref.asset}.png")))
+    if as_json:
+        print_json(result)
+        return
+    for row in result:
+        table = Table(title=f"{item.id} / {row['asset']}", show_header=False)
+        for name, value in row.items():
+            table.add_row(name, json.dumps(value) if isinstance(value, list | dict) else str(value))
+        out.print(table)
+
+
+def validate(
+    paths: Annotated[list[Path], typer.Argument(help="STAC JSON files, or folders of them.")],
+    schemas: Annotated[
+        Path | None, typer.Option(help="Folder of extension schemas with an index.json.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where a schema is not at hand.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Validate STAC documents offline against core, the latent extension and the schemas at hand."""
+    from stac_latent.inspect import stac_files
+    from stac_latent.validation import validate as run
+
+    files = stac_files(paths)
+    problems: dict[str, list[str]] = {}
+    missing: Counter[str] = Counter()
+    for path in files:
+        for problem in run(path, schemas):
+            if problem.keyword == "unavailable":
+                missing[problem.schema] += 1
+            else:
+                problems.setdefault(str(path), []).append(str(problem))
+    if as_json:
+        print_json({"files": len(files), "problems": problems, "unchecked": dict(missing)})
+    else:
+        _print_problems(len(files), problems, missing)
+    if problems or (strict and missing):
+        raise typer.Exit(1)
+
+
+def _print_problems(files: int, problems: dict[str, list[str]], missing: Counter[str]) -> None:
+    """Print what is wrong, then what could not be checked."""
+    for path, found in problems.items():
+        out.print(path, style="red")
+        for text in found:
+            out.print(f"  {text}", markup=False, highlight=False)
+    for uri, count in sorted(missing.items()):
+        out.print(f"not checked in {count} file(s), schema not at hand: {uri}", highlight=False)
+    summary: list[Any] = [f"{files} file(s), {len(problems)} with problems"]
+    if missing:
+        summary.append("give the missing schemas with --schemas FOLDER")
+    out.print("; ".join(summary))

@@ -1,0 +1,270 @@
+"""The commands ``encode``, ``search``, ``load`` and ``publish``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stac_latent.cli.common import (
+    AsJson,
+    Asset,
+    Bbox,
+    Ids,
+    MaxItems,
+    Source,
+    When,
+    find,
+    item_row,
+    names,
+    numbers,
+    out,
+    print_json,
+    print_rows,
+    progress,
+)
+from stac_latent.errors import CatalogError
+
+if TYPE_CHECKING:
+    import pystac
+
+__all__ = ["encode", "load", "publish", "search"]
+
+Resampling = Annotated[str, typer.Option(help="nearest, bilinear, cubic, average, ...")]
+
+
+def encode(
+    source: Source,
+    dest: Annotated[Path, typer.Argument(help="Folder of the catalogue to write.")],
+    codec: Annotated[str, typer.Option(help="Name or bundle folder; see 'codecs'.")] = "s2-10m-4b",
+    key: Annotated[str, typer.Option(help="Asset key of the latent.")] = "latent",
+    mode: Annotated[
+        str, typer.Option(help="beside: in a copy of the item. derived: in an item of its own.")
+    ] = "beside",
+    payload: Annotated[str | None, typer.Option(help="coded or plain (zstd).")] = None,
+    step: Annotated[
+        float | None, typer.Option(help="Quantiser step, where the codec takes one: larger is smaller.")
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Bands for codecs that take any, or B02=blue pairs to match them.")
+    ] = None,
+    resolution: Annotated[float | None, typer.Option(help="Where the bands' native grids differ.")] = None,
+    resampling: Resampling = "nearest",
+    bbox: Bbox = None,
+    when: When = None,
+    ids: Ids = None,
+    max_items: MaxItems = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assets of the same key.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Pass over items that have the asset.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Encode items; write stores, measure them by a cold decode, and catalogue them."""
+    from stac_latent.catalog.encode import encode as run
+    from stac_latent.codec import open_codec
+
+    for name, value, allowed in (
+        ("mode", mode, ("beside", "derived")),
+        ("payload", payload, (None, "coded", "plain")),
+    ):
+        if value not in allowed:
+            raise typer.BadParameter(f"--{name} is {' or '.join(a for a in allowed if a)}; got {value!r}")
+    pairs = dict(b.partition("=")[::2] for b in names(bands) or [] if "=" in b)
+    plain = [b for b in names(bands) or [] if "=" not in b]
+    options = {k: v for k, v in {"step": step, "bands": plain or None}.items() if v is not None}
+    chosen = open_codec(codec, **options)
+    items = find(source, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids), max_items=max_items)
+    if resume:
+        items = [item for item in items if not _is_done(item, dest, key, mode)]
+    done = []
+    with progress(as_json) as report:
+        for i, item in enumerate(items):
+            done += run(
+                item, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
+                resolution=resolution, resampling=resampling, overwrite=overwrite, progress=report,
+            )  # fmt: skip
+            report("items", i + 1, len(items))
+    rows = [item_row(item, key) for item in done]
+    if as_json:
+        print_json({"catalog": str((dest / "catalog.json").absolute()), "items": rows})
+        return
+    print_rows(rows)
+    out.print(f"catalogue: {dest / 'catalog.json'}")
+
+
+def _is_done(item: pystac.Item, dest: Path, key: str, mode: str) -> bool:
+    """Whether the catalogue has the Item with this asset already."""
+    from stac_latent.catalog.tree import CatalogTree
+
+    known = CatalogTree(dest).find(item.id if mode == "beside" else f"{item.id}-{key}", item.collection_id)
+    return known is not None and key in known.assets
+
+
+def search(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Catalogues, item collections, stac-geoparquet files or STAC APIs."),
+    ],
+    bbox: Bbox = None,
+    when: When = None,
+    collections: Annotated[str | None, typer.Option(help="Collection ids, comma separated.")] = None,
+    ids: Ids = None,
+    kind: Annotated[str | None, typer.Option(help="codec or embedding.")] = None,
+    space: Annotated[str | None, typer.Option(help="Digest of the latent space.")] = None,
+    max_bits_per_pixel: Annotated[float | None, typer.Option(help="Largest bpppb.")] = None,
+    min_psnr: Annotated[float | None, typer.Option(help="Smallest PSNR [dB].")] = None,
+    max_error: Annotated[float | None, typer.Option(help="Largest maximum error, stored unit.")] = None,
+    query: Annotated[str | None, typer.Option("--filter", help="CQL2 text.")] = None,
+    sortby: Annotated[
+        str | None, typer.Option(help="Fields, comma separated; -field for descending.")
+    ] = None,
+    max_items: MaxItems = None,
+    dest: Annotated[
+        Path | None, typer.Option("--out", help="Write the items: .json (item collection) or .parquet.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find items with latents by place, time, kind, space, rate, measured error and free CQL2."""
+    from stac_latent.catalog.search import search as run
+
+    if dest is not None and dest.suffix not in (".json", ".geojson", ".parquet"):
+        raise typer.BadParameter(f"--out ends with .json or .parquet; got {dest.name!r}")
+    found = run(
+        sources[0] if len(sources) == 1 else sources, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
+        collections=names(collections), ids=names(ids), kind=kind, space=space,
+        max_bits_per_pixel=max_bits_per_pixel, min_psnr=min_psnr, max_error=max_error, filter=query,
+        sortby=names(sortby), max_items=max_items,
+    )  # fmt: skip
+    items = list(found)
+    if dest is not None:
+        _write_items(items, dest)
+    rows = [item_row(item) for item in items]
+    if as_json:
+        print_json({"matched": len(rows), "items": rows})
+        return
+    print_rows(rows)
+    out.print(f"{len(rows)} item(s)" + (f" -> {dest}" if dest else ""))
+
+
+def _write_items(items: list[pystac.Item], dest: Path) -> None:
+    import pystac
+
+    if dest.suffix == ".parquet":
+        from stac_latent.catalog.table import to_geoparquet
+
+        to_geoparquet(items, dest)
+        return
+    from stac_latent.catalog.tree import write_json
+
+    for item in items:
+        item.make_asset_hrefs_absolute()
+    write_json(dest, pystac.ItemCollection(items, clone_items=False).to_dict(transform_hrefs=False))
+
+
+def load(
+    source: Source,
+    dest: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OUT]", help=".zarr or .tif to write; without it the cube is described."),
+    ] = None,
+    bands: Annotated[str | None, typer.Option(help="Comma separated.")] = None,
+    asset: Asset = None,
+    bbox: Bbox = None,
+    when: When = None,
+    ids: Ids = None,
+    crs: Annotated[str | None, typer.Option(help="As EPSG:32633.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="In units of the CRS.")] = None,
+    resampling: Resampling = "nearest",
+    upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
+    groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
+    max_items: MaxItems = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Load items as one cube, decoded or as latents, and write it."""
+    from stac_latent.cube.load import load as run
+
+    if upto not in ("field", "latent"):
+        raise typer.BadParameter(f"--upto is field or latent; got {upto!r}")
+    if dest is not None and dest.suffix not in (".zarr", ".tif"):
+        raise typer.BadParameter(f"the output ends with .zarr or .tif; got {dest.name!r}")
+    if dest is not None and dest.exists() and not overwrite:
+        raise CatalogError(f"{dest} exists; pass --overwrite to replace it, or choose another name")
+    box = numbers(bbox, 4, "--bbox")
+    items = find(source, bbox=box, datetime=when, ids=names(ids), max_items=max_items)
+    cube = run(
+        items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
+        resampling=resampling if upto == "field" else None, upto=upto, groupby=groupby,  # type: ignore[arg-type]
+        chunks={"x": 1024, "y": 1024} if upto == "field" else {},
+    )  # fmt: skip
+    if dest is not None:
+        _write_cube(cube, dest)
+    if as_json:
+        variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
+        print_json({"sizes": dict(cube.sizes), "variables": variables, "out": dest and str(dest)})
+    else:
+        out.print(repr(cube), markup=False, highlight=False)
+
+
+def _write_cube(cube: Any, dest: Path) -> None:
+    """Write under a temporary name, then rename."""
+    import shutil
+
+    part = dest.with_name(f".{dest.stem}.part{dest.suffix}")
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if dest.suffix == ".zarr":
+            cube.drop_encoding().to_zarr(part, mode="w", zarr_format=3, consolidated=False)
+            shutil.rmtree(dest, ignore_errors=True)
+        else:
+            if cube.sizes.get("time", 1) != 1 or "latent" in cube:
+                raise CatalogError(
+                    "a GeoTIFF holds decoded bands of one date; narrow --datetime, or write a .zarr"
+                )
+            cube.isel(time=0, drop=True).rio.to_raster(part, compress="deflate", tiled=True)
+        part.rename(dest)
+    finally:
+        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def publish(
+    source: Source,
+    dest: Annotated[Path, typer.Argument(help="GeoParquet file to write; its STAC Item goes beside it.")],
+    asset: Asset = None,
+    by: Annotated[str, typer.Option(help="cell, patch or item.")] = "cell",
+    patch: Annotated[str, typer.Option(help="Cells of a patch, as 8,8.")] = "8,8",
+    pool: Annotated[str, typer.Option(help="How cells of a patch or item are pooled.")] = "mean",
+    dtype: Annotated[str, typer.Option(help="float16, float32 or int8.")] = "float16",
+    standardise: Annotated[
+        bool, typer.Option("--standardise", help="Standardise with the space's statistics.")
+    ] = False,
+    channels: Annotated[int | None, typer.Option(help="First so many channels only.")] = None,
+    min_valid: Annotated[float, typer.Option(help="Smallest share of valid pixels of a row.")] = 0.0,
+    bbox: Bbox = None,
+    when: When = None,
+    ids: Ids = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish latents as GeoParquet embeddings, one row for each cell, patch or item."""
+    from stac_latent.catalog.publish import publish as run
+
+    size = numbers(patch, 2, "--patch") or (8, 8)
+    box = numbers(bbox, 4, "--bbox")
+    items = find(source, bbox=box, datetime=when, ids=names(ids))
+    with progress(as_json) as report:
+        item = run(
+            items, dest, asset=asset, by=by, patch=(int(size[0]), int(size[1])), pool=pool, dtype=dtype,  # type: ignore[arg-type]
+            standardise=standardise, channels=channels, min_valid=min_valid, bbox=box,  # type: ignore[arg-type]
+            progress=lambda done, total: report("publish", done, total),
+        )  # fmt: skip
+    rows = item.properties["table:row_count"]
+    result = {
+        "geoparquet": str(dest),
+        "item": item.get_self_href(),
+        "rows": rows,
+        "bytes": dest.stat().st_size,
+    }
+    if as_json:
+        print_json(result)
+    else:
+        out.print(f"{rows:,} rows, {result['bytes']:,} bytes -> {dest}")
