@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.errors import CodecError, FieldError
-from stac_latent.masking import fill_invalid, zero_invalid
+from stac_latent.masking import fill_invalid, fits, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats, Window
 
 __all__ = ["LEVELS", "Array", "Codec", "Level", "Stage", "open_codec"]
@@ -126,10 +126,9 @@ class Codec:
             )
 
         for b in self.bands:
-            dtype = np.dtype(b.data_type)
-            if dtype.kind in "iu" and b.nodata is not None and not _fits(b.nodata, dtype):
+            if not fits(b.nodata, np.dtype(b.data_type)):
                 raise CodecError(
-                    f"band {b.name!r} of codec {self.name!r} is {dtype}, which cannot hold nodata {b.nodata}"
+                    f"band {b.name!r} of codec {self.name!r} is {b.data_type}, which cannot hold nodata {b.nodata}"
                 )
 
     # -- what the chain is ---------------------------------------------------------------------------------
@@ -278,7 +277,7 @@ class Codec:
             symbols, crop = self._cells(symbols, window)
         if self._fused is not None:
             return self._fused(symbols)[:, crop[0], crop[1]]
-        x = symbols
+        x = symbols.copy() if self.stages[0].level == "bytes" else symbols  # never a view of the caller's
         for stage in reversed([s for s in self.stages if s.level != "bytes"]):
             x = stage.inverse(x)
         return self._to_field(x[:, crop[0], crop[1]])
@@ -370,10 +369,6 @@ class Codec:
         """
         low = np.iinfo(dtype).min
         return np.asarray([low + 1 if b.nodata == low else low for b in self.bands], np.int64)
-
-
-def _fits(value: float, dtype: np.dtype[Any]) -> bool:
-    return value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
 def canonical_json(obj: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Pixels without data, before they are coded."""
+"""Pixels without data: values that stand for them, and what takes their place before they are coded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["fill_invalid", "zero_invalid"]
+__all__ = ["fill_invalid", "fits", "zero_invalid"]
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+
+
+def fits(value: float | None, dtype: np.dtype[Any]) -> bool:
+    """Whether a type can hold a nodata value; None fits any."""
+    if value is None or dtype.kind not in "iu":
+        return True
+    return value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
 def zero_invalid(x: Array, mask: Mask) -> Array:

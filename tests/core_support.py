@@ -16,11 +16,12 @@ from odc.geo.geobox import GeoBox
 from stac_latent.codecs import dct, fit, jpeg2000, wavelet, zstd
 from stac_latent.spec import Band
 from stac_latent.testing import make_field
+from stac_latent.validation import validate
 
 PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 CRS = "EPSG:32633"
 ORIGIN = (399_990.0 + 30, 5_100_030.0 - 50)
-"""Upper left corner: 2 pixels right of, and 3 below, a line of the lattice of 8 pixels of 10 m."""
+"""Upper left corner, 2 pixels right of and below lines of the lattice of 8 pixels of 10 m."""
 BANDS = (Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4))
 
 
@@ -93,6 +94,13 @@ def make_scene(
     return Scene(item, field, folder)
 
 
+def check(item):
+    """Valid STAC; schemas of other extensions count where the shared folder has them."""
+    folder = Path(__file__).parents[2] / "shared" / "schemas"
+    problems = validate(item, folder if folder.exists() else None)
+    assert [p for p in map(str, problems) if "[unavailable" not in p] == []
+
+
 def nothing_catalogued(dest, *, but=()):
     """No Item, Collection, Catalog or store below ``dest``; the codec's own bundle may be there."""
     dest = Path(dest)
@@ -102,5 +110,5 @@ def nothing_catalogued(dest, *, but=()):
 
 def small_chunks(monkeypatch, inner=4, shard=8):
     """Stores of many chunks and shards out of small scenes."""
-    for module in ("stac_latent.cube.encode", "stac_latent.store.zarr"):
+    for module in ("stac_latent.cube.encode", "stac_latent.cube.verify", "stac_latent.store.zarr"):
         monkeypatch.setattr(f"{module}.chunk_cells", lambda _codec: (inner, shard))

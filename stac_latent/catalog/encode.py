@@ -241,9 +241,13 @@ def _describe(
         if not (old.rel == link.rel and old.extra_fields.get("latent:space") == made.spec.space)
     ]
     item.add_link(link)
-    for uri in (_PROJ_URI, _FILE_URI, _RASTER_URI, _EO_URI):
-        if uri not in item.stac_extensions:
-            item.stac_extensions.append(uri)
+    bands = [name for band in fields.get("bands", ()) for name in band]
+    uris = {_PROJ_URI: True, _FILE_URI: True}
+    uris |= {
+        _RASTER_URI: "raster:scale" in bands,
+        _EO_URI: "eo:common_name" in bands,
+    }  # only what is used may be declared
+    item.stac_extensions += [uri for uri, used in uris.items() if used and uri not in item.stac_extensions]
     _summarise(item)
     item.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

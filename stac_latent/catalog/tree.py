@@ -7,6 +7,7 @@ that a reader never follows a link to nothing.
 from __future__ import annotations
 
 import json
+import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +25,23 @@ _DEFAULT_COLLECTION = "latents"
 
 
 def write_json(path: Path, doc: dict[str, Any]) -> None:
-    """Write JSON atomically."""
+    """Write JSON atomically; a nodata of NaN becomes the string that STAC has for it.
+
+    Raises
+    ------
+    CatalogError
+        If another value is NaN or infinite, which JSON cannot hold.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(json.dumps(doc, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(_nodata_as_text(doc), indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as exc:
+        raise CatalogError(
+            f"{path.name} cannot be written: {exc}; remove the field that is NaN or infinite"
+        ) from exc
+    try:
+        part.write_text(text + "\n", encoding="utf-8")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -129,6 +142,16 @@ class CatalogTree:
                 {"rel": "child", "href": href, "type": "application/json", "title": collection_id}
             )
             write_json(self.path, doc)
+
+
+def _nodata_as_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nodata_as_text(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    odd = value.get("nodata")
+    changed = {"nodata": str(odd)} if isinstance(odd, float) and not math.isfinite(odd) else {}
+    return {k: _nodata_as_text(v) for k, v in value.items()} | changed
 
 
 def _new_collection(item: pystac.Item) -> pystac.Collection:
