@@ -53,8 +53,6 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
     pixels = np.stack([decoded[n].values[0] for n in names])
     source = load_raw(raw, names)
     parquet = dest / "embeddings.parquet"
-    parquet.unlink(missing_ok=True)
-    parquet.with_suffix(".json").unlink(missing_ok=True)
     table = publish(item, parquet, asset="embedding", dtype="int8")
     fields = item.assets["latent"].extra_fields
     from stac_latent.codec import open_codec

@@ -210,6 +210,8 @@ def _write_cube(cube: Any, dest: Path) -> None:
     """Write under a temporary name, then rename."""
     import shutil
 
+    import rioxarray  # noqa: F401 (registers .rio)
+
     part = dest.with_name(f".{dest.stem}.part{dest.suffix}")
     dest.parent.mkdir(parents=True, exist_ok=True)
     try:
