@@ -16,12 +16,12 @@ import numpy as np
 import odc.stac
 import pytest
 import xarray as xr
-from load_support import BANDS, NAMES, ArrayReader, encoded, pair, pixel_grid, ref_of, scene
+from load_support import BANDS, NAMES, encoded, pair, pixel_grid, ref_of, scene
 from odc.loader import reader_driver
 from odc.loader.types import RasterLoadParams, RasterSource
 
 import stac_latent.cube
-from stac_latent.cube import decode, windows
+from stac_latent.cube import chunks, decode
 from stac_latent.cube.driver import CellReader, FieldReader, LatentDriver, reader_for
 from stac_latent.cube.engine import LatentBackendEntrypoint
 from stac_latent.cube.load import load
@@ -38,7 +38,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    windows.forget()
+    chunks.forget()
 
 
 def without_raw(item):
@@ -119,20 +119,21 @@ def test_items_without_latents_are_read_as_ever(scenes):
 
 def test_a_band_by_band_load_decodes_once(scenes, monkeypatch):
     seen = []
-    real = decode.LatentReader.read_field
+    real = decode.LatentReader._decode_alone
 
-    def spy(self, window=None, bands=None):
+    def spy(self, window):
         seen.append(window)
-        return real(self, window, bands)
+        return real(self, window)
 
-    monkeypatch.setattr(decode.LatentReader, "read_field", spy)
+    monkeypatch.setattr(decode.LatentReader, "_decode_alone", spy)
     item = without_raw(scenes[0][0])
     odc.stac.load([item], bands=NAMES, driver=DRIVER)
-    assert seen == [((0, 187), (0, 213))]
-    windows.forget()
+    once = sorted(seen)
+    assert len(once) == len(set(once)) > 0
+    chunks.forget()
     seen.clear()
     odc.stac.load([item], bands=NAMES, driver=DRIVER, chunks={"y": 100}).compute()
-    assert sorted(seen) == [((0, 100), (0, 213)), ((100, 187), (0, 213))]
+    assert sorted(seen) == once  # chunks of the cube that share a chunk of the store share its decode, too
 
 
 # -- what travels to workers ---------------------------------------------------------------------------------------
@@ -267,36 +268,48 @@ def test_a_failing_source_can_be_skipped(scenes, tmp_path, caplog, upto, count):
     assert "Ignoring read failure of latent" in caplog.text
 
 
-def test_windows_are_decoded_once_for_many_threads():
-    field, started = scene((64, 72)), threading.Barrier(4)
-    reader = ArrayReader(field)
-    remembering = windows.Remembering(reader)
+def test_chunks_are_decoded_once_for_many_threads():
+    chunks.forget()
+    calls, started = [], threading.Barrier(4)
 
-    def one(i):
+    def decoded():
+        calls.append(1)
+        return np.ones((3, 4, 4))
+
+    def one(_):
         started.wait()
-        return remembering.read_field(((3, 20), (5, 60)), [i % 3])
+        return chunks.chunk("a", decoded).result()
 
     with ThreadPoolExecutor(4) as pool:
-        got = list(pool.map(one, range(4)))
-    assert len(reader.windows) == 1
-    for i, plane in enumerate(got):
-        np.testing.assert_array_equal(plane[0], field[i % 3, 3:20, 5:60])
-    got[0][:] = 0
-    np.testing.assert_array_equal(remembering.read_field(((3, 20), (5, 60))), field[:, 3:20, 5:60])
+        assert all(got.sum() == 48 for got in pool.map(one, range(4)))
+    assert len(calls) == 1
 
 
-def test_windows_are_kept_within_a_limit(monkeypatch):
-    monkeypatch.setattr(windows, "LIMIT", 3 * 10 * 10 * 3 * 2)
-    reader = ArrayReader(scene((64, 72)))
-    remembering = windows.Remembering(reader)
+def test_chunks_are_kept_within_a_limit(monkeypatch):
+    chunks.forget()
+    monkeypatch.setattr(chunks, "LIMIT", 3 * 8 * 16)
+    calls = []
+
+    def decoded(i):
+        calls.append(i)
+        return np.zeros((4, 4))
+
     for _ in range(2):
-        for y in range(0, 50, 10):
-            remembering.read_field(((y, y + 10), (0, 10)), [0])
-    assert len(reader.windows) == 10
-    assert len(windows._slots) == 3
-    remembering.read_field(((0, 40), (0, 40)), [0])
-    remembering.read_field(((0, 40), (0, 40)), [0])
-    assert len(reader.windows) == 12
+        for i in range(5):
+            chunks.chunk(i, lambda i=i: decoded(i)).result()
+    assert calls == [0, 1, 2, 3, 4] * 2  # the least recently used goes first
+    assert len(chunks._chunks) <= 4
+
+
+def test_a_chunk_that_failed_is_tried_again():
+    chunks.forget()
+
+    def fail():
+        raise CorruptDataError("bad bytes")
+
+    with pytest.raises(CorruptDataError, match="bad bytes"):
+        chunks.chunk("b", fail).result()
+    assert chunks.chunk("b", lambda: np.ones(2)).result().sum() == 2
 
 
 # -- the engine ----------------------------------------------------------------------------------------------------

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from concurrent.futures import Future
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from stac_latent.codec import Array, Codec
 from stac_latent.container import apply_nodata
+from stac_latent.cube.chunks import chunk, workers
 from stac_latent.cube.contract import LatentRef
 from stac_latent.errors import FieldError, GridError
 from stac_latent.spec import Grid, Spec, Window
@@ -21,9 +24,6 @@ if TYPE_CHECKING:
     import pystac
 
 __all__ = ["LatentReader"]
-
-_GROUP = 4
-"""Chunks along a side that are read at once: their entropy decoding runs side by side."""
 
 
 class LatentReader:
@@ -44,6 +44,7 @@ class LatentReader:
         self.ref = ref
         self._codec = codec
         self._lock = threading.Lock()
+        self._token = object()
         if codec is not None and codec.space != ref.spec.space:
             raise GridError(
                 f"codec {codec.name!r} is {codec.space}, asset {ref.asset!r} needs {ref.spec.space}"
@@ -146,14 +147,10 @@ class LatentReader:
         (y0, y1), (x0, x1) = window
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
         out: Array | None = None
-        for group in self._blocks(window, _GROUP):  # read many chunks at once, decode them one by one
-            symbols, cells = self._symbols_of(group)
-            for block in self._blocks(group, 1):
-                piece = self._decode(symbols, cells, block)[chosen]
-                if out is None:
-                    out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
-                (a0, a1), (b0, b1) = block
-                out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece
+        for (a0, a1), (b0, b1), piece in self._pieces(window):
+            if out is None:
+                out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
+            out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece[chosen]
         if out is None:
             raise GridError(f"window {window} holds no pixel")
         mask = self.arrays.read_mask(window)
@@ -163,7 +160,7 @@ class LatentReader:
     def decode_block(self, window: Window) -> tuple[Array, Array]:
         """One window of pixels at once, and the symbols of the cells that cover it.
 
-        Meant for windows of a few hundred pixels: memory is some 30 bytes per pixel and band.
+        Nothing is kept, and no other thread takes part. Memory is some 30 bytes per pixel and band.
 
         Returns
         -------
@@ -191,17 +188,47 @@ class LatentReader:
         ]
         return self.codec.decode(symbols, window=(inside[0], inside[1]))
 
-    def _blocks(self, window: Window, chunks: int) -> Iterator[Window]:
-        """Parts of a window along the borders of every so many stored chunks."""
-        steps = []
+    def _pieces(self, window: Window) -> Iterator[tuple[tuple[int, int], tuple[int, int], Array]]:
+        """Parts ``(rows, columns, pixels)`` of a window, one for each stored chunk; a few are decoded ahead."""
+        pending: deque[tuple[Window, Future[Array]]] = deque()
+        for place in itertools.product(*self._chunks_of(window)):
+            whole = self._pixels_of(place)
+            pending.append((whole, chunk((self._token, place), partial(self._decode_alone, whole))))
+            if len(pending) > 2 * workers():
+                yield self._cut(*pending.popleft(), window)
+        while pending:
+            yield self._cut(*pending.popleft(), window)
+
+    @staticmethod
+    def _cut(
+        whole: Window, future: Future[Array], window: Window
+    ) -> tuple[tuple[int, int], tuple[int, int], Array]:
+        part = [(max(a, lo), min(b, hi)) for (a, b), (lo, hi) in zip(whole, window, strict=True)]
+        rows, columns = (slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(part, whole, strict=True))
+        return part[0], part[1], future.result()[:, rows, columns]
+
+    def _chunk_pixels(self) -> list[tuple[int, int]]:
+        """Pixels of a chunk and padding before the first, along y and x."""
         pads = (self.grid.padding[0], self.grid.padding[2])
-        for (lo, hi), chunk, s, pad in zip(
-            window, self.arrays.latent.chunks[1:], self.grid.stride, pads, strict=True
-        ):
-            size = chunk * s * chunks
-            cuts = [lo, *range((lo + pad) // size * size + size - pad, hi, size), hi]
-            steps.append(list(itertools.pairwise(cuts)))
-        yield from itertools.product(steps[0], steps[1])
+        sizes = [c * s for c, s in zip(self.arrays.latent.chunks[1:], self.grid.stride, strict=True)]
+        return list(zip(sizes, pads, strict=True))
+
+    def _chunks_of(self, window: Window) -> list[range]:
+        """Numbers of the chunks that hold a window, along y and x."""
+        spans = zip(window, self._chunk_pixels(), strict=True)
+        return [range((lo + pad) // size, (hi - 1 + pad) // size + 1) for (lo, hi), (size, pad) in spans]
+
+    def _pixels_of(self, place: tuple[int, ...]) -> Window:
+        """Pixels of one chunk, within the scene."""
+        spans = [
+            (max(0, i * size - pad), min(n, (i + 1) * size - pad))
+            for i, (size, pad), n in zip(place, self._chunk_pixels(), self.grid.shape, strict=True)
+        ]
+        return spans[0], spans[1]
+
+    def _decode_alone(self, window: Window) -> Array:
+        symbols, cells = self._symbols_of(window)
+        return np.ascontiguousarray(self._decode(symbols, cells, window))
 
     @staticmethod
     def _within(window: Window | None, shape: tuple[int, int], unit: str) -> Window:

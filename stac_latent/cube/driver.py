@@ -27,7 +27,6 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
 from stac_latent.cube.refs import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
 from stac_latent.cube.resample import Roi, read_onto
-from stac_latent.cube.windows import Remembering
 from stac_latent.errors import StacLatentError
 
 __all__ = ["CellReader", "FieldReader", "LatentDriver", "LatentParser", "is_latent", "reader_for"]
@@ -126,8 +125,7 @@ class FieldReader(_Reader):
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
         reader = reader_for(self._data["ref"], self._data["stamp"])
         bands = _select(self._data["bands"], selection)
-        source = reader if self._src.band == 0 else Remembering(reader)
-        return read_onto(source, pixel_box(reader.grid), bands, cfg, dst_geobox)
+        return read_onto(reader, pixel_box(reader.grid), bands, cfg, dst_geobox)
 
 
 class CellReader(_Reader):

@@ -105,7 +105,6 @@ class _Windowed(BackendArray):
 
     def _read(self, key: tuple[int | slice, ...]) -> Any:
         from stac_latent.cube.driver import reader_for
-        from stac_latent.cube.windows import Remembering
 
         spans = [
             range(n)[k] if isinstance(k, slice) else range(k, k + 1)
@@ -120,7 +119,7 @@ class _Windowed(BackendArray):
         if self.band is None:
             out = reader.read_latent(window)[np.asarray(spans[0])]
         else:
-            out = Remembering(reader).read_field(window, [self.band])[0].astype(self.dtype, copy=False)
+            out = reader.read_field(window, [self.band])[0].astype(self.dtype, copy=False)
         iy, ix = (np.asarray(s) - lo for s, lo in zip(spans[-2:], (y0, x0), strict=True))
         return out[..., iy, :][..., ix][rest]
 
