@@ -162,7 +162,8 @@ def to_item(
     """
     if base is not None:
         for part in (*feature.get("links", ()), *feature.get("assets", {}).values()):
-            part["href"] = make_absolute_href(part["href"], base)
+            if "://" not in part["href"]:
+                part["href"] = make_absolute_href(part["href"], base)
     old = not str(feature.get("stac_version", "0")).startswith("1.")
     try:
         return pystac.Item.from_dict(feature, href=href, migrate=old, preserve_dict=False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,8 @@ from stac_latent.errors import CatalogError, SearchError
 __all__ = ["ParquetSource", "python_values", "to_geoparquet"]
 
 _TOP = ("type", "stac_version", "stac_extensions", "id", "bbox", "geometry", "collection", "links", "assets")
-_BATCH = 256
-"""Rows that are turned into Items at a time."""
+_LARGEST_BATCH = 1024
+"""Rows that are turned into Items at a time; the first batch is smaller."""
 
 
 class ParquetSource:
@@ -48,24 +50,38 @@ class ParquetSource:
                 "write one with stac_latent.catalog.table.to_geoparquet"
             )
 
-    def items(self, query: Query, limit: int) -> Iterator[pystac.Item]:
+    def items(self, query: Query, limit: int) -> Iterator[pystac.Item]:  # noqa: ARG002
         """Yield matching items in the file's order."""
         wanted = {n if n == "geometry" else n.removeprefix("properties.") for n in query.properties()}
         for group in range(self._file.num_row_groups):
-            try:
-                count = self._file.metadata.row_group(group).num_rows
-                table = self._file.read_row_group(group, columns=sorted(wanted & self._names))
-                columns = {name: _query_values(name, table[name]) for name in table.column_names}
-                rows = [i for i in range(count) if query.matches(_Row(columns, i))]
-                if not rows:
-                    continue
-                full = self._file.read_row_group(group)
-            except (OSError, pa.ArrowException) as exc:
-                raise SearchError(f"{self.href}: row group {group} cannot be read ({exc})") from exc
-            step = max(1, min(limit, _BATCH))
-            for start in range(0, len(rows), step):
-                for feature in _features(full.take(rows[start : start + step])):
+            with self._readable(group):
+                rows = self._matching(group, query, sorted(wanted & self._names))
+                table = self._file.read_row_group(group, columns=None if rows else [])
+            batch = 256
+            while rows:
+                with self._readable(group):
+                    features = list(_features(table.take(_indices(rows[:batch]))))
+                for feature in features:
                     yield to_item(feature, self.href, base=self.href)
+                rows, batch = rows[batch:], min(4 * batch, _LARGEST_BATCH)
+
+    def _matching(self, group: int, query: Query, names: list[str]) -> list[int]:
+        """Rows of a row group that match, from the columns that the query reads."""
+        table = self._file.read_row_group(group, columns=names)
+        columns = {name: _query_values(name, table[name]) for name in table.column_names}
+        count = self._file.metadata.row_group(group).num_rows
+        return [i for i in range(count) if query.matches(_Row(columns, i))]
+
+    @contextmanager
+    def _readable(self, group: int) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, pa.ArrowException, shapely.errors.ShapelyError) as exc:
+            if isinstance(exc, SearchError):
+                raise
+            raise SearchError(
+                f"{self.href}: row group {group} cannot be read ({exc}); write the file anew"
+            ) from exc
 
 
 class _Row:
@@ -81,6 +97,11 @@ class _Row:
         column = self._columns.get(name) or self._columns.get(name.removeprefix("properties."))
         value = None if column is None else column[self._index]
         return shapely.from_wkb(value) if name == "geometry" and value is not None else value
+
+
+def _indices(rows: list[int]) -> pa.Array:
+    """Row numbers as an Arrow array; ``pa.array`` would import pandas, which takes longer than the search."""
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(array("q", rows))])
 
 
 def _query_values(name: str, column: pa.ChunkedArray) -> list[Any]:
@@ -102,40 +123,40 @@ def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:  # noqa: PLR
     >>> python_values(pa.array([{"a": 1, "b": None}, {"a": None, "b": None}, None]))
     [{'a': 1}, {}, None]
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    kind = array.type
-    if isinstance(array, pa.ExtensionArray):
-        return python_values(array.storage)
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return python_values(values.storage)
     if pa.types.is_dictionary(kind):
-        return python_values(array.dictionary_decode())
+        return python_values(values.dictionary_decode())
     if pa.types.is_struct(kind):
-        return _objects(array)
+        return _objects(values)
     if pa.types.is_fixed_size_list(kind):
-        return python_values(array.cast(pa.list_(kind.value_type)))
+        return python_values(values.cast(pa.list_(kind.value_type)))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        offsets = array.offsets.to_pylist()
+        offsets = values.offsets.to_pylist()
         first = offsets[0] if offsets else 0
-        values = python_values(array.values.slice(first, offsets[-1] - first if offsets else 0))
-        bounds = zip(offsets, offsets[1:], array.is_valid().to_pylist(), strict=False)
-        return [values[a - first : b - first] if valid else None for a, b, valid in bounds]
+        inner = python_values(values.values.slice(first, offsets[-1] - first if offsets else 0))
+        bounds = zip(offsets, offsets[1:], values.is_valid().to_pylist(), strict=False)
+        return [inner[a - first : b - first] if valid else None for a, b, valid in bounds]
     if pa.types.is_timestamp(kind):
         micros = (
-            array.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64()).cast(pa.timestamp("us"))
+            values.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64()).cast(pa.timestamp("us"))
         )
         return [None if t is None else t.isoformat() + "Z" for t in micros.to_pylist()]
-    return list(array.to_pylist())
+    return list(values.to_pylist())
 
 
-def _objects(array: pa.StructArray) -> list[Any]:
-    names = [array.type.field(i).name for i in range(array.type.num_fields)]
-    columns = [python_values(child) for child in array.flatten()]
+def _objects(values: pa.StructArray) -> list[Any]:
+    names = [values.type.field(i).name for i in range(values.type.num_fields)]
+    columns = [python_values(child) for child in values.flatten()]
     for i, column in enumerate(columns):
-        if pa.types.is_floating(array.type.field(i).type):
+        if pa.types.is_floating(values.type.field(i).type):
             columns[i] = [str(v) if v is not None and not math.isfinite(v) else v for v in column]
-    rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True) if columns else [()] * len(array)
+    rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True) if columns else [()] * len(values)
     return [
         {k: v for k, v in zip(names, row, strict=True) if v is not None and v != {}} if valid else None
-        for row, valid in zip(rows, array.is_valid().to_pylist(), strict=True)
+        for row, valid in zip(rows, values.is_valid().to_pylist(), strict=True)
     ]
 
 
