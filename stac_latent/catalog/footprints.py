@@ -196,7 +196,7 @@ def cells_in(grid: Grid, region: shapely.Geometry) -> Window | None:
             windows.append([index[:, 1].min(), index[:, 1].max(), index[:, 0].min(), index[:, 0].max()])
     if not np.isfinite(windows).all():
         return ((0, ny), (0, nx))
-    inside = [w for w in windows if w[1] >= 0 and w[0] <= ny and w[3] >= 0 and w[2] <= nx]
+    inside = [w for w in windows if w[1] > 0 and w[0] < ny and w[3] > 0 and w[2] < nx]
     if not inside:
         return None
     low, high = np.floor(np.min(inside, axis=0)), np.ceil(np.max(inside, axis=0))
