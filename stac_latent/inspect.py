@@ -33,7 +33,7 @@ def read_item(href: str) -> pystac.Item:
     try:
         doc = json.loads(read_bytes(href))
         item = pystac.Item.from_dict(doc, href=href)
-    except (ValueError, KeyError, TypeError, AttributeError, pystac.STACError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as exc:
         raise CatalogError(f"{href} is no STAC Item: {exc}") from exc
     item.set_self_href(href if "://" in href else str(Path(href).absolute()))
     return item
@@ -44,7 +44,11 @@ def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
     codec = ref.open_codec()
     spec, grid = ref.spec, ref.grid
     fields = item.assets[ref.asset].extra_fields
-    measured = {k: fields[f"latent:{k}"] for k in ("bits_per_pixel", "psnr", "max_error", "sam") if f"latent:{k}" in fields}
+    measured = {
+        k: fields[f"latent:{k}"]
+        for k in ("bits_per_pixel", "psnr", "max_error", "sam")
+        if f"latent:{k}" in fields
+    }
     return {
         "asset": ref.asset,
         "href": ref.href,
