@@ -106,11 +106,12 @@ class LatentRef:
 
 
 def latent_assets(item: pystac.Item) -> list[str]:
-    """Keys of the Item's latent assets: role ``latent`` or a ``latent:kind`` field, masks and codebooks aside."""
+    """Keys of the Item's rasters of latents: role ``latent`` or a ``latent:kind`` field, and no table of vectors."""
     return [
         key
         for key, asset in item.assets.items()
-        if asset.extra_fields.get("latent:kind") is not None or "latent" in (asset.roles or [])
+        if (asset.extra_fields.get("latent:kind") is not None or "latent" in (asset.roles or []))
+        and "parquet" not in (asset.media_type or "")
     ]
 
 
