@@ -54,6 +54,3 @@ def main() -> None:
         err.print(f"[bold red]error[/bold red] {type(exc).__name__}: ", end="")
         err.print(str(exc), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("interrupted; what was finished stays")
-        sys.exit(130)

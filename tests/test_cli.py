@@ -1,0 +1,485 @@
+"""The command line, as a user has it: output on stdout, messages on stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+import xarray as xr
+from PIL import Image
+
+from stac_latent import __version__
+from stac_latent.cli import main
+from stac_latent.validation import validate
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "catalogs" / "sample"
+CATALOG = str(SAMPLE / "catalog.json")
+ITEM = str(SAMPLE / "s2-sample" / "spyndex-s2-sample" / "spyndex-s2-sample.json")
+SCHEMAS = ROOT.parent / "shared" / "schemas"
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["stac-latent", *map(str, args)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exc:
+            code = exc.code or 0
+        found = capsys.readouterr()
+        return code, found.out, found.err
+
+    return call
+
+
+def one_line(text):
+    """A message as one line: rich wraps usage errors into a box."""
+    return " ".join(text.replace("│", " ").split())
+
+
+# -- the program ---------------------------------------------------------------------------------------------
+
+
+def test_python_m_and_console_script_are_one_program():
+    for command in (
+        [sys.executable, "-m", "stac_latent"],
+        [str(Path(sys.executable).with_name("stac-latent"))],
+    ):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == f"stac-latent {__version__}\n"
+        assert done.stderr == ""
+
+
+def test_help_names_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for name in ("demo", "encode", "search", "load", "publish", "codecs", "info", "validate"):
+        assert f" {name} " in out
+        code, text, _ = run(name, "--help")
+        assert code == 0
+        assert "Usage:" in text
+
+
+def test_no_command_is_wrong_usage(run):
+    code, out, err = run()
+    assert code == 2
+    assert "Usage:" in out + err
+
+
+def test_interrupt_has_its_exit_code(run, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stac_latent.registry.codec_names", stop)
+    code, out, err = run("codecs")
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_errors_are_one_line_on_stderr_in_a_real_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "stac_latent", "search", "nowhere/catalog.json", "--json"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error SearchError: no such file: nowhere/catalog.json; expected ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_runs_without_torch(tmp_path):
+    """Neither is torch imported, nor is it missed where it cannot be."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        f"sys.argv = ['stac-latent', 'load', {ITEM!r}, '--asset', 'latent', '--json']\n"
+        "from stac_latent.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert json.loads(done.stdout)["sizes"] == {"y": 300, "x": 300, "time": 1}
+
+
+# -- demo ----------------------------------------------------------------------------------------------------
+
+
+def test_demo_prints_one_object_and_what_it_names_is_there(run, tmp_path):
+    code, out, err = run("demo", "here", "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    wanted = {"catalog", "item", "geoparquet", "preview", "psnr", "bits_per_pixel", "ratio", "seconds"}
+    assert wanted <= set(result)
+    assert result["psnr"] > 45
+    assert 0.5 < result["bits_per_pixel"] < 1.5
+    assert result["ratio"] == pytest.approx(16 / result["bits_per_pixel"])
+    assert 0 < result["seconds"] < 60
+    for key in ("catalog", "item", "geoparquet", "preview"):
+        assert Path(result[key]).is_absolute()
+        assert Path(result[key]).is_relative_to(tmp_path / "here")
+    assert pystac.read_file(result["item"]).properties["latent:psnr"] == result["psnr"]
+    with Image.open(result["preview"]) as picture:
+        assert picture.width > 3 * 300
+        assert len(picture.getcolors(1 << 24)) > 1000
+    assert run("validate", "here")[0] == 0
+    code, out, _ = run("demo", "here")
+    assert code == 0, "a second run replaces the first"
+    assert "bits per pixel and band" in out
+
+
+# -- encode --------------------------------------------------------------------------------------------------
+
+
+def test_encode_writes_a_catalogue(run, tmp_path):
+    code, out, err = run(
+        "encode", ITEM, "out", "--codec", "s2-10m-4b", "--key", "again", "--step", 320, "--json"
+    )
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["catalog"] == str(tmp_path / "out" / "catalog.json")
+    (row,) = result["items"]
+    assert row["id"] == "spyndex-s2-sample"
+    assert 42 < row["psnr"] < 48
+    item = pystac.read_file(row["href"])
+    assert item.assets["again"].extra_fields["latent:psnr"] == row["psnr"]
+    code, out, _ = run("encode", ITEM, "out", "--key", "again")
+    assert code == 1
+    code, out, err = run("encode", ITEM, "out", "--key", "again", "--overwrite")
+    assert (code, err) == (0, "")
+    assert "spyndex-s2-sample" in out
+    assert "catalogue: out/catalog.json" in out
+    assert pystac.read_file(row["href"]).assets["again"].extra_fields["latent:psnr"] > row["psnr"]
+
+
+def test_encode_resumes(run):
+    query = ("--ids", "spyndex-s2-sample,synthetic-later", "--key", "two", "--json")
+    assert run("encode", CATALOG, "out", *query, "--max-items", 1)[0] == 0
+    assert run("encode", CATALOG, "out", *query)[0] == 1
+    code, out, _ = run("encode", CATALOG, "out", *query, "--resume")
+    assert code == 0
+    assert len(json.loads(out)["items"]) == 1
+    assert len(json.loads(run("search", "out/catalog.json", "--json")[1])["items"]) == 2
+
+
+def test_encode_any_bands_derived_and_plain(run):
+    code, out, _ = run(
+        "encode", ITEM, "out", "--codec", "dct", "--bands", "B04,B08", "--mode", "derived", "--payload", "plain", "--json"
+    )  # fmt: skip
+    assert code == 0
+    (row,) = json.loads(out)["items"]
+    item = pystac.read_file(row["href"])
+    assert item.id == "spyndex-s2-sample-latent"
+    assert [b["name"] for b in item.assets["latent"].extra_fields["bands"]] == ["B04", "B08"]
+    store = xr.open_zarr(item.assets["latent"].get_absolute_href(), consolidated=False)
+    assert dict(store["latent"].sizes) == {"channel": 128, "y": 39, "x": 38}
+
+
+def test_encode_matches_bands_by_pairs(run):
+    code, out, _ = run("encode", ITEM, "out", "--bands", "B02=B03,B03=B02", "--key", "swapped", "--json")
+    assert code == 0
+    (row,) = json.loads(out)["items"]
+    swapped, straight = (
+        run("load", source, f"{asset}.tif", "--asset", asset)
+        for source, asset in ((row["href"], "swapped"), (ITEM, "latent"))
+    )
+    assert swapped[0] == straight[0] == 0
+    with rasterio.open("swapped.tif") as a, rasterio.open("latent.tif") as b:
+        gap = np.abs(a.read(1).astype("int32") - b.read(2))
+    assert np.median(gap) < 60, "the first band holds what was green"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--codec", "nope"], 1, "error CodecError: no codec 'nope': it is neither installed (dct, "),
+        (["--codec", "dct"], 1, "needs to be told which: bands="),
+        (["--mode", "inside"], 2, "--mode is beside or derived; got 'inside'"),
+        (["--payload", "zip"], 2, "--payload is coded or plain; got 'zip'"),
+        (["--bbox", "1,2,3"], 2, "--bbox is 4 numbers with commas between; got 3"),
+        (["--bbox", "a,b,c,d"], 2, "--bbox is 4 numbers with commas between; got 'a,b,c,d'"),
+        (["--ids", "other"], 1, "matches (ids=['other']); loosen the search"),
+        (["--bands", "B02=B99"], 1, "lacks band(s) B99"),
+        (["--codec", "s2-l2a-12b"], 1, "lacks band(s) B01, B05"),
+    ],
+)
+def test_encode_refuses(run, args, code, message):
+    got, out, err = run("encode", ITEM, "out", "--key", "x", *args)
+    assert (got, out) == (code, "")
+    assert message in one_line(err)
+    assert code == 2 or err.count("\n") == 1
+    assert not Path("out").exists() or not list(Path("out").rglob("*.zarr"))
+
+
+# -- search --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "ids"),
+    [
+        ([], {"spyndex-s2-sample", "synthetic-later", "spyndex-s2-sample-coarse"}),
+        (["--min-psnr", 45], {"spyndex-s2-sample", "synthetic-later"}),
+        (["--max-bits-per-pixel", 1], {"spyndex-s2-sample", "spyndex-s2-sample-coarse"}),
+        (["--max-error", 300, "--datetime", "2020-06-01/.."], {"synthetic-later"}),
+        (["--kind", "embedding", "--datetime", "../2020-03-01"], {"spyndex-s2-sample"}),
+        (["--filter", '"latent:psnr" < 45'], {"spyndex-s2-sample-coarse"}),
+        (["--collections", "other"], set()),
+        (["--bbox", "0,0,1,1"], set()),
+    ],
+)  # fmt: skip
+def test_search(run, args, ids):
+    code, out, err = run("search", CATALOG, *args, "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["matched"] == len(ids)
+    assert {row["id"] for row in result["items"]} == ids
+
+
+def test_search_sorts_and_prints(run):
+    code, out, _ = run("search", CATALOG, "--sortby", "-latent:psnr", "--max-items", 2)
+    assert code == 0
+    assert out.index("synthetic-later") < out.index("spyndex-s2-sample")
+    assert "spyndex-s2-sample-coarse" not in out
+    assert "2 item(s)" in out
+
+
+@pytest.mark.parametrize("name", ["items.json", "items.parquet"])
+def test_search_writes_what_can_be_searched_and_loaded(run, name):
+    code, out, _ = run("search", CATALOG, CATALOG, "--min-psnr", 45, "--out", name)
+    assert code == 0
+    assert f"-> {name}" in out
+    code, out, _ = run("search", name, "--datetime", "2020-07-01", "--json")
+    assert [row["id"] for row in json.loads(out)["items"]] == ["synthetic-later"]
+    code, out, _ = run("load", name, "--ids", "synthetic-later", "--asset", "latent", "--json")
+    assert json.loads(out)["sizes"] == {"y": 160, "x": 160, "time": 1}
+
+
+def test_search_refuses(run):
+    code, _, err = run("search", CATALOG, "--out", "items.csv")
+    assert code == 2
+    assert "--out ends with .json or .parquet; got 'items.csv'" in one_line(err)
+    code, _, err = run("search", CATALOG, "--filter", "psnr >")
+    assert code == 1
+    assert err.startswith("error SearchError: ")
+
+
+# -- load ----------------------------------------------------------------------------------------------------
+
+
+def test_load_describes_without_writing(run, tmp_path):
+    code, out, _ = run("load", ITEM, "--asset", "latent", "--bands", "red,B08")
+    assert code == 0
+    assert "<xarray.Dataset>" in out
+    assert " red " in out
+    assert "B02" not in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_writes_zarr_and_geotiff(run):
+    grid = ("--crs", "EPSG:32618", "--resolution", 20, "--resampling", "average")
+    for out in ("cube.zarr", "cube.tif"):
+        assert run("load", ITEM, out, "--asset", "latent", *grid)[0] == 0
+    cube = xr.open_zarr("cube.zarr", consolidated=False)
+    with rasterio.open("cube.tif") as src:
+        assert src.crs.to_epsg() == 32618
+        assert (src.res, src.nodata, src.count) == ((20, 20), 0, 4)
+        assert src.descriptions == ("B02", "B03", "B04", "B08")
+        for i, name in enumerate(src.descriptions, start=1):
+            np.testing.assert_array_equal(src.read(i), cube[name].values[0])
+
+
+def test_load_latents(run):
+    code, out, _ = run("load", ITEM, "cells.zarr", "--asset", "embedding", "--upto", "latent", "--json")
+    assert code == 0
+    assert json.loads(out)["sizes"] == {"y": 39, "x": 38, "time": 1, "channel": 32}
+    cells = xr.open_zarr("cells.zarr", consolidated=False)["latent"]
+    assert np.isfinite(cells).all()
+    assert cells.attrs["latent:kind"] == "embedding"
+
+
+def test_load_replaces_only_when_told_to(run):
+    assert run("load", ITEM, "cube.zarr", "--asset", "latent")[0] == 0
+    marker = Path("cube.zarr/marker")
+    marker.write_text("mine")
+    code, _, err = run("load", ITEM, "cube.zarr", "--asset", "latent")
+    assert code == 1
+    assert one_line(err) == (
+        "error CatalogError: cube.zarr exists; pass --overwrite to replace it, or choose another name"
+    )
+    assert marker.exists()
+    assert run("load", ITEM, "cube.zarr", "--asset", "latent", "--overwrite")[0] == 0
+    assert not marker.exists()
+    assert sorted(p.name for p in Path().iterdir()) == ["cube.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        ([ITEM], 1, "several latent assets"),
+        ([ITEM, "--asset", "latent", "--bands", "B99"], 1, "B99"),
+        ([ITEM, "--asset", "embedding"], 1, "embedding"),
+        ([ITEM, "--upto", "bytes"], 2, "--upto is field or latent; got 'bytes'"),
+        ([ITEM, "cube.nc"], 2, "the output ends with .zarr or .tif; got 'cube.nc'"),
+        (
+            [ITEM, "l.tif", "--asset", "latent", "--upto", "latent"],
+            1,
+            "a GeoTIFF holds decoded bands of one date",
+        ),
+        (
+            [CATALOG, "l.tif", "--asset", "latent", "--ids", "spyndex-s2-sample,synthetic-later"],
+            1,
+            "of one date",
+        ),
+    ],
+)
+def test_load_refuses(run, args, code, message):
+    got, out, err = run("load", *args)
+    assert (got, out) == (code, "")
+    assert message in one_line(err)
+    assert list(Path().iterdir()) == []
+
+
+# -- publish -------------------------------------------------------------------------------------------------
+
+
+def test_publish(run):
+    import geopandas
+
+    code, out, err = run(
+        "publish", ITEM, "e.parquet", "--asset", "embedding", "--by", "patch", "--patch", "4,4", "--dtype", "int8", "--json"
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    table = geopandas.read_parquet(result["geoparquet"])
+    assert len(table) == result["rows"] > 90
+    assert result["bytes"] == Path("e.parquet").stat().st_size
+    assert pystac.read_file(result["item"]).properties["table:row_count"] == result["rows"]
+    code, out, _ = run("publish", CATALOG, "all.parquet", "--asset", "embedding", "--by", "item",
+                       "--ids", "spyndex-s2-sample,synthetic-later", "--standardise", "--channels", 8)  # fmt: skip
+    assert code == 0
+    assert out.startswith("2 rows, ")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--patch", "8"], 2, "--patch is 2 numbers with commas between; got 1"),
+        (["--asset", "nope"], 1, "'nope'"),
+        (["--asset", "latent", "--by", "tile"], 1, "'tile'"),
+        ([], 1, "several"),
+    ],
+)
+def test_publish_refuses(run, args, code, message):
+    got, out, err = run("publish", ITEM, "e.parquet", *args)
+    assert (got, out) == (code, "")
+    assert message in one_line(err)
+    assert list(Path().iterdir()) == []
+
+
+# -- codecs, info, validate -----------------------------------------------------------------------------------
+
+
+def test_codecs(run):
+    code, out, _ = run("codecs", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert {"s2-10m-4b", "s2-l2a-12b", "s2-10m-embed", "dct", "wavelet", "jpeg2000", "zstd"} <= set(rows)
+    assert rows["s2-10m-4b"]["bands"] == ["B02", "B03", "B04", "B08"]
+    assert rows["s2-10m-embed"]["kind"] == "embedding"
+    assert rows["dct"]["bands"] is None
+    text = run("codecs")[1]
+    assert rows["s2-l2a-12b"]["space"][7:15] in text
+    assert "any (--bands)" in text
+
+
+def test_info_shows_and_draws(run, tmp_path):
+    code, out, _ = run("info", ITEM, "--asset", "latent", "--preview", "look.png", "--json")
+    assert code == 0
+    (row,) = json.loads(out)
+    assert row["chain"] == "normalise > klt > dct > uniform > rans"
+    assert (row["shape"], row["cells"], row["stride"]) == ([300, 300], [39, 38], [8, 8])
+    assert row["bytes"] == sum(
+        p.stat().st_size
+        for p in (SAMPLE / "s2-sample/spyndex-s2-sample/latent.zarr").rglob("*")
+        if p.is_file()
+    )
+    with Image.open("look.png") as picture:
+        assert picture.size == (300, 300)
+        pixels = np.asarray(picture)
+    assert pixels.std(axis=(0, 1)).min() > 20
+    code, out, _ = run("info", ITEM)
+    assert code == 0
+    made = sorted(p.name for p in tmp_path.iterdir())
+    assert made == ["look.png", "spyndex-s2-sample-latent.png", "spyndex-s2-sample-plain.png"]
+    assert "spyndex-s2-sample / embedding" in out
+
+
+def test_info_refuses(run, tmp_path):
+    code, _, err = run("info", ITEM, "--preview", "one.png")
+    assert code == 2
+    assert "choose with --asset" in one_line(err)
+    code, _, err = run("info", "absent.json")
+    assert code == 1
+    assert "absent.json" in err
+    (tmp_path / "no.json").write_text("{}")
+    code, _, err = run("info", "no.json")
+    assert code == 1
+    assert "no.json is no STAC Item" in one_line(err)
+    assert list(tmp_path.glob("*.png")) == []
+
+
+def test_info_refuses_a_changed_codec(run, tmp_path):
+    shutil.copytree(SAMPLE, tmp_path / "copy")
+    (weights,) = tmp_path.glob("copy/codecs/s2-10m-4b-step*/codec.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    code, out, err = run("info", "copy/s2-sample/spyndex-s2-sample-coarse/spyndex-s2-sample-coarse.json")
+    assert (code, out) == (1, "")
+    assert "checksum" in one_line(err)
+
+
+def test_validate(run, tmp_path):
+    code, out, _ = run("validate", SAMPLE, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert (result["files"], result["problems"]) == (8, {})
+    assert any("projection" in uri for uri in result["unchecked"])
+    assert run("validate", SAMPLE, "--strict")[0] == 1
+    assert "schema not at hand" in run("validate", SAMPLE)[1]
+    doc = json.loads(Path(ITEM).read_text())
+    doc["assets"]["latent"]["latent:kind"] = "picture"
+    (tmp_path / "bad.json").write_text(json.dumps(doc))
+    code, out, _ = run("validate", "bad.json")
+    assert code == 1
+    assert "'picture' is not one of" in one_line(out)
+    assert "1 file(s), 1 with problems" in out
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="the shared schemas are absent")
+def test_validate_with_schemas_is_complete(run):
+    code, out, _ = run(
+        "validate", SAMPLE, ROOT / "extensions/latent/examples", "--schemas", SCHEMAS, "--strict"
+    )
+    assert code == 0
+    assert out.strip() == "13 file(s), 0 with problems"
+    assert validate(ITEM, SCHEMAS) == []
+
+
+def test_validate_refuses(run):
+    code, out, err = run("validate", "absent")
+    assert (code, out) == (1, "")
+    assert one_line(err) == "error CatalogError: absent does not exist"
+    Path("empty").mkdir()
+    code, _, err = run("validate", "empty")
+    assert code == 1
+    assert "no STAC document below empty" in err
