@@ -1,0 +1,131 @@
+"""ARCHITECTURE.md tells the truth about imports: they point downward, in circles never, and torch is not there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "stac_latent"
+MODULES = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+    for p in PACKAGE.rglob("*.py")
+}
+UPWARD = {
+    ("stac_latent.codec", "stac_latent.registry"),
+    ("stac_latent.registry", "stac_latent.cube.contract"),
+}
+"""Deferred imports behind one front door, open_codec; ARCHITECTURE.md names them."""
+HEAVY = {"rasterio", "odc", "zarr", "dask", "geopandas", "pyarrow", "pandas", "pystac_client"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module: what, and whether it runs when the module is imported."""
+
+    target: str
+    kind: str
+
+
+def rooms():
+    """Names in the table of ARCHITECTURE.md, lowest first."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = text.split("## Rooms", 1)[1].split("\n## ", 1)[0]
+    return [
+        name.rstrip("/").removesuffix(".py")
+        for name in re.findall(r"^\| `([\w./]+)` \|", table, re.MULTILINE)
+    ]
+
+
+def room(module):
+    """Room of a module: the file or folder directly below the package."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+@cache
+def imports(module):
+    """Imports of a module, those for type checkers left out."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    skip, late = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            skip |= {id(x) for statement in node.body for x in ast.walk(statement)}
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            late |= {id(x) for x in ast.walk(node)}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in skip:
+            continue
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else node.module for name in whole]
+        found += [Import(name, "late" if id(node) in late else "top") for name in names]
+    return found
+
+
+def test_every_room_is_in_the_table():
+    listed = rooms()
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {room(m) for m in MODULES} - {"__init__"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_downward(module):
+    order = {name: level for level, name in enumerate(rooms())}
+    for item in imports(module):
+        if not item.target.startswith("stac_latent.") or room(item.target) == room(module):
+            continue
+        if (module, item.target) in UPWARD:
+            assert item.kind == "late", f"{module} imports {item.target} when it is imported"
+            continue
+        assert module != "stac_latent", f"the package itself imports {item.target}"
+        assert order[room(item.target)] < order[room(module)], (
+            f"{module} imports {item.target}, which is above it"
+        )
+
+
+def test_no_module_imports_in_a_circle():
+    graph = {
+        module: {i.target for i in imports(module) if i.kind == "top" and i.target in MODULES}
+        for module in MODULES
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_torch_is_imported_nowhere(module):
+    assert [i.target for i in imports(module) if i.target.split(".")[0] == "torch"] == []
+
+
+def test_low_rooms_know_no_file_format():
+    low = [
+        m
+        for m in MODULES
+        if room(m) in {"errors", "spec", "masking", "container", "codec", "extension", "checks"}
+    ]
+    assert len(low) >= 7
+    for module in low:
+        top = {i.target.split(".")[0] for i in imports(module) if i.kind == "top"}
+        assert not top & HEAVY, f"{module} imports {sorted(top & HEAVY)}"
+
+
+def test_modules_are_of_readable_size():
+    long = {
+        str(p.relative_to(ROOT)): n for p in MODULES.values() if (n := len(p.read_text().splitlines())) > 400
+    }
+    assert long == {}
+
+
+def test_no_trace_of_unfinished_work():
+    words = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError")
+    assert [str(p) for p in MODULES.values() if words.search(p.read_text(encoding="utf-8"))] == []
