@@ -247,7 +247,7 @@ def _fit_tables(rans: Rans, symbols: Sequence[Array]) -> Rans:
             index_all.append(index)
             delta = np.diff(classes, prepend=4) + (class_hist.size // 2)
             class_hist += np.bincount(delta, minlength=class_hist.size)
-            which = rans._which(index, classes)  # noqa: SLF001
+            which = rans.which(index)[:, classes]
             for t in range(1, tables.count + 1):
                 r = int(tables.radius[t - 1])
                 v = flat[which == t]

@@ -14,7 +14,7 @@ import numpy as np
 
 from stac_latent.codec import Array
 
-__all__ = ["COMPILED", "group_positions", "histogram", "synthesise"]
+__all__ = ["COMPILED", "gather", "group_sizes", "histogram", "scatter", "synthesise", "table_numbers"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNIT = 2.0**-14
@@ -33,59 +33,79 @@ except ImportError:
         return lambda function: function
 
 
-def group_positions(index: Array, classes: Array, middle: int, count: int) -> tuple[Array, Array]:
-    """Flat positions of coded symbols in the order of their tables, and the size of each group.
+def table_numbers(index: Array, middle: int, count: int, classes: int) -> Array:
+    """Table of each channel and class, uint8 ``(channel, class)``: ``index + class - middle`` within ``0..count``.
 
-    The table of a symbol is ``index + class - middle`` within ``0..count``; table 0, and every symbol of a channel
-    with index 0, is not coded.
+    Table 0, which is that of every symbol of a channel with index 0, is not coded.
+    """
+    which = np.clip(index[:, None] + np.arange(classes) - middle, 0, count)
+    which[index == 0] = 0
+    return which.astype(np.uint8)
+
+
+def group_sizes(which: Array, classes: Array) -> Array:
+    """Coded symbols of each table, int64 ``(256,)``, from :func:`table_numbers` and the class of each cell."""
+    cells = np.bincount(classes, minlength=which.shape[1])
+    sizes = np.bincount(which.ravel(), weights=np.tile(cells, len(which)), minlength=256).astype(np.int64)
+    sizes[0] = 0
+    return sizes
+
+
+def gather(flat: Array, which: Array, classes: Array) -> Array:
+    """Coded symbols in the order of their tables, and within a table by channel and cell.
 
     Parameters
     ----------
-    index, classes
-        Scale index of each channel and activity class of each cell, int64.
-
-    Returns
-    -------
-    order, counts
-        int64; positions into ``(channel, cell)``, stable within a table, and ``(256,)`` group sizes.
+    flat
+        int32 ``(channel, cell)``.
+    which, classes
+        See :func:`group_sizes`.
     """
+    sizes = group_sizes(which, classes)
     if COMPILED:
-        order, counts = _group_positions(index, classes, middle, count)
-        return order, counts
-    which = index[:, None] + (classes - middle)[None, :]
-    np.clip(which, 0, count, out=which)
-    which[index == 0] = 0
-    flat = which.astype(np.uint8).ravel()
+        out = np.empty(sizes.sum(), np.int32)
+        _gather(flat, which, classes, np.cumsum(sizes) - sizes, out)
+        return out
+    return np.asarray(flat.ravel()[_order(which, classes)])
+
+
+def scatter(values: Array, which: Array, classes: Array) -> Array:
+    """Inverse of :func:`gather`: int16 ``(channel, cell)``, zero where nothing is coded."""
+    out = np.zeros((len(which), classes.size), np.int16)
+    if COMPILED:
+        sizes = group_sizes(which, classes)
+        _scatter(values, which, classes, np.cumsum(sizes) - sizes, out)
+    else:
+        out.ravel()[_order(which, classes)] = values
+    return out
+
+
+def _order(which: Array, classes: Array) -> Array:
+    flat = which[:, classes].ravel()
     coded = np.flatnonzero(flat)
-    tables = flat[coded]
-    return coded[np.argsort(tables, kind="stable")], np.bincount(tables, minlength=256)
+    return np.asarray(coded[np.argsort(flat[coded], kind="stable")])
 
 
 @njit(cache=True, nogil=True)
-def _group_positions(  # noqa: C901 - one pass to count, one to place
-    index: Array, classes: Array, middle: int, count: int
-) -> tuple[Array, Array]:
-    cells = classes.size
-    counts, seen, start = np.zeros(256, np.int64), np.zeros(256, np.int64), np.zeros(256, np.int64)
-    for k in classes:
-        seen[k] += 1
-    for i in index:
-        if i > 0:
-            for k in range(256):
-                if seen[k]:
-                    counts[min(max(i + k - middle, 0), count)] += seen[k]
-    counts[0] = 0
-    for t in range(1, 256):
-        start[t] = start[t - 1] + counts[t - 1]
-    order = np.empty(counts.sum(), np.int64)
-    for c in range(index.size):
-        if index[c] > 0:
-            for n in range(cells):
-                t = min(max(index[c] + classes[n] - middle, 0), count)
-                if t:
-                    order[start[t]] = c * cells + n
-                    start[t] += 1
-    return order, counts
+def _gather(flat: Array, which: Array, classes: Array, start: Array, out: Array) -> None:
+    for c in range(flat.shape[0]):
+        tables = which[c]
+        for n in range(classes.size):
+            t = tables[classes[n]]
+            if t:
+                out[start[t]] = flat[c, n]
+                start[t] += 1
+
+
+@njit(cache=True, nogil=True)
+def _scatter(values: Array, which: Array, classes: Array, start: Array, out: Array) -> None:
+    for c in range(out.shape[0]):
+        tables = which[c]
+        for n in range(classes.size):
+            t = tables[classes[n]]
+            if t:
+                out[c, n] = values[start[t]]
+                start[t] += 1
 
 
 def histogram(bins: Array, rows: Array, columns: Array, shape: tuple[int, int, int]) -> Array:

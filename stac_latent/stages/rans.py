@@ -29,7 +29,7 @@ import numpy as np
 from stac_latent.codec import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
 from stac_latent.stages.base import BaseStage, take
-from stac_latent.stages.kernels import group_positions
+from stac_latent.stages.kernels import gather, group_sizes, scatter, table_numbers
 from stac_latent.stages.tables import CLASSES, GAP, TOTAL, TableSet
 
 __all__ = ["Rans"]
@@ -84,8 +84,8 @@ class Rans(BaseStage):
             raise FieldError(f"rans codes 1 to {_MAX_CELLS} cells at once; got {h} x {w}. Encode it in tiles")
         flat = self._predict(x).reshape(c, h * w)
         index, classes = self.tables.assign(flat)
-        order, counts = group_positions(index, classes, CLASSES // 2, self.tables.count)
-        values = flat.ravel()[order]
+        which = self.which(index)
+        values, counts = gather(flat, which, classes), group_sizes(which, classes)
         escapes: list[Array] = []
         runs = np.zeros(len(self.tables.gaps), "<u4")
         coder = constriction.stream.stack.AnsCoder()
@@ -145,8 +145,9 @@ class Rans(BaseStage):
             raise CorruptDataError(
                 "rans: side information out of range; the payload was changed or is of other tables"
             )
-        order, counts = group_positions(index, classes, CLASSES // 2, self.tables.count)
-        values = np.zeros(order.size, np.int32)
+        which = self.which(index)
+        counts = group_sizes(which, classes)
+        values = np.zeros(counts.sum(), np.int32)
         start = used = 0
         for t in range(self.tables.count):
             n = int(counts[t + 1])
@@ -169,9 +170,7 @@ class Rans(BaseStage):
                 used += outside.size
             values[at] = group
             start += n
-        out = np.zeros(c * h * w, np.int16)
-        out[order] = values
-        symbols = self._restore(out.reshape(c, h, w))
+        symbols = self._restore(scatter(values, which, classes).reshape(c, h, w))
         if _checksum(symbols) != crc:
             raise CorruptDataError(
                 "rans: the checksum of the decoded symbols does not match; the payload was changed, or this machine "
@@ -215,12 +214,9 @@ class Rans(BaseStage):
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
-    def _which(self, index: Array, classes: Array) -> Array:
-        """Table number of each symbol, uint8 ``(channel, cell)``; 0 where nothing is coded."""
-        t = index[:, None] + (classes - CLASSES // 2)[None, :]
-        np.clip(t, 0, self.tables.count, out=t)
-        t[index == 0] = 0
-        return np.asarray(t, np.uint8)
+    def which(self, index: Array) -> Array:
+        """Table of each channel and class, uint8 ``(channel, class)``; 0 where nothing is coded."""
+        return table_numbers(index, CLASSES // 2, self.tables.count, CLASSES)
 
     def _predict(self, x: Array) -> Array:
         out = x.astype(np.int32)
