@@ -36,8 +36,7 @@ def whole_scene(item, codec):
 # -- chunk-wise equals whole ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("payload", ["coded", "plain"])
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize(("name", "payload"), [*((name, "coded") for name in CODECS), ("dct", "plain")])
 def test_shard_by_shard_equals_the_whole_scene(tmp_path, utm_scene, monkeypatch, name, payload):
     """Several shards of several chunks, an origin off the lattice, nodata: no symbol differs, nor any pixel."""
     codec = small_codec(name, **CODECS[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,9 +17,9 @@ from pystac.utils import make_absolute_href
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import codec_item, decoder_link
-from stac_latent.catalog.tree import CatalogTree, write_json
+from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.codec import Codec, open_codec
-from stac_latent.cube.contract import MEDIA_TYPE
+from stac_latent.cube.contract import MEDIA_TYPE, latent_assets
 from stac_latent.cube.encode import Encoded, encode_source
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
@@ -155,13 +156,19 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
     """The Item that will carry the asset: the catalogued one if it is there, else a copy with absolute hrefs."""
     if mode not in ("beside", "derived"):
         raise CatalogError(f"mode={mode!r}; expected 'beside' or 'derived'")
-    name = item.id if mode == "beside" else f"{item.id}-{key}"
+    name = item.id if mode == "beside" else f"{item.id}-{safe_name(key, 'key')}"
     known = tree.find(name, item.collection_id)
-    if known is not None:
-        if key in known.assets and not overwrite:
+    there = known if known is not None else item
+    if safe_name(key, "key") in there.assets and (known is not None or mode == "beside"):
+        if key not in latent_assets(there):
+            raise CatalogError(
+                f"item {name!r} already has an asset {key!r}, and it is no latent; choose another key"
+            )
+        if not overwrite:
             raise CatalogError(
                 f"item {name!r} in {tree.root} already has an asset {key!r}; pass overwrite=True to replace it, or another key"
             )
+    if known is not None:
         return known
     copy = pystac.Item.from_dict(
         item.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False
@@ -199,7 +206,7 @@ def _new_store(
         placed = True
         yield made
     except BaseException:
-        shutil.rmtree(path if placed else part, ignore_errors=True)
+        _remove(path if placed else part)
         if old.exists():
             old.rename(path)
         for folder in (path.parent, path.parent.parent):
@@ -207,6 +214,15 @@ def _new_store(
                 folder.rmdir()  # if it is empty
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder for good: writes that a failing store still has under way may make it anew."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+        if not folder.exists():
+            return
 
 
 def _describe(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from pystac.utils import make_relative_href
 from stac_latent.errors import CatalogError
 from stac_latent.extension import LatentExtension
 
-__all__ = ["CatalogTree", "write_json"]
+__all__ = ["CatalogTree", "safe_name", "write_json"]
 
 _DEFAULT_COLLECTION = "latents"
 
@@ -62,15 +64,15 @@ class CatalogTree:
 
     def collection_folder(self, collection: str | None) -> Path:
         """Folder of a Collection."""
-        return self.root / _safe(collection or _DEFAULT_COLLECTION)
+        return self.root / safe_name(collection or _DEFAULT_COLLECTION)
 
     def item_folder(self, item: pystac.Item) -> Path:
         """Folder of an Item and its stores."""
-        return self.collection_folder(item.collection_id) / _safe(item.id)
+        return self.collection_folder(item.collection_id) / safe_name(item.id)
 
     def find(self, item_id: str, collection: str | None) -> pystac.Item | None:
         """The catalogued Item of that id, with absolute asset hrefs, or None."""
-        path = self.collection_folder(collection) / _safe(item_id) / f"{_safe(item_id)}.json"
+        path = self.collection_folder(collection) / safe_name(item_id) / f"{safe_name(item_id)}.json"
         if not path.exists():
             return None
         item = pystac.Item.from_file(str(path))
@@ -85,7 +87,7 @@ class CatalogTree:
         """Write an Item and make its Collection and the root know it; returns it as it can be read back."""
         collection_id = item.collection_id or _DEFAULT_COLLECTION
         folder = self.item_folder(item)
-        path = folder / f"{_safe(item.id)}.json"
+        path = folder / f"{safe_name(item.id)}.json"
         collection_path = self.collection_folder(item.collection_id) / "collection.json"
         doc = item.to_dict(include_self_link=False, transform_hrefs=False)
         doc["collection"] = collection_id
@@ -100,17 +102,11 @@ class CatalogTree:
             {"rel": "collection", "href": up, "type": "application/json"},
             *doc["links"],
         ]
-        before = path.read_bytes() if path.exists() else None
-        try:
+        with _all_or_none(path, collection_path, self.path):
             write_json(path, doc)
             written = pystac.Item.from_file(str(path))
             self._update_collection(written, collection_path, path)
             self._update_root(collection_path, collection_id)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            if before is not None:
-                path.write_bytes(before)
-            raise
         return written
 
     def _update_collection(self, item: pystac.Item, collection_path: Path, item_path: Path) -> None:
@@ -142,6 +138,21 @@ class CatalogTree:
                 {"rel": "child", "href": href, "type": "application/json", "title": collection_id}
             )
             write_json(self.path, doc)
+
+
+@contextmanager
+def _all_or_none(*paths: Path) -> Iterator[None]:
+    """Put files back as they were if the body fails."""
+    before = [path.read_bytes() if path.exists() else None for path in paths]
+    try:
+        yield
+    except BaseException:
+        for path, old in zip(paths, before, strict=True):
+            if old is None:
+                path.unlink(missing_ok=True)
+            elif path.read_bytes() != old:
+                path.write_bytes(old)
+        raise
 
 
 def _nodata_as_text(value: Any) -> Any:
@@ -185,8 +196,8 @@ def _relative(href: str, start: Path, root: Path) -> str:
     return href
 
 
-def _safe(name: str) -> str:
-    """Refuse ids that are no file names.
+def safe_name(name: str, what: str = "id") -> str:
+    """Refuse ids and keys that are no file names.
 
     Raises
     ------
@@ -200,7 +211,7 @@ def _safe(name: str) -> str:
         or len(name) > 200
     ):
         raise CatalogError(
-            f"id {name!r} cannot be a file name: use letters, digits, '-', '_' and '.', at most 200"
+            f"{what} {name!r} cannot be a file name: use letters, digits, '-', '_' and '.', at most 200"
         )
     return name
 

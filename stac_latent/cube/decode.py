@@ -17,6 +17,7 @@ from stac_latent.container import apply_nodata
 from stac_latent.cube.chunks import chunk, workers
 from stac_latent.cube.contract import LatentRef
 from stac_latent.errors import FieldError, GridError
+from stac_latent.registry import remember
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.zarr import LatentArrays, open_arrays
 
@@ -77,7 +78,7 @@ class LatentReader:
     def arrays(self) -> LatentArrays:
         """The stored arrays."""
         if self.spec.bitstream is not None:
-            _ = self.codec  # so that the zarr codec finds its space
+            remember(self.codec)  # so that the zarr codec finds its space
         return open_arrays(self.ref.href, self.spec, self.ref.grid)
 
     def read_symbols(self, cells: Window | None = None) -> Array:

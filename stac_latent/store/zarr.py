@@ -20,6 +20,7 @@ import numpy as np
 import zarr
 import zarr.errors
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore, WrapperStore
 
 from stac_latent.codec import Array, Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
@@ -29,6 +30,9 @@ from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
 
 __all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "open_arrays"]
 
@@ -226,7 +230,20 @@ def _store(href: str) -> Any:
         path = local_path(href)
         if not (path / "zarr.json").is_file():
             raise CorruptDataError(f"{href} is no Zarr v3 group: it has no zarr.json")
-        return str(path)
+        return _NoEmptyFiles(LocalStore(path, read_only=True))
     from zarr.storage import FsspecStore
 
-    return FsspecStore.from_url(href, read_only=True)
+    return _NoEmptyFiles(FsspecStore.from_url(href, read_only=True))
+
+
+class _NoEmptyFiles(WrapperStore[Any]):
+    """Refuses files of no bytes, which zarr would take for chunks that were never written."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As the store's, but for files that were cut to nothing."""
+        out: Buffer | None = await self._store.get(key, prototype, byte_range)
+        if out is not None and len(out) == 0:
+            raise ValueError(f"{key} is empty")
+        return out
