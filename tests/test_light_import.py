@@ -1,0 +1,106 @@
+"""``import stac_latent`` is light, and nothing but the neural stages ever needs torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from core_support import make_scene, scene_field
+
+HEAVY = (
+    "torch",
+    "rasterio",
+    "zarr",
+    "xarray",
+    "odc.stac",
+    "geopandas",
+    "pyarrow",
+    "dask",
+    "pandas",
+    "numba",
+    "pystac",
+)
+
+
+def run(code, *args):
+    out = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False
+    )
+    assert out.returncode == 0, out.stderr
+    return out.stdout
+
+
+def test_import_takes_less_than_three_tenths_of_a_second():
+    code = "import time; t = time.perf_counter(); import stac_latent; print(time.perf_counter() - t)"
+    assert min(float(run(code)) for _ in range(5)) < 0.3
+
+
+def test_import_pulls_in_nothing_heavy():
+    code = f"import stac_latent, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert run(code).strip() == "[]"
+
+
+def test_verbs_are_there_when_asked_for():
+    code = "import stac_latent as s; print(sorted(s.__all__) == [n for n in dir(s) if n in s.__all__], s.encode.__name__)"
+    assert run(code).split() == ["True", "encode"]
+
+
+def test_no_such_attribute():
+    import stac_latent
+
+    with pytest.raises(AttributeError, match="module 'stac_latent' has no attribute 'decode_everything'"):
+        _ = stac_latent.decode_everything
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # any import of it fails, as where it is not installed
+from pathlib import Path
+import pystac
+import stac_latent
+folder = Path(sys.argv[2])
+encoded = stac_latent.encode(pystac.Item.from_file(sys.argv[1]), sys.argv[3], folder / "cat", bands={
+    "B02": "red", "B03": "red", "B04": "nir", "B08": "nir"})
+found = list(stac_latent.search(folder / "cat" / "catalog.json", kind="codec", min_psnr=20))
+assert [i.id for i in found] == ["scene"], found
+field = stac_latent.load(found, bands=["B02", "B08"])
+latent = stac_latent.load(found, upto="latent")
+out = stac_latent.publish(found, folder / "vectors.parquet")
+print(dict(field.sizes)["y"], dict(latent.sizes)["channel"], Path(folder / "vectors.parquet").stat().st_size > 1000)
+"""
+
+
+def test_the_whole_line_works_without_torch(tmp_path):
+    scene = make_scene(tmp_path / "raw", scene_field((64, 72)))
+    scene.item.save_object(include_self_link=False, dest_href=str(tmp_path / "item.json"))
+    y, channels, published = run(WITHOUT_TORCH, tmp_path / "item.json", tmp_path, "s2-10m-4b").split()
+    assert (int(y), published) == (64, "True")
+    assert int(channels) > 50
+
+
+def test_without_torch_every_module_imports_but_the_neural_ones():
+    package = Path(__file__).parents[1] / "stac_latent"
+    names = sorted(
+        ".".join(("stac_latent", *p.relative_to(package).with_suffix("").parts)).removesuffix(".__init__")
+        for p in package.rglob("*.py")
+    )
+    neural = ("stac_latent.train", "stac_latent.tasks", "stac_latent.stages.neural", "stac_latent.__main__")
+    names = [n for n in names if not n.startswith(neural)]
+    code = "import sys, importlib, json\nsys.modules['torch'] = None\nfor n in json.loads(sys.argv[1]): importlib.import_module(n)\nprint(len(sys.modules) > 100)"
+    assert run(code, json.dumps(names)).strip() == "True"
+
+
+def test_the_test_kit_says_what_it_needs():
+    code = """
+import sys
+sys.modules["hypothesis"] = None
+try:
+    import stac_latent.testing
+except ImportError as exc:
+    print(exc)
+"""
+    assert "needs pytest and hypothesis" in run(code)
+    assert "pip install 'stac-latent[test]'" in run(code)
