@@ -1,0 +1,172 @@
+"""Every code block of README and docs is run, or says why not; links and commands are what they claim to be."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "ARCHITECTURE.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+NAMES = [str(p.relative_to(ROOT)) for p in PAGES]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"<!-- not run: (.{10,}) -->\s*$")
+COMMAND = re.compile(r"<!-- command: (\w+) -->.*?^```bash\n(.*?)\n```", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and whether it is to be run."""
+
+    language: str
+    text: str
+    run: bool
+    line: int
+
+
+def blocks(page):
+    """Fenced blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(m[1], m[2], NOT_RUN.search(text[: m.start()]) is None, text[: m.start()].count("\n") + 1)
+        for m in FENCE.finditer(text)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder as the reader has it: the repository's catalogues, and nothing else."""
+    (tmp_path / "catalogs").symlink_to(ROOT / "catalogs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def execute(code, namespace, where):
+    """Run a Python block."""
+    exec(compile(code, where, "exec"), namespace)  # noqa: S102
+
+
+def shell(code):
+    """Run a bash block with the commands of this environment."""
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "120",
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_blocks_run(page, folder, capsys):
+    namespace, count = {"__name__": "docs"}, 0
+    for block in blocks(page):
+        where = f"{page.name}:{block.line}"
+        if not block.run or block.language == "text":
+            continue
+        if block.language == "python":
+            execute("\n" * block.line + block.text, namespace, str(page))
+        elif block.language == "bash":
+            shell(block.text)
+        elif block.language == "toml":
+            assert tomllib.loads(block.text), where
+        elif block.language == "json":
+            assert json.loads(block.text), where
+        else:
+            pytest.fail(
+                f"{where}: language {block.language!r} is none that is run; use text for what is no code"
+            )
+        count += 1
+    capsys.readouterr()
+    assert count == len([b for b in blocks(page) if b.run and b.language != "text"])
+
+
+def test_every_page_is_looked_at():
+    assert len(PAGES) > 12
+    assert sum(len([b for b in blocks(p) if b.run]) for p in PAGES) > 20
+    for page in PAGES:
+        assert page.read_text(encoding="utf-8").count("\n```") % 2 == 0, f"{page.name}: a fence is not closed"
+
+
+def test_plugin_page_has_a_test_that_passes(folder):
+    """The suite that the page on plug-ins inherits is run as pytest would."""
+    code = "".join(b.text for b in blocks(ROOT / "docs" / "plugins.md") if b.language == "python")
+    (folder / "test_plugin.py").write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_plugin.py"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"[3-9] passed", done.stdout)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_somewhere(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "extensions/latent/README.md"])
+def test_pages_name_no_machine(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:root|home|work|tmp|opt)/[^\s)]*", text) == []
+    assert re.findall(r"\b(TODO|FIXME|TBD)\b", text) == []
+
+
+def test_readme_has_the_two_commands():
+    found = dict(COMMAND.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert set(found) == {"demo", "test"}
+    assert found["demo"].startswith("python -m pip install ")
+    assert "stac-latent demo" in found["demo"]
+    assert found["test"] == "python -m pytest"
+
+
+def test_readme_table_names_the_installed_codecs():
+    from stac_latent.registry import codec_names
+
+    for page in ("README.md", "docs/codecs.md"):
+        table = "\n".join(
+            line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith("|")
+        )
+        assert [n for n in codec_names() if f"`{n}`" not in table] == [], page
+
+
+def test_navigation_names_every_page():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    flat = re.findall(r"'([\w-]+\.md)'", str(config["nav"]))
+    assert sorted(flat) == sorted(p.name for p in (ROOT / "docs").glob("*.md"))
+
+
+def test_benchmark_page_shows_the_results():
+    namespace = {"__file__": str(ROOT / "docs" / "hooks.py"), "__name__": "hooks"}
+    execute((ROOT / "docs" / "hooks.py").read_text(encoding="utf-8"), namespace, "hooks.py")
+    page = namespace["on_page_markdown"]((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+    assert "{{" not in page
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert f"## {path.stem}" in page
+    assert namespace["on_page_markdown"]("unchanged") == "unchanged"
+
+
+def test_changelog_and_version_agree():
+    from stac_latent import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == __version__
+    assert "## [" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
