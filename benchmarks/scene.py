@@ -34,6 +34,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 import stac_latent
+from stac_latent.cube.chunks import forget
 from stac_latent.store.io import tree_size
 
 NAMES = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
@@ -165,6 +166,18 @@ def jpeg2000_item(raw: pystac.Item, out: Path, window: GeoBox, bits: float) -> p
     return item
 
 
+def psnr(truth: Any, found: Any) -> float:
+    """Over all bands, peak 10000."""
+    mse = np.mean([np.square(found[n].values.astype(float) - truth[n].values).mean() for n in NAMES])
+    return float(-10 * np.log10(mse / 1e8))
+
+
+def decode_cold(item: pystac.Item, window: GeoBox, chunks: dict[str, int]) -> None:
+    """Load a window with no chunk decoded before."""
+    forget()
+    stac_latent.load(item, geobox=window, chunks=chunks).compute()
+
+
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(
@@ -200,15 +213,18 @@ def main() -> None:
         "share": counted.bytes / total,
     }
 
-    peer = jpeg2000_item(raw, args.work / "jp2", big, bits * 2.5)
+    truth = odc.stac.load([raw], bands=NAMES, geobox=big)
+    low, high = bits, 4 * bits
+    for _ in range(5):  # the rate at which JPEG 2000 is as good as the latents
+        middle = (low + high) / 2
+        peer = jpeg2000_item(raw, args.work / "jp2", big, middle)
+        quality = psnr(truth, odc.stac.load([peer], bands=NAMES, geobox=big))
+        low, high = (middle, high) if quality < result["encode"]["psnr"] else (low, middle)
     chunks, pixels = {"x": 512, "y": 512}, 2048 * 2048 / 1e6
     with dask.config.set(scheduler="threads", num_workers=2):
-        ours = timed(lambda: stac_latent.load(item, geobox=big, chunks=chunks).compute())
+        ours = timed(lambda: decode_cold(item, big, chunks))
         deflate = timed(lambda: odc.stac.load([raw], bands=NAMES, geobox=big, chunks=chunks).compute())
         jp2 = timed(lambda: odc.stac.load([peer], bands=NAMES, geobox=big, chunks=chunks).compute())
-    truth = odc.stac.load([raw], bands=NAMES, geobox=big)
-    found = odc.stac.load([peer], bands=NAMES, geobox=big)
-    mse = np.mean([np.square(found[n].values.astype(float) - truth[n].values).mean() for n in NAMES])
     jp2_bits = (
         sum(f.stat().st_size for f in (args.work / "jp2").glob("*.jp2")) * 8 / (2048 * 2048 * len(NAMES))
     )
@@ -216,7 +232,7 @@ def main() -> None:
         "megapixels_per_second": pixels / ours,
         "deflate_geotiff": {"megapixels_per_second": pixels / deflate, "ratio": deflate / ours},
         "jpeg2000": {
-            "megapixels_per_second": pixels / jp2, "ratio": jp2 / ours, "bits_per_pixel": jp2_bits, "psnr": float(-10 * np.log10(mse / 1e8)),
+            "megapixels_per_second": pixels / jp2, "ratio": jp2 / ours, "bits_per_pixel": jp2_bits, "psnr": quality,
         },
     }  # fmt: skip
     out = Path(__file__).parent / "results" / "scene.json"
