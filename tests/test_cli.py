@@ -437,7 +437,7 @@ def test_info_refuses(run, tmp_path):
     assert list(tmp_path.glob("*.png")) == []
 
 
-def test_info_refuses_a_changed_codec(run, tmp_path):
+def test_info_refuses_a_changed_codec(run, tmp_path, fresh_process):
     shutil.copytree(SAMPLE, tmp_path / "copy")
     (weights,) = tmp_path.glob("copy/codecs/s2-10m-4b-step*/codec.safetensors")
     data = bytearray(weights.read_bytes())
