@@ -172,7 +172,8 @@ class Codec:
         """Digest of chain, weights and normalisation: equal digests mean comparable, decodable latents."""
         h = hashlib.sha256()
         h.update(canonical_json(self.chain()))
-        h.update(canonical_json([[b.name, b.data_type, b.scale, b.offset] for b in self.bands]))
+        bands = [[b.name, b.data_type, b.scale, b.offset, str(b.nodata)] for b in self.bands]
+        h.update(canonical_json(bands))
         for key, arr in sorted(self.tensors().items()):
             little = np.ascontiguousarray(arr, dtype=arr.dtype.newbyteorder("<"))
             h.update(f"{key}:{little.dtype.str}:{list(arr.shape)}".encode())
@@ -299,8 +300,6 @@ class Codec:
         if self.tail is None:
             raise CodecError(f"codec {self.name!r} has no entropy coder; it cannot read a bitstream")
         return self.tail.inverse(bytes(payload))
-
-    # -- any field to bytes ------------------------------------------------------------------------------------
 
     def compress(self, field: Array) -> bytes:
         """One self-contained byte string of a field of any size, nodata kept; see :mod:`stac_latent.container`."""

@@ -17,7 +17,15 @@ from stac_latent.bundle import load_bundle
 from stac_latent.codec import Codec
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
 
-__all__ = ["cache_folder", "codec_names", "describe_codec", "open_any", "remember", "resolve_space"]
+__all__ = [
+    "cache_folder",
+    "codec_names",
+    "describe_codec",
+    "open_any",
+    "remember",
+    "replace_known",
+    "resolve_space",
+]
 
 _OPEN: dict[str, Codec] = {}
 
@@ -64,6 +72,11 @@ def remember(codec: Codec) -> Codec:
     """
     known = _OPEN.setdefault(codec.space, codec)
     return known if (known.bands, known.stats) == (codec.bands, codec.stats) else codec
+
+
+def replace_known(codec: Codec) -> None:
+    """Let the space of a codec resolve to this one from now on, as after a restart."""
+    _OPEN[codec.space] = codec
 
 
 def open_any(name: Any, **options: Any) -> Codec:

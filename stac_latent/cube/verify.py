@@ -17,6 +17,7 @@ from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.tiling import tiles
 from stac_latent.errors import VerificationError
+from stac_latent.registry import replace_known
 from stac_latent.spec import Band, Grid, Window
 from stac_latent.store.zarr import chunk_cells
 
@@ -74,7 +75,9 @@ def verify_store(
     VerificationError
         If symbols or valid pixels differ from what was encoded.
     """
-    spec, reader = ref.spec, LatentReader(ref, load_bundle(bundle, space=codec.space))
+    fresh = load_bundle(bundle, space=codec.space)
+    replace_known(fresh)  # the store's coder, too, is that of the bundle
+    spec, reader = ref.spec, LatentReader(ref, fresh)
     distortion = Distortion(codec.bands)
     exact = spec.bitstream is None or getattr(codec.tail, "lossless", False)
     inner, _ = chunk_cells(codec)

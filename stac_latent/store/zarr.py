@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ import numpy as np
 import zarr
 import zarr.errors
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
 from stac_latent.codec import Array, Codec
@@ -58,7 +60,23 @@ class LatentArrays:
             If a chunk is missing bytes, or a checksum does not hold.
         """
         (y0, y1), (x0, x1) = cells
-        return self._read(self.latent, (slice(None), slice(y0, y1), slice(x0, x1)))
+        symbols = self._read(self.latent, (slice(None), slice(y0, y1), slice(x0, x1)))
+        if not symbols.any():
+            self._check_present(cells)
+        return symbols
+
+    def _check_present(self, cells: Window) -> None:
+        """Tell zeros that were stored from zeros that stand for a missing file."""
+        spans = [range(lo // n, (hi - 1) // n + 1) for (lo, hi), n in zip(cells, self._shard(), strict=True)]
+        for y, x in itertools.product(*spans):
+            path = f"{self.latent.path}/{self.latent.metadata.encode_chunk_key((0, y, x))}"
+            if not sync(self.latent.store.exists(path)):
+                raise CorruptDataError(
+                    f"{self.latent.store_path}: {path} is missing; the store is incomplete, fetch or write it again"
+                )
+
+    def _shard(self) -> tuple[int, ...]:
+        return (self.latent.shards or self.latent.chunks)[1:]
 
     def read_mask(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         """Valid pixels ``(1 or band, y, x)`` of a pixel window; None where the group has no mask."""
@@ -143,6 +161,7 @@ def create(
         fill_value=0,
         dimension_names=("channel", "y", "x"),
         attributes={"latent:space": spec.space},
+        config={"write_empty_chunks": True},  # a missing shard is a loss, never zeros
         **coded,
     )
     mask = valid = None
