@@ -15,14 +15,18 @@ from stac_latent.spec import Band
 __all__ = ["quicklook", "rgb_positions", "side_by_side"]
 
 Array = npt.NDArray[Any]
-_RAMP = np.array([[8, 8, 24], [66, 20, 110], [150, 40, 110], [225, 80, 70], [250, 160, 60], [252, 240, 170]], np.float64)
+_RAMP = np.array(
+    [[8, 8, 24], [66, 20, 110], [150, 40, 110], [225, 80, 70], [250, 160, 60], [252, 240, 170]], np.float64
+)
 """Dark to bright, with growing lightness; for errors."""
 
 
 def rgb_positions(bands: Sequence[Band]) -> list[int]:
     """Positions of red, green and blue among the bands; the first band alone where they are not named."""
     wanted = (("red", "B04"), ("green", "B03"), ("blue", "B02"))
-    found = [next((i for i, b in enumerate(bands) if b.common_name == c or b.name == n), None) for c, n in wanted]
+    found = [
+        next((i for i, b in enumerate(bands) if b.common_name == c or b.name == n), None) for c, n in wanted
+    ]
     if all(i is not None for i in found):
         return [i for i in found if i is not None]
     return [0, 1, 2] if len(bands) >= 3 else [0]
@@ -77,7 +81,10 @@ def side_by_side(raw: Array, decoded: Array, bands: Sequence[Band], path: Path, 
     top = float(np.percentile(error[valid], 99.5)) if valid.any() else 1.0
     panels = [("raw", left), ("decoded", middle), (f"error (white = {top:.0f})", _heat(error, top, valid))]
     scale = max(1, round(360 / raw.shape[1]))
-    pictures = [(t, Image.fromarray(p).resize((p.shape[1] * scale, p.shape[0] * scale), Image.Resampling.NEAREST)) for t, p in panels]
+    pictures = [
+        (t, Image.fromarray(p).resize((p.shape[1] * scale, p.shape[0] * scale), Image.Resampling.NEAREST))
+        for t, p in panels
+    ]
     gap, head, foot = 12, 30, 34 if caption else 12
     w, h = pictures[0][1].size
     sheet = Image.new("RGB", (3 * w + 4 * gap, h + head + foot), "white")
