@@ -38,7 +38,9 @@ work = Path(tempfile.mkdtemp())
 # %%
 for item in stac_latent.search(sample, kind="codec", sortby="-latent:psnr"):
     p = item.properties
-    print(f"{item.id:26} {p['latent:bits_per_pixel']:.2f} bpppb  {p['latent:psnr']:.1f} dB  max error {p['latent:max_error']:.0f}")
+    print(
+        f"{item.id:26} {p['latent:bits_per_pixel']:.2f} bpppb  {p['latent:psnr']:.1f} dB  max error {p['latent:max_error']:.0f}"
+    )
 
 # %% [markdown]
 # ## Encode
@@ -120,7 +122,9 @@ assert seen.max() > 0.5 and np.median(seen) < 0.05
 # %%
 import geopandas
 
-table = stac_latent.publish(scene, work / "cells.parquet", asset="embedding", standardise=True, dtype="float32")
+table = stac_latent.publish(
+    scene, work / "cells.parquet", asset="embedding", standardise=True, dtype="float32"
+)
 rows = geopandas.read_parquet(work / "cells.parquet")
 name = next(c for c in rows.columns if len(np.atleast_1d(rows[c].iloc[0])) == 32)
 vectors = np.stack(rows[name])

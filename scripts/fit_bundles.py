@@ -21,7 +21,7 @@ from stac_latent.codec import Codec
 from stac_latent.codecs import fit
 from stac_latent.spec import Band
 
-NAMES = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12".split()
+NAMES = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
 COMMON = {"B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B08": "nir", "B8A": "nir08", "B09": "nir09",
           "B11": "swir16", "B12": "swir22"}  # fmt: skip
 FIT_SITES, HELD_OUT = ("0080717", "0173706"), "0181476"
@@ -46,10 +46,16 @@ def measure(codec: Codec, tiles: list[np.ndarray]) -> dict[str, float]:
         data = codec.compress(tile)
         d.add(tile, codec.decompress(data))
         size, samples = size + len(data), samples + tile.size
-    return {"bits_per_pixel": round(size * 8 / samples, 4), "psnr": round(d.psnr, 2), "max_error": d.max_error, "sam": round(d.sam, 3)}
+    return {
+        "bits_per_pixel": round(size * 8 / samples, 4),
+        "psnr": round(d.psnr, 2),
+        "max_error": d.max_error,
+        "sam": round(d.sam, 3),
+    }
 
 
 def main() -> None:
+    """Fit the bundles, and measure them on the held-out site."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "stac_latent" / "bundles")
