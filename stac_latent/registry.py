@@ -68,7 +68,7 @@ def cache_folder() -> Path:
 def remember(codec: Codec) -> Codec:
     """Keep an opened codec for this process, so that its space resolves; returns the one already known.
 
-    Codecs of one space may differ in what is no part of it, such as nodata values: then the new one is returned.
+    Codecs of one space may differ in what is no part of it, such as names: then the new one is returned.
     """
     known = _OPEN.setdefault(codec.space, codec)
     return known if (known.bands, known.stats) == (codec.bands, codec.stats) else codec
