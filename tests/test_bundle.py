@@ -141,8 +141,8 @@ def test_probe_of_a_broken_coder(files, monkeypatch):
     """If the library's coder changes its arithmetic, no bundle opens."""
     from stac_latent.stages import tables
 
-    honest = tables.model_of
-    monkeypatch.setattr(tables, "model_of", lambda counts: honest(counts[::-1]))
+    honest = tables.Model
+    monkeypatch.setattr(tables, "Model", lambda counts: honest(counts[::-1]))
     with pytest.raises(BundleError, match="the probe block does not decode"):
         read_bundle(files)
 

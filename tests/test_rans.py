@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
 from stac_latent.stages import kernels
+from stac_latent.stages.ans import TOTAL, Decoder, Model
 from stac_latent.stages.rans import Rans
-from stac_latent.stages.tables import TOTAL, TableSet, counts_of, laplace_tables, model_of, run_tables
+from stac_latent.stages.tables import TableSet, counts_of, laplace_tables, run_tables
 from stac_latent.testing import damaged, symbols
 
 TABLES = laplace_tables()
@@ -168,7 +169,7 @@ def test_model_follows_from_the_counts_in_integers(table):
     c = (counts[table] if isinstance(table, str) else TABLES.tables[table]).astype(np.int64)
     left = np.cumsum(c) - c
     expected = left * (2**24 - c.size) // TOTAL + np.arange(c.size)
-    np.testing.assert_array_equal(boundaries(model_of(c), c.size), expected)
+    np.testing.assert_array_equal(boundaries(Model(c).coder, c.size), expected)
 
 
 @settings(deadline=None, max_examples=60)
@@ -289,3 +290,23 @@ def test_newer_bitstream():
         BundleError, match=r"'stac-latent-rans-2' is not known; this version reads 'stac-latent-rans-1'"
     ):
         Rans.build(config, coder(1).tensors())
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(0, 300), min_size=1, max_size=6))
+def test_own_decoder_equals_constriction(seed, sizes):
+    """Several tables in one stream, of any length, peaked and flat; then reading on past its end."""
+    rng = np.random.default_rng(seed)
+    models = [Model(counts_of(rng.dirichlet(np.full(rng.integers(2, 400), 0.05)) + 1e-9)) for _ in sizes]
+    messages = [
+        rng.integers(0, m.counts.size, n).astype(np.int32) for m, n in zip(models, sizes, strict=True)
+    ]
+    coder = constriction.stream.stack.AnsCoder()
+    for model, message in reversed(list(zip(models, messages, strict=True))):
+        coder.encode_reverse(message, model.coder)
+    words = coder.get_compressed()
+    both = Decoder(words), constriction.stream.stack.AnsCoder(words) if words.size else coder
+    for model, message in zip(models, messages, strict=True):
+        np.testing.assert_array_equal(both[0].decode(model, message.size), message)
+        np.testing.assert_array_equal(both[1].decode(model.coder, message.size), message)
+    np.testing.assert_array_equal(both[0].decode(models[0], 9), both[1].decode(models[0].coder, 9))

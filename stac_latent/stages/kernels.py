@@ -14,7 +14,7 @@ import numpy as np
 
 from stac_latent.codec import Array
 
-__all__ = ["COMPILED", "gather", "group_sizes", "histogram", "scatter", "synthesise", "table_numbers"]
+__all__ = ["COMPILED", "gather", "group_sizes", "histogram", "njit", "scatter", "synthesise", "table_numbers"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNIT = 2.0**-14

@@ -28,6 +28,7 @@ import numpy as np
 
 from stac_latent.codec import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
+from stac_latent.stages.ans import Decoder
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.kernels import gather, group_sizes, scatter, table_numbers
 from stac_latent.stages.tables import CLASSES, GAP, TOTAL, TableSet
@@ -95,16 +96,16 @@ class Rans(BaseStage):
             group, stop = values[stop - n : stop], stop - n
             if t < len(runs):
                 at = np.flatnonzero(group)
-                coder.encode_reverse(self._coded(t, group[at], escapes), self.tables.run_models[t][1])
+                coder.encode_reverse(self._coded(t, group[at], escapes), self.tables.run_models[t][1].coder)
                 gaps = _gap_symbols(at)
-                coder.encode_reverse(gaps, self.tables.run_models[t][0])
+                coder.encode_reverse(gaps, self.tables.run_models[t][0].coder)
                 runs[t] = gaps.size
             else:
-                coder.encode_reverse(self._coded(t, group, escapes), self.tables.models[t])
+                coder.encode_reverse(self._coded(t, group, escapes), self.tables.models[t].coder)
         delta = np.diff(classes, prepend=CLASSES // 2) + CLASSES
-        coder.encode_reverse(delta.astype(np.int32), self.tables.class_model)
+        coder.encode_reverse(delta.astype(np.int32), self.tables.class_model.coder)
         coder.encode_reverse(
-            (index - self.typical + self.tables.count).astype(np.int32), self.tables.index_model
+            (index - self.typical + self.tables.count).astype(np.int32), self.tables.index_model.coder
         )
         words = coder.get_compressed().astype("<u4").tobytes()
         extra = np.concatenate(escapes[::-1]).astype("<i4") if escapes else np.empty(0, "<i4")
@@ -131,9 +132,7 @@ class Rans(BaseStage):
         """
         (h, w), crc, runs, words, escapes = self._parse(y)
         c = self.channels
-        coder = (
-            constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
-        )
+        coder = Decoder(words)
         index = coder.decode(self.tables.index_model, c) + self.typical - self.tables.count
         classes = np.cumsum(coder.decode(self.tables.class_model, h * w) - CLASSES) + CLASSES // 2
         if (

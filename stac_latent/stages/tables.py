@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
-import constriction
 import numpy as np
 
 from stac_latent.codec import Array
 from stac_latent.errors import BundleError
+from stac_latent.stages.ans import TOTAL, Model
 from stac_latent.stages.base import take
 from stac_latent.stages.kernels import histogram
 
-__all__ = ["CLASSES", "GAP", "TOTAL", "TableSet", "counts_of", "laplace_tables", "model_of", "run_tables"]
+__all__ = ["CLASSES", "GAP", "TOTAL", "TableSet", "counts_of", "laplace_tables", "run_tables"]
 
-TOTAL = 2**20
-"""Sum of the counts of every table."""
 CLASSES = 8
 """Activity classes of cells; one class is half an octave of scale."""
 GAP = 256
@@ -37,11 +35,6 @@ def counts_of(p: Array) -> Array:
     counts: Array = np.maximum(1, np.floor(p / p.sum() * (TOTAL - p.size))).astype(np.int64)
     counts[np.argmax(counts)] += TOTAL - counts.sum()
     return counts.astype(np.int32)
-
-
-def model_of(counts: Array) -> Any:
-    """Coder's model of a table. The probabilities are exact in binary, so that every machine builds the same."""
-    return constriction.stream.model.Categorical(counts.astype(np.float64) / TOTAL, perfect=False)
 
 
 def laplace_probabilities(scale: float, radius: int, rounding: float) -> Array:
@@ -140,19 +133,19 @@ class TableSet:
         return len(self.tables)
 
     @cached_property
-    def models(self) -> list[Any]:
+    def models(self) -> list[Model]:
         """Coder's models of the symbol tables."""
-        return [model_of(t) for t in self.tables]
+        return [Model(t) for t in self.tables]
 
     @cached_property
-    def run_models(self) -> list[tuple[Any, Any]]:
+    def run_models(self) -> list[tuple[Model, Model]]:
         """Coder's models of gaps and of nonzero symbols, for the tables coded by runs."""
-        return [(model_of(g), model_of(v)) for g, v in zip(self.gaps, self.nonzero, strict=True)]
+        return [(Model(g), Model(v)) for g, v in zip(self.gaps, self.nonzero, strict=True)]
 
     @cached_property
-    def class_model(self) -> Any:
+    def class_model(self) -> Model:
         """Coder's model of class differences."""
-        return model_of(self.class_counts)
+        return Model(self.class_counts)
 
     @cached_property
     def bits_per_class(self) -> float:
@@ -160,9 +153,9 @@ class TableSet:
         return float(np.log2(TOTAL / self.class_counts.max()))
 
     @cached_property
-    def index_model(self) -> Any:
+    def index_model(self) -> Model:
         """Coder's model of scale indices."""
-        return model_of(self.index_counts)
+        return Model(self.index_counts)
 
     # -- the encoder's choice ------------------------------------------------------------------------------------
 
