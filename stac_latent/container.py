@@ -59,13 +59,14 @@ def valid_mask(field: Array, codec: Codec) -> npt.NDArray[np.bool_] | None:
 
 def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequence[Band]) -> Array:
     """Put each band's nodata value (NaN for floats without one) where ``mask`` is false; in place."""
-    if mask is None:
+    if mask is None or mask.all():
         return field
+    holes = ~mask
     for i, band in enumerate(bands):
-        holes = ~mask[min(i, len(mask) - 1)]
-        if holes.any():
+        here = holes[min(i, len(holes) - 1)]
+        if here.any():
             value = band.nodata if band.nodata is not None else (math.nan if field.dtype.kind == "f" else 0)
-            field[i][holes] = value
+            field[i][here] = value
     return field
 
 

@@ -25,8 +25,11 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def workers() -> int:
-    """Threads that decode: ``$STAC_LATENT_THREADS``, or one for each core; decoding takes no other threads."""
-    return max(1, int(os.environ.get("STAC_LATENT_THREADS") or os.cpu_count() or 1))
+    """Threads that decode: ``$STAC_LATENT_THREADS``, or one more than there are cores.
+
+    Each waits for zarr's event loop part of the time: with one more, the cores stay busy.
+    """
+    return max(1, int(os.environ.get("STAC_LATENT_THREADS") or (os.cpu_count() or 1) + 1))
 
 
 def chunk(key: Hashable, decode: Callable[[], Array]) -> Future[Array]:

@@ -147,11 +147,12 @@ class LatentReader:
         window = self._within(window, self.grid.shape, "pixels")
         (y0, y1), (x0, x1) = window
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
+        every = chosen == list(range(len(self.codec.bands)))
         out: Array | None = None
         for (a0, a1), (b0, b1), piece in self._pieces(window):
             if out is None:
                 out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
-            out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece[chosen]
+            out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece if every else piece[chosen]
         if out is None:
             raise GridError(f"window {window} holds no pixel")
         mask = self.arrays.read_mask(window)
