@@ -230,7 +230,7 @@ def main() -> None:
         peer = jpeg2000_item(raw, args.work / "jp2", big, middle)
         quality = psnr(truth, odc.stac.load([peer], bands=NAMES, geobox=big))
         low, high = (middle, high) if quality < result["encode"]["psnr"] else (low, middle)
-    chunks, pixels = {"x": 512, "y": 512}, 2048 * 2048 / 1e6
+    chunks, pixels = {"x": 1024, "y": 1024}, 2048 * 2048 / 1e6
     with dask.config.set(scheduler="threads", num_workers=2):
         whole = timed(lambda: decode_whole(item), 2)
         ours = timed(lambda: decode_cold(item, big, chunks))

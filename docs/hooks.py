@@ -28,7 +28,9 @@ def tables(folder: Path) -> str:
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Leaves of nested dictionaries; numbers to four digits."""
+    """Leaves of nested dictionaries; numbers to four digits; of lists, the number of entries."""
+    if isinstance(value, list):
+        value = f"{len(value)} entries"
     if isinstance(value, dict):
         return [
             leaf for key, part in value.items() for leaf in flat(part, f"{name} / {key}" if name else key)
