@@ -15,7 +15,7 @@ import numpy as np
 
 from stac_latent.codec import Array
 from stac_latent.stages import kernels
-from stac_latent.stages.kernels import njit
+from stac_latent.stages.kernels import kernel
 
 __all__ = ["TOTAL", "Decoder", "Model"]
 
@@ -85,7 +85,7 @@ class Decoder:
         return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _start(words: Array, state: Array) -> None:
     value, left = np.uint64(0), state[1]
     while left > 0 and value < np.uint64(2**32):
@@ -94,7 +94,7 @@ def _start(words: Array, state: Array) -> None:
     state[0], state[1] = value, left
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _decode(words: Array, state: Array, bounds: Array, lookup: Array, out: Array) -> None:
     value, left = state[0], state[1]
     for i in range(out.size):

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from stac_latent.codec import Array
 
-__all__ = ["COMPILED", "gather", "group_sizes", "histogram", "njit", "scatter", "synthesise", "table_numbers"]
+__all__ = [
+    "COMPILED",
+    "gather",
+    "group_sizes",
+    "histogram",
+    "kernel",
+    "scatter",
+    "synthesise",
+    "table_numbers",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNIT = 2.0**-14
@@ -22,15 +31,22 @@ _UNIT = 2.0**-14
 try:
     if os.environ.get("STAC_LATENT_NO_NUMBA"):
         raise ImportError("switched off by STAC_LATENT_NO_NUMBA")  # noqa: TRY301 - as if it were not installed
-    from numba import njit
+    import numba
 
     COMPILED = True
 except ImportError:
     COMPILED = False
 
-    def njit(**_options: Any) -> Callable[[F], F]:  # type: ignore[no-redef, unused-ignore]
-        """Leave functions as they are; nothing calls them then."""
-        return lambda function: function
+
+def kernel(function: F) -> F:
+    """Compile a loop that holds no lock; kept on disk where there is a place to. Without numba, leave it as it is."""
+    if not COMPILED:
+        return function
+    try:
+        compiled = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        compiled = numba.njit(nogil=True)(function)
+    return cast("F", compiled)
 
 
 def table_numbers(index: Array, middle: int, count: int, classes: int) -> Array:
@@ -86,7 +102,7 @@ def _order(which: Array, classes: Array) -> Array:
     return np.asarray(coded[np.argsort(flat[coded], kind="stable")])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gather(flat: Array, which: Array, classes: Array, start: Array, out: Array) -> None:
     for c in range(flat.shape[0]):
         tables = which[c]
@@ -97,7 +113,7 @@ def _gather(flat: Array, which: Array, classes: Array, start: Array, out: Array)
                 start[t] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scatter(values: Array, which: Array, classes: Array, start: Array, out: Array) -> None:
     for c in range(out.shape[0]):
         tables = which[c]
@@ -135,14 +151,14 @@ def histogram(bins: Array, rows: Array, columns: Array, shape: tuple[int, int, i
     return counts.reshape(shape[0], -1).astype(np.float64)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _histogram(bins: Array, rows: Array, columns: Array, out: Array) -> None:
     for r in range(bins.shape[0]):
         for c in range(bins.shape[1]):
             out[rows[r], columns[c], bins[r, c]] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def synthesise(
     symbols: Array, step: Array, keep: Array, basis: Array, klt: Array, scale: Array, low: Array, high: float, out: Array
 ) -> None:  # fmt: skip
@@ -178,7 +194,7 @@ def synthesise(
         _mix_row(space, klt, scale, low, high, out, row, sums)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _dequantise_row(
     symbols: Array, row: int, step: Array, keep: Array, coefficient: Array, live: Array
 ) -> None:
@@ -194,7 +210,7 @@ def _dequantise_row(
         live[c, f // n] |= any_symbol
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _inverse_dct(  # noqa: C901 - two passes of one loop nest
     coefficient: Array, live: Array, basis: Array, half: Array, space: Array, sums: Array
 ) -> None:
@@ -221,7 +237,7 @@ def _inverse_dct(  # noqa: C901 - two passes of one loop nest
                 space[py, px, x] = np.rint(sums[x] * _UNIT)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _mix_row(
     space: Array, klt: Array, scale: Array, low: Array, high: float, out: Array, row: int, sums: Array
 ) -> None:  # fmt: skip
