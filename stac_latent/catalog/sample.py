@@ -13,6 +13,7 @@ import rasterio
 from affine import Affine
 from rasterio.warp import transform_geom
 
+from stac_latent.catalog.tree import write_json
 from stac_latent.errors import CatalogError
 
 __all__ = ["sample_item"]
@@ -23,7 +24,7 @@ _URI = "https://stac-extensions.github.io/{}/schema.json"
 
 
 def sample_item(folder: Path) -> pystac.Item:
-    """Write the sample as four GeoTIFFs and return the Item that describes them.
+    """Write the sample as four GeoTIFFs and ``item.json``, and return the Item that describes them.
 
     300 x 300 pixels, bands B02, B03, B04 and B08, surface reflectance times 10,000. The wheel states neither place
     nor date of the scene: the Item has a nominal position in UTM zone 18N and a nominal date, and says so.
@@ -104,5 +105,10 @@ def _describe(folder: Path, shape: tuple[int, ...], transform: Affine) -> pystac
                 extra_fields=fields,
             ),
         )
-    item.set_self_href(str((folder / "item.json").absolute()))
+    path = (folder / "item.json").absolute()
+    item.set_self_href(str(path))
+    doc = item.to_dict(include_self_link=False, transform_hrefs=False)
+    for asset in doc["assets"].values():
+        asset["href"] = "./" + Path(asset["href"]).name
+    write_json(path, doc)
     return item

@@ -72,7 +72,7 @@ class LatentArrays:
             path = f"{self.latent.path}/{self.latent.metadata.encode_chunk_key((0, y, x))}"
             if not sync(self.latent.store.exists(path)):
                 raise CorruptDataError(
-                    f"{self.latent.store_path}: {path} is missing; the store is incomplete, fetch or write it again"
+                    f"{_where(self.latent)}: {path} is missing; the store is incomplete, fetch or write it again"
                 )
 
     def _shard(self) -> tuple[int, ...]:
@@ -95,7 +95,7 @@ class LatentArrays:
     def widen_mask(self, bands: int) -> LatentArrays:
         """The same group with one mask for each of ``bands``; what was stored for all is kept for each."""
         if self.mask is None:
-            raise CorruptDataError(f"{self.latent.store_path}: the group has no mask to widen")
+            raise CorruptDataError(f"{_where(self.latent)}: the group has no mask to widen")
         old = np.asarray(self.mask[:1])
         group = zarr.open_group(self.latent.store, path=self.latent.path.rpartition("/")[0], mode="r+")
         mask = _create_mask(group, bands, old.shape[1:], self.mask.chunks[1], overwrite=True)
@@ -110,9 +110,14 @@ class LatentArrays:
             raise
         except (ValueError, RuntimeError, TypeError, IndexError, zarr.errors.BaseZarrError) as exc:
             raise CorruptDataError(
-                f"{array.store_path}: stored bytes of window {where[-2:]} do not decode: {exc}; the store is truncated or was "
+                f"{_where(array)}: stored bytes of window {where[-2:]} do not decode: {exc}; the store is truncated or was "
                 "changed, fetch or write it again"
             ) from exc
+
+
+def _where(array: zarr.Array[Any]) -> str:
+    """Address of an array, without the store's wrapping."""
+    return str(array.store_path).removeprefix("wrapping-")
 
 
 def chunk_cells(codec: Codec) -> tuple[int, int]:
