@@ -443,7 +443,7 @@ def test_damaged_mask(copied):
 
 
 def test_damaged_metadata(copied):
-    path = Path(LatentRef.from_item(copied).href) / "latent" / "zarr.json"
+    path = Path(LatentRef.from_item(copied).href) / "zarr.json"  # of all arrays, gathered
     honest = path.read_text()
     for text in (
         "",

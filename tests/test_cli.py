@@ -452,7 +452,7 @@ def test_validate(run, tmp_path):
     code, out, _ = run("validate", SAMPLE, "--json")
     result = json.loads(out)
     assert code == 0
-    assert (result["files"], result["problems"]) == (8, {})
+    assert (result["files"], result["problems"]) == (9, {})
     assert any("projection" in uri for uri in result["unchecked"])
     assert run("validate", SAMPLE, "--strict")[0] == 1
     assert "schema not at hand" in run("validate", SAMPLE)[1]
@@ -471,7 +471,7 @@ def test_validate_with_schemas_is_complete(run):
         "validate", SAMPLE, ROOT / "extensions/latent/examples", "--schemas", SCHEMAS, "--strict"
     )
     assert code == 0
-    assert out.strip() == "13 file(s), 0 with problems"
+    assert out.strip() == "14 file(s), 0 with problems"
     assert validate(ITEM, SCHEMAS) == []
 
 

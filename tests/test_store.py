@@ -64,14 +64,16 @@ def test_a_plain_payload_opens_without_this_package(plain, tmp_path):
 import sys
 sys.modules["stac_latent"] = None
 import numpy as np, xarray as xr
-ds = xr.open_zarr({LatentRef.from_item(plain).href!r}, consolidated=False)
+ds = xr.open_zarr({LatentRef.from_item(plain).href!r})  # no option, no warning
 assert (ds["latent"].values == np.load({str(tmp_path / "symbols.npy")!r})).all()
 assert ds["latent"].dims == ("channel", "y", "x"), ds
 assert ds["latent"].attrs["latent:space"] == {plain.properties["latent:spaces"][0]!r}
 assert ds.attrs["proj:code"] == "EPSG:32633"
 print(float(ds.x[1] - ds.x[0]), float(ds.y[1] - ds.y[0]), float(ds.x[0]))
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    out = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert out.returncode == 0, out.stderr
     assert out.stdout.split() == ["80.0", "-80.0", "400040.0"]
 

@@ -20,7 +20,7 @@ from stac_latent.cube.verify import STRIP, Progress, Source, verify_store
 from stac_latent.errors import FieldError, VerificationError
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.store.io import tree_size
-from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create
+from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
 
 __all__ = ["Encoded", "asset_spec", "encode_source"]
 
@@ -99,6 +99,7 @@ def encode_source(
             progress("encode", i + 1, len(shards))
     if not valid_pixels:
         raise FieldError("no pixel of the source is valid: every one is nodata; there is nothing to encode")
+    finish(path)
     size = tree_size(path)
     where = grid.cell_grid() if spec.kind == "embedding" else grid
     fields = verify_store(
