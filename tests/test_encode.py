@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from core_support import ORIGIN, check, make_scene, scene_field, small_chunks, small_codec
 
 from stac_latent import encode, open_codec
+from stac_latent.catalog.leftovers import clear_killed, temporary
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.codecs import dct, zstd
 from stac_latent.cube.contract import LatentRef
@@ -361,3 +365,20 @@ def test_the_real_sample(tmp_path, sample):
     error = np.abs(LatentReader.open(item).read_field().astype(int) - field)
     assert error.max() == item.properties["latent:max_error"]
     check(item)
+
+
+def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
+    """Half-written stores go, the one that was being replaced comes back; those of running processes stay."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = tmp_path / "latent.zarr"
+    mine = temporary(path, "part")
+    dead, replaced = (mine.with_name(mine.name.replace(str(os.getpid()), str(gone.pid))) for _ in "ab")
+    replaced = replaced.with_suffix(".old")
+    foreign = tmp_path / f".latent.zarr.elsewhere.{gone.pid}.part"
+    for folder in (mine, dead, replaced, foreign):
+        folder.mkdir()
+    (replaced / "zarr.json").write_text("{}")
+    clear_killed(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, foreign.name, path.name])
+    assert (path / "zarr.json").exists()

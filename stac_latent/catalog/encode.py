@@ -17,6 +17,7 @@ from pystac.utils import make_absolute_href
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import codec_item, decoder_link
+from stac_latent.catalog.leftovers import clear_killed, temporary
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.codec import Codec, open_codec
 from stac_latent.cube.contract import MEDIA_TYPE, latent_assets
@@ -195,8 +196,8 @@ def _new_store(
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (path.with_name(f".{path.name}.{os.getpid()}.{name}") for name in ("part", "old"))
-    shutil.rmtree(part, ignore_errors=True)
+    clear_killed(path)
+    part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
         made = encode_source(source, codec, part, form, bundle, progress)
