@@ -22,6 +22,7 @@ __all__ = [
     "codec_names",
     "describe_codec",
     "open_any",
+    "opened",
     "remember",
     "replace_known",
     "resolve_space",
@@ -72,6 +73,11 @@ def remember(codec: Codec) -> Codec:
     """
     known = _OPEN.setdefault(codec.space, codec)
     return known if (known.bands, known.stats) == (codec.bands, codec.stats) else codec
+
+
+def opened(space: str) -> Codec | None:
+    """Codec of a space that was opened before in this process."""
+    return _OPEN.get(space)
 
 
 def replace_known(codec: Codec) -> None:
@@ -137,8 +143,8 @@ def resolve_space(space: str, tried: Iterable[str] = ()) -> Codec:
     UnresolvedSpaceError
         If none has that digest; the message lists where it looked.
     """
-    if space in _OPEN:
-        return _OPEN[space]
+    if (known := opened(space)) is not None:
+        return known
     if space in (installed := _installed()):
         return remember(installed[space])
     local = cache_folder() / "codecs" / space.removeprefix("sha256:")

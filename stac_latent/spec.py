@@ -263,18 +263,22 @@ class Grid:
         )
 
     @property
+    def lead(self) -> tuple[int, int]:
+        """Padding before the first pixel: (top, left)."""
+        return self.padding[0], self.padding[2]
+
+    @property
     def cell_transform(self) -> tuple[float, float, float, float, float, float]:
         """Affine of the cell lattice, same order as ``transform``."""
         a, b, c, d, e, f = self.transform
-        top, _, left, _ = self.padding
+        top, left = self.lead
         sy, sx = self.stride
         return (a * sx, b * sy, c - a * left - b * top, d * sx, e * sy, f - d * left - e * top)
 
     def cells_of(self, window: Window, halo: tuple[int, int] = (0, 0)) -> Window:
         """Cells that cover a pixel window, ``halo`` more on each side where the grid has them."""
         out = []
-        pads = (self.padding[0], self.padding[2])
-        for (lo, hi), s, pad, n, h in zip(window, self.stride, pads, self.cells, halo, strict=True):
+        for (lo, hi), s, pad, n, h in zip(window, self.stride, self.lead, self.cells, halo, strict=True):
             out.append((max(0, (lo + pad) // s - h), min(n, -(-(hi + pad) // s) + h)))
         return (out[0], out[1])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from stac_latent.catalog.publish_input import choose, destination, region_of
 from stac_latent.catalog.recipe import Recipe
 from stac_latent.catalog.rows import Cut, LatentSource, Pool, Rows, Unit, rows_of
 from stac_latent.catalog.table_item import Extent, embedding_fields, mirror_fields, table_item
+from stac_latent.catalog.tree import write_json
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Spec, Stats
 from stac_latent.store.embeddings import BBox
@@ -132,7 +132,7 @@ def publish(
         table = work / "table.parquet"
         info = writer.finish(table, {"latent": fields | {"publish": how}, "emb": mirror_fields(fields)})
         made = table_item(path, table, info=info, fields=fields, how=how, extent=extent)
-        _write_json(made, work / "item.json")
+        write_json(work / "item.json", made.to_dict(include_self_link=False, transform_hrefs=False))
         _commit(work, {table.name: path, "item.json": Path(made.self_href)})
     return made
 
@@ -216,11 +216,6 @@ def _workplace(path: Path) -> Iterator[Path]:
         raise CatalogError(
             f"could not write {path} ({exc}); nothing was changed there; free some space, or choose another dest"
         ) from exc
-
-
-def _write_json(item: pystac.Item, path: Path) -> None:
-    text = json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _commit(work: Path, moves: Mapping[str, Path]) -> None:

@@ -12,6 +12,7 @@ import shapely
 import shapely.geometry
 
 from stac_latent.catalog.table_item import PARQUET
+from stac_latent.cube.contract import as_items
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Spec
 from stac_latent.store.embeddings import BBox
@@ -60,13 +61,7 @@ def choose(
     items: pystac.Item | Iterable[pystac.Item], asset: str | None
 ) -> tuple[list[tuple[pystac.Item, str]], Spec]:
     """Each Item with the key of its latent asset, and the contract that all share."""
-    found = [items] if isinstance(items, pystac.Item) else list(items)
-    if not found:
-        raise CatalogError("nothing to publish: no items were given; did the search match anything?")
-    if wrong := [type(i).__name__ for i in found if not isinstance(i, pystac.Item)]:
-        raise CatalogError(
-            f"expected pystac Items, got {wrong[0]}; read one with pystac.Item.from_file(href)"
-        )
+    found = as_items(items, "publish")
     repeated = [name for name, n in Counter(i.id for i in found).items() if n > 1]
     if repeated:
         raise CatalogError(

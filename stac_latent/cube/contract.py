@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,11 +14,11 @@ from stac_latent.bundle import FILES, read_bundle
 from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
 from stac_latent.extension import check_version
-from stac_latent.registry import remember, resolve_space
+from stac_latent.registry import opened, remember, resolve_space
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.io import read_bytes
 
-__all__ = ["MEDIA_TYPE", "Decoder", "LatentRef", "codec_of_item", "latent_assets"]
+__all__ = ["MEDIA_TYPE", "Decoder", "LatentRef", "as_items", "codec_of_item", "latent_assets"]
 
 MEDIA_TYPE = "application/vnd.zarr; version=3"
 _ITEM_LIMIT = 8 << 20
@@ -105,6 +105,24 @@ class LatentRef:
         return resolve_space(self.spec.space, tried)
 
 
+def as_items(items: pystac.Item | Iterable[pystac.Item], purpose: str) -> list[pystac.Item]:
+    """One Item, an iterable of Items or an ItemCollection as a list; ``purpose`` is the verb that errors name.
+
+    Raises
+    ------
+    CatalogError
+        If there is none, or something else than Items.
+    """
+    found = [items] if isinstance(items, pystac.Item) else list(items)
+    if not found:
+        raise CatalogError(f"nothing to {purpose}: no items were given; did the search match anything?")
+    if wrong := [type(i).__name__ for i in found if not isinstance(i, pystac.Item)]:
+        raise CatalogError(
+            f"expected pystac Items, got {wrong[0]}; read one with pystac.Item.from_file(href)"
+        )
+    return found
+
+
 def latent_assets(item: pystac.Item) -> list[str]:
     """Keys of the Item's rasters of latents: role ``latent`` or a ``latent:kind`` field, and no table of vectors."""
     return [
@@ -142,10 +160,8 @@ def _decoder(item: pystac.Item, space: str) -> Decoder | None:
 
 
 def _from_link(decoder: Decoder, space: str) -> Codec:
-    from stac_latent.registry import _OPEN
-
-    if space in _OPEN:
-        return _OPEN[space]
+    if (known := opened(space)) is not None:
+        return known
     data = read_bytes(decoder.href, checksum=decoder.checksum, limit=_ITEM_LIMIT)
     try:
         doc = json.loads(data)

@@ -114,7 +114,7 @@ class LatentReader:
         if self.spec.kind == "embedding":
             return np.ones((cy1 - cy0, cx1 - cx0), np.float32)
         sy, sx = self.grid.stride
-        top, _, left, _ = self.grid.padding
+        top, left = self.grid.lead
         valid = np.zeros(((cy1 - cy0) * sy, (cx1 - cx0) * sx), np.float32)
         h, w = self.grid.shape
         y0, y1 = max(0, cy0 * sy - top), min(h, cy1 * sy - top)
@@ -183,10 +183,9 @@ class LatentReader:
 
     def _decode(self, symbols: Array, cells: Window, window: Window) -> Array:
         """Pixels of a window from the symbols of ``cells``, which cover it and its halo."""
-        pads = (self.grid.padding[0], self.grid.padding[2])
         inside = [
             (lo + pad - c * s, hi + pad - c * s)
-            for (lo, hi), pad, (c, _), s in zip(window, pads, cells, self.grid.stride, strict=True)
+            for (lo, hi), pad, (c, _), s in zip(window, self.grid.lead, cells, self.grid.stride, strict=True)
         ]
         return self.codec.decode(symbols, window=(inside[0], inside[1]))
 
@@ -211,9 +210,8 @@ class LatentReader:
 
     def _chunk_pixels(self) -> list[tuple[int, int]]:
         """Pixels of a chunk and padding before the first, along y and x."""
-        pads = (self.grid.padding[0], self.grid.padding[2])
         sizes = [c * s for c, s in zip(self.arrays.latent.chunks[1:], self.grid.stride, strict=True)]
-        return list(zip(sizes, pads, strict=True))
+        return list(zip(sizes, self.grid.lead, strict=True))
 
     def _chunks_of(self, window: Window) -> list[range]:
         """Numbers of the chunks that hold a window, along y and x."""

@@ -162,7 +162,7 @@ def _write_mask(
         raise VerificationError("the group has no mask array, but pixels without data are to be stored")
     if arrays.mask.shape[0] < len(valid):
         arrays = arrays.widen_mask(len(valid))
-    top, _, left, _ = grid.padding
+    top, left = grid.lead
     y0, x0 = cy0 * sy - top, cx0 * sx - left
     ya, yb = max(0, y0), min(grid.shape[0], cy1 * sy - top)
     xa, xb = max(0, x0), min(grid.shape[1], cx1 * sx - left)

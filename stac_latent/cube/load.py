@@ -22,12 +22,11 @@ from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
 from rasterio.enums import Resampling
 
 from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Dataset.latent)
-from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.contract import LatentRef, as_items
 from stac_latent.cube.driver import LatentDriver
 from stac_latent.cube.lattice import cell_geobox, check_area, common_lattice, geobox_like
 from stac_latent.cube.refs import (
     Upto,
-    as_items,
     band_attrs,
     band_index,
     cell_box,
@@ -131,7 +130,7 @@ def load(
         resolution=resolution,
         anchor=anchor,
     )
-    found = as_items(items)
+    found = as_items(items, "load")
     refs = pick_refs(found, asset, upto)
     area = geopolygon if geopolygon is not None else intersects
     common: dict[str, Any] = {

@@ -18,7 +18,6 @@ from stac_latent.spec import Band, Grid, Spec
 __all__ = [
     "DriverData",
     "Upto",
-    "as_items",
     "band_attrs",
     "band_index",
     "cell_box",
@@ -124,24 +123,6 @@ def to_pixels(box: GeoBox, x: Any, y: Any) -> tuple[Any, Any]:
     convert: Any = box.wld2pix
     px, py = convert(x, y)
     return px, py
-
-
-def as_items(items: pystac.Item | Iterable[pystac.Item]) -> list[pystac.Item]:
-    """One Item, an iterable of Items or an ItemCollection as a list.
-
-    Raises
-    ------
-    CatalogError
-        If there is none, or something else than Items.
-    """
-    found = [items] if isinstance(items, pystac.Item) else list(items)
-    if not found:
-        raise CatalogError("nothing to load: no items were given; did the search match anything?")
-    if wrong := [type(i).__name__ for i in found if not isinstance(i, pystac.Item)]:
-        raise CatalogError(
-            f"expected pystac Items, got {wrong[0]}; read one with pystac.Item.from_file(href)"
-        )
-    return found
 
 
 def decodable_assets(item: pystac.Item) -> list[str]:

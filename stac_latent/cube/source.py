@@ -308,8 +308,8 @@ class ItemSource:
 
     def _inside(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]]:
         (y0, y1), (x0, x1) = window
-        rows = np.arange(y0, y1) - self.grid.padding[0]
-        cols = np.arange(x0, x1) - self.grid.padding[2]
+        rows = np.arange(y0, y1) - self.grid.lead[0]
+        cols = np.arange(x0, x1) - self.grid.lead[1]
         return np.logical_and.outer(
             (rows >= 0) & (rows < self.grid.shape[0]), (cols >= 0) & (cols < self.grid.shape[1])
         )

@@ -118,7 +118,7 @@ class _Truth:
 
     def measure(self, reader: LatentReader, cells: Window, distortion: Distortion) -> Array:
         """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
-        pads = (self.grid.padding[0], self.grid.padding[2])
+        pads = self.grid.lead
         spans = [
             (max(0, lo * s - p), min(n, hi * s - p))
             for (lo, hi), s, p, n in zip(cells, self.grid.stride, pads, self.grid.shape, strict=True)

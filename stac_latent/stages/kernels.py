@@ -67,17 +67,16 @@ def group_sizes(which: Array, classes: Array) -> Array:
     return sizes
 
 
-def gather(flat: Array, which: Array, classes: Array) -> Array:
+def gather(flat: Array, which: Array, classes: Array, sizes: Array) -> Array:
     """Coded symbols in the order of their tables, and within a table by channel and cell.
 
     Parameters
     ----------
     flat
         int32 ``(channel, cell)``.
-    which, classes
-        See :func:`group_sizes`.
+    which, classes, sizes
+        See :func:`group_sizes`, which gives the last.
     """
-    sizes = group_sizes(which, classes)
     if COMPILED:
         out = np.empty(sizes.sum(), np.int32)
         _gather(flat, which, classes, np.cumsum(sizes) - sizes, out)
@@ -85,11 +84,10 @@ def gather(flat: Array, which: Array, classes: Array) -> Array:
     return np.asarray(flat.ravel()[_order(which, classes)])
 
 
-def scatter(values: Array, which: Array, classes: Array) -> Array:
+def scatter(values: Array, which: Array, classes: Array, sizes: Array) -> Array:
     """Inverse of :func:`gather`: int16 ``(channel, cell)``, zero where nothing is coded."""
     out = np.zeros((len(which), classes.size), np.int16)
     if COMPILED:
-        sizes = group_sizes(which, classes)
         _scatter(values, which, classes, np.cumsum(sizes) - sizes, out)
     else:
         out.ravel()[_order(which, classes)] = values

@@ -86,7 +86,8 @@ class Rans(BaseStage):
         flat = self._predict(x).reshape(c, h * w)
         index, classes = self.tables.assign(flat)
         which = self.which(index)
-        values, counts = gather(flat, which, classes), group_sizes(which, classes)
+        counts = group_sizes(which, classes)
+        values = gather(flat, which, classes, counts)
         escapes: list[Array] = []
         runs = np.zeros(len(self.tables.gaps), "<u4")
         coder = constriction.stream.stack.AnsCoder()
@@ -169,7 +170,7 @@ class Rans(BaseStage):
                 used += outside.size
             values[at] = group
             start += n
-        symbols = self._restore(scatter(values, which, classes).reshape(c, h, w))
+        symbols = self._restore(scatter(values, which, classes, counts).reshape(c, h, w))
         if _checksum(symbols) != crc:
             raise CorruptDataError(
                 "rans: the checksum of the decoded symbols does not match; the payload was changed, or this machine "
