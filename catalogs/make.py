@@ -5,8 +5,8 @@
 OUT is ``catalogs/sample`` when left out, and is replaced. Three Items:
 
 - ``spyndex-s2-sample``: the real 300 x 300 pixel Sentinel-2 sample of the spyndex wheel with its raw GeoTIFFs, and
-  three latent assets: ``latent`` (entropy coded), ``plain`` (the same symbols under zstd) and ``embedding``.
-- ``spyndex-s2-sample-coarse``: a derived Item with latents of a larger quantiser step alone.
+  three latent assets: ``latent`` (entropy coded), ``plain`` (an 8 x 8 DCT, under zstd) and ``embedding``.
+- ``spyndex-s2-sample-coarse``: a derived Item with latents of a lower quality alone.
 - ``synthetic-later``: the middle of the sample at a later nominal date, with a field darkened and a corner missing;
   made to have a change and a mask to look at, and said to be so.
 """
@@ -76,8 +76,9 @@ def build(root: Path) -> Path:
     for item in (first, later):
         for key, codec, payload in (("latent", CODEC, None), ("embedding", EMBEDDER, None)):
             encode(item, codec, root, key=key, payload=payload)
-    (whole,) = encode(first, CODEC, root, key="plain", payload="plain")
-    encode(whole, open_codec(CODEC, step=640), root, key="coarse", mode="derived")
+    dct = open_codec("dct", bands=["B02", "B03", "B04", "B08"], step=128, mean=1000)
+    (whole,) = encode(first, dct, root, key="plain", payload="plain")
+    encode(whole, CODEC, root, key="coarse", mode="derived", quality=25)
     return root / "catalog.json"
 
 

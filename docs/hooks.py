@@ -10,21 +10,100 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace ``{{ benchmarks }}`` by one table for each file of results."""
+    """Replace ``{{ benchmarks }}`` by one table for each file of results, ``{{ time }}`` by that of time series."""
+    if "{{ time }}" in markdown:
+        found = json.loads((RESULTS / "time.json").read_text(encoding="utf-8"))
+        markdown = markdown.replace("{{ time }}", series(found))
     return (
         markdown.replace("{{ benchmarks }}", tables(RESULTS)) if "{{ benchmarks }}" in markdown else markdown
     )
 
 
 def tables(folder: Path) -> str:
-    """Markdown of every results file: dotted names and values."""
+    """Markdown of every results file: races as tables, other files as dotted names and values."""
     parts = []
     for path in sorted(folder.glob("*.json")):
-        rows = "\n".join(
-            f"| {name} | {value} |" for name, value in flat(json.loads(path.read_text(encoding="utf-8")))
+        result = json.loads(path.read_text(encoding="utf-8"))
+        form = next(
+            (
+                f
+                for stem, f in (("rd-", race), ("speed-", speed), ("time", series))
+                if path.stem.startswith(stem)
+            ),
+            names,
         )
-        parts.append(f"## {path.stem}\n\n| | |\n| --- | --- |\n{rows}\n")
+        parts.append(f"## {path.stem}\n\n{form(result)}\n")
     return "\n".join(parts)
+
+
+def names(result: dict[str, Any]) -> str:
+    """Table of dotted names and values."""
+    return table(["", ""], [[name, value] for name, value in flat(result)])
+
+
+def race(result: dict[str, Any]) -> str:
+    """What ``bench rd`` found: rates at equal PSNR, BD-rates, the worst tile of each coder."""
+    low, high = result["interval"]
+    levels = [f"{p:g}" for p in (36, 38, 40, 42, 44, 46, 48, 50) if low <= p <= high]
+    head = ["coder", *(f"{p} dB" for p in levels), "BD-rate", "pooled", "worst tile"]
+    rows = []
+    for name, row in sorted(
+        result["summary"].items(), key=lambda i: (i[1]["bd_rate"] is None, i[1]["bd_rate"] or 0)
+    ):
+        rates = [number(row["bits_per_pixel_at_psnr"].get(p), ".3f") for p in levels]
+        worst = f"{number(row['worst_bd_rate'], '+.1f')} % {row['worst_tile'] or ''}"
+        shares = [f"{number(row[k], '+.1f')} %" for k in ("bd_rate", "bd_rate_pooled")]
+        rows.append([name, *rates, *shares, worst])
+    text = (
+        f"{result['dataset']['title']}; {len(result['tiles'])} tiles, PSNR with peak {result['dataset']['peak']}. Mean bits per "
+        f"pixel and band over {len(result['covered'])} tiles; BD-rate against {result['anchor']}, {low:g} to {high:g} dB.\n\n"
+    )
+    lossless = [[n, number(r["bits_per_pixel"], ".3f")] for n, r in result["lossless"].items()]
+    extra = "\n\n" + table(["lossless", "bits per pixel and band"], lossless) if lossless else ""
+    skipped = "".join(f"\n- skipped {n}: {reason}" for n, reason in result["skipped"].items())
+    return text + table(head, rows) + extra + ("\n" + skipped if skipped else "")
+
+
+def series(result: dict[str, Any]) -> str:
+    """What ``benchmarks/time.py`` found: bytes against key frames over bytes of all dates alone."""
+    rows = []
+    for found in result["series"]:
+        title = f"{found['series']}: {found['dates']} dates, {found['clear']} clear"
+        for way in dict.fromkeys(row["way"] for row in found["rows"]):
+            mine = [row for row in found["rows"] if row["way"] == way]
+            cells = [
+                f"{row['share']:.2f}"
+                + (f" ({row['share_clear']:.2f})" if "share_clear" in row else f" at {row['psnr']:.1f} dB")
+                for row in mine
+            ]
+            rows.append([title, way, *cells, *[""] * (3 - len(cells))])
+            title = ""
+    text = f"{result['about']['codec']}. Bytes over those of every date alone, at equal PSNR; of the clear dates in brackets.\n\n"
+    return text + table(["series", "key frames", "38 dB", "42 dB", "46 dB"], rows)
+
+
+def speed(result: dict[str, Any]) -> str:
+    """What ``bench speed`` found."""
+    keys = ("encode_mpixel_s", "decode_mpixel_s", "bits_per_pixel", "psnr")
+    rows = [[r["coder"], str(r["threads"]), *(number(r[k], ".3g") for k in keys)] for r in result["rows"]]
+    text = table(["coder", "threads", "encode Mpixel/s", "decode Mpixel/s", "bpppb", "PSNR"], rows)
+    stored = [(r["coder"], r["windows"]) for r in result["rows"] if "cold" in r.get("windows", {})]
+    windows = [
+        [n, *(number(w[k]["median_ms"], ".1f") for k in ("cold", "opened", "warm"))] for n, w in stored
+    ]
+    head = ["one window of 512 pixels", "cold ms", "opened ms", "warm ms"]
+    return f"{result['scene']['title']}.\n\n{text}" + ("\n\n" + table(head, windows) if windows else "")
+
+
+def number(value: Any, form: str) -> str:
+    """A number, or nothing."""
+    return "" if value is None else format(value, form)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:

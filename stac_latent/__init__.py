@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stac_latent.catalog.encode import encode as encode
+    from stac_latent.catalog.fit import fit as fit
     from stac_latent.catalog.publish import publish as publish
     from stac_latent.catalog.search import search as search
     from stac_latent.codec import open_codec as open_codec
     from stac_latent.cube.load import load as load
 
-__all__ = ["encode", "load", "open_codec", "publish", "search"]
+__all__ = ["encode", "fit", "load", "open_codec", "publish", "search"]
 __version__ = "0.1.0"
 
 _WHERE = {
     "encode": "stac_latent.catalog.encode",
+    "fit": "stac_latent.catalog.fit",
     "load": "stac_latent.cube.load",
     "open_codec": "stac_latent.codec",
     "publish": "stac_latent.catalog.publish",

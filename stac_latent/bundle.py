@@ -170,8 +170,13 @@ def _make_probe(codec: Codec) -> dict[str, Any]:
     h, w = max(sy * 2, 16 // sy * sy), max(sx * 2, 16 // sx * sx)
     n = len(codec.bands) * h * w
     noise = np.cumsum((np.arange(n, dtype=np.uint64) * 6364136223846793005 + 1442695040888963407) >> 58) % 997
-    field = noise.reshape(len(codec.bands), h, w)
-    field = (field + 40).astype(codec.bands[0].data_type) if field.size else field
+    field = noise.reshape(len(codec.bands), h, w) + 40.0
+    unit = getattr(codec.stages[0], "unit", None)
+    if unit is not None and np.dtype(codec.bands[0].data_type).kind == "f":  # values that the bands may have
+        field = field * np.reshape(unit, (-1, 1, 1)) + np.reshape(
+            getattr(codec.stages[0], "mean", 0.0), (-1, 1, 1)
+        )
+    field = field.astype(codec.bands[0].data_type)
     symbols = codec.encode(field, upto="symbols")
     out: dict[str, Any] = {"field": field, "symbols_crc": _crc(symbols)}
     if codec.tail is not None:

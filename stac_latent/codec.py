@@ -23,6 +23,7 @@ import numpy.typing as npt
 from stac_latent.errors import CodecError, FieldError
 from stac_latent.masking import fill_invalid, fits, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats, Window
+from stac_latent.stored import check_field, to_field
 
 __all__ = ["LEVELS", "Array", "Codec", "Level", "Stage", "open_codec"]
 
@@ -143,7 +144,7 @@ class Codec:
 
     @cached_property
     def halo(self) -> tuple[int, int]:
-        """Cells needed round a window to decode it."""
+        """Cells needed round a window to decode it; none where tiles decode alone (:attr:`whole`)."""
         hy = hx = 0
         for s in self.stages:
             hy, hx = -(-hy // s.stride[0]) + s.halo[0], -(-hx // s.stride[1]) + s.halo[1]
@@ -161,6 +162,11 @@ class Codec:
             -(-need[0] // self.stride[0]) * self.stride[0],
             -(-need[1] // self.stride[1]) * self.stride[1],
         )
+
+    @cached_property
+    def whole(self) -> bool:
+        """True where tiles decode alone and as a whole: there is no halo then, and windows are cut from whole tiles."""
+        return any(hasattr(s, "tile") for s in self.stages)
 
     @property
     def tail(self) -> Stage | None:
@@ -193,15 +199,17 @@ class Codec:
         """The contract that the ``latent:`` fields of an asset carry (plain payload; no bitstream)."""
         quantiser = next((s for s in self.stages if s.level == "symbols"), None)
         quantization = getattr(quantiser, "quantization", Quantization("none"))
+        last = next((s for s in reversed(self.stages) if hasattr(s, "data_type")), None)
+        stored = str(getattr(last, "data_type", self.bands[0].data_type))
         return Spec(
             kind=self.kind,
             space=self.space,
             dimensions=self.dimensions or len(self.bands),
             stride=self.stride,
-            halo=self.halo,
+            halo=None if self.whole else self.halo,
             bands=self.bands,
-            data_type=str(getattr(quantiser, "data_type", self.bands[0].data_type)),
-            dtype="float32" if quantiser is not None else self.bands[0].data_type,
+            data_type=stored,
+            dtype="float32" if quantiser is not None else stored,
             quantization=quantization,
             granularity=self.granularity,
         )
@@ -232,10 +240,10 @@ class Codec:
         bytes or ndarray
             ``latent``: float64 before quantising; ``symbols``: integers ``(channel, y, x)``.
         """
-        self._check_field(field)
+        check_field(field, self.name, self.bands, self.stride)
         x: Any = field if mask is None else zero_invalid(field, mask)
         if self.stages[0].level == "bytes":  # a coder of pixels
-            x = self._to_field(x)
+            x = to_field(x, self.bands)
         filled = mask is None
         for stage in self._upto(upto):
             if not filled and stage.name != "normalise":
@@ -266,9 +274,10 @@ class Codec:
             raise CodecError(
                 f"{self.name!r} is an embedder: its latents cannot be decoded; ask for upto='latent'"
             )
-        symbols = (
-            self.entropy_decode(payload) if isinstance(payload, bytes | bytearray | memoryview) else payload
-        )
+        coded = isinstance(payload, bytes | bytearray | memoryview)
+        if coded and upto == "field" and window is None and self._direct is not None:
+            return self._direct(bytes(payload))
+        symbols = self.entropy_decode(payload) if coded else payload
         if upto == "symbols":
             return cast("Array", symbols)
         if upto == "latent":
@@ -281,7 +290,13 @@ class Codec:
         x = symbols.copy() if self.stages[0].level == "bytes" else symbols  # never a view of the caller's
         for stage in reversed([s for s in self.stages if s.level != "bytes"]):
             x = stage.inverse(x)
-        return self._to_field(x[:, crop[0], crop[1]])
+        return to_field(x[:, crop[0], crop[1]], self.bands)
+
+    @cached_property
+    def _direct(self) -> Callable[[bytes], Array] | None:
+        """Function from a bitstream to pixels that leaves the latents out, if the last stage offers one."""
+        offer = getattr(self.tail, "direct", None)
+        return None if offer is None else offer(self)
 
     @cached_property
     def _fused(self) -> Callable[[Array], Array] | None:
@@ -301,14 +316,28 @@ class Codec:
             raise CodecError(f"codec {self.name!r} has no entropy coder; it cannot read a bitstream")
         return self.tail.inverse(bytes(payload))
 
-    def compress(self, field: Array) -> bytes:
-        """One self-contained byte string of a field of any size, nodata kept; see :mod:`stac_latent.container`."""
+    def compress(self, field: Array | Sequence[Array], **target: Any) -> bytes:
+        """One self-contained byte string of a field of any size, nodata kept; see :func:`stac_latent.container.compress`.
+
+        A list or tuple holds the fields of several grids, finest first; see :func:`stac_latent.native.compress_native`.
+        ``target`` is at most one of ``psnr=``, ``max_bits_per_pixel=``, ``max_error=``, ``quality=`` and ``step=``.
+        """
+        if isinstance(field, list | tuple):
+            from stac_latent.native import compress_native
+
+            return compress_native(self, field, **target)
         from stac_latent.container import compress
 
-        return compress(self, field)
+        return compress(self, cast("Array", field), **target)
 
-    def decompress(self, data: bytes) -> Array:
-        """Inverse of :meth:`compress`: ``(band, y, x)`` in the bands' stored type."""
+    def decompress(self, data: bytes) -> Any:
+        """Inverse of :meth:`compress`: ``(band, y, x)`` in the bands' stored type, or a list of them, one for each grid."""
+        from stac_latent.frame import SEVERAL_GRIDS
+
+        if data[:4] == SEVERAL_GRIDS:
+            from stac_latent.native import decompress_native
+
+            return decompress_native(self, data)
         from stac_latent.container import decompress
 
         return decompress(self, data)
@@ -322,52 +351,19 @@ class Codec:
             raise CodecError(f"codec {self.name!r} has no entropy coder; the furthest level is 'symbols'")
         return [s for s in self.stages if LEVELS.index(s.level) <= LEVELS.index(upto)]
 
-    def _check_field(self, field: Array) -> None:
-        if field.ndim != 3 or field.shape[0] != len(self.bands):
-            names = ", ".join(b.name for b in self.bands)
-            raise FieldError(
-                f"codec {self.name!r} takes (band, y, x) with {len(self.bands)} bands ({names}); got shape {field.shape}"
-            )
-        if field.dtype.kind not in "iuf":
-            raise FieldError(f"codec {self.name!r} takes real numbers; got dtype {field.dtype}")
-        if field.dtype.kind == "f" and all(np.dtype(b.data_type).kind != "f" for b in self.bands):
-            raise FieldError(
-                f"codec {self.name!r} takes {self.bands[0].data_type}; got {field.dtype}. Scale the field to the codec's "
-                "unit and round it, or choose a codec whose bands are floats"
-            )
-        if any(n == 0 or n % s for n, s in zip(field.shape[1:], self.stride, strict=True)):
-            raise FieldError(
-                f"codec {self.name!r} takes whole cells of {self.stride} pixels; got {field.shape[1:]}; pad the "
-                "field, or use compress(), which does"
-            )
-
     def _cells(self, symbols: Array, window: Window) -> tuple[Array, tuple[slice, slice]]:
         cuts, crops = [], []
         for (lo, hi), s, h, n in zip(window, self.stride, self.halo, symbols.shape[1:], strict=True):
             if not 0 <= lo < hi <= n * s:
                 raise FieldError(f"window {window} is not inside the {n * s} pixels of this axis")
+            if self.whole:  # the stages invert tile by tile, counted from the upper left
+                cuts.append(slice(0, n))
+                crops.append(slice(lo, hi))
+                continue
             first, last = max(0, lo // s - h), min(n, -(-hi // s) + h)
             cuts.append(slice(first, last))
             crops.append(slice(lo - first * s, hi - first * s))
         return symbols[:, cuts[0], cuts[1]], (crops[0], crops[1])
-
-    def _to_field(self, x: Array) -> Array:
-        dtypes = {np.dtype(b.data_type) for b in self.bands}
-        dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes)
-        if x.dtype == dtype:
-            return x
-        if dtype.kind == "f":
-            return x.astype(dtype)
-        bound = self.lowest_values(dtype).astype(x.dtype).reshape(-1, 1, 1)
-        return np.clip(np.rint(x), bound, np.iinfo(dtype).max).astype(dtype)
-
-    def lowest_values(self, dtype: np.dtype[Any]) -> Array:
-        """Lowest value of each band that a decoded pixel may take, int64.
-
-        A band whose nodata is the lowest value of its type keeps that value for pixels without data.
-        """
-        low = np.iinfo(dtype).min
-        return np.asarray([low + 1 if b.nodata == low else low for b in self.bands], np.int64)
 
 
 def canonical_json(obj: Any) -> bytes:

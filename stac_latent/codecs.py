@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,35 @@ import numpy as np
 
 from stac_latent.bundle import load_bundle
 from stac_latent.codec import Array, Codec
-from stac_latent.container import valid_mask
+from stac_latent.container import aim, valid_mask
 from stac_latent.errors import CodecError
 from stac_latent.spec import Band, Stats
 from stac_latent.stages.blockdct import BlockDCT
 from stac_latent.stages.classical import Jpeg2000, Zstd
+from stac_latent.stages.lin import Lin
+from stac_latent.stages.lin_tile import MAX_LEVELS
 from stac_latent.stages.normalise import Normalise
+from stac_latent.stages.pyramid import CELL, Pyramid
 from stac_latent.stages.quantise import Power, Uniform
 from stac_latent.stages.rans import Rans
 from stac_latent.stages.spectral import SpectralKLT, integer_matrix
 from stac_latent.stages.tables import TableSet, counts_of, laplace_tables, run_tables
 from stac_latent.stages.wavelet import Wavelet, subband_norms
+from stac_latent.target import Target
 
 __all__ = [
     "dct",
     "embed_patch",
+    "era5_surface",
     "fit",
     "jpeg2000",
+    "landsat_c2l2_6b",
+    "lin",
+    "s1_grd_db",
     "s2_10m_4b",
     "s2_10m_embed",
     "s2_l2a_12b",
     "wavelet",
-    "with_step",
     "zstd",
 ]
 
@@ -49,40 +55,39 @@ def _bands(bands: Sequence[Band | str] | None, name: str) -> tuple[Band, ...]:
 
 
 def s2_10m_4b(step: float | None = None) -> Codec:
-    """Sentinel-2 L2A, B02 B03 B04 B08 at 10 m: KLT, 8x8 DCT, rANS."""
+    """Sentinel-2 L2A, B02 B03 B04 B08 at 10 m."""
     return _shipped("s2-10m-4b", step)
 
 
 def s2_l2a_12b(step: float | None = None) -> Codec:
-    """Sentinel-2 L2A, twelve bands on one grid: KLT, 8x8 DCT, rANS."""
+    """Sentinel-2 L2A, twelve bands on one grid."""
     return _shipped("s2-l2a-12b", step)
+
+
+def s1_grd_db(step: float | None = None) -> Codec:
+    """Sentinel-1, VV and VH in dB."""
+    return _shipped("s1-grd-db", step)
+
+
+def landsat_c2l2_6b(step: float | None = None) -> Codec:
+    """Landsat Collection 2 Level 2, six reflectance bands."""
+    return _shipped("landsat-c2l2-6b", step)
+
+
+def era5_surface(step: float | None = None) -> Codec:
+    """ERA5, temperature or dew point at 2 m in kelvin."""
+    return _shipped("era5-surface", step)
 
 
 def s2_10m_embed() -> Codec:
     """Embedder of Sentinel-2 B02 B03 B04 B08: 32 int8 features for each 8x8 patch (80 m)."""
-    return embed_patch("s2-10m-embed", _shipped("s2-10m-4b", None), 32)
+    return load_bundle(_BUNDLES / "s2-10m-embed")
 
 
 def _shipped(name: str, step: float | None) -> Codec:
+    """A bundle of the package; another step, in stored units, leaves its space as it is."""
     codec = load_bundle(_BUNDLES / name)
-    return codec if step is None else with_step(codec, step)
-
-
-def with_step(codec: Codec, step: float) -> Codec:
-    """The same transform and tables with another quantiser step, in stored units: a space of its own."""
-    stages = tuple(
-        Uniform([max(1, round(step * _FRACTION))], s.rounding, s.data_type) if isinstance(s, Uniform) else s
-        for s in codec.stages
-    )
-    old = next(s.step[0] / _FRACTION for s in codec.stages if isinstance(s, Uniform))
-    shift = round(2 * np.log2(old / step))
-    stages = tuple(
-        Rans(s.tables, np.clip(s.typical + shift * (s.typical > 0), 0, s.tables.count), s.predicted)
-        if isinstance(s, Rans)
-        else s
-        for s in stages
-    )
-    return replace(codec, name=f"{codec.name}-step{step:g}", stages=stages)
+    return codec if step is None else aim(codec, Target(step=step))
 
 
 def dct(
@@ -111,6 +116,31 @@ def wavelet(
     rans = Rans(laplace_tables(), np.full(per * len(b), 4), np.arange(0, per * len(b), per))
     stages = (Normalise([mean] * len(b), [unit] * len(b)), transform, Uniform(steps.tolist(), 6), rans)
     return Codec("wavelet", stages, b, dimensions=per * len(b))
+
+
+def lin(
+    bands: Sequence[Band | str] | None = None,
+    step: float = 64.0,
+    mean: Sequence[float] | float = 0.0,
+    unit: Sequence[float] | float = 1.0,
+) -> Codec:
+    """Wavelet, spectral rotations of each tile, integer contexts: for any bands, without a fit.
+
+    Parameters
+    ----------
+    bands
+        Bands of the field.
+    step
+        Quantiser step in units of ``unit``; payloads may have any other.
+    mean, unit
+        Of all bands or of each, in stored units: ``unit`` is what an error of one step unit weighs alike in all bands.
+        Floats are kept to 1/16 of it.
+    """
+    b = _bands(bands, "lin")
+    means, units = (np.broadcast_to(np.asarray(v, np.float64), (len(b),)).tolist() for v in (mean, unit))
+    basis = np.broadcast_to(np.eye(len(b), dtype=np.float32), (MAX_LEVELS + 1, len(b), len(b)))
+    stages = (Normalise(means, units), Pyramid(), Lin(np.ascontiguousarray(basis), step=step))
+    return Codec("lin", stages, b, dimensions=CELL**2 * len(b))
 
 
 def jpeg2000(

@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import json
 import math
-import struct
-import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.errors import CorruptDataError, FieldError
+from stac_latent.errors import CodecError, CorruptDataError, FieldError
+from stac_latent.frame import HEAD_SIZE, MAX_PIXELS, ONE_GRID, pack_mask, seal, unpack_mask, unseal
 from stac_latent.spec import Band
+from stac_latent.target import Target
 
 if TYPE_CHECKING:
     from stac_latent.codec import Array, Codec
 
-__all__ = ["apply_nodata", "compress", "decompress", "valid_mask"]
+__all__ = ["aim", "apply_nodata", "compress", "decompress", "over", "valid_mask"]
 
-_MAGIC = b"SLC1"
-_START = struct.Struct("<4sII")
-_MAX_HEADER = 65536
-_MAX_PIXELS = 2**28
+_DIGEST = len("sha256:") + 16
+"""Characters of the space that a byte string carries: enough to tell spaces apart, few enough not to weigh on small tiles."""
 
 
 def valid_mask(field: Array, codec: Codec) -> npt.NDArray[np.bool_] | None:
@@ -70,7 +69,15 @@ def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequen
     return field
 
 
-def compress(codec: Codec, field: Array) -> bytes:
+def compress(
+    codec: Codec,
+    field: Array,
+    *,
+    band_weights: Sequence[float] | None = None,
+    roi: npt.NDArray[np.bool_] | None = None,
+    roi_weight: float = 0.1,
+    **target: float | None,
+) -> bytes:
     """Encode a field of any height and width; pixels without data are kept.
 
     Parameters
@@ -79,6 +86,15 @@ def compress(codec: Codec, field: Array) -> bytes:
         A chain that ends with an entropy coder.
     field
         ``(band, y, x)`` in the bands' stored unit.
+    band_weights
+        Factor on the precision of each band: 2 halves its error against the others'.
+    roi
+        Region of interest ``(y, x)``: outside it squared errors weigh ``roi_weight``, and bits move inside.
+    roi_weight
+        More than 0, at most 1.
+    **target
+        At most one of ``psnr`` [dB], ``max_bits_per_pixel`` (and band), ``max_error`` [stored unit], ``quality`` (0 to
+        100) and ``step`` [stored unit]; searched on coded bytes and decoded pixels. Without one, the codec's own step.
 
     Raises
     ------
@@ -87,6 +103,10 @@ def compress(codec: Codec, field: Array) -> bytes:
     """
     if field.ndim != 3 or 0 in field.shape:
         raise FieldError(f"compress takes (band, y, x) with at least one pixel; got shape {field.shape}")
+    if field.shape[1] * field.shape[2] > MAX_PIXELS:
+        raise FieldError(
+            f"compress takes at most {MAX_PIXELS} pixels a band; got {field.shape[1:]}: code it in parts, or as a catalogue"
+        )
     if len(field) != len(codec.bands):
         names = ", ".join(b.name for b in codec.bands)
         raise FieldError(
@@ -101,19 +121,77 @@ def compress(codec: Codec, field: Array) -> bytes:
     if any(p[1] for p in pad):
         clean = np.pad(clean, [(0, 0), *pad], mode="edge")
         inner = None if mask is None else np.pad(mask, [(0, 0), *pad], mode="edge")
-    payload = codec.encode(clean, mask=inner)
-    bits = b"" if mask is None else zlib.compress(np.packbits(mask).tobytes(), 9)
+    bits = pack_mask(mask)
     head = json.dumps(
         {
-            "space": codec.space,
+            "space": codec.space[:_DIGEST],
             "shape": list(field.shape),
-            "dtype": field.dtype.name,
             "mask": [0 if mask is None else len(mask), len(bits)],
         },
         separators=(",", ":"),
     ).encode()
-    body = head + bits + payload
-    return bytes(_START.pack(_MAGIC, len(head), zlib.crc32(body)) + body)
+    counted = mask
+    if any(p[1] for p in pad):  # what was added round the field does not count in its quality
+        counted = np.pad(np.ones((1, *field.shape[1:]), bool) if mask is None else mask, [(0, 0), *pad])
+    weights = None
+    if roi is not None:
+        weights = np.pad(_roi_weights(roi, roi_weight, field.shape), pad, mode="edge")
+    goal = Target(**target, overhead=HEAD_SIZE + len(head) + len(bits), samples=field.size)
+    payload = over(aim(codec, goal, weights, band_weights), counted).encode(clean, mask=inner)
+    return seal(ONE_GRID, head, bits + payload)
+
+
+def aim(
+    codec: Codec,
+    goal: Target,
+    weights: Array | None = None,
+    gains: Sequence[float] | None = None,
+    bands: Sequence[Band] | None = None,
+) -> Codec:
+    """The codec, coding towards a target; what it writes is of the same space. See :func:`compress`.
+
+    ``bands`` tell the peaks that PSNR refers to, where they know better than the codec's.
+
+    Raises
+    ------
+    CodecError
+        If the codec has a fixed rate, or the target makes no sense.
+    """
+    if not goal.given and weights is None and gains is None:
+        return codec
+    offer = getattr(codec.tail, "aimed", None)
+    if offer is None:
+        raise CodecError(
+            f"codec {codec.name!r} codes at the one rate that is part of its space; for {goal} take a chain that ends with "
+            "'lin', or open it with another step="
+        )
+    factors = None if gains is None else np.asarray(gains, np.float32)
+    if factors is not None and (factors.shape != (len(codec.bands),) or not (factors > 0).all()):
+        raise CodecError(
+            f"band_weights must be {len(codec.bands)} positive numbers, one for each band; got {list(gains or ())}"
+        )
+    return replace(
+        codec, stages=(*codec.stages[:-1], offer(codec, bands or codec.bands, goal, weights, factors))
+    )
+
+
+def over(codec: Codec, valid: Array | None, pixels: int | None = None) -> Codec:
+    """The codec, measuring over valid pixels ``(1 or band, y, x)`` where it codes towards a target.
+
+    ``pixels`` of a chunk of a scene are those that its rate refers to.
+    """
+    if valid is None or getattr(codec.tail, "aim", None) is None:
+        return codec
+    tail: Any = codec.tail
+    return replace(codec, stages=(*codec.stages[:-1], tail.over(valid, pixels)))
+
+
+def _roi_weights(roi: npt.NDArray[np.bool_], weight: float, shape: tuple[int, ...]) -> Array:
+    if roi.shape != shape[1:]:
+        raise FieldError(f"roi has shape {roi.shape}; the field has {shape[1:]} pixels")
+    if not 0 < weight <= 1:
+        raise CodecError(f"roi_weight must be more than 0 and at most 1; got {weight:g}")
+    return np.where(roi, np.float32(1), np.float32(weight))
 
 
 def decompress(codec: Codec, data: bytes) -> Array:
@@ -125,7 +203,7 @@ def decompress(codec: Codec, data: bytes) -> Array:
         If the bytes are truncated or changed, or of another space than the codec's.
     """
     head, body = _read_head(data)
-    if head["space"] != codec.space:
+    if len(head["space"]) < _DIGEST or not codec.space.startswith(head["space"]):
         raise CorruptDataError(
             f"the bytes are of space {head['space']}, codec {codec.name!r} is {codec.space}; open the codec of that space"
         )
@@ -133,7 +211,7 @@ def decompress(codec: Codec, data: bytes) -> Array:
     if (
         bands != len(codec.bands)
         or min(h, w) < 1
-        or h * w > _MAX_PIXELS
+        or h * w > MAX_PIXELS
         or rows not in (0, 1, bands)
         or n_bits < 0
     ):
@@ -141,18 +219,7 @@ def decompress(codec: Codec, data: bytes) -> Array:
             f"the header declares shape {head['shape']} and mask {head['mask']}, which cannot be"
         )
     bits, payload = body[:n_bits], body[n_bits:]
-    mask = None
-    if rows:
-        size = -(-rows * h * w // 8)
-        try:
-            raw = zlib.decompressobj().decompress(bits, size + 1)
-        except zlib.error as exc:
-            raise CorruptDataError(f"the mask does not inflate: {exc}") from exc
-        if len(raw) != size:
-            raise CorruptDataError(f"the mask inflates to {len(raw)} bytes, {size} were declared")
-        mask = (
-            np.unpackbits(np.frombuffer(raw, np.uint8), count=rows * h * w).astype(bool).reshape(rows, h, w)
-        )
+    mask = unpack_mask(bits, rows, (h, w))
     field = codec.decode(payload)[:, :h, :w]
     if field.shape != (bands, h, w):
         raise CorruptDataError(f"the payload decodes to {field.shape}; {(bands, h, w)} was declared")
@@ -160,24 +227,15 @@ def decompress(codec: Codec, data: bytes) -> Array:
 
 
 def _read_head(data: bytes) -> tuple[dict[str, Any], bytes]:
-    if len(data) < _START.size or data[:4] != _MAGIC:
-        raise CorruptDataError(
-            f"the bytes start with {bytes(data[:4])!r}, not {_MAGIC!r}; compress() did not write them"
-        )
-    _, n, crc = _START.unpack_from(data)
-    if zlib.crc32(data[_START.size :]) != crc:
-        raise CorruptDataError("the checksum does not match; the bytes were truncated or changed")
-    if n > _MAX_HEADER or _START.size + n > len(data):
-        raise CorruptDataError(f"the header declares {n} bytes of {len(data)}; truncated?")
+    head, body = unseal(data, ONE_GRID, "compress()")
     try:
-        head = json.loads(data[_START.size : _START.size + n])
         numbers = [*head["shape"], *head["mask"]]
         sound = len(head["shape"]) == 3 and all(type(n) is int for n in numbers) and len(numbers) == 5
         space = head["space"]
-    except (ValueError, KeyError, TypeError) as exc:
+    except (KeyError, TypeError) as exc:
         raise CorruptDataError(f"the header is not readable: {exc}") from exc
     if not (sound and isinstance(space, str)):
         raise CorruptDataError(
             f"the header declares shape {head['shape']}, mask {head['mask']}, space {space!r}; expected 3 and 2 whole numbers and a digest"
         )
-    return head, data[_START.size + n :]
+    return head, body

@@ -15,6 +15,7 @@ __all__ = [
     "GridError",
     "SearchError",
     "StacLatentError",
+    "TrainError",
     "UnresolvedSpaceError",
     "VerificationError",
 ]
@@ -58,3 +59,7 @@ class CatalogError(StacLatentError, ValueError):
 
 class SearchError(StacLatentError, ValueError):
     """A search cannot be carried out: a bad query, or a source that does not answer."""
+
+
+class TrainError(StacLatentError, ValueError):
+    """A training cannot start or go on: its configuration, its data or its checkpoint do not fit."""

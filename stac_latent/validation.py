@@ -255,8 +255,18 @@ def _meaning(item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if latents and values != given:
             yield f"properties/{plural}", f"{sorted(given)} are not the assets' {single}: {sorted(values)}"
     decoders = {link.get("latent:space") for link in item["links"] if link.get("rel") == DECODER_REL}
+    frames = {
+        (link.get("latent:asset"), link.get("latent:space"))
+        for link in item["links"]
+        if link.get("rel") == "latent:reference"
+    }
     for key, asset in latents.items():
         here = f"assets/{key}"
+        if asset.get("latent:reference") and (key, asset["latent:space"]) not in frames:
+            yield (
+                here,
+                f"no latent:reference link has latent:asset {key!r} and the asset's space {asset['latent:space']}",
+            )
         yield from ((f"{here}/{path}", message) for path, message in _tensor(asset))
         for name in ("latent:scale_asset", "latent:codebook_asset"):
             if name in asset and asset[name] not in item["assets"] and not item.get("collection"):

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md tells the truth about imports: they point downward, in circles never, and torch is not there."""
+"""ARCHITECTURE.md tells the truth about imports: they point downward, in circles never, and torch is for training alone."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MODULES = {
     for p in PACKAGE.rglob("*.py")
 }
 UPWARD = {
+    ("stac_latent.codec", "stac_latent.native"),
     ("stac_latent.codec", "stac_latent.registry"),
     ("stac_latent.registry", "stac_latent.cube.contract"),
 }
-"""Deferred imports behind one front door, open_codec; ARCHITECTURE.md names them."""
+"""Deferred imports behind the front doors open_codec and Codec.compress; ARCHITECTURE.md names them."""
 HEAVY = {"rasterio", "odc", "zarr", "dask", "geopandas", "pyarrow", "pandas", "pystac_client"}
 
 
@@ -103,8 +104,10 @@ def test_no_module_imports_in_a_circle():
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_torch_is_imported_nowhere(module):
-    assert [i.target for i in imports(module) if i.target.split(".")[0] == "torch"] == []
+def test_torch_is_imported_for_training_alone(module):
+    found = [i for i in imports(module) if i.target.split(".")[0] == "torch"]
+    assert room(module) == "train" or [i.target for i in found if i.kind == "top"] == []
+    assert room(module) in {"train", "cli"} or found == []
 
 
 def test_low_rooms_know_no_file_format():

@@ -55,6 +55,7 @@ ASSET = {
     "scale_asset": "scales",
     "codebook_asset": "words",
     "bitstream": "rans/1",
+    "reference": "scene-1",
     "determinism": "platform",
 }
 

@@ -18,7 +18,10 @@ NOWHERE = "sha256:" + "9" * 64
 
 
 def test_names():
-    assert codec_names() == ["dct", "jpeg2000", "s2-10m-4b", "s2-10m-embed", "s2-l2a-12b", "wavelet", "zstd"]
+    assert codec_names() == [
+        "dct", "era5-surface", "jpeg2000", "landsat-c2l2-6b", "lin", "s1-grd-db", "s2-10m-4b", "s2-10m-embed",
+        "s2-l2a-12b", "wavelet", "zstd",
+    ]  # fmt: skip
 
 
 def test_open_by_name_folder_and_object(tmp_path):

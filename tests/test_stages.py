@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from neural_support import network
 
 from stac_latent.errors import BundleError, CodecError, FieldError
 from stac_latent.stages import BUILTIN, stage_class
 from stac_latent.stages.base import rounded_shift
 from stac_latent.stages.blockdct import BlockDCT, dct_matrix
 from stac_latent.stages.classical import Jpeg2000, Zstd
+from stac_latent.stages.lin import Lin
+from stac_latent.stages.neural import Fast
 from stac_latent.stages.normalise import Normalise
+from stac_latent.stages.planes import PlaneModel
+from stac_latent.stages.pyramid import Pyramid
 from stac_latent.stages.quantise import Power, Uniform
 from stac_latent.stages.rans import Rans
 from stac_latent.stages.spectral import SpectralKLT, integer_matrix
@@ -168,6 +173,33 @@ class TestJpeg2000(TestZstd):
 
     def make(self):
         return Jpeg2000(20)
+
+
+class TestPyramid(StageConformance):
+    channels = 2
+    tolerance = 0.1  # float32, in 16ths of a unit
+
+    def make(self):
+        return Pyramid()
+
+
+class TestLin(StageConformance):
+    tolerance = None
+
+    def make(self):
+        basis = np.stack([rotation(2, seed) for seed in range(7)]).astype(np.float32)
+        return Lin(basis, PlaneModel.default(), step=32.0)
+
+    def example(self, cells, seed):
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[: 8 * cells[0], : 8 * cells[1]]
+        field = [3000 * np.sin(x / 5 + y / (11 + b)) + rng.normal(0, 300, x.shape) for b in range(2)]
+        return Pyramid().forward(16 * np.stack(field))
+
+
+class TestFast(TestLin):
+    def make(self):
+        return Fast.on(super().make(), network(2, size=0.2))
 
 
 def test_every_stage_has_its_suite():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pystac
 from pystac.utils import make_absolute_href
@@ -18,9 +18,11 @@ from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import codec_item, decoder_link
 from stac_latent.catalog.leftovers import clear_killed, temporary
+from stac_latent.catalog.references import References, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.codec import Codec, open_codec
-from stac_latent.cube.contract import MEDIA_TYPE, latent_assets
+from stac_latent.container import aim
+from stac_latent.cube.contract import MEDIA_TYPE, LatentRef, latent_assets
 from stac_latent.cube.encode import Encoded, encode_source
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
@@ -29,6 +31,7 @@ from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
 from stac_latent.registry import remember
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
+from stac_latent.target import Target
 
 __all__ = ["encode"]
 
@@ -52,7 +55,9 @@ def encode(
     resolution: float | None = None,
     resampling: str = "nearest",
     overwrite: bool = False,
+    references: References = None,
     progress: Progress | None = None,
+    **target: Any,
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
 
@@ -79,8 +84,17 @@ def encode(
         Asset keys by the codec's band names, where they cannot be matched.
     resolution, resampling
         Needed only where the bands lie on several native grids.
+    references
+        Code dates against key frames, chunk by chunk, where that takes fewer bytes; needs a chain such as ``lin``.
+        ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
+        Item of a catalogue: that one, for dates that come later; several: the best of them. Only dates of the same grid
+        refer to each other.
     progress
         Called with a label, the steps done and their number.
+    **target
+        At most one of ``psnr`` [dB], ``max_bits_per_pixel`` (and band), ``max_error`` [stored unit], ``quality`` (0 to
+        100) and ``step`` [stored unit], reached by each tile of 256 pixels; needs a chain that ends with ``lin``.
+        Without one, the codec's own step. The header of a tile that the end of a scene cuts short may pass a low rate.
 
     Returns
     -------
@@ -98,7 +112,10 @@ def encode(
     >>> items[0].properties["latent:psnr"]  # doctest: +SKIP
     49.8
     """
-    chosen = remember(open_codec(codec))
+    chosen = open_codec(codec)
+    remember(chosen)
+    goal = Target(**target)
+    aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
         raise CatalogError(
@@ -109,19 +126,33 @@ def encode(
         raise CatalogError("nothing to encode: the list of items is empty")
     if len({i.id for i in todo}) < len(todo):
         raise CatalogError("two of the items have the same id; a catalogue holds each id once")
-    out = []
+
+    def source_of(item: pystac.Item) -> ItemSource:
+        return ItemSource(item, chosen, bands, resolution, resampling)
+
+    out: dict[int, pystac.Item] = {}
     with _disk_errors(dest):
         tree = CatalogTree(local_path(os.fspath(dest)))
-        for item in todo:
+        for i, frame in dates(todo, references, aimed, form, key, source_of, progress):
+            item, key_item = todo[i], out[frame] if isinstance(frame, int) else frame
             base = _base_item(item, tree, key, mode, overwrite)
-            source = ItemSource(item, chosen, bands, resolution, resampling)
+            if key_item is not None and key_item.id == base.id:
+                raise CatalogError(
+                    f"item {base.id!r} cannot be its own key frame; leave it out of references"
+                )
+            source = source_of(item)
             decoder = _write_codec(chosen, tree.root)
             folder = tree.item_folder(base)
-            store = _new_store(source, chosen, folder / f"{key}.zarr", form, decoder.parent, progress)
+            coder = aim(chosen, goal, bands=source.decoded)
+            reference = None if key_item is None else LatentRef.from_item(key_item, key)
+            store = _new_store(
+                source, coder, folder / f"{key}.zarr", form, decoder.parent, progress, reference
+            )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
-                out.append(tree.add(base))
-    return out
+                set_reference(base, key, key_item if made.reference is not None else None)
+                out[i] = tree.add(base)
+    return [out[i] for i in sorted(out)]
 
 
 class _disk_errors:  # noqa: N801 - reads as a context manager
@@ -192,7 +223,13 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
 
 @contextmanager
 def _new_store(
-    source: ItemSource, codec: Codec, path: Path, form: Payload, bundle: Path, progress: Progress | None
+    source: ItemSource,
+    codec: Codec,
+    path: Path,
+    form: Payload,
+    bundle: Path,
+    progress: Progress | None,
+    reference: LatentRef | None,
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +237,7 @@ def _new_store(
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(source, codec, part, form, bundle, progress)
+        made = encode_source(source, codec, part, form, bundle, progress, reference)
         if path.exists():
             path.rename(old)
         part.rename(path)

@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 
 from stac_latent import __version__
-from stac_latent.cli import look, verbs
+from stac_latent.cli import bench, look, verbs
 from stac_latent.cli.common import err
+from stac_latent.cli.fit import fit
+from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
 
 __all__ = ["app", "main"]
@@ -26,9 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, look.codecs, look.info, look.validate
+    look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(bench.app, name="bench")
 
 
 def _show_version(asked: bool) -> None:

@@ -43,8 +43,22 @@ def encode(
         str, typer.Option(help="beside: in a copy of the item. derived: in an item of its own.")
     ] = "beside",
     payload: Annotated[str | None, typer.Option(help="coded or plain (zstd).")] = None,
-    step: Annotated[
-        float | None, typer.Option(help="Quantiser step, where the codec takes one: larger is smaller.")
+    psnr: Annotated[float | None, typer.Option(help="At least this PSNR [dB] in each tile.")] = None,
+    max_bits_per_pixel: Annotated[
+        float | None, typer.Option(help="At most these bits per pixel and band in each tile.")
+    ] = None,
+    max_error: Annotated[
+        float | None, typer.Option(help="At most this absolute error, in the stored unit.")
+    ] = None,
+    quality: Annotated[
+        float | None, typer.Option(help="0 to 100; 50 is the codec's own step, 10 more halve it.")
+    ] = None,
+    step: Annotated[float | None, typer.Option(help="Quantiser step: larger is smaller.")] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(
+            help="Code dates against key frames: auto, a number of dates that share one, or an item or catalogue that has some."
+        ),
     ] = None,
     bands: Annotated[
         str | None, typer.Option(help="Bands for codecs that take any, or B02=blue pairs to match them.")
@@ -71,25 +85,50 @@ def encode(
             raise typer.BadParameter(f"--{name} is {' or '.join(a for a in allowed if a)}; got {value!r}")
     pairs = dict(b.partition("=")[::2] for b in names(bands) or [] if "=" in b)
     plain = [b for b in names(bands) or [] if "=" not in b]
-    options = {k: v for k, v in {"step": step, "bands": plain or None}.items() if v is not None}
+    options: dict[str, Any] = {"bands": plain} if plain else {}
+    target = {
+        "psnr": psnr,
+        "max_bits_per_pixel": max_bits_per_pixel,
+        "max_error": max_error,
+        "quality": quality,
+    }
     chosen = open_codec(codec, **options)
+    if step is not None and hasattr(chosen.tail, "aimed"):
+        target["step"] = step
+    elif step is not None:
+        chosen = open_codec(codec, **options, step=step)
     items = find(source, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids), max_items=max_items)
     if resume:
         items = [item for item in items if not _is_done(item, dest, key, mode)]
+    against = _references(references)
+    batches = [items] if against is not None and items else [[item] for item in items]
     done = []
     with progress(as_json) as report:
-        for i, item in enumerate(items):
+        for batch in batches:
             done += run(
-                item, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
-                resolution=resolution, resampling=resampling, overwrite=overwrite, progress=report,
+                batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
+                resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
+                **target,
             )  # fmt: skip
-            report("items", i + 1, len(items))
+            report("items", len(done), len(items))
     rows = [item_row(item, key) for item in done]
     if as_json:
         print_json({"catalog": str((dest / "catalog.json").absolute()), "items": rows})
         return
     print_rows(rows)
     out.print(f"catalogue: {dest / 'catalog.json'}")
+
+
+def _references(given: str | None) -> Any:
+    """What ``--references`` stands for: ``auto``, a number, or Items."""
+    if given is None or given == "auto":
+        return given
+    if given.isdecimal():
+        return int(given)
+    if not given.endswith((".json", ".geojson", ".parquet")):
+        raise typer.BadParameter(f"--references is auto, a number, or an item or catalogue; got {given!r}")
+    found = find(given)
+    return found[0] if len(found) == 1 else found
 
 
 def _is_done(item: pystac.Item, dest: Path, key: str, mode: str) -> bool:

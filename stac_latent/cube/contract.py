@@ -18,7 +18,7 @@ from stac_latent.registry import opened, remember, resolve_space
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.io import read_bytes
 
-__all__ = ["MEDIA_TYPE", "Decoder", "LatentRef", "as_items", "codec_of_item", "latent_assets"]
+__all__ = ["MEDIA_TYPE", "Decoder", "KeyFrameLink", "LatentRef", "as_items", "codec_of_item", "latent_assets"]
 
 MEDIA_TYPE = "application/vnd.zarr; version=3"
 _ITEM_LIMIT = 8 << 20
@@ -33,6 +33,35 @@ class Decoder:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyFrameLink:
+    """A ``latent:reference`` link: the Item and asset that a date was coded against."""
+
+    href: str
+    asset: str
+
+    def open(self) -> LatentRef:
+        """Reference to the key frame, from its Item.
+
+        Raises
+        ------
+        CatalogError
+            If there is no such Item or asset.
+        """
+        try:
+            doc = json.loads(read_bytes(self.href, limit=_ITEM_LIMIT))
+            item = pystac.Item.from_dict(doc, href=self.href)
+        except CatalogError as exc:
+            raise CatalogError(
+                f"the key frame {self.href} cannot be read, and what was coded against it is not decoded without it: {exc}"
+            ) from exc
+        except (ValueError, KeyError, TypeError, pystac.STACError) as exc:
+            raise CatalogError(
+                f"the key frame {self.href} is no STAC Item: {type(exc).__name__}: {exc}"
+            ) from exc
+        return LatentRef.from_item(item, self.asset)
+
+
+@dataclass(frozen=True, slots=True)
 class LatentRef:
     """All that is needed to read one latent asset, in a form that is cheap to pickle."""
 
@@ -42,6 +71,8 @@ class LatentRef:
     spec: Spec
     grid: Grid
     decoder: Decoder | None = None
+    reference: KeyFrameLink | LatentRef | None = None
+    """The key frame that it was coded against; None where it stands alone."""
 
     @classmethod
     def from_item(cls, item: pystac.Item, asset: str | None = None) -> Self:
@@ -87,6 +118,7 @@ class LatentRef:
             spec=spec,
             grid=Grid.from_fields(fields),
             decoder=_decoder(item, spec.space),
+            reference=_key_frame(item, key),
         )
 
     def open_codec(self) -> Codec:
@@ -157,6 +189,26 @@ def _decoder(item: pystac.Item, space: str) -> Decoder | None:
             if target:
                 return Decoder(_absolute(str(target), item), link.extra_fields.get("file:checksum"))
     return None
+
+
+def _key_frame(item: pystac.Item, key: str) -> KeyFrameLink | None:
+    """Link to the key frame of an asset; None where it stands alone."""
+    name = item.assets[key].extra_fields.get("latent:reference")
+    if name is None:
+        return None
+    links = [link for link in item.links if link.rel == "latent:reference"]
+    if len(links) > 1 or (
+        links and "latent:asset" in links[0].extra_fields
+    ):  # copies of an Item lose such fields
+        links = [link for link in links if link.extra_fields.get("latent:asset") == key]
+    for link in links:
+        target = link.target.get_self_href() if isinstance(link.target, pystac.STACObject) else link.target
+        if target:
+            return KeyFrameLink(_absolute(str(target), item), key)
+    raise CatalogError(
+        f"asset {key!r} of item {item.id!r} was coded against item {name!r}, and the item has no latent:reference link with "
+        f"latent:asset {key!r}: restore the link, or encode the item again"
+    )
 
 
 def _from_link(decoder: Decoder, space: str) -> Codec:

@@ -16,7 +16,8 @@ from stac_latent.codec import Array, Codec
 from stac_latent.container import apply_nodata
 from stac_latent.cube.chunks import chunk, workers
 from stac_latent.cube.contract import LatentRef
-from stac_latent.errors import FieldError, GridError
+from stac_latent.cube.reference import Reference, open_reference
+from stac_latent.errors import CorruptDataError, FieldError, GridError
 from stac_latent.registry import remember
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.zarr import LatentArrays, open_arrays
@@ -81,9 +82,18 @@ class LatentReader:
             remember(self.codec)  # so that the zarr codec finds its space
         return open_arrays(self.ref.href, self.spec, self.ref.grid)
 
+    @cached_property
+    def reference(self) -> Reference | None:
+        """How the latents were coded against those of a key frame; None where they stand alone."""
+        if self.arrays.reference is None and self.ref.reference is None:
+            return None
+        return open_reference(self.ref, self.arrays, self.codec)
+
     def read_symbols(self, cells: Window | None = None) -> Array:
-        """Stored integers ``(channel, y, x)`` of a window of cells (default: all)."""
-        return self.arrays.read_symbols(self._within(cells, self.grid.cells, "cells"))
+        """Symbols ``(channel, y, x)`` of a window of cells (default: all), with what a key frame says of them."""
+        cells = self._within(cells, self.grid.cells, "cells")
+        stored = self.arrays.read_symbols(cells)
+        return stored if self.reference is None else self.reference.restore_window(stored, cells)
 
     def read_latent(self, cells: Window | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Dequantised latents of a window of cells.
@@ -99,7 +109,7 @@ class LatentReader:
             float32 ``(channel, y, x)``; NaN in cells that hold no valid pixel.
         """
         cells = self._within(cells, self.grid.cells, "cells")
-        latent = self.spec.quantization.dequantise(self.arrays.read_symbols(cells))
+        latent = self.spec.quantization.dequantise(self.read_symbols(cells))
         share = self.read_valid_share(cells)
         latent[:, share == 0] = np.nan
         return latent
@@ -179,7 +189,17 @@ class LatentReader:
     def _symbols_of(self, window: Window) -> tuple[Array, Window]:
         """Symbols of the cells of a pixel window and of their halo, and which cells these are."""
         cells = self.grid.cells_of(window, self.codec.halo)
-        return self.arrays.read_symbols(cells), cells
+        if self.codec.whole:
+            cells = self._whole_chunks(cells)
+        return self.read_symbols(cells), cells
+
+    def _whole_chunks(self, cells: Window) -> Window:
+        """Cells of the chunks that hold ``cells``."""
+        spans = [
+            (lo // c * c, min(-(-hi // c) * c, n))
+            for (lo, hi), c, n in zip(cells, self.arrays.latent.chunks[1:], self.grid.cells, strict=True)
+        ]
+        return spans[0], spans[1]
 
     def _decode(self, symbols: Array, cells: Window, window: Window) -> Array:
         """Pixels of a window from the symbols of ``cells``, which cover it and its halo."""
@@ -227,8 +247,30 @@ class LatentReader:
         return spans[0], spans[1]
 
     def _decode_alone(self, window: Window) -> Array:
+        if self.codec.whole and self.arrays.payloads is not None:
+            return self._decode_payload(window)
         symbols, cells = self._symbols_of(window)
         return np.ascontiguousarray(self._decode(symbols, cells, window))
+
+    def _decode_payload(self, window: Window) -> Array:
+        """Pixels of the one chunk of a window, from its bytes: its latents are never laid out."""
+        (y, x) = (spans[0] for spans in self._chunks_of(window))
+        payloads = self.arrays.payloads
+        if payloads is None:
+            raise GridError(f"{self.ref.href} holds no coded chunks")
+        coded: Any = payloads.read(y, x)
+        if self.reference is not None and self.reference.refers(y, x):
+            coded = self.reference.restore(self.codec.entropy_decode(coded), y, x)
+        pixels = self.codec.decode(coded)
+        (sy, py), (sx, px) = self._chunk_pixels()
+        rows = slice(window[0][0] + py - y * sy, window[0][1] + py - y * sy)
+        columns = slice(window[1][0] + px - x * sx, window[1][1] + px - x * sx)
+        part = pixels[:, rows, columns]
+        if part.shape[1:] != (rows.stop - rows.start, columns.stop - columns.start):
+            raise CorruptDataError(
+                f"{self.ref.href}: chunk ({y}, {x}) decodes to {pixels.shape[1:]} pixels, which do not hold its place"
+            )
+        return part
 
     @staticmethod
     def _within(window: Window | None, shape: tuple[int, int], unit: str) -> Window:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.codec import Array, Codec
+from stac_latent.container import over
 from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.reference import open_key_frame
+from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.verify import STRIP, Progress, Source, verify_store
 from stac_latent.errors import FieldError, VerificationError
@@ -38,6 +42,8 @@ class Encoded:
     """Bytes of the store, metadata and mask included."""
     fields: Mapping[str, Any]
     """``latent:`` measurements; empty for an embedding, but for its rate."""
+    reference: LatentRef | None = None
+    """The key frame, where any chunk was coded against it."""
 
 
 def asset_spec(codec: Codec, payload: Payload, bands: tuple[Band, ...]) -> Spec:
@@ -46,7 +52,13 @@ def asset_spec(codec: Codec, payload: Payload, bands: tuple[Band, ...]) -> Spec:
 
 
 def encode_source(
-    source: Source, codec: Codec, path: Path, payload: Payload, bundle: Path, progress: Progress | None = None
+    source: Source,
+    codec: Codec,
+    path: Path,
+    payload: Payload,
+    bundle: Path,
+    progress: Progress | None = None,
+    reference: LatentRef | None = None,
 ) -> Encoded:
     """Write a latent group at ``path`` and verify it.
 
@@ -64,6 +76,8 @@ def encode_source(
         Folder of the codec's bundle as it was written: the verification opens a fresh codec from there.
     progress
         Called after each shard.
+    reference
+        Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes.
 
     Returns
     -------
@@ -80,6 +94,10 @@ def encode_source(
     spec, grid = asset_spec(codec, payload, source.decoded), source.grid
     arrays = create(path, codec, grid, payload, 1, {**spec.to_fields(), **grid.to_fields()})
     inner, shard = chunk_cells(codec)
+    coder = None
+    if reference is not None:
+        counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
+        coder = ReferenceCoder(open_key_frame(reference, grid, codec), counts)
     sums: dict[Window, int] = {}
     valid_pixels = 0
     shards = list(tiles(grid.cells, shard))
@@ -89,7 +107,7 @@ def encode_source(
         for top in range(y0, y1, STRIP * inner):
             strip = ((top, min(top + STRIP * inner, y1)), (x0, x1))
             part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
-            valid, crcs = _encode_strip(source, codec, strip, part)
+            valid, crcs = _encode_strip(source, codec, strip, part, coder)
             arrays = _write_mask(arrays, codec, grid, strip, valid)
             valid_pixels += int(valid.any(axis=0).sum())
             sums |= crcs
@@ -99,18 +117,23 @@ def encode_source(
             progress("encode", i + 1, len(shards))
     if not valid_pixels:
         raise FieldError("no pixel of the source is valid: every one is nodata; there is nothing to encode")
+    used = reference if coder is not None and coder.used else None
+    if coder is not None and used is not None:
+        if not coder.pays:
+            shutil.rmtree(path)
+            return encode_source(source, codec, path, payload, bundle, progress)
+        coder.write(path, relative_href(used.href, path))
     finish(path)
     size = tree_size(path)
     where = grid.cell_grid() if spec.kind == "embedding" else grid
-    fields = verify_store(
-        source, codec, LatentRef("new item", path.name, str(path), spec, where), bundle, sums, progress
-    )
+    ref = LatentRef("new item", path.name, str(path), spec, where, reference=used)
+    fields = verify_store(source, codec, ref, bundle, sums, progress)
     pixels = grid.shape[0] * grid.shape[1] * len(codec.bands)
-    return Encoded(spec, where, size, {"latent:bits_per_pixel": size * 8 / pixels, **fields})
+    return Encoded(spec, where, size, {"latent:bits_per_pixel": size * 8 / pixels, **fields}, used)
 
 
 def _encode_strip(
-    source: Source, codec: Codec, cells: Window, out: Array
+    source: Source, codec: Codec, cells: Window, out: Array, reference: ReferenceCoder | None = None
 ) -> tuple[npt.NDArray[np.bool_], dict[Window, int]]:
     """Encode a strip of cells into ``out`` ``(channel, y, x)``.
 
@@ -135,14 +158,31 @@ def _encode_strip(
         symbols = codec.encode(field[:, a0:a1, b0:b1], mask=valid[:, a0:a1, b0:b1], upto="symbols")
         ty, tx = (pixels[0][0] - a0) // stride[0], (pixels[1][0] - b0) // stride[1]
         symbols = np.ascontiguousarray(symbols[:, ty : ty + y1 - y0, tx : tx + x1 - x0])
-        out[:, y0:y1, x0:x1] = symbols
         (cy, _), (cx, _) = cells
+        inside = _pixels_inside(source.grid, ((cy + y0, cy + y1), (cx + x0, cx + x1)))
+        tail: Any = codec.tail
+        if reference is not None:
+            own = valid[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
+            place = (cy + y0) // inner, (cx + x0) // inner
+            coder = over(codec, valid[:, a0:a1, b0:b1], inside)
+            symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
+            tail.keep(symbols, payload)
+        elif getattr(tail, "aim", None) is not None:  # searched here, where valid pixels are known
+            tail.keep(symbols, over(codec, valid[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
+        out[:, y0:y1, x0:x1] = symbols
         return ((cy + y0, cy + y1), (cx + x0, cx + x1)), zlib.crc32(symbols.data)
 
     with ThreadPoolExecutor(max_workers=min(_WORKERS, os.cpu_count() or 1)) as pool:
         sums = dict(pool.map(one, tiles((out.shape[1], out.shape[2]), inner)))
     h, w = window[0][1] - window[0][0], window[1][1] - window[1][0]
     return valid[:, lead[0] : lead[0] + h, lead[1] : lead[1] + w], sums
+
+
+def _pixels_inside(grid: Grid, cells: Window) -> int:
+    """Pixels of the scene under these cells; the others pad it."""
+    spans = zip(cells, grid.stride, grid.lead, grid.shape, strict=True)
+    h, w = (min(n, hi * s - p) - max(0, lo * s - p) for (lo, hi), s, p, n in spans)
+    return h * w
 
 
 def _write_mask(

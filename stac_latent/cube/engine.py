@@ -129,6 +129,7 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     import pystac
 
     from stac_latent.cube.contract import LatentRef, latent_assets
+    from stac_latent.cube.reference import with_key_frame
     from stac_latent.cube.refs import pick_refs, stamp_of
     from stac_latent.errors import CatalogError
     from stac_latent.spec import Grid, Spec
@@ -147,7 +148,7 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
             attrs = open_arrays(href).attributes
             name = href.rstrip("/").rsplit("/", 1)[-1]
             ref = LatentRef(name, "latent", href, Spec.from_fields(attrs), Grid.from_fields(attrs))
-            return _Given(ref, repr(sorted(attrs.items())))
+            return _Given(with_key_frame(ref, attrs.get("latent:reference")), repr(sorted(attrs.items())))
         try:
             obj = pystac.Item.from_file(href)
         except (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError) as exc:

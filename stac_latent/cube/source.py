@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -24,7 +25,7 @@ from stac_latent.spec import Band, Grid, Window
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["ItemSource", "SourceBand", "find_bands"]
+__all__ = ["ItemSource", "SourceBand", "band_table", "find_bands"]
 
 _CHUNK = 1024
 _S2_OFFSET = -1000.0
@@ -67,7 +68,7 @@ def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None 
     CatalogError
         If bands are missing; the message names them and what the Item has.
     """
-    table = _band_table(item)
+    table = band_table(item)
     found, missing = [], []
     for band in codec.bands:
         wanted = (names or {}).get(band.name)
@@ -98,7 +99,7 @@ def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None 
     return found
 
 
-def _band_table(item: pystac.Item) -> list[dict[str, Any]]:
+def band_table(item: pystac.Item) -> list[dict[str, Any]]:
     """Every band of every raster asset: its names (odc name first) and its metadata, asset-level values inherited."""
     out = []
     for key, asset in item.assets.items():
@@ -222,6 +223,8 @@ class ItemSource:
         See :func:`find_bands`.
     resolution, resampling
         Target resolution (units of the CRS) where the bands' native grids differ, and how to get there.
+    chunk
+        Pixels that are read at once, along each axis.
 
     Raises
     ------
@@ -236,8 +239,10 @@ class ItemSource:
         bands: Mapping[str, str] | None = None,
         resolution: float | None = None,
         resampling: str = "nearest",
+        chunk: int = _CHUNK,
     ) -> None:
         self.item, self.codec = item, codec
+        self._resampling, self._chunk = resampling, chunk
         self.bands = find_bands(item, codec, bands)
         self._check_types()
         self.native = _native_geobox(item, self.bands, resolution)
@@ -245,7 +250,6 @@ class ItemSource:
         height, width = self.native.shape.yx
         self.grid: Grid = lattice_grid(crs, (t.a, t.b, t.c, t.d, t.e, t.f), (height, width), codec.stride)
         self.decoded = tuple(b.decoded for b in self.bands)
-        self._cube = self._load(resampling)
 
     def _check_types(self) -> None:
         for b in self.bands:
@@ -258,13 +262,14 @@ class ItemSource:
                     "Give the asset a raster:scale that leads to the codec's unit, or choose a codec for such values"
                 )
 
-    def _load(self, resampling: str) -> xr.Dataset:
+    @cached_property
+    def _cube(self) -> xr.Dataset:
         top, bottom, left, right = self.grid.padding
         a, b, c, d, e, f = self.grid.transform
         t = Affine(a, b, c - a * left - b * top, d, e, f - d * left - e * top)
         shape = (self.grid.shape[0] + top + bottom, self.grid.shape[1] + left + right)
         geobox = GeoBox(shape, t, self.native.crs)
-        size = -(-_CHUNK // self.codec.stride[0]) * self.codec.stride[0]
+        size = -(-self._chunk // self.codec.stride[0]) * self.codec.stride[0]
         item = self.item.clone()
         # odc-stac skips what lies outside the footprint, and footprints in catalogues are drawn by hand.
         item.geometry = self.native.geographic_extent.buffer(0.02).json
@@ -273,7 +278,7 @@ class ItemSource:
             [item],
             bands=[b.name for b in self.bands],
             geobox=geobox,
-            resampling=resampling,
+            resampling=self._resampling,
             chunks={"y": size, "x": size},
             stac_cfg=_stac_cfg(self.item, self.bands),
         )

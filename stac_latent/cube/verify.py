@@ -78,7 +78,7 @@ def verify_store(
     fresh = load_bundle(bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
     spec, reader = ref.spec, LatentReader(ref, fresh)
-    distortion = Distortion(codec.bands)
+    distortion = Distortion(source.decoded)
     exact = spec.bitstream is None or getattr(codec.tail, "lossless", False)
     inner, _ = chunk_cells(codec)
     strips = list(tiles(source.grid.cells, STRIP * inner))

@@ -279,6 +279,7 @@ class AssetLatentExtension(_Measured):
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")
+    reference = Field(text, "id of the Item with the key frame that it was coded against")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"
     )
@@ -289,9 +290,10 @@ class ItemAssetLatentExtension(AssetLatentExtension):
 
 
 class LinkLatentExtension(LatentExtension):
-    """The field of a Link: which space its target decodes or encodes."""
+    """The fields of a Link: which space its target decodes, encodes or lies in, and which asset it is about."""
 
     space = Field(text, "digest of chain, weights and normalisation")
+    asset = Field(text, "key of an asset that was coded against a key frame, here and in the target")
 
 
 class SummariesLatentExtension(SummariesExtension):

@@ -25,6 +25,9 @@ BUILTIN = {
     "uniform": "stac_latent.stages.quantise:Uniform",
     "power": "stac_latent.stages.quantise:Power",
     "rans": "stac_latent.stages.rans:Rans",
+    "pyramid": "stac_latent.stages.pyramid:Pyramid",
+    "lin": "stac_latent.stages.lin:Lin",
+    "fast": "stac_latent.stages.neural:Fast",
     "zstd": "stac_latent.stages.classical:Zstd",
     "jpeg2000": "stac_latent.stages.classical:Jpeg2000",
 }

@@ -13,6 +13,7 @@ from stac_latent.stages.kernels import COMPILED, synthesise
 from stac_latent.stages.normalise import Normalise
 from stac_latent.stages.quantise import Uniform
 from stac_latent.stages.spectral import SpectralKLT
+from stac_latent.stored import lowest_values
 
 __all__ = ["synthesis"]
 
@@ -48,7 +49,7 @@ def _run(codec: Codec, stages: Sequence[object], symbols: Array) -> Array:
         block.basis,
         klt.matrix.astype(np.float64),
         np.stack([normalise.unit * 2.0**-FRACTION_BITS, normalise.mean]),
-        codec.lowest_values(out.dtype).astype(np.float64),
+        lowest_values(codec.bands, out.dtype).astype(np.float64),
         float(np.iinfo(out.dtype).max),
         out,
     )

@@ -10,10 +10,12 @@ import numpy as np
 from stac_latent.codec import Array, Codec, Level
 from stac_latent.errors import BundleError, FieldError
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
+from stac_latent.stages.kernels import COMPILED, kernel
+from stac_latent.stored import lowest_values, to_field
 
-__all__ = ["Normalise"]
+__all__ = ["LIMIT", "Normalise", "store"]
 
-_LIMIT = 2.0**21
+LIMIT = 2.0**21
 """Largest normalised magnitude: keeps every later sum below 2**53 for up to 400 bands."""
 
 
@@ -63,7 +65,7 @@ class Normalise(BaseStage):
                 "the field holds NaN or infinite values outside its mask; mask them as nodata first"
             )
         np.rint(y, out=y)
-        return np.clip(y, -_LIMIT, _LIMIT, out=y)
+        return np.clip(y, -LIMIT, LIMIT, out=y)
 
     def inverse(self, y: Array) -> Array:
         """Integer-valued float64 to stored values, not yet rounded to the bands' type."""
@@ -86,3 +88,26 @@ class Normalise(BaseStage):
         """Rebuild from :meth:`config`."""
         del tensors
         return cls(mean=config["mean"], unit=config["unit"])
+
+
+def store(x: Array, stage: Normalise, codec: Codec) -> Array:
+    """Pixels ``(band, y, x)`` of the stored type from float32 pixels in normalised units.
+
+    Equal to :meth:`Normalise.inverse`, rounding and clipping, bit for bit, in one pass where there is numba.
+    """
+    dtypes = {b.data_type for b in codec.bands}
+    if COMPILED and len(dtypes) == 1 and np.dtype(codec.bands[0].data_type).kind in "iu":
+        out = np.empty(x.shape, codec.bands[0].data_type)
+        low = lowest_values(codec.bands, out.dtype).astype(np.float64)
+        _store(x, stage.unit * 2.0**-FRACTION_BITS, stage.mean, low, float(np.iinfo(out.dtype).max), out)
+        return out
+    return to_field(stage.inverse(x * 2.0**FRACTION_BITS), codec.bands)
+
+
+@kernel
+def _store(x: Array, scale: Array, mean: Array, low: Array, high: float, out: Array) -> None:
+    for b in range(x.shape[0]):
+        for y in range(x.shape[1]):
+            for i in range(x.shape[2]):
+                v = np.rint(np.float64(x[b, y, i]) * 16.0 * scale[b] + mean[b])
+                out[b, y, i] = min(max(v, low[b]), high)

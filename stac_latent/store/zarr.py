@@ -17,6 +17,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from stac_latent.codec import Array, Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.io import is_local, local_path
+from stac_latent.store.payloads import PayloadReader
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ class LatentArrays:
     mask: zarr.Array[Any] | None
     valid: zarr.Array[Any] | None
     attributes: Mapping[str, Any]
+    reference: tuple[zarr.Array[Any], zarr.Array[Any]] | None = None
+    """Gains and checksums of a date that is coded against a key frame; see :mod:`stac_latent.cube.reference`."""
 
     def read_symbols(self, cells: Window) -> Array:
         """Stored integers ``(channel, y, x)`` of a window of cells; only its chunks are read.
@@ -80,9 +84,20 @@ class LatentArrays:
         """
         (y0, y1), (x0, x1) = cells
         symbols = self._read(self.latent, (slice(None), slice(y0, y1), slice(x0, x1)))
-        if not symbols[:1].any() and not symbols.any():  # the first channel is hardly ever zero
+        if symbols.dtype.kind == "f":
+            if np.isnan(symbols[0]).any():
+                self._check_present(cells)
+                raise CorruptDataError(
+                    f"{_where(self.latent)}: chunks of window {cells} hold NaN; the store is incomplete, write it again"
+                )
+        elif not symbols[:1].any() and not symbols.any():  # the first channel is hardly ever zero
             self._check_present(cells)
         return symbols
+
+    @cached_property
+    def payloads(self) -> PayloadReader | None:
+        """Access to the coded chunks themselves; None where there are none."""
+        return PayloadReader(self.latent) if PayloadReader.reads(self.latent) else None
 
     def _check_present(self, cells: Window) -> None:
         """Tell zeros that were stored from zeros that stand for a missing file."""
@@ -121,6 +136,10 @@ class LatentArrays:
         mask = _create_mask(group, bands, old.shape[1:], self.mask.chunks[1], overwrite=True)
         mask[:] = np.broadcast_to(old, mask.shape)
         return replace(self, mask=mask)
+
+    def read_all(self, array: zarr.Array[Any]) -> Array:
+        """The whole of a small array of the group; errors as :meth:`read_symbols`."""
+        return self._read(array, (slice(None),) * array.ndim)
 
     @staticmethod
     def _read(array: zarr.Array[Any], where: tuple[slice, ...]) -> Array:
@@ -187,14 +206,14 @@ def create(
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
         bitstream = codec.bitstream or ""
-        coded = {"serializer": LatentZarrCodec(codec.space, bitstream), "compressors": [Crc32cCodec()]}
+        coded = {"serializer": LatentZarrCodec(codec.space, bitstream, codec), "compressors": [Crc32cCodec()]}
     latent = group.create_array(
         "latent",
         shape=(channels, *cells),
         dtype=spec.data_type,
         chunks=(channels, inner, inner),
         shards=(channels, *shards),
-        fill_value=0,
+        fill_value=np.nan if np.dtype(spec.data_type).kind == "f" else 0,
         dimension_names=("channel", "y", "x"),
         attributes={"latent:space": spec.space},
         config={"write_empty_chunks": True},  # a missing shard is a loss, never zeros
@@ -256,6 +275,7 @@ def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -
         group = zarr.open_group(_store(href), mode="r", zarr_format=3)
         latent = group["latent"]
         mask, valid = group.get("mask"), group.get("valid")
+        gain, crc = group.get("reference_gain"), group.get("reference_crc")
     except StacLatentError:
         raise
     except (OSError, KeyError, ValueError, TypeError, json.JSONDecodeError, zarr.errors.BaseZarrError) as exc:
@@ -277,6 +297,7 @@ def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -
         mask if isinstance(mask, zarr.Array) else None,
         valid if isinstance(valid, zarr.Array) else None,
         dict(group.attrs),
+        (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
     )
 
 

@@ -7,7 +7,7 @@ found by that digest among the codecs already opened in this process, the instal
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,6 +20,8 @@ from stac_latent.registry import resolve_space
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
+
+    from stac_latent.codec import Array, Codec
 
 __all__ = ["LatentZarrCodec"]
 
@@ -42,6 +44,8 @@ class LatentZarrCodec(ArrayBytesCodec):
 
     space: str
     bitstream: str
+    encoder: Codec | None = field(default=None, compare=False, repr=False)
+    """What to encode with, where it is not the plain codec of the space: one with a target, for instance."""
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -70,6 +74,7 @@ class LatentZarrCodec(ArrayBytesCodec):
             raise
         except (ValueError, AssertionError) as exc:
             raise CorruptDataError(f"a chunk of {self.space} does not decode: {exc}") from exc
+        symbols = _filled(symbols, chunk_spec.shape)
         if symbols.shape != chunk_spec.shape:
             raise CorruptDataError(
                 f"a chunk decodes to shape {symbols.shape}; the array has chunks {chunk_spec.shape}"
@@ -79,7 +84,7 @@ class LatentZarrCodec(ArrayBytesCodec):
 
     def _encode(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         symbols = np.ascontiguousarray(chunk_array.as_numpy_array())
-        payload = resolve_space(self.space).entropy_encode(symbols)
+        payload = (self.encoder or resolve_space(self.space)).entropy_encode(symbols)
         return chunk_spec.prototype.buffer.from_bytes(payload)
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
@@ -87,6 +92,17 @@ class LatentZarrCodec(ArrayBytesCodec):
         raise CorruptDataError(
             f"the size of a {NAME!r} chunk is not known from {input_byte_length} bytes of input"
         )
+
+
+def _filled(symbols: Array, shape: tuple[int, ...]) -> Array:
+    """A chunk at the lower or right end of an array of floats, with NaN where the array has ended."""
+    if symbols.dtype.kind != "f" or symbols.shape == shape or symbols.ndim != len(shape):
+        return symbols
+    if any(n > m for n, m in zip(symbols.shape, shape, strict=True)) or symbols.shape[0] != shape[0]:
+        return symbols
+    out = np.full(shape, np.nan, symbols.dtype)
+    out[:, : symbols.shape[1], : symbols.shape[2]] = symbols
+    return out
 
 
 register_codec(NAME, LatentZarrCodec)  # beside the entry point, which a copy that is not installed lacks

@@ -13,7 +13,13 @@ from stac_latent.spec import Band, Window
 __all__ = ["damaged", "fields", "make_field", "symbols", "windows"]
 
 
-def make_field(bands: Sequence[Band], shape: tuple[int, int], seed: int = 0, kind: str = "scene") -> Array:
+def make_field(
+    bands: Sequence[Band],
+    shape: tuple[int, int],
+    seed: int = 0,
+    kind: str = "scene",
+    reach: tuple[float, float] = (-1e4, 1e4),
+) -> Array:
     """A field ``(band, y, x)`` in the bands' type, without any symmetry between axes, bands or directions.
 
     Parameters
@@ -27,6 +33,8 @@ def make_field(bands: Sequence[Band], shape: tuple[int, int], seed: int = 0, kin
     kind
         ``scene``: smooth with noise and a hole of nodata; ``noise``: the whole range of the type; ``constant``;
         ``extremes``: its smallest and largest value; ``sparse``: a few spikes; ``empty``: nodata throughout.
+    reach
+        Smallest and largest value of floats.
 
     Examples
     --------
@@ -34,7 +42,7 @@ def make_field(bands: Sequence[Band], shape: tuple[int, int], seed: int = 0, kin
     (1, 4, 5)
     """
     dtype = np.dtype(bands[0].data_type)
-    low, high = (-1e4, 1e4) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    low, high = reach if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     rng = np.random.default_rng(seed)
     n, (h, w) = len(bands), shape
     z, y, x = np.mgrid[:n, :h, :w]
@@ -64,7 +72,11 @@ _KINDS = ("scene", "noise", "constant", "extremes", "sparse", "empty")
 
 @st.composite
 def fields(
-    draw: st.DrawFn, bands: Sequence[Band], stride: tuple[int, int] = (1, 1), largest: int = 4
+    draw: st.DrawFn,
+    bands: Sequence[Band],
+    stride: tuple[int, int] = (1, 1),
+    largest: int = 4,
+    reach: tuple[float, float] = (-1e4, 1e4),
 ) -> Array:
     """Strategy of fields ``(band, y, x)`` of whole cells, 1 to ``largest`` of them a side.
 
@@ -72,7 +84,7 @@ def fields(
     """
     cells = [draw(st.integers(1, largest)) for _ in stride]
     shape = (cells[0] * stride[0], cells[1] * stride[1])
-    return make_field(bands, shape, draw(st.integers(0, 2**16)), draw(st.sampled_from(_KINDS)))
+    return make_field(bands, shape, draw(st.integers(0, 2**16)), draw(st.sampled_from(_KINDS)), reach)
 
 
 @st.composite
@@ -97,12 +109,13 @@ def symbols(draw: st.DrawFn, channels: int, dtype: str = "int16", largest: int =
 
 
 @st.composite
-def windows(draw: st.DrawFn, shape: tuple[int, int]) -> Window:
-    """Strategy of windows that are not empty, within ``shape``."""
+def windows(draw: st.DrawFn, shape: tuple[int, int], tile: tuple[int, int] = (1, 1)) -> Window:
+    """Strategy of windows that are not empty, within ``shape``; of whole tiles, the last of which may be smaller."""
     out = []
-    for n in shape:
-        lo = draw(st.integers(0, n - 1))
-        out.append((lo, draw(st.integers(lo + 1, n))))
+    for n, size in zip(shape, tile, strict=True):
+        count = -(-n // size)
+        lo = draw(st.integers(0, count - 1))
+        out.append((lo * size, min(n, size * draw(st.integers(lo + 1, count)))))
     return out[0], out[1]
 
 

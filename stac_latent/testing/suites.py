@@ -108,13 +108,19 @@ class StageConformance(ABC):
     @LAW
     @given(data=st.data())
     def test_windows(self, data: st.DataObject) -> None:
-        """Chunk-wise equals whole: forward with the overlap, inverse with the halo, bit for bit."""
-        stage, cells = self.make(), (11, 13)
+        """Chunk-wise equals whole: forward with the overlap, inverse with the halo, bit for bit.
+
+        Of a stage with a ``tile`` (pixels), chunks are whole tiles.
+        """
+        stage = self.make()
         if stage.level == "bytes":
             pytest.skip("a coder of bytes has no windows")
+        sy, sx = stage.stride
+        tile = getattr(stage, "tile", 0)
+        cells = (tile // sy + 11, tile // sx + 13)
         x = self.example(cells, data.draw(st.integers(0, 999)))
         y = stage.forward(x)
-        window, (sy, sx) = data.draw(windows(cells)), stage.stride
+        window = data.draw(windows(cells, (tile // sy, tile // sx) if tile else (1, 1)))
         overlap = (-(-stage.overlap[0] // sy), -(-stage.overlap[1] // sx))
         (a, b), (c, d) = with_margin(window, overlap, cells)
         part = stage.forward(np.ascontiguousarray(x[:, a * sy : b * sy, c * sx : d * sx]))
@@ -140,6 +146,8 @@ class CodecConformance(ABC):
 
     max_error: ClassVar[float | None] = None
     """Bound of the absolute error of smooth scenes, in the stored unit; 0 for a lossless codec."""
+    reach: ClassVar[tuple[float, float]] = (-1e4, 1e4)
+    """Smallest and largest value of float fields that the codec is for."""
 
     @abstractmethod
     def make(self) -> Codec:
@@ -156,7 +164,8 @@ class CodecConformance(ABC):
     def scene(self, cells: tuple[int, int], seed: int = 0) -> tuple[Array, Array]:
         """Return a field of whole cells without NaN, and its mask."""
         codec = self.codec
-        field = make_field(codec.bands, (cells[0] * codec.stride[0], cells[1] * codec.stride[1]), seed)
+        shape = (cells[0] * codec.stride[0], cells[1] * codec.stride[1])
+        field = make_field(codec.bands, shape, seed, reach=self.reach)
         mask = valid_mask(field, codec)
         mask = np.ones((1, *field.shape[1:]), bool) if mask is None else mask
         return (np.where(np.isnan(field), 0, field) if field.dtype.kind == "f" else field).astype(
@@ -218,12 +227,17 @@ class CodecConformance(ABC):
     @LAW
     @given(data=st.data())
     def test_windows(self, data: st.DataObject) -> None:
-        """Chunk-wise equals whole: no symbol differs with the overlap, no pixel with the halo."""
-        codec, cells = self.codec, (10, 12)
+        """Chunk-wise equals whole: no symbol differs with the overlap, no pixel with the halo.
+
+        Of a codec whose tiles decode alone (``codec.whole``), chunks are whole tiles; pixels may be cut anywhere.
+        """
+        codec = self.codec
         sy, sx = codec.stride
+        tile = next((s.tile for s in codec.stages if hasattr(s, "tile")), 0)
+        cells = (tile // sy + 3, tile // sx + 5) if tile else (10, 12)
         field, mask = self.scene(cells, data.draw(st.integers(0, 99)))
         whole = codec.encode(field, mask=mask, upto="symbols")
-        w = data.draw(windows(cells))
+        w = data.draw(windows(cells, (tile // sy, tile // sx) if tile else (1, 1)))
         pixels = ((w[0][0] * sy, w[0][1] * sy), (w[1][0] * sx, w[1][1] * sx))
         wide = with_margin(pixels, codec.overlap, (field.shape[1], field.shape[2]))
         cut = (slice(None), *_slices(wide))
@@ -241,7 +255,7 @@ class CodecConformance(ABC):
         codec = self.codec
         if codec.tail is None or codec.kind == "embedding":
             pytest.skip("the chain has no decodable bitstream")
-        field = data.draw(fields(codec.bands, largest=3 * max(codec.stride) + 1))
+        field = data.draw(fields(codec.bands, largest=3 * max(codec.stride) + 1, reach=self.reach))
         back = codec.decompress(codec.compress(field))
         assert (back.shape, back.dtype) == (field.shape, field.dtype)
         for band, a, b in zip(codec.bands, field, back, strict=True):
@@ -251,6 +265,26 @@ class CodecConformance(ABC):
                 assert np.array_equal(np.isnan(a), np.isnan(b))
         if self.max_error == 0:
             assert np.array_equal(field, back, equal_nan=field.dtype.kind == "f")
+
+    def test_bytes(self) -> None:
+        """Bytes decode to the same pixels at once and over the symbols; those of a tile to its part of the whole."""
+        codec = self.codec
+        if codec.tail is None or codec.kind == "embedding":
+            pytest.skip("the chain has no decodable bitstream")
+        tile = next((s.tile for s in codec.stages if hasattr(s, "tile")), 0)
+        field, mask = self.scene((tile // codec.stride[0] + 2, 3))
+        encoded = codec.encode(field, mask=mask, upto="symbols")
+        payload = codec.entropy_encode(encoded)
+        assert codec.entropy_encode(encoded) == payload
+        decoded = codec.decode(payload)
+        symbols = codec.entropy_decode(payload)
+        assert (symbols.shape, symbols.dtype) == (encoded.shape, encoded.dtype)
+        assert _same(codec.decode(symbols), decoded)
+        _, h, w = decoded.shape
+        assert _same(codec.decode(payload, window=((h // 3, h), (w // 4, w))), decoded[:, h // 3 :, w // 4 :])
+        if tile:
+            first = codec.decode(codec.entropy_encode(encoded[:, : tile // codec.stride[0]]))
+            assert _same(first, decoded[:, :tile])
 
     def test_damage(self) -> None:
         """Truncated or changed bytes raise errors of this package, never others."""

@@ -1,9 +1,10 @@
 """Make the golden files: one small payload of each bitstream and container, and what it decodes to.
 
-    python tests/golden/make.py NEW_FOLDER
+    python tests/golden/make.py NEW_FOLDER [CODEC ...]
 
 Golden files are never remade: a new version of a format gets a new folder beside the old ones (``v1``, ``v2``, ...),
-and every version stays readable for ever. The tests refuse to overwrite.
+and every version stays readable for ever. The tests refuse to overwrite. ``v1`` holds the first four codecs, ``v2`` the
+``lin`` family: a tile with weights of bands, several tiles, and a fitted chain.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from stac_latent.bundle import save_bundle
-from stac_latent.codecs import dct, fit, jpeg2000, zstd
+from stac_latent.codecs import dct, fit, jpeg2000, lin, zstd
 from stac_latent.cube.tiling import lattice_grid
+from stac_latent.fitting import fit_lin
 from stac_latent.registry import remember
 from stac_latent.spec import Band
 from stac_latent.store.zarr import create
@@ -34,21 +36,36 @@ def digest(array: np.ndarray) -> str:
     ).hexdigest()
 
 
-def main(folder: Path) -> None:
+def tiles():
+    """What is fitted to, with all pixels valid."""
+    return [(make_field(BANDS, (64, 72), seed, "noise") // 8 + 900, None) for seed in range(2)]
+
+
+CODECS = {
+    "fitted": lambda: fit(
+        "golden-fitted", [make_field(BANDS, (64, 72), seed) for seed in range(2)], BANDS, step=24.0, size=4
+    ),
+    "dct": lambda: dct(BANDS, step=40.0),
+    "zstd": lambda: zstd(BANDS),
+    "jpeg2000": lambda: jpeg2000(BANDS, 100, reversible=True),
+    "lin": lambda: lin(BANDS, step=60.0, mean=1300.0),
+    "lin-weighed": lambda: lin(BANDS, step=60.0, mean=[1300.0, 1200.0], unit=[1.0, 2.0]),
+    "lin-tiles": lambda: lin(BANDS, step=400.0),
+    "lin-fitted": lambda: fit_lin("golden-lin", tiles, BANDS, step=90.0),
+}
+OPTIONS = {"lin-weighed": {"max_error": 20, "band_weights": [1, 3]}}
+SHAPES = {"lin-tiles": (262, 270)}
+
+
+def main(folder: Path, names: list[str]) -> None:
     """Write everything below a new folder."""
     folder.mkdir(parents=True)
     field = make_field(BANDS, (37, 45), 11)
-    tiles = [make_field(BANDS, (64, 72), seed) for seed in range(2)]
-    codecs = {
-        "fitted": fit("golden-fitted", tiles, BANDS, step=24.0, size=4),
-        "dct": dct(BANDS, step=40.0),
-        "zstd": zstd(BANDS),
-        "jpeg2000": jpeg2000(BANDS, 100, reversible=True),
-    }
+    codecs = {name: CODECS[name]() for name in names or CODECS}
     index = {}
     for name, codec in codecs.items():
         save_bundle(codec, folder / name)
-        data = codec.compress(field)
+        data = codec.compress(make_field(BANDS, SHAPES.get(name, (37, 45)), 11), **OPTIONS.get(name, {}))
         (folder / f"{name}.slc").write_bytes(data)
         inner = field[:, :32, :40]
         payload = codec.entropy_encode(codec.encode(inner, upto="symbols"))
@@ -59,17 +76,18 @@ def main(folder: Path) -> None:
             "symbols": digest(codec.entropy_decode(payload)),
             "field": digest(codec.decompress(data)),
         }
-    codec = remember(codecs["dct"])
+    kept = "dct" if "dct" in codecs else names[0]
+    codec = remember(codecs[kept])
     for payload in ("coded", "plain"):
         grid = lattice_grid("EPSG:32633", (10, 0, 400_020, 0, -10, 5_100_000), (30, 42), codec.stride)
-        symbols = codec.encode(
-            np.pad(field, ((0, 0), (2, 1), (2, 1)), mode="edge")[:, :32, :48], upto="symbols"
-        )
+        padded = np.pad(field, ((0, 0), (2, 1), (2, 1)), mode="edge")[:, :32, :48]
+        symbols = codec.encode(padded, upto="symbols")
         spec = {"latent:space": codec.space}
         arrays = create(folder / f"{payload}.zarr", codec, grid, payload, 1, spec)
         arrays.latent[:] = symbols[:, : grid.cells[0], : grid.cells[1]]
         arrays.mask[:, :7, :9] = 0
         index[f"{payload}.zarr"] = {
+            "codec": kept,
             "space": codec.space,
             "grid": grid.to_fields(),
             "symbols": digest(arrays.latent[:]),
@@ -78,4 +96,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,1 @@
+"""Catalogues of real data, one module for each kind of sensor."""

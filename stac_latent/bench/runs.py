@@ -1,0 +1,205 @@
+"""The runs behind the commands: choose tiles and coders, race, write results and plots."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from stac_latent.bench.chains import chains, fitted_on
+from stac_latent.bench.coder import Entrant, UnavailableError
+from stac_latent.bench.data import Dataset, Tile, open_dataset, split, thinned
+from stac_latent.bench.peers import peers
+from stac_latent.bench.plots import plot_rd, plot_speed
+from stac_latent.bench.race import Progress, run_rd
+from stac_latent.bench.speed import run_speed
+from stac_latent.errors import CatalogError
+
+__all__ = ["rd", "speed"]
+
+_LIBRARIES = ("stac-latent", "numpy", "numba", "rasterio", "imagecodecs")
+
+
+def rd(
+    data: Path,
+    dataset: str | None = None,
+    *,
+    codecs: Sequence[str] | None = None,
+    only_peers: Sequence[str] | None = None,
+    interval: tuple[float, float] = (36.0, 46.0),
+    per_place: int | None = 4,
+    max_tiles: int | None = None,
+    jobs: int = 1,
+    dest: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Race on the tiles of a folder; see :func:`~stac_latent.bench.race.run_rd` for most of the result.
+
+    Parameters
+    ----------
+    data, dataset
+        See :func:`~stac_latent.bench.data.open_dataset`.
+    codecs
+        Names or bundle folders; None: every installed codec that fits the bands.
+    only_peers
+        Texts, one of which a peer's name contains; None: every peer.
+    interval
+        PSNR [dB] over which rates are compared.
+    per_place, max_tiles
+        Tiles to race on at most, of one place and in all.
+    jobs
+        Coders that run at a time.
+    dest
+        Folder to write ``rd-<dataset>.json`` and ``rd-<dataset>.png`` to; None writes nothing.
+
+    Returns
+    -------
+    dict
+        Also ``dataset``, ``fitted_places``, ``peers``, ``versions`` and ``files``.
+
+    Raises
+    ------
+    CatalogError
+        If no tile is left to race on.
+    """
+    found, fit, tiles = _tiles(data, dataset, codecs, per_place, max_tiles)
+    rivals = chosen(only_peers)
+    result = {
+        **_facts(found, fit, rivals),
+        **run_rd(
+            found,
+            fit,
+            tiles,
+            [*chains(codecs, len(found.groups)), *rivals],
+            interval=interval,
+            jobs=jobs,
+            progress=progress,
+        ),
+    }
+    return written(result, dest, f"rd-{found.name}", plot_rd)
+
+
+def speed(
+    data: Path,
+    dataset: str | None = None,
+    *,
+    codecs: Sequence[str] | None = None,
+    only_peers: Sequence[str] | None = None,
+    size: int = 2048,
+    psnr: float = 42.0,
+    threads: Sequence[int] = (2, 1),
+    dest: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure speeds on a scene made of tiles; see :func:`~stac_latent.bench.speed.run_speed` for most of the result.
+
+    Parameters
+    ----------
+    data, dataset, codecs, only_peers
+        As :func:`rd`.
+    size, psnr, threads
+        Pixels of a side, quality [dB], numbers of threads.
+    dest
+        Folder to write ``speed-<dataset>.json`` and ``speed-<dataset>.png`` to; None writes nothing.
+
+    Returns
+    -------
+    dict
+        Also ``dataset``, ``fitted_places``, ``peers``, ``versions`` and ``files``.
+    """
+    found, fit, tiles = _tiles(data, dataset, codecs, 4, None)
+    rivals = chosen(only_peers)
+    entrants = [*chains(codecs, len(found.groups)), *rivals]
+    result = {
+        **_facts(found, fit, rivals),
+        **run_speed(found, fit, tiles, entrants, size=size, psnr=psnr, threads=threads, progress=progress),
+    }
+    return written(result, dest, f"speed-{found.name}", plot_speed)
+
+
+def _tiles(
+    data: Path,
+    dataset: str | None,
+    codecs: Sequence[str] | None,
+    per_place: int | None,
+    max_tiles: int | None,
+) -> tuple[Dataset, list[Tile], list[Tile]]:
+    """Data set, tiles to fit on, tiles to race on."""
+    found = open_dataset(data, dataset)
+    fit, tiles = split(found, fitted_on(codecs), per_place)
+    if not tiles:
+        raise CatalogError(
+            f"every tile of {found.name!r} in {data} is of a place that a codec was fitted on; give data of other places"
+        )
+    return found, fit, thinned(tiles, max_tiles)
+
+
+def _facts(found: Dataset, fit: Sequence[Tile], rivals: Sequence[Entrant]) -> dict[str, Any]:
+    return {
+        "dataset": {"name": found.name, "title": found.title, "peak": found.peak},
+        "fitted_places": sorted({t.place for t in fit}),
+        "peers": [p.name for p in rivals],
+        "versions": versions(),
+    }
+
+
+def chosen(texts: Sequence[str] | None) -> list[Entrant]:
+    """Peers by parts of their names, any case; None: all."""
+    every = peers()
+    if texts is None:
+        return every
+    out = [p for p in every if any(t.lower() in p.name.lower() for t in texts)]
+    if not out and any(t.lower() != "none" for t in texts):
+        raise CatalogError(
+            f"no peer is named like {', '.join(texts)}; there are {', '.join(p.name for p in every)}"
+        )
+    return out
+
+
+def versions() -> dict[str, str]:
+    """Versions of what was measured, and the machine."""
+    out = {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {platform.processor()}".strip(),
+    }
+    for name in _LIBRARIES:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return out
+
+
+def written(result: dict[str, Any], dest: Path | None, stem: str, plot: Any) -> dict[str, Any]:
+    """Write a result and its plot, and name the files in it; without matplotlib, the reason instead of the plot."""
+    result["files"] = []
+    if dest is None:
+        return result
+    dest.mkdir(parents=True, exist_ok=True)
+    picture, document = dest / f"{stem}.png", dest / f"{stem}.json"
+    try:
+        plot(result, picture)
+        result["files"].append(str(picture))
+    except UnavailableError as exc:
+        result["skipped"]["plot"] = str(exc)
+    result["files"].append(str(document))
+    document.write_text(compact(result), encoding="utf-8")
+    return result
+
+
+def compact(result: dict[str, Any]) -> str:
+    """JSON with one line for each row, numbers to six digits."""
+    rows = ",\n".join("  " + json.dumps(_short(r)) for r in result["rows"])
+    rest = json.dumps(_short({k: v for k, v in result.items() if k != "rows"}), indent=1)
+    return f'{rest[:-2]},\n "rows": [\n{rows}\n ]\n}}\n'
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _short(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

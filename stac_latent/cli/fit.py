@@ -1,0 +1,110 @@
+"""The command ``fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from stac_latent.cli.common import (
+    AsJson,
+    Bbox,
+    Ids,
+    MaxItems,
+    Source,
+    When,
+    err,
+    find,
+    names,
+    numbers,
+    out,
+    print_json,
+    progress,
+)
+
+__all__ = ["fit"]
+
+
+def fit(
+    source: Source,
+    dest: Annotated[Path, typer.Option("--out", help="Folder of the bundle to write.")],
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Bands, assets or common names, comma separated, or B02=blue pairs. [default: all]"
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the codec. [default: the folder's]")] = None,
+    mpixel: Annotated[float, typer.Option(help="Megapixels to fit on.", min=0.001)] = 2.0,
+    psnr: Annotated[
+        float, typer.Option(help="Quality of the codec's own step on the fitting tiles [dB].")
+    ] = 46.0,
+    holdout: Annotated[float, typer.Option(help="Share to measure on, by place; 0: none.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the draw and of the split.")] = 0,
+    resolution: Annotated[float | None, typer.Option(help="Where the bands' native grids differ.")] = None,
+    resampling: Annotated[str, typer.Option(help="nearest, bilinear, cubic, average, ...")] = "nearest",
+    licence: Annotated[
+        str | None, typer.Option(help="Of the fitting data. [default: as the items state]")
+    ] = None,
+    bbox: Bbox = None,
+    when: When = None,
+    collections: Annotated[str | None, typer.Option(help="Collection ids, comma separated.")] = None,
+    ids: Ids = None,
+    max_items: MaxItems = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a codec to the items' imagery; write a bundle, measured on places held out."""
+    from stac_latent.catalog.fit import fit as run
+
+    box = numbers(bbox, 4, "--bbox")
+    items = find(
+        source, bbox=box, datetime=when, collections=names(collections), ids=names(ids), max_items=max_items
+    )
+    wanted = names(bands)
+    pairs = dict(b.partition("=")[::2] for b in wanted or [] if "=" in b)
+    plain = None if wanted is None else [b.partition("=")[0] for b in wanted]
+    with progress(as_json) as report:
+        made = run(
+            items, dest, plain, name=name, keys=pairs or None, pixels=round(mpixel * 1e6), holdout=holdout, seed=seed,
+            resolution=resolution, resampling=resampling, about={} if licence is None else {"license": licence},
+            overwrite=overwrite, progress=report, psnr=psnr,
+        )  # fmt: skip
+    about = made.codec.about
+    result: dict[str, Any] = {
+        "bundle": str(made.path), "item": str(made.path / "item.json"), "name": made.codec.name, "space": made.codec.space,
+        "bands": [b.name for b in made.codec.bands], "items": made.items, "skipped": made.skipped,
+        "bytes": sum(p.stat().st_size for p in made.path.iterdir()), "sample": about["sample"],
+        "held_out": about.get("held_out"), "rate_distortion": about.get("rate_distortion", []),
+        "seconds": dict(made.seconds),
+    }  # fmt: skip
+    if as_json:
+        print_json(result)
+        return
+    _print(result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    held = result["held_out"]
+    if held:
+        table = Table(
+            "quality", "bpppb", "PSNR", "max error", title=f"{held['tiles']} tiles of places held out"
+        )
+        for point in result["rate_distortion"]:
+            table.add_row(
+                *[
+                    f"{point[k]:.4g}" if k in point else ""
+                    for k in ("quality", "bits_per_pixel", "psnr", "max_error")
+                ]
+            )
+        out.print(table)
+    sample, seconds = result["sample"], sum(result["seconds"].values())
+    out.print(
+        f"{len(result['bands'])} bands, {sample['pixels']:,} pixels of {result['items']} item(s), {seconds:.1f} s -> {result['bundle']}"
+    )
+    if result["skipped"]:
+        err.print(
+            f"{result['skipped']} item(s) lack a band and were passed over", markup=False, highlight=False
+        )
