@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,8 @@ from pystac.utils import make_absolute_href
 
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
+from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.items import codec_item, decoder_link
-from stac_latent.catalog.leftovers import clear_killed, temporary
 from stac_latent.catalog.references import References, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.codec import Codec, open_codec
@@ -28,6 +29,7 @@ from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
+from stac_latent.files import clear_killed, clear_parts, temporary
 from stac_latent.registry import remember
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
@@ -62,7 +64,9 @@ def encode(
     """Encode Items and catalogue the result.
 
     Each Item is encoded on its native grid, written to a temporary folder, decoded again from the stored bytes and
-    measured; only then is the store renamed into place and the Item catalogued. A failing Item leaves nothing.
+    measured; only then is the store renamed into place and the Item catalogued. A failing Item leaves nothing. Items
+    whose asset was made from the same inputs (see :mod:`stac_latent.catalog.inputs`) are passed over and returned as they
+    are, so that a run that was cut short goes on where it stopped when it is started again.
 
     Parameters
     ----------
@@ -71,8 +75,8 @@ def encode(
     codec
         Name, bundle folder, or an opened codec.
     dest
-        Local folder of the catalogue, made if need be; Items that are already in it are replaced with
-        ``overwrite``, or gain a further latent asset under another ``key``.
+        Local folder of the catalogue, made if need be; Items that are already in it, from other inputs, are replaced
+        with ``overwrite``, or gain a further latent asset under another ``key``.
     key
         Asset key of the latent; the mask's is ``<key>-mask``.
     mode
@@ -135,12 +139,22 @@ def encode(
         tree = CatalogTree(local_path(os.fspath(dest)))
         for i, frame in dates(todo, references, aimed, form, key, source_of, progress):
             item, key_item = todo[i], out[frame] if isinstance(frame, int) else frame
-            base = _base_item(item, tree, key, mode, overwrite)
+            name, source = _name(item, key, mode), source_of(item)
+            path = tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr"
+            for place in (path.parent, path.parent.parent, tree.root):
+                clear_parts(place)
+            clear_killed(path)
+            digest = input_digest(source, _options(chosen, goal, form, key_item, key))
+            known = tree.find(name, item.collection_id)
+            same = made_from(known, key, digest)
+            if same and not overwrite and known is not None and intact(known.assets[key]):
+                out[i] = tree.relink(name, item.collection_id)
+                continue
+            base = _base_item(item, tree, key, mode, overwrite or same)
             if key_item is not None and key_item.id == base.id:
                 raise CatalogError(
                     f"item {base.id!r} cannot be its own key frame; leave it out of references"
                 )
-            source = source_of(item)
             decoder = _write_codec(chosen, tree.root)
             folder = tree.item_folder(base)
             coder = aim(chosen, goal, bands=source.decoded)
@@ -150,6 +164,8 @@ def encode(
             )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
+                if digest is not None:
+                    base.assets[key].extra_fields[INPUT] = digest
                 set_reference(base, key, key_item if made.reference is not None else None)
                 out[i] = tree.add(base)
     return [out[i] for i in sorted(out)]
@@ -176,6 +192,7 @@ def _write_codec(codec: Codec, root: Path) -> Path:
     """Bundle and MLM Item of the codec below the catalogue; path of the Item."""
     folder = root / "codecs" / f"{codec.name}-{codec.space.removeprefix('sha256:')[:12]}"
     path = folder / "item.json"
+    clear_parts(folder)
     if not path.exists():
         save_bundle(codec, folder)
         about = {k: v for k, v in codec.about.items() if k in ("description", "license", "title")}
@@ -184,11 +201,24 @@ def _write_codec(codec: Codec, root: Path) -> Path:
     return path
 
 
-def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overwrite: bool) -> pystac.Item:
-    """The Item that will carry the asset: the catalogued one if it is there, else a copy with absolute hrefs."""
+def _name(item: pystac.Item, key: str, mode: Mode) -> str:
+    """Id of the Item that will carry the asset."""
     if mode not in ("beside", "derived"):
         raise CatalogError(f"mode={mode!r}; expected 'beside' or 'derived'")
-    name = item.id if mode == "beside" else f"{item.id}-{safe_name(key, 'key')}"
+    return item.id if mode == "beside" else f"{item.id}-{safe_name(key, 'key')}"
+
+
+def _options(
+    codec: Codec, goal: Target, form: Payload, key_item: pystac.Item | None, key: str
+) -> dict[str, Any]:
+    """What decides on the bytes of a latent beside its source."""
+    frame = None if key_item is None else [key_item.id, key_item.assets[key].extra_fields.get(INPUT)]
+    return {"space": codec.space, "target": asdict(goal), "payload": form, "reference": frame}
+
+
+def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overwrite: bool) -> pystac.Item:
+    """The Item that will carry the asset: the catalogued one if it is there, else a copy with absolute hrefs."""
+    name = _name(item, key, mode)
     known = tree.find(name, item.collection_id)
     there = known if known is not None else item
     if safe_name(key, "key") in there.assets and (known is not None or mode == "beside"):
@@ -233,7 +263,6 @@ def _new_store(
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_killed(path)
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:

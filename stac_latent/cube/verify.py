@@ -21,7 +21,7 @@ from stac_latent.registry import replace_known
 from stac_latent.spec import Band, Grid, Window
 from stac_latent.store.zarr import chunk_cells
 
-__all__ = ["STRIP", "Progress", "Source", "verify_store"]
+__all__ = ["STRIP", "Progress", "Source", "measurements", "verify_store"]
 
 STRIP = 2
 """Rows of chunks that are read from the source at once."""
@@ -49,7 +49,7 @@ def verify_store(
     bundle: Path,
     sums: Mapping[Window, int],
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | list[float]]:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
     Parameters
@@ -68,7 +68,7 @@ def verify_store(
     Returns
     -------
     dict
-        ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees, several bands].
+        What :func:`measurements` gives.
 
     Raises
     ------
@@ -95,10 +95,23 @@ def verify_store(
                 )
         if progress:
             progress("verify", i + 1, len(strips))
+    return measurements(distortion)
+
+
+def measurements(distortion: Distortion) -> dict[str, float | list[float]]:
+    """Fields of an asset: ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees].
+
+    ``latent:band_psnr`` and ``latent:band_max_error`` are those of each band; there is an angle for several bands only,
+    and nothing at all without a valid pixel.
+    """
+    if distortion.max_error is None:
+        return {}
+    several = {"latent:band_psnr": distortion.band_psnr, "latent:band_max_error": distortion.band_max_error}
     found = {
         "latent:psnr": distortion.psnr,
         "latent:max_error": distortion.max_error,
         "latent:sam": distortion.sam,
+        **(several if len(distortion.bands) > 1 else {}),
     }
     return {k: v for k, v in found.items() if v is not None}
 

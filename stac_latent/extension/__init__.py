@@ -280,6 +280,12 @@ class AssetLatentExtension(_Measured):
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")
     reference = Field(text, "id of the Item with the key frame that it was coded against")
+    band_psnr = Field(list_of(number), "psnr of each decoded band")
+    band_max_error = Field(list_of(number), "max_error of each decoded band")
+    input = Field(text, "digest of what was encoded")
+    encryption = Field(text, "how the stored chunks are encrypted")
+    key_id = Field(text, "which key opens the wrapped key")
+    wrapped_key = Field(text, "key of the asset's chunks, encrypted with the user's key")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"
     )
