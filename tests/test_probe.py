@@ -57,7 +57,7 @@ def test_a_failing_probe_refuses_each_time(bundle, monkeypatch):
     monkeypatch.setattr(probe, "_crc", lambda a: honest(a) ^ 1)
     for _ in range(2):
         with pytest.raises(
-            BundleError, match="this machine decodes the probe block to checksums .* would be wrong"
+            BundleError, match=r"this machine decodes the probe block to checksums .* would be wrong"
         ):
             load_bundle(bundle)
     assert not list((bundle.parent / "cache").rglob("*.json"))

@@ -10,6 +10,7 @@ from typing import Any, Self
 import pystac
 from pystac.utils import is_absolute_href, make_absolute_href
 
+from stac_latent.access import check_link, is_uri
 from stac_latent.bundle import FILES, read_bundle
 from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
@@ -50,11 +51,12 @@ class KeyFrameLink:
         try:
             doc = json.loads(read_bytes(self.href, limit=_ITEM_LIMIT))
             item = pystac.Item.from_dict(doc, href=self.href)
+            item.set_self_href(self.href)  # whatever it says of itself
         except CatalogError as exc:
             raise CatalogError(
                 f"the key frame {self.href} cannot be read, and what was coded against it is not decoded without it: {exc}"
             ) from exc
-        except (ValueError, KeyError, TypeError, pystac.STACError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pystac.STACError) as exc:
             raise CatalogError(
                 f"the key frame {self.href} is no STAC Item: {type(exc).__name__}: {exc}"
             ) from exc
@@ -217,7 +219,7 @@ def _from_link(decoder: Decoder, space: str) -> Codec:
     data = read_bytes(decoder.href, checksum=decoder.checksum, limit=_ITEM_LIMIT)
     try:
         doc = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CatalogError(
             f"{decoder.href} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item"
         ) from exc
@@ -226,11 +228,13 @@ def _from_link(decoder: Decoder, space: str) -> Codec:
 
 def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None) -> Codec:
     assets = doc.get("assets") if isinstance(doc, Mapping) else None
+    if assets and not (isinstance(assets, Mapping) and all(isinstance(a, Mapping) for a in assets.values())):
+        raise CatalogError(f"{href} is no STAC Item: its assets are not objects")
     files = {}
     for asset in (assets or {}).values():
         name = str(asset.get("href", "")).rsplit("/", 1)[-1]
         if name in FILES:
-            target = make_absolute_href(asset["href"], href)
+            target = check_link(make_absolute_href(asset["href"], href), href)
             files[name] = read_bytes(target, checksum=asset.get("file:checksum"), limit=512 << 20)
     if missing := [n for n in FILES if n not in files]:
         raise UnresolvedSpaceError(
@@ -241,6 +245,7 @@ def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None) -> Co
 
 
 def _absolute(href: str, item: pystac.Item) -> str:
-    if is_absolute_href(href):
-        return href
-    return make_absolute_href(href, item.get_self_href() or "./item.json")
+    origin = item.get_self_href()
+    if not is_absolute_href(href) and not is_uri(href):
+        href = make_absolute_href(href, origin or "./item.json")
+    return check_link(href, origin)

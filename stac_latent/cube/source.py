@@ -18,6 +18,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from stac_latent.codec import Array, Codec
+from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.tiling import lattice_grid
 from stac_latent.errors import CatalogError, FieldError, GridError
 from stac_latent.spec import Band, Grid, Window
@@ -244,6 +245,8 @@ class ItemSource:
         self.item, self.codec = item, codec
         self._resampling, self._chunk = resampling, chunk
         self.bands = find_bands(item, codec, bands)
+        for key in {b.asset for b in self.bands}:
+            check_raw_asset(item, key)
         self._check_types()
         self.native = _native_geobox(item, self.bands, resolution)
         crs, t = _crs_code(self.native), self.native.affine

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.store.parquet import UNREADABLE, open_parquet
 
 if TYPE_CHECKING:
     import geopandas
@@ -30,14 +31,10 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 def _open(path: str | Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(str(path), page_checksum_verification=True)
+        file = open_parquet(str(path), str(path), page_checksum_verification=True)
     except FileNotFoundError as exc:
         raise CatalogError(
             f"no embeddings file at {path}; give the path of a published .parquet file"
-        ) from exc
-    except pa.ArrowInvalid as exc:
-        raise CorruptDataError(
-            f"{path} is no complete Parquet file ({exc}); fetch or publish it again"
         ) from exc
     if b"latent" not in (file.schema_arrow.metadata or {}):
         file.close()
@@ -112,7 +109,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None, bbox: BBo
             if bbox is None:
                 return file.read(columns=wanted)
             table = file.read_row_groups(_groups_in(file, bbox), columns=[*wanted, *({"bbox"} - set(wanted))])
-        except (OSError, pa.ArrowInvalid) as exc:
+        except UNREADABLE as exc:
             raise CorruptDataError(f"{path} holds damaged data ({exc}); fetch or publish it again") from exc
     return _touching(table, bbox).select(wanted)
 

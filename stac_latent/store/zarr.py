@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 import zarr
 import zarr.errors
+from zarr.abc.store import RangeByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
@@ -30,9 +30,12 @@ from zarr.storage import LocalStore, WrapperStore
 
 from stac_latent.codec import Array, Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
+from stac_latent.limits import check_bytes, memory
 from stac_latent.spec import Grid, Spec, Window
+from stac_latent.store.guard import CONFIG, check_array
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.payloads import PayloadReader
+from stac_latent.store.remote import options_for, retried_async
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
@@ -44,9 +47,14 @@ if TYPE_CHECKING:
 __all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "finish", "open_arrays"]
 
 Payload = Literal["coded", "plain"]
-_MAX_CHUNK_BYTES = 1 << 30
+_MAX_METADATA = 64 << 20
+_MAX_FILE = 2 << 30
 
-
+_MALFORMED = (
+    OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError,
+    AssertionError, RuntimeError, zarr.errors.BaseZarrError,
+)  # fmt: skip
+"""What zarr raises for stores that are not as they should be."""
 _COMPACT = {"json_indent": None}
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -143,11 +151,13 @@ class LatentArrays:
 
     @staticmethod
     def _read(array: zarr.Array[Any], where: tuple[slice, ...]) -> Array:
+        shape = [len(range(*s.indices(n))) for s, n in zip(where, array.shape, strict=True)]
+        check_bytes(shape, array.dtype.itemsize, _where(array), memory())
         try:
             return np.asarray(array[where])
         except StacLatentError:
             raise
-        except (ValueError, RuntimeError, TypeError, IndexError, zarr.errors.BaseZarrError) as exc:
+        except _MALFORMED as exc:
             raise CorruptDataError(
                 f"{_where(array)}: stored bytes of window {where[-2:]} do not decode: {exc}; the store is truncated or was "
                 "changed, fetch or write it again"
@@ -272,23 +282,30 @@ def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -
         If there is no readable group, or its arrays contradict the item.
     """
     try:
-        group = zarr.open_group(_store(href), mode="r", zarr_format=3)
-        latent = group["latent"]
-        mask, valid = group.get("mask"), group.get("valid")
-        gain, crc = group.get("reference_gain"), group.get("reference_crc")
+        with zarr.config.set(CONFIG):
+            group = zarr.open_group(_store(href), mode="r", zarr_format=3)
+            latent = group["latent"]
+            mask, valid = group.get("mask"), group.get("valid")
+            gain, crc = group.get("reference_gain"), group.get("reference_crc")
     except StacLatentError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, json.JSONDecodeError, zarr.errors.BaseZarrError) as exc:
+    except _MALFORMED as exc:
         raise CorruptDataError(f"{href} is no readable latent group: {type(exc).__name__}: {exc}") from exc
     if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
         raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
-    if np.prod(latent.chunks, dtype=np.int64) * latent.dtype.itemsize > _MAX_CHUNK_BYTES:
-        raise CorruptDataError(
-            f"{href}/latent declares chunks of {latent.chunks}; more than {_MAX_CHUNK_BYTES} bytes each"
-        )
+    for array, name, ndim, kinds in (
+        (latent, "latent", 3, "iuf"), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
+        (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
+    ):  # fmt: skip
+        if isinstance(array, zarr.Array):
+            check_array(array, f"{href}/{name}", ndim, kinds)
     if spec is not None and grid is not None and latent.shape != (spec.dimensions, *grid.cells):
         raise CorruptDataError(
             f"{href}/latent has shape {latent.shape}; the item declares {(spec.dimensions, *grid.cells)} (channel, y, x)"
+        )
+    if isinstance(valid, zarr.Array) and valid.shape != latent.shape[1:]:
+        raise CorruptDataError(
+            f"{href}/valid has shape {valid.shape}; the latent has {latent.shape[1:]} cells"
         )
     if grid is not None and isinstance(mask, zarr.Array) and mask.shape[1:] != grid.shape:
         raise CorruptDataError(f"{href}/mask has shape {mask.shape}; the item declares {grid.shape} pixels")
@@ -309,17 +326,24 @@ def _store(href: str) -> Any:
         return _NoEmptyFiles(LocalStore(path, read_only=True))
     from zarr.storage import FsspecStore
 
-    return _NoEmptyFiles(FsspecStore.from_url(href, read_only=True))
+    return _NoEmptyFiles(FsspecStore.from_url(href, storage_options=options_for(href), read_only=True))
 
 
 class _NoEmptyFiles(WrapperStore[Any]):
-    """Refuses files of no bytes, which zarr would take for chunks that were never written."""
+    """Refuses files of no bytes, which zarr would take for chunks that were never written, and files that are too large.
+
+    Reads over a network are tried again where it is at fault.
+    """
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As the store's, but for files that were cut to nothing."""
-        out: Buffer | None = await self._store.get(key, prototype, byte_range)
+        """As the store's, but for files that were cut to nothing or are too large."""
+        limit = _MAX_METADATA if key.endswith("zarr.json") else _MAX_FILE
+        part = RangeByteRequest(0, limit + 1) if byte_range is None else byte_range
+        out: Buffer | None = await retried_async(lambda: self._store.get(key, prototype, part))
         if out is not None and len(out) == 0:
             raise ValueError(f"{key} is empty")
+        if out is not None and byte_range is None and len(out) > limit:
+            raise CorruptDataError(f"{key} is larger than the {limit} bytes that are read of such a file")
         return out
