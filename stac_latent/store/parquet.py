@@ -55,4 +55,19 @@ def open_parquet(source: Any, name: str, **options: Any) -> pq.ParquetFile:
         raise CorruptDataError(
             f"{name} is no complete Parquet file ({exc}); fetch or publish it again"
         ) from exc
+    if size > _GROUP or rows > _GROUP // 8:
+        raise CorruptDataError(
+            f"{name} declares row groups of {rows} rows and {size} bytes; at most {_GROUP} bytes are read at once"
+        )
     return file
+
+
+def _largest_group(meta: pq.FileMetaData) -> tuple[int, int]:
+    """Bytes and rows that the largest row groups declare."""
+    size = rows = 0
+    for i in range(meta.num_row_groups):
+        group = meta.row_group(i)
+        columns = [group.column(c) for c in range(group.num_columns)]
+        size = max(size, sum(max(c.total_uncompressed_size, 8 * c.num_values, 0) for c in columns))
+        rows = max(rows, group.num_rows)
+    return size, rows
