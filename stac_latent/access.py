@@ -21,6 +21,8 @@ from stac_latent.errors import CatalogError
 __all__ = ["check_link", "is_remote", "is_uri"]
 
 _SCHEMES = frozenset(("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl"))
+_NUMBERS = re.compile(r"\[[0-9A-Fa-f:.]*\]")
+"""An IPv6 address; elsewhere two colons chain file systems."""
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 
 
@@ -66,7 +68,7 @@ def check_link(href: str, origin: str | None) -> str:
             "the copy if you trust it"
         )
     target, own = urlsplit(href), urlsplit(origin or "")
-    if target.scheme.lower() not in _SCHEMES or "::" in href:
+    if target.scheme.lower() not in _SCHEMES or "::" in _NUMBERS.sub("", href):
         raise CatalogError(
             f"{origin} leads to {href!r}; remote documents may lead to {', '.join(sorted(_SCHEMES))} addresses only"
         )

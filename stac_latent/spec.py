@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stac_latent.errors import CatalogError, GridError
 
-__all__ = ["Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "Window"]
+__all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "Window"]
 
 Kind = Literal["codec", "embedding"]
 Granularity = Literal["pixel", "patch", "chip", "scene"]
@@ -24,6 +24,23 @@ Method = Literal["none", "linear", "power", "per_vector", "round", "codebook", "
 
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 """What Python raises for fields that are not of their type."""
+
+DATA_TYPES = frozenset(
+    (
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    )
+)
+"""Types of stored values and of latents."""
 
 Window = tuple[tuple[int, int], tuple[int, int]]
 """Half-open window ``((y0, y1), (x0, x1))``, in pixels or in cells as the caller says."""
@@ -41,6 +58,12 @@ class Band:
     unit: str | None = None
     gsd: float | None = None
     common_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.data_type not in DATA_TYPES:
+            raise CatalogError(
+                f"band {str(self.name)[:100]!r} is of type {str(self.data_type)[:100]!r}; expected one of {', '.join(sorted(DATA_TYPES))}"
+            )
 
     def to_stac(self) -> dict[str, Any]:
         """Band Object of STAC 1.1, with the raster 2.0 scale and offset where they are not the identity."""
@@ -215,11 +238,9 @@ class Spec:
     def _read(cls, f: Mapping[str, Any]) -> Self:
         stride = f.get("latent:stride", (1, 1))
         halo = f.get("latent:halo")
-        if (
-            f["latent:kind"] not in ("codec", "embedding")
-            or np.dtype(f.get("data_type", "int16")).kind not in "iufb"
-        ):
-            raise ValueError(f"latent:kind {f['latent:kind']!r} or data_type {f.get('data_type')!r}")
+        types = {str(f.get("data_type", "int16")), str(f.get("latent:dtype", "float32"))}
+        if f["latent:kind"] not in ("codec", "embedding") or not types <= DATA_TYPES:
+            raise ValueError(f"latent:kind {f['latent:kind']!r:.100}, types {', '.join(types):.100}")
         return cls(
             kind=f["latent:kind"],
             space=str(f["latent:space"]),

@@ -162,9 +162,13 @@ def latent_assets(item: pystac.Item) -> list[str]:
     return [
         key
         for key, asset in item.assets.items()
-        if (asset.extra_fields.get("latent:kind") is not None or "latent" in (asset.roles or []))
-        and "parquet" not in (asset.media_type or "")
+        if (asset.extra_fields.get("latent:kind") is not None or _has_role(asset, "latent"))
+        and "parquet" not in str(asset.media_type or "")
     ]
+
+
+def _has_role(asset: pystac.Asset, role: str) -> bool:
+    return isinstance(asset.roles, list) and role in asset.roles
 
 
 def codec_of_item(item: pystac.Item, asset: str | None = None) -> Codec:

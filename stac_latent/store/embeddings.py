@@ -43,24 +43,12 @@ def _open(path: str | Path) -> pq.ParquetFile:
 
 
 def _groups_in(file: pq.ParquetFile, bbox: BBox) -> list[int]:
-    """Row groups whose rows may touch the box, by the covering's statistics; those without statistics stay."""
-    meta = file.metadata
-    at = (
-        {meta.row_group(0).column(i).path_in_schema: i for i in range(meta.num_columns)}
-        if meta.num_row_groups
-        else {}
-    )
-    out = []
-    for group in range(meta.num_row_groups):
-        stats = [meta.row_group(group).column(at["bbox." + side]).statistics for side in SIDES]
-        if any(s is None or not s.has_min_max for s in stats):
-            out.append(group)
-            continue
-        west, south, east, north = stats[0].min, stats[1].min, stats[2].max, stats[3].max
-        apart = south > bbox[3] or north < bbox[1]
-        if not apart and any(west <= e and east >= w for w, e in _spans(bbox)):
-            out.append(group)
-    return out
+    """Row groups with rows that touch the box, by the column of their bounds.
+
+    Not by the footer's statistics: pyarrow ends the process where those are damaged.
+    """
+    groups = range(file.metadata.num_row_groups)
+    return [g for g in groups if _touching(file.read_row_group(g, columns=["bbox"]), bbox).num_rows]
 
 
 def _spans(bbox: BBox) -> list[tuple[float, float]]:
@@ -126,6 +114,10 @@ def vectors(table: pa.Table) -> npt.NDArray[np.float32]:
         raise CatalogError(f"the table has no column 'vector'; it has {table.column_names}")
     column = table["vector"].combine_chunks()
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
+        raise CorruptDataError(
+            f"the column 'vector' is {column.type}; expected lists of one length in each row"
+        )
     size = column.type.list_size
     out = np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(-1, size).astype(np.float32)
     if column.type.value_type == pa.int8():
