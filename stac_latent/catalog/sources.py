@@ -83,6 +83,8 @@ class StaticSource:
     def __init__(
         self, root: pystac.Catalog | str, reader: Reader, document: Mapping[str, Any] | None = None
     ) -> None:
+        self.failures: list[tuple[str, str]] | None = None
+        """Where it is a list, documents that cannot be read go there, and the rest is searched."""
         self._root = root
         self._reader = reader
         self._document = document
@@ -97,26 +99,35 @@ class StaticSource:
             if key in visited:
                 continue
             visited.add(key)
-            if isinstance(node, str):
-                document = self._read(node, parent)
-                if document.get("type") == "Feature":
-                    check_feature(document, node)
-                    if query.matches(ItemRow(document)):
-                        yield to_item(document, node, href=node)
-                    continue
-                links = _document_links(document, node)
-            elif isinstance(node, pystac.Item):
-                if query.matches(ItemRow(item_view(node))):
-                    yield node
+            try:
+                item, links = self._visit(node, parent, query)
+            except SearchError as exc:
+                if self.failures is None:
+                    raise
+                self.failures.append((str(key), str(exc)))
                 continue
-            else:
-                links = _object_links(node)
+            if item is not None:
+                yield item
             name = key if isinstance(key, str) else "a catalogue in memory"
             stack.extend((_checked(target, key), name) for target in reversed(links))
             if len(visited) + len(stack) > MAX_DOCUMENTS:
                 raise SearchError(
                     f"{self._root} leads to more than {MAX_DOCUMENTS} documents; search a part of it, or its table of items"
                 )
+
+    def _visit(
+        self, node: pystac.STACObject | str, parent: str, query: Query
+    ) -> tuple[pystac.Item | None, Sequence[pystac.STACObject | str]]:
+        """What a node is: a matching item, or links to others."""
+        if isinstance(node, str):
+            document = self._read(node, parent)
+            if document.get("type") != "Feature":
+                return None, _document_links(document, node)
+            check_feature(document, node)
+            return (to_item(document, node, href=node) if query.matches(ItemRow(document)) else None), ()
+        if isinstance(node, pystac.Item):
+            return (node if query.matches(ItemRow(item_view(node))) else None), ()
+        return None, _object_links(node)
 
     def _read(self, href: str, parent: str) -> dict[str, Any]:
         if href == self._root and self._document is not None:

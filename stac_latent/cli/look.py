@@ -1,4 +1,4 @@
-"""The commands ``demo``, ``codecs``, ``info`` and ``validate``."""
+"""The commands ``demo``, ``codecs``, ``info``, ``validate`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Asset, out, print_json, progress
 
-__all__ = ["codecs", "demo", "info", "validate"]
+__all__ = ["codecs", "demo", "info", "validate", "verify"]
 
 
 def demo(
@@ -116,6 +116,34 @@ def validate(
     else:
         _print_problems(len(files), problems, missing)
     if problems or (strict and missing):
+        raise typer.Exit(1)
+
+
+def verify(
+    source: Annotated[str, typer.Argument(help="Catalogue, item, item collection or stac-geoparquet file.")],
+    asset: Asset = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every latent asset again: bundle, probe, stored bytes, decoding, and its error where the source is at hand."""
+    from stac_latent.catalog.verify import verify as run
+
+    with progress(as_json) as report:
+        checked = run(source, asset=asset, progress=report)
+    failed = [row for row in checked if row.problems]
+    if as_json:
+        print_json(
+            {"checked": len(checked), "failed": len(failed), "assets": [row.to_dict() for row in checked]}
+        )
+    else:
+        if failed:
+            table = Table("item", "asset", "problem")
+            for row in failed:
+                for problem in row.problems:
+                    table.add_row(row.item, row.asset, problem)
+            out.print(table)
+        compared = sum(row.compared for row in checked)
+        out.print(f"{len(checked)} checked, {len(failed)} failed; {compared} measured against their source")
+    if failed:
         raise typer.Exit(1)
 
 

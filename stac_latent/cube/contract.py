@@ -123,11 +123,14 @@ class LatentRef:
             reference=_key_frame(item, key),
         )
 
-    def open_codec(self) -> Codec:
-        """Codec of the asset's space: from the item's link, the store's own copy, or an installed one."""
+    def open_codec(self, *, again: bool = False) -> Codec:
+        """Codec of the asset's space: from the item's link, the store's own copy, or an installed one.
+
+        ``again`` reads it anew and runs its probe, whatever was opened or passed before.
+        """
         tried: list[str] = []
         if self.decoder is not None:
-            return _from_link(self.decoder, self.spec.space)
+            return _from_link(self.decoder, self.spec.space, again=again)
         tried.append(f"latent:decoder links of item {self.item_id!r} (none with this space)")
         own = f"{self.href.rstrip('/')}/bundle"
         try:
@@ -135,7 +138,7 @@ class LatentRef:
         except CatalogError:
             tried.append(own)
         else:
-            return remember(read_bundle(files, space=self.spec.space, where=own))
+            return remember(read_bundle(files, space=self.spec.space, where=own, again=again))
         return resolve_space(self.spec.space, tried)
 
 
@@ -217,8 +220,8 @@ def _key_frame(item: pystac.Item, key: str) -> KeyFrameLink | None:
     )
 
 
-def _from_link(decoder: Decoder, space: str) -> Codec:
-    if (known := opened(space)) is not None:
+def _from_link(decoder: Decoder, space: str, *, again: bool = False) -> Codec:
+    if not again and (known := opened(space)) is not None:
         return known
     data = read_bytes(decoder.href, checksum=decoder.checksum, limit=_ITEM_LIMIT)
     try:
@@ -227,10 +230,10 @@ def _from_link(decoder: Decoder, space: str) -> Codec:
         raise CatalogError(
             f"{decoder.href} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item"
         ) from exc
-    return remember(_read_codec_item(doc, decoder.href, space))
+    return remember(_read_codec_item(doc, decoder.href, space, again=again))
 
 
-def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None) -> Codec:
+def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None, *, again: bool = False) -> Codec:
     assets = doc.get("assets") if isinstance(doc, Mapping) else None
     if assets and not (isinstance(assets, Mapping) and all(isinstance(a, Mapping) for a in assets.values())):
         raise CatalogError(f"{href} is no STAC Item: its assets are not objects")
@@ -245,7 +248,7 @@ def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None) -> Co
             f"{href} has no asset {' and '.join(missing)} (assets: {', '.join(assets or {}) or 'none'}); "
             "the MLM Item of a codec lists the files of its bundle"
         )
-    return read_bundle(files, space=space, where=href)
+    return read_bundle(files, space=space, where=href, again=again)
 
 
 def _absolute(href: str, item: pystac.Item) -> str:

@@ -21,7 +21,7 @@ from stac_latent.registry import replace_known
 from stac_latent.spec import Band, Grid, Window
 from stac_latent.store.zarr import chunk_cells
 
-__all__ = ["STRIP", "Progress", "Source", "measurements", "verify_store"]
+__all__ = ["STRIP", "Progress", "Source", "measure_again", "measurements", "verify_store"]
 
 STRIP = 2
 """Rows of chunks that are read from the source at once."""
@@ -95,6 +95,41 @@ def verify_store(
                 )
         if progress:
             progress("verify", i + 1, len(strips))
+    return measurements(distortion)
+
+
+def measure_again(
+    source: Source, reader: LatentReader, chunk: int, progress: Progress | None = None
+) -> dict[str, float | list[float]]:
+    """Decode a store chunk by chunk and measure it against its source, as when it was written.
+
+    Parameters
+    ----------
+    source
+        Pixels on the grid of the asset.
+    reader
+        The asset.
+    chunk
+        Cells along a stored chunk.
+    progress
+        Called after each strip.
+
+    Raises
+    ------
+    VerificationError
+        If the stored mask differs from the source's.
+    CorruptDataError
+        If stored bytes do not decode.
+    """
+    distortion = Distortion(source.decoded)
+    strips = list(tiles(source.grid.cells, STRIP * chunk))
+    for i, strip in enumerate(strips):
+        truth = _Truth(source, strip)
+        (y0, y1), (x0, x1) = strip
+        for (a, b), (c, d) in tiles((y1 - y0, x1 - x0), chunk):
+            truth.measure(reader, ((y0 + a, y0 + b), (x0 + c, x0 + d)), distortion)
+        if progress:
+            progress("measure", i + 1, len(strips))
     return measurements(distortion)
 
 
