@@ -31,6 +31,7 @@ from stac_latent.errors import CatalogError, StacLatentError, VerificationError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
 from stac_latent.files import clear_killed, clear_parts, temporary
 from stac_latent.registry import remember
+from stac_latent.secure import Key, use
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
 from stac_latent.target import Target
@@ -58,6 +59,7 @@ def encode(
     resampling: str = "nearest",
     overwrite: bool = False,
     references: References = None,
+    encrypt: Key | str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **target: Any,
 ) -> list[pystac.Item]:
@@ -93,6 +95,9 @@ def encode(
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
         Item of a catalogue: that one, for dates that come later; several: the best of them. Only dates of the same grid
         refer to each other.
+    encrypt
+        Key, or the file that holds it: chunks are encrypted with AES-256-GCM; see :mod:`stac_latent.secure`. Not with
+        ``references``.
     progress
         Called with a label, the steps done and their number.
     **target
@@ -120,6 +125,7 @@ def encode(
     remember(chosen)
     goal = Target(**target)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
+    secret = _secret(encrypt, references)
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
         raise CatalogError(
@@ -144,7 +150,7 @@ def encode(
             for place in (path.parent, path.parent.parent, tree.root):
                 clear_parts(place)
             clear_killed(path)
-            digest = input_digest(source, _options(chosen, goal, form, key_item, key))
+            digest = input_digest(source, _options(chosen, goal, form, key_item, key, secret))
             known = tree.find(name, item.collection_id)
             same = made_from(known, key, digest)
             if same and not overwrite and known is not None and intact(known.assets[key]):
@@ -160,7 +166,7 @@ def encode(
             coder = aim(chosen, goal, bands=source.decoded)
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
             store = _new_store(
-                source, coder, folder / f"{key}.zarr", form, decoder.parent, progress, reference
+                source, coder, folder / f"{key}.zarr", form, decoder.parent, progress, reference, secret
             )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
@@ -169,6 +175,14 @@ def encode(
                 set_reference(base, key, key_item if made.reference is not None else None)
                 out[i] = tree.add(base)
     return [out[i] for i in sorted(out)]
+
+
+def _secret(encrypt: Key | str | os.PathLike[str] | None, references: References) -> Key | None:
+    if encrypt is not None and references is not None:
+        raise CatalogError(
+            "encrypted dates are not coded against key frames: leave out references or encrypt"
+        )
+    return None if encrypt is None else use(encrypt)
 
 
 class _disk_errors:  # noqa: N801 - reads as a context manager
@@ -209,11 +223,13 @@ def _name(item: pystac.Item, key: str, mode: Mode) -> str:
 
 
 def _options(
-    codec: Codec, goal: Target, form: Payload, key_item: pystac.Item | None, key: str
+    codec: Codec, goal: Target, form: Payload, key_item: pystac.Item | None, key: str, secret: Key | None
 ) -> dict[str, Any]:
     """What decides on the bytes of a latent beside its source."""
     frame = None if key_item is None else [key_item.id, key_item.assets[key].extra_fields.get(INPUT)]
-    return {"space": codec.space, "target": asdict(goal), "payload": form, "reference": frame}
+    return {"space": codec.space, "target": asdict(goal), "payload": form, "reference": frame} | (
+        {} if secret is None else {"encrypt": secret.id}
+    )
 
 
 def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overwrite: bool) -> pystac.Item:
@@ -260,13 +276,14 @@ def _new_store(
     bundle: Path,
     progress: Progress | None,
     reference: LatentRef | None,
+    secret: Key | None,
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(source, codec, part, form, bundle, progress, reference)
+        made = encode_source(source, codec, part, form, bundle, progress, reference, secret)
         if path.exists():
             path.rename(old)
         part.rename(path)

@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 for command in (
     look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate,
-    look.verify,
+    look.verify, look.keygen,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench.app, name="bench")

@@ -1,4 +1,4 @@
-"""The commands ``demo``, ``codecs``, ``info``, ``validate`` and ``verify``."""
+"""The commands ``demo``, ``codecs``, ``info``, ``keygen``, ``validate`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Asset, out, print_json, progress
 
-__all__ = ["codecs", "demo", "info", "validate", "verify"]
+__all__ = ["codecs", "demo", "info", "keygen", "validate", "verify"]
 
 
 def demo(
@@ -117,6 +117,13 @@ def validate(
         _print_problems(len(files), problems, missing)
     if problems or (strict and missing):
         raise typer.Exit(1)
+
+
+def keygen(path: Annotated[Path, typer.Argument(help="File to write; one that is there stays.")]) -> None:
+    """Make a key for 'encode --encrypt'. Who loses it loses what it encrypts."""
+    from stac_latent.secure import keygen as run
+
+    out.print(f"key {run(path).id} -> {path}", markup=False, highlight=False)
 
 
 def verify(

@@ -69,6 +69,7 @@ def encode(
     when: When = None,
     ids: Ids = None,
     max_items: MaxItems = None,
+    encrypt: Annotated[Path | None, typer.Option(help="Key file: encrypt the chunks; see 'keygen'.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assets of the same key.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Pass over items that have the asset.")] = False,
     as_json: AsJson = False,
@@ -107,7 +108,7 @@ def encode(
         for batch in batches:
             done += run(
                 batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
-                resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
+                resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, encrypt=encrypt, progress=report,
                 **target,
             )  # fmt: skip
             report("items", len(done), len(items))
@@ -217,6 +218,7 @@ def load(
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
+    key: Annotated[Path | None, typer.Option(help="Key file of encrypted latents.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -234,7 +236,7 @@ def load(
     cube = run(
         items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
         resampling=resampling if upto == "field" else None, upto=upto, groupby=groupby,  # type: ignore[arg-type]
-        chunks={"x": 1024, "y": 1024} if upto == "field" else {},
+        chunks={"x": 1024, "y": 1024} if upto == "field" else {}, key=key,
     )  # fmt: skip
     if dest is not None:
         _write_cube(cube, dest)

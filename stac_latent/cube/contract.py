@@ -16,6 +16,7 @@ from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
 from stac_latent.extension import check_version
 from stac_latent.registry import opened, remember, resolve_space
+from stac_latent.secure import FORM, Encrypt, context_of, find_key
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.io import read_bytes
 
@@ -75,6 +76,20 @@ class LatentRef:
     decoder: Decoder | None = None
     reference: KeyFrameLink | LatentRef | None = None
     """The key frame that it was coded against; None where it stands alone."""
+    sealed: tuple[str, str] | None = None
+    """Id of the key that opens its chunks, and their own key, encrypted; None where they are plain."""
+
+    def seal(self) -> Encrypt | None:
+        """Stage that decrypts its chunks, with a key of this process; None where they are plain.
+
+        Raises
+        ------
+        EncryptionError
+            If the key is not at hand, or does not open it.
+        """
+        if self.sealed is None:
+            return None
+        return Encrypt.open(self.sealed[1], find_key(self.sealed[0]), context_of(self.spec, self.grid))
 
     @classmethod
     def from_item(cls, item: pystac.Item, asset: str | None = None) -> Self:
@@ -121,6 +136,7 @@ class LatentRef:
             grid=Grid.from_fields(fields),
             decoder=_decoder(item, spec.space),
             reference=_key_frame(item, key),
+            sealed=_sealed(fields, key),
         )
 
     def open_codec(self, *, again: bool = False) -> Codec:
@@ -187,6 +203,18 @@ def codec_of_item(item: pystac.Item, asset: str | None = None) -> Codec:
             _read_codec_item(item.to_dict(transform_hrefs=False), item.get_self_href() or "./item.json", None)
         )
     return LatentRef.from_item(item, asset).open_codec()
+
+
+def _sealed(fields: Mapping[str, Any], key: str) -> tuple[str, str] | None:
+    form = fields.get("latent:encryption")
+    if form is None:
+        return None
+    names = [fields.get("latent:key_id"), fields.get("latent:wrapped_key")]
+    if form != FORM or not all(isinstance(n, str) for n in names):
+        raise CatalogError(
+            f"asset {key!r} is encrypted with {form!r:.60}; this version reads {FORM!r}, with latent:key_id and latent:wrapped_key"
+        )
+    return str(names[0]), str(names[1])
 
 
 def _decoder(item: pystac.Item, space: str) -> Decoder | None:

@@ -80,7 +80,7 @@ class LatentReader:
         """The stored arrays."""
         if self.spec.bitstream is not None:
             remember(self.codec)  # so that the zarr codec finds its space
-        return open_arrays(self.ref.href, self.spec, self.ref.grid)
+        return open_arrays(self.ref.href, self.spec, self.ref.grid, self.ref.seal())
 
     @cached_property
     def reference(self) -> Reference | None:

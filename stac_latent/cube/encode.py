@@ -22,8 +22,10 @@ from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whol
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.verify import STRIP, Progress, Source, verify_store
 from stac_latent.errors import FieldError, VerificationError
+from stac_latent.secure import Encrypt, Key, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.store.io import tree_size
+from stac_latent.store.sealed import write_manifest
 from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
 
 __all__ = ["Encoded", "asset_spec", "encode_source"]
@@ -59,6 +61,7 @@ def encode_source(
     bundle: Path,
     progress: Progress | None = None,
     reference: LatentRef | None = None,
+    key: Key | None = None,
 ) -> Encoded:
     """Write a latent group at ``path`` and verify it.
 
@@ -79,6 +82,9 @@ def encode_source(
     reference
         Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes.
 
+    key
+        Encrypts the chunks, under a data key of their own.
+
     Returns
     -------
     Encoded
@@ -92,7 +98,10 @@ def encode_source(
         If the stored bytes do not decode to what was encoded.
     """
     spec, grid = asset_spec(codec, payload, source.decoded), source.grid
-    arrays = create(path, codec, grid, payload, 1, {**spec.to_fields(), **grid.to_fields()})
+    where = grid.cell_grid() if spec.kind == "embedding" else grid
+    seal = None if key is None else Encrypt.new(key, context_of(spec, where))
+    sealed = {} if seal is None else seal.fields()
+    arrays = create(path, codec, grid, payload, 1, {**spec.to_fields(), **grid.to_fields(), **sealed}, seal)
     inner, shard = chunk_cells(codec)
     coder = None
     if reference is not None:
@@ -124,12 +133,15 @@ def encode_source(
             return encode_source(source, codec, path, payload, bundle, progress)
         coder.write(path, relative_href(used.href, path))
     finish(path)
+    if seal is not None:
+        write_manifest(path, seal)
     size = tree_size(path)
-    where = grid.cell_grid() if spec.kind == "embedding" else grid
     ref = LatentRef("new item", path.name, str(path), spec, where, reference=used)
+    if seal is not None:
+        ref = replace(ref, sealed=(seal.key_id, seal.wrapped))
     fields = verify_store(source, codec, ref, bundle, sums, progress)
     pixels = grid.shape[0] * grid.shape[1] * len(codec.bands)
-    return Encoded(spec, where, size, {"latent:bits_per_pixel": size * 8 / pixels, **fields}, used)
+    return Encoded(spec, where, size, {"latent:bits_per_pixel": size * 8 / pixels, **fields, **sealed}, used)
 
 
 def _encode_strip(

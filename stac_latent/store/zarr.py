@@ -31,11 +31,13 @@ from zarr.storage import LocalStore, WrapperStore
 from stac_latent.codec import Array, Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
 from stac_latent.limits import check_bytes, memory
+from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.guard import CONFIG, check_array
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.payloads import PayloadReader
 from stac_latent.store.remote import options_for, retried_async
+from stac_latent.store.sealed import SealedStore
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
@@ -187,7 +189,13 @@ def finish(path: Path) -> None:
 
 @_compact
 def create(
-    path: Path, codec: Codec, grid: Grid, payload: Payload, mask_bands: int, attributes: Mapping[str, Any]
+    path: Path,
+    codec: Codec,
+    grid: Grid,
+    payload: Payload,
+    mask_bands: int,
+    attributes: Mapping[str, Any],
+    seal: Encrypt | None = None,
 ) -> LatentArrays:
     """Make an empty group at a local path, ready to be filled shard by shard.
 
@@ -205,6 +213,8 @@ def create(
         1, or the number of bands where their masks differ; 0 for no mask.
     attributes
         Written as the group's attributes.
+    seal
+        Encrypts the chunks, which are then not gathered in shards.
     """
     if payload == "coded" and codec.tail is None:
         raise CodecError(f"codec {codec.name!r} has no entropy coder; write its symbols with payload='plain'")
@@ -212,7 +222,8 @@ def create(
     inner, shard = chunk_cells(codec)
     cells, channels = grid.cells, spec.dimensions
     shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
-    group = zarr.create_group(store=str(path), zarr_format=3, attributes=dict(attributes))
+    where = str(path) if seal is None else SealedStore(LocalStore(path), seal)
+    group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
         bitstream = codec.bitstream or ""
@@ -222,7 +233,7 @@ def create(
         shape=(channels, *cells),
         dtype=spec.data_type,
         chunks=(channels, inner, inner),
-        shards=(channels, *shards),
+        shards=(channels, *shards) if seal is None else None,
         fill_value=np.nan if np.dtype(spec.data_type).kind == "f" else 0,
         dimension_names=("channel", "y", "x"),
         attributes={"latent:space": spec.space},
@@ -268,13 +279,17 @@ def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
         out[:] = centres
 
 
-def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -> LatentArrays:
+def open_arrays(
+    href: str, spec: Spec | None = None, grid: Grid | None = None, seal: Encrypt | None = None
+) -> LatentArrays:
     """Open a latent group for reading; with ``spec`` and ``grid``, check that it is the one they describe.
 
     Parameters
     ----------
     href
         Local path, or a URL that fsspec opens.
+    seal
+        Decrypts the chunks of an encrypted asset.
 
     Raises
     ------
@@ -283,7 +298,8 @@ def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -
     """
     try:
         with zarr.config.set(CONFIG):
-            group = zarr.open_group(_store(href), mode="r", zarr_format=3)
+            store = _store(href) if seal is None else SealedStore(_store(href), seal, written=True)
+            group = zarr.open_group(store, mode="r", zarr_format=3)
             latent = group["latent"]
             mask, valid = group.get("mask"), group.get("valid")
             gain, crc = group.get("reference_gain"), group.get("reference_crc")
