@@ -17,16 +17,20 @@ from stac_latent.stages.base import take
 from stac_latent.stages.kernels import COMPILED, kernel
 from stac_latent.stages.planes_model import (
     BINS,
+    SETS,
+    SIGNS,
     SYMBOLS,
     bin_table,
     bits_table,
     default_counts,
     default_runs,
+    default_signs,
     default_weights,
 )
 
 __all__ = ["Coded", "PlaneModel", "rotate_samples"]
 
+_SHAPES = ((SETS, 4, 7), (4, BINS, SYMBOLS), (4, 2), (3, 2, SIGNS, 2))
 _BLOCK = 1024
 _KEPT = 1 << 22
 """Samples of the largest buffer that a thread keeps."""
@@ -58,24 +62,26 @@ class PlaneModel:
     Parameters
     ----------
     weights
-        int16 ``(6, 4, 7)``; see :mod:`stac_latent.stages.planes_model`.
+        int16 ``(SETS, 4, 7)``; see :mod:`stac_latent.stages.planes_model`.
     counts
-        uint16 ``(BINS, SYMBOLS)``, none of them zero.
+        uint16 ``(4, BINS, SYMBOLS)``, none of them zero.
     runs
         uint16 ``(4, 2)``.
+    signs
+        uint16 ``(3, 2, SIGNS, 2)``.
     """
 
     weights: Array
     counts: Array
     runs: Array
+    signs: Array
 
     def __post_init__(self) -> None:
-        shapes = (self.weights.shape, self.counts.shape, self.runs.shape)
-        if shapes != ((6, 4, 7), (BINS, SYMBOLS), (4, 2)):
-            raise BundleError(
-                f"planes: weights, counts and runs must be (6, 4, 7), {(BINS, SYMBOLS)} and (4, 2); got {shapes}"
-            )
-        if self.counts.min() < 1 or self.runs.min() < 1 or self.weights.min() < 0 or self.weights.max() > 255:
+        shapes = tuple(v.shape for v in self.tensors().values())
+        if shapes != _SHAPES:
+            raise BundleError(f"planes: weights, counts, runs and signs must be {_SHAPES}; got {shapes}")
+        least = min(self.counts.min(), self.runs.min(), self.signs.min())
+        if least < 1 or self.weights.min() < 0 or self.weights.max() > 255:
             raise BundleError("planes: counts must be positive and weights 0 to 255")
 
     @classmethod
@@ -85,6 +91,7 @@ class PlaneModel:
             default_weights().astype(np.int16),
             default_counts().astype(np.uint16),
             default_runs().astype(np.uint16),
+            default_signs().astype(np.uint16),
         )
 
     @classmethod
@@ -92,13 +99,19 @@ class PlaneModel:
         """Rebuild from :meth:`tensors`."""
         return cls(
             take(tensors, "weights", "lin", 3),
-            take(tensors, "counts", "lin", 2),
+            take(tensors, "counts", "lin", 3),
             take(tensors, "runs", "lin", 2),
+            take(tensors, "signs", "lin", 4),
         )
 
     def tensors(self) -> dict[str, Array]:
         """Arrays of the model."""
-        return {"weights": self.weights, "counts": self.counts, "runs": self.runs}
+        return {"weights": self.weights, "counts": self.counts, "runs": self.runs, "signs": self.signs}
+
+    def _adaptive(self) -> tuple[Array, Array, Array]:
+        """Counts as they are before the first plane, int64."""
+        signs = self.signs.reshape(-1, 2).astype(np.int64)
+        return self.counts.astype(np.int64), self.runs.astype(np.int64), signs
 
     def encode(self, u: Array, weight: Array, table: Array, lam: float) -> Coded:
         """Quantise and code planes.
@@ -116,14 +129,14 @@ class PlaneModel:
         """
         lut, bits = _tables()
         samples = int((table[:, 1] * table[:, 2]).sum()) if table.size else 0
-        most = samples + samples // 8 + 4 * len(table) + 16
+        most = 2 * samples + samples // 8 + 4 * len(table) + 16
         freq, cum = np.empty(most, np.uint16), np.empty(most, np.uint16)
         raw, tally = np.zeros(7 * samples + 16, np.uint8), np.zeros(2, np.int64)
         q = np.zeros(u.size, np.int32)
-        counts, runs = self.counts.astype(np.int64), self.runs.astype(np.int64)
+        adaptive = self._adaptive()
         m, r = (_scratch(f"mags{i}", n, np.int16) for i, n in enumerate(_coder.scratch_sizes(table)))
         _coder.choose(
-            u, weight, table, self.weights.astype(np.int64), counts, runs, lut, bits, float(lam), q, freq, cum, raw, tally,
+            u, weight, table, self.weights.astype(np.int64), *adaptive, lut, bits, float(lam), q, freq, cum, raw, tally,
             m, r,
         )  # fmt: skip
         n, n_raw = int(tally[0]), int(tally[1])
@@ -144,10 +157,9 @@ class PlaneModel:
         q[:] = 0
         m, r = (_scratch(f"mags{i}", n, np.int16) for i, n in enumerate(_coder.scratch_sizes(table)))
         lut, _ = _tables()
-        counts, runs = self.counts.astype(np.int64), self.runs.astype(np.int64)
         failed = _coder.decode(
-            coded.words, coded.states, coded.raw, coded.raw_bits, table, self.weights.astype(np.int64), counts, runs, lut,
-            q, m, r,
+            coded.words, coded.states, coded.raw, coded.raw_bits, table, self.weights.astype(np.int64),
+            *self._adaptive(), lut, q, m, r,
         )  # fmt: skip
         if failed:
             raise CorruptDataError("lin: the coded planes do not end where the stream does; it was changed")

@@ -15,6 +15,7 @@ import numpy as np
 
 from stac_latent.codec import Array
 from stac_latent.stages.lifting import NORMS, sizes
+from stac_latent.stages.planes_model import set_of
 
 __all__ = ["Group", "Layout", "layout_of", "pack_cells", "unpack_cells"]
 
@@ -89,7 +90,7 @@ class Layout:
                     )
                     more = [place.get(key, -1) if group.shapes[key[1]] == (h, w) else -1 for key in others]
                     place[g, o, c] = len(rows)
-                    rows.append((at, h, w, parent, before, *more, (3 if g else 0) + o))
+                    rows.append((at, h, w, parent, before, *more, set_of(group.level, o, c)))
                     at += (h + 2) * (w + 2)
         widest = max((w for g in self.groups for _, w in g.shapes), default=0)
         return np.array(rows, np.int64).reshape(-1, 8), at + 2 * widest + 8
