@@ -241,6 +241,8 @@ class Codec:
             ``latent``: float64 before quantising; ``symbols``: integers ``(channel, y, x)``.
         """
         check_field(field, self.name, self.bands, self.stride)
+        if upto == "bytes" and self._encoder is not None:
+            return self._encoder(field, mask)
         x: Any = field if mask is None else zero_invalid(field, mask)
         if self.stages[0].level == "bytes":  # a coder of pixels
             x = to_field(x, self.bands)
@@ -293,16 +295,19 @@ class Codec:
         return to_field(x[:, crop[0], crop[1]], self.bands)
 
     @cached_property
+    def _encoder(self) -> Callable[[Array, Array | None], bytes] | None:
+        """Function from pixels and their mask to a bitstream without the latents, if the last stage offers one."""
+        return getattr(self.tail, "encoder", lambda _: None)(self)
+
+    @cached_property
     def _direct(self) -> Callable[[bytes], Array] | None:
         """Function from a bitstream to pixels that leaves the latents out, if the last stage offers one."""
-        offer = getattr(self.tail, "direct", None)
-        return None if offer is None else offer(self)
+        return getattr(self.tail, "direct", lambda _: None)(self)
 
     @cached_property
     def _fused(self) -> Callable[[Array], Array] | None:
         """Inverse of the whole chain in one go, if its first stage offers one (see ``Normalise.fused``)."""
-        offer = getattr(self.stages[0], "fused", None)
-        return None if offer is None else offer(self)
+        return getattr(self.stages[0], "fused", lambda _: None)(self)
 
     def entropy_encode(self, symbols: Array) -> bytes:
         """Symbols ``(channel, y, x)`` to one self-contained bitstream."""

@@ -232,7 +232,7 @@ def _step_for(coder: TileCoder, tiles: Sequence[Array], psnr: float, peaks: Arra
     low, high = 2.0**-6, 2.0**14
     for _ in range(10):
         step = math.sqrt(low * high)
-        mse = float(np.mean([coder.code(p, step)[1] for p in prepared]))
+        mse = float(np.mean([coder.code_measured(p, step)[1] for p in prepared]))
         low, high = (step, high) if mse < goal else (low, step)
     return math.sqrt(low * high)
 

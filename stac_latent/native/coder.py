@@ -156,7 +156,7 @@ class _Work:
         return self.coder.prepare(tile)
 
     def code(self, step: float) -> list[bytes]:
-        return each(lambda p: self.coder.code(p, step)[0], self.prepared)
+        return each(lambda p: self.coder.code(p, step), self.prepared)
 
 
 def _decode(coder: TileCoder, grids: Sequence[Array], job: tuple[Window, bytes]) -> None:

@@ -130,9 +130,7 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
                 negative = q[where[j]] < 0
                 around = sign_context(q, where[j], wd + 2, ps) if directed else 12
                 if around == 12:
-                    if negative:
-                        raw[n_raw >> 3] |= 128 >> (n_raw & 7)
-                    n_raw += 1
+                    n_raw = _put_bit(raw, n_raw, negative)
                     continue
                 other = np.int64(negative) if around > 12 else np.int64(not negative)
                 c = (2 * oriented + (ps > 1)) * SIGNS + (around - 13 if around > 12 else 11 - around)
@@ -207,6 +205,16 @@ def _list_pass(
 
 
 @kernel
+def _put_bit(raw: Array, n_raw: int, bit: bool) -> int:
+    """Append a bit, the highest of a byte first; returns the next position."""
+    if n_raw & 7 == 0:
+        raw[n_raw >> 3] = 0
+    if bit:
+        raw[n_raw >> 3] |= 128 >> (n_raw & 7)
+    return n_raw + 1
+
+
+@kernel
 def _put_escape(raw: Array, n_raw: int, v: Any, e: Any) -> int:
     """Exponential Golomb code of a magnitude beyond the tables; returns the next bit."""
     k = rice(e)
@@ -214,13 +222,10 @@ def _put_escape(raw: Array, n_raw: int, v: Any, e: Any) -> int:
     while x >> (length + 1):
         length += 1
     for _ in range(length - k):
-        raw[n_raw >> 3] |= 128 >> (n_raw & 7)
-        n_raw += 1
-    n_raw += 1
+        n_raw = _put_bit(raw, n_raw, True)
+    n_raw = _put_bit(raw, n_raw, False)
     for bit in range(length - 1, -1, -1):
-        if (x >> bit) & 1:
-            raw[n_raw >> 3] |= 128 >> (n_raw & 7)
-        n_raw += 1
+        n_raw = _put_bit(raw, n_raw, (x >> bit) & 1 == 1)
     return n_raw
 
 

@@ -166,6 +166,7 @@ def choose(
 ) -> None:  # fmt: skip
     """As :func:`stac_latent.stages.planes_compiled.choose`."""
     n_sym, n_raw = 0, 0
+    raw[:] = 0
     tables: list[tuple[Array, Array]] = []
     rfreq = rcum = sfreq = scum = np.zeros((0, 0), np.int64)
     for k, start, step in _passes(tab):

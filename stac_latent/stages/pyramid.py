@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from stac_latent.codec import Array, Level
-from stac_latent.errors import BundleError, FieldError
+from stac_latent.errors import BundleError
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
 from stac_latent.stages.lifting import analyse, synthesise
-from stac_latent.stages.normalise import LIMIT
+from stac_latent.stages.normalise import refuse_far
 from stac_latent.stages.subbands import pack_cells, unpack_cells
 
 if TYPE_CHECKING:
@@ -67,12 +67,7 @@ class Pyramid(BaseStage):
             If a value is so large that it was clipped.
         """
         bands, h, w = x.shape
-        far = np.flatnonzero(np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2))) >= LIMIT)
-        if far.size:
-            raise FieldError(
-                f"values of band {int(far[0])} (counted from 0) are more than {LIMIT * 2.0**-FRACTION_BITS:.0f} units from the "
-                "mean that is part of the codec; mask them as nodata, or open the codec with a larger unit="
-            )
+        refuse_far(np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2))))
         out = np.empty((bands * CELL**2, h // CELL, w // CELL), np.float32)
         for (y0, y1), (x0, x1) in tiles_of(h, w, size=TILE):
             part = (x[:, y0:y1, x0:x1] * 2.0**-FRACTION_BITS).astype(np.float32)

@@ -129,7 +129,7 @@ class Sampler:
         for tile, step in zip(tiles, steps, strict=True):
             x = np.array(tile, np.float32, order="C")
             analyse(x, levels)
-            payload, _ = self.coder.code(self.coder.prepare([x]), float(step))
+            payload = self.coder.code(self.coder.prepare([x]), float(step))
             truth.append(x)
             decoded.append(self.coder.decode_tile(payload)[0])
         lows = [low_bands(d, levels, 1, min(levels, self.depth)) for d in decoded]
