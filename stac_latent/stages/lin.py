@@ -140,7 +140,7 @@ class Lin(TileCoder, BaseStage):
         aim = self.aim
         valid = [_cut(aim.valid, w) for w in windows]
         wanted = each(aim.stored, truth)
-        peaks = aim.heights(wanted)
+        peaks = aim.heights(wanted, valid)
         samples = aim.target.samples or (aim.pixels or cells[0] * cells[1] * CELL**2) * self.bands
         bounds = None if aim.target.max_error is None else aim.bounds(truth)
 
