@@ -32,6 +32,8 @@ _PEAK_UNITS = 10_000.0
 _MODEL_TILES = 6
 _RELATIVE_STEPS = (0.4, 1.0, 2.5)
 _LEAST_VALID = 0.5
+_ENOUGH = 5
+"""Valid pixels for each band, at least."""
 
 
 def fit_lin(
@@ -105,48 +107,48 @@ def fit_lin(
 
 
 class _First:
-    """First pass: centre and range of each band."""
+    """First pass: centre and range of each band over its own valid pixels; 0 and none of a band that has no such pixel."""
 
     def __init__(self, bands: Sequence[Band]) -> None:
         self.bands, self.tiles, self.pixels = tuple(bands), 0, 0
-        self.medians: list[Array] = []
-        self.lows: list[Array] = []
-        self.highs: list[Array] = []
+        self.medians: list[list[float]] = [[] for _ in bands]
+        self.lows, self.highs = np.full(len(bands), np.inf), np.full(len(bands), -np.inf)
 
     def add(self, field: Array, mask: Array | None) -> None:
-        n = len(self.bands)
-        flat = field.reshape(n, -1)
-        good = np.isfinite(flat).all(axis=0) if mask is None else mask.reshape(len(mask), -1).all(axis=0)
-        flat = flat[:, good & np.isfinite(flat).all(axis=0)]
         self.tiles += 1
-        self.pixels += flat.shape[1]
-        if flat.shape[1]:
-            self.medians.append(np.median(flat, axis=1))
-            self.lows.append(np.quantile(flat, 0.001, axis=1))
-            self.highs.append(np.quantile(flat, 0.999, axis=1))
+        valid = np.isfinite(field)
+        if mask is not None:
+            valid &= mask
+        self.pixels += int(valid.any(axis=0).sum())
+        for i, (values, here) in enumerate(zip(field, valid, strict=True)):
+            known = values[here]
+            if known.size:
+                self.medians[i].append(float(np.median(known)))
+                low, high = np.quantile(known, (0.001, 0.999))
+                self.lows[i], self.highs[i] = min(self.lows[i], low), max(self.highs[i], high)
+
+    @property
+    def spread(self) -> Array:
+        """Range of each band, float64; 1 of a band that is constant."""
+        return np.where(self.highs > self.lows, self.highs - self.lows, 1.0)
 
     def normalise(self) -> Normalise:
         n = len(self.bands)
-        if self.pixels < 10 * max(n, 100):
+        if self.pixels < _ENOUGH * max(n, 200):
             raise CodecError(
-                f"only {self.pixels} valid pixels to fit {n} bands on; at least {10 * max(n, 100)} are needed: give more "
+                f"only {self.pixels} valid pixels to fit {n} bands on; at least {_ENOUGH * max(n, 200)} are needed: give more "
                 "items, or a larger area"
             )
-        mean = np.median(self.medians, axis=0)
-        spread = np.max(self.highs, axis=0) - np.min(self.lows, axis=0)
+        mean = [float(np.median(m)) if m else 0.0 for m in self.medians]
         units = []
-        for band, range_ in zip(self.bands, spread, strict=True):
-            peak = 1 / abs(band.scale) if band.scale != 1 else (range_ if range_ > 0 else 1.0)
+        for band, spread in zip(self.bands, self.spread, strict=True):
+            peak = 1 / abs(band.scale) if band.scale != 1 else spread
             units.append(float(f"{peak / _PEAK_UNITS:.3g}"))
         return Normalise([float(f"{m:.4g}") for m in mean], units)
 
     def peaks(self, units: Array) -> Array:
         """Peaks in normalised units."""
-        spread = np.max(self.highs, axis=0) - np.min(self.lows, axis=0)
-        own = [
-            1 / abs(b.scale) if b.scale != 1 else max(s, 1e-30)
-            for b, s in zip(self.bands, spread, strict=True)
-        ]
+        own = [1 / abs(b.scale) if b.scale != 1 else s for b, s in zip(self.bands, self.spread, strict=True)]
         return np.asarray(own) / units
 
 
