@@ -22,10 +22,11 @@ from stac_latent.catalog.fit_plan import Plan, Tile, make_plan
 from stac_latent.catalog.fit_spool import Spool
 from stac_latent.catalog.tree import safe_name
 from stac_latent.checks.moments import Moments
-from stac_latent.codec import Codec, canonical_json
+from stac_latent.codec import Codec
 from stac_latent.cube.source import ItemSource
 from stac_latent.errors import CatalogError, GridError, StacLatentError
 from stac_latent.fitting import fit_lin
+from stac_latent.frame import canonical_json
 from stac_latent.spec import Band
 
 if TYPE_CHECKING:
