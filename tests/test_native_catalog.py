@@ -22,6 +22,7 @@ from odc.geo.geobox import GeoBox
 from stac_latent import load, open_codec
 from stac_latent.bundle import load_bundle, save_bundle
 from stac_latent.catalog.encode import encode
+from stac_latent.catalog.fit import fit
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.grids import arrange, cover
@@ -483,3 +484,60 @@ def test_bad_lattices_are_refused(value):
 def test_derive_needs_lin():
     with pytest.raises(CodecError, match="codes bands of one grid"):
         native_codec(open_codec("dct", bands=["a", "b"]), [0, 1], ((1, 1),))
+
+
+# -- the fit -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A codec fitted to four places, and an Item of a fifth."""
+    folder = tmp_path_factory.mktemp("fit")
+    items = []
+    for i in range(5):
+        boxes = {n: grid_of(g, (240, 252), LEFT + 6000 * i) for n, g in GSD.items()}
+        item, fields = native_item(folder / str(i), boxes, seed=10 * i, name=f"place{i}")
+        items.append(item)
+    made = fit(items[:4], folder / "mine", pixels=200_000)
+    return made, items[4], fields
+
+
+def test_fit_knows_the_joint_family(fitted):
+    codec = fitted[0].codec
+    assert [b.name for b in codec.bands][-1] == "B01"
+    assert [b.gsd for b in codec.bands] == [10, 10, 20, 20, 60]
+    lin = codec.stages[2]
+    assert lin.lattices == ((2, 2), (1,))
+    eye = np.eye(5)
+    for level, basis in enumerate(lin.basis):
+        np.testing.assert_allclose(basis @ basis.T, eye, atol=1e-3)
+        joint = {0: 4, 1: 2}.get(level, 4)  # details of the finest level are those of the 10 m bands alone
+        np.testing.assert_array_equal(basis[joint:, joint:], eye[joint:, joint:])
+        assert np.abs(basis[:joint, :joint] - eye[:joint, :joint]).max() > 0.01
+    assert len(codec.stats.mean) == 160 + 64
+    assert codec.about["rate_distortion"][2]["psnr"] == pytest.approx(46, abs=2)
+    assert "sam" not in codec.about["rate_distortion"][2]
+    assert load_bundle(fitted[0].path).space == codec.space
+
+
+def test_fitted_codec_encodes_and_pays(fitted, tmp_path):
+    made, item, fields = fitted
+    out = encode(item, made.path, tmp_path / "catalog", psnr=40)[0]
+    assert out.properties["latent:spaces"] == [made.codec.space]
+    assert error_of(out, fields) < 2000
+    grids = [np.stack([fields[n] for n in names]) for names in (("B02", "B03"), ("B05", "B06"), ("B01",))]
+    plain = native_codec(
+        open_codec("lin", bands=list(made.codec.bands), mean=1300.0), range(5), ((2, 2), (1,))
+    )
+    assert len(made.codec.compress(grids, psnr=40)) < len(plain.compress(grids, psnr=40))
+
+
+def test_fit_refuses_empty_bands(tmp_path):
+    items = []
+    for i in range(2):
+        item, _ = sentinel(tmp_path / str(i), (96, 96), name=f"i{i}", seed=i)
+        with rasterio.open(item.assets["B05"].href, "r+") as file:
+            file.write(np.zeros((48, 48), "uint16"), 1)
+        items.append(item)
+    with pytest.raises(CatalogError, match=r"band\(s\) B05 hold no data"):
+        fit(items, tmp_path / "mine", holdout=0)

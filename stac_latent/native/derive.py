@@ -16,7 +16,7 @@ from stac_latent.stages.nesting import Lattices, Nest
 from stac_latent.stages.normalise import Normalise
 from stac_latent.stages.pyramid import Pyramid
 
-__all__ = ["block_basis", "native_codec"]
+__all__ = ["block_basis", "members_of", "native_codec"]
 
 _LEAST = 0.1
 """Part of a component that must be new for it to be kept among fewer bands."""
