@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import odc.stac
+import pyarrow.parquet as pq
 import pystac
 import pytest
 import rasterio
@@ -19,7 +23,7 @@ from lin_support import LAW
 from load_support import CRS, NOON, PROJ
 from odc.geo.geobox import GeoBox
 
-from stac_latent import load, open_codec
+from stac_latent import load, open_codec, publish, search
 from stac_latent.bundle import load_bundle, save_bundle
 from stac_latent.catalog.encode import encode
 from stac_latent.catalog.fit import fit
@@ -28,6 +32,7 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.grids import arrange, cover
 from stac_latent.cube.natives import NativeReader, view_of
 from stac_latent.errors import BundleError, CatalogError, CodecError, CorruptDataError, FieldError, GridError
+from stac_latent.inspect import describe_asset
 from stac_latent.native.derive import native_codec
 from stac_latent.spec import Band
 from stac_latent.stages.nesting import Nest
@@ -133,7 +138,7 @@ def test_one_asset_with_all_bands(scene):
     assert asset["bands"][2]["proj:shape"] == list(fields["B05"].shape)
     assert asset["bands"][4]["latent:dimensions"] == 64
     assert asset["latent:psnr"] >= 44
-    validate(item.to_dict())
+    assert {p.keyword for p in validate(item)} == {"unavailable"}
 
 
 def test_quality_is_over_native_samples(scene):
@@ -541,3 +546,59 @@ def test_fit_refuses_empty_bands(tmp_path):
         items.append(item)
     with pytest.raises(CatalogError, match=r"band\(s\) B05 hold no data"):
         fit(items, tmp_path / "mine", holdout=0)
+
+
+# -- what stays ----------------------------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.usefixtures("fresh_process")
+@pytest.mark.parametrize("version", sorted((GOLDEN / "native").glob("*")), ids=lambda v: v.name)
+def test_golden_catalogue(version):
+    sys.path.insert(0, str(GOLDEN))
+    try:
+        spec = importlib.util.spec_from_file_location("golden_native", GOLDEN / "make_native.py")
+        make = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(make)
+    finally:
+        sys.path.remove(str(GOLDEN))
+    index = json.loads((version / "index.json").read_text())
+    item = pystac.Item.from_file(str(version / index["item"]))
+    assert make.digests(item) == index["bands"]
+    with pytest.raises(FileExistsError):
+        make.main(version)
+
+
+def test_search_and_geoparquet(scene, tmp_path):
+    """Items go through stac-geoparquet, where absent keys of a band come back as nulls."""
+    item, fields, _ = scene
+    found = list(search(str(item.get_root().get_self_href()), min_psnr=44, kind="codec"))
+    assert [i.id for i in found] == [item.id]
+    assert list(search(str(item.get_root().get_self_href()), min_psnr=60)) == []
+    rows = json.loads(json.dumps(item.to_dict(include_self_link=False)))
+    keys = {k for b in rows["assets"]["latent"]["bands"] for k in b}
+    for band in rows["assets"]["latent"]["bands"]:
+        band.update(dict.fromkeys(keys - set(band)))
+    again = pystac.Item.from_dict(rows, href=item.get_self_href())
+    for name in fields:
+        np.testing.assert_array_equal(decoded(again, name)[0], decoded(item, name)[0])
+
+
+def test_inspect(scene):
+    item, _, _ = scene
+    facts = describe_asset(item, LatentRef.from_item(item))
+    assert facts["native_grids"] == {"10": ["B02", "B03"], "20": ["B05", "B06"], "60": ["B01"]}
+    assert facts["codec"] == "lin-native"
+
+
+def test_publish_gives_the_cells_of_the_finest_lattice(fitted, tmp_path):
+    made, item, _ = fitted
+    out = encode(item, made.codec, tmp_path / "catalog")[0]
+    table = publish(out, tmp_path / "cells.parquet", asset="latent")
+    cells = math.prod(LatentRef.from_item(out).grid.cells)
+    assert cells / 2 < table.properties["table:row_count"] <= cells
+    (vectors,) = [
+        f for f in pq.read_schema(tmp_path / "cells.parquet") if str(f.type).startswith("fixed_size_list")
+    ]
+    assert vectors.type.list_size == 160
