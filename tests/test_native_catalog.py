@@ -27,16 +27,27 @@ from stac_latent import load, open_codec, publish, search
 from stac_latent.bundle import load_bundle, save_bundle
 from stac_latent.catalog.encode import encode
 from stac_latent.catalog.fit import fit
+from stac_latent.container import aim
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.grids import arrange, cover
 from stac_latent.cube.natives import NativeReader, view_of
-from stac_latent.errors import BundleError, CatalogError, CodecError, CorruptDataError, FieldError, GridError
+from stac_latent.errors import (
+    BundleError,
+    CatalogError,
+    CodecError,
+    CorruptDataError,
+    FieldError,
+    GridError,
+    TrainError,
+)
 from stac_latent.inspect import describe_asset
 from stac_latent.native.derive import native_codec
 from stac_latent.spec import Band
 from stac_latent.stages.nesting import Nest
+from stac_latent.target import Target
 from stac_latent.testing import make_field
+from stac_latent.train.sample import check_base
 from stac_latent.validation import validate
 
 GSD = {"B02": 10, "B03": 10, "B05": 20, "B06": 20, "B01": 60}
@@ -451,6 +462,7 @@ def test_native_codec_refuses_other_grids(tmp_path):
     ("change", "text"),
     [
         ({"latent:group": "../../etc"}, "latent:group '../../etc'.*a group is named with letters"),
+        ({"latent:group": ".."}, "latent:group '..'.*a group is named with letters"),
         ({"latent:group": "g60", "proj:shape": None}, "do not tell where it is"),
         ({"proj:shape": [1]}, "do not tell where it is"),
     ],
@@ -602,3 +614,46 @@ def test_publish_gives_the_cells_of_the_finest_lattice(fitted, tmp_path):
         f for f in pq.read_schema(tmp_path / "cells.parquet") if str(f.type).startswith("fixed_size_list")
     ]
     assert vectors.type.list_size == 160
+
+
+@pytest.mark.parametrize(
+    ("change", "keyword"),
+    [
+        ({"latent:group": "a/b"}, "pattern"),
+        ({"latent:group": ".."}, "pattern"),
+        ({"latent:dimensions": 0}, "minimum"),
+        ({"latent:dimensions": None}, "type"),
+        ({"latent:stride": [8, 8]}, "pattern"),
+    ],
+)
+def test_schema_of_bands(scene, change, keyword):
+    doc = scene[0].to_dict()
+    assert "unavailable" in {p.keyword for p in validate(doc)}
+    doc["assets"]["latent"]["bands"][4] |= change
+    assert keyword in {p.keyword for p in validate(doc)}
+
+
+def test_schema_wants_a_whole_place(scene):
+    doc = scene[0].to_dict()
+    del doc["assets"]["latent"]["bands"][4]["proj:shape"]
+    assert any(p.keyword.startswith("depend") for p in validate(doc))
+
+
+def test_one_array_is_refused(fitted):
+    codec = fitted[0].codec
+    with pytest.raises(
+        FieldError, match=r"'mine' codes bands on several native grids; give compress\(\) a list"
+    ):
+        codec.compress(np.ones((5, 16, 16), "uint16"))
+    with pytest.raises(FieldError, match="a codec of 2 lattices codes each by itself"):
+        codec.encode(np.ones((5, 16, 16), "uint16"), upto="symbols")
+    roi = codec.parts[0]
+    with pytest.raises(CodecError, match="regions of interest are for fields on one grid"):
+        aim(roi, Target(psnr=40), weights=np.ones((16, 16), np.float32))
+
+
+def test_training_is_refused(fitted):
+    with pytest.raises(
+        TrainError, match=r"lin for several native grids; training starts from .* of bands of one grid"
+    ):
+        check_base(fitted[0].codec)

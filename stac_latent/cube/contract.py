@@ -33,7 +33,7 @@ __all__ = [
 
 MEDIA_TYPE = "application/vnd.zarr; version=3"
 _ITEM_LIMIT = 8 << 20
-_GROUP = re.compile(r"[A-Za-z0-9.-]*")
+_GROUP = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]*)?")
 
 
 @dataclass(frozen=True, slots=True)

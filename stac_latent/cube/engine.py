@@ -135,7 +135,7 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     from stac_latent.cube.contract import LatentRef, band_places, latent_assets
     from stac_latent.cube.reference import with_key_frame
     from stac_latent.cube.refs import pick_refs, stamp_of
-    from stac_latent.errors import CatalogError
+    from stac_latent.errors import CatalogError, CorruptDataError
     from stac_latent.spec import Grid, Spec
     from stac_latent.store.io import is_local
     from stac_latent.store.zarr import open_arrays
@@ -151,9 +151,11 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
         if not href.endswith((".json", ".geojson")):
             attrs = open_arrays(href).attributes
             name = href.rstrip("/").rsplit("/", 1)[-1]
-            ref = LatentRef(
-                name, "latent", href, Spec.from_fields(attrs), Grid.from_fields(attrs), places=band_places(attrs), part=int(attrs.get("latent:part", 0)),
-            )  # fmt: skip
+            part = attrs.get("latent:part", 0)
+            if type(part) is not int or part < 0:
+                raise CorruptDataError(f"{href} declares latent:part {part!r}; expected 0, 1, ...")
+            spec, grid = Spec.from_fields(attrs), Grid.from_fields(attrs)
+            ref = LatentRef(name, "latent", href, spec, grid, places=band_places(attrs), part=part)
             return _Given(with_key_frame(ref, attrs.get("latent:reference")), repr(sorted(attrs.items())))
         try:
             obj = pystac.Item.from_file(href)
