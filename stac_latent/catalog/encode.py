@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import codec_item, decoder_link
 from stac_latent.catalog.leftovers import clear_killed, temporary
+from stac_latent.catalog.native import on_native_grids
 from stac_latent.catalog.references import References, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.codec import Codec, open_codec
@@ -28,7 +29,7 @@ from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
-from stac_latent.registry import remember
+from stac_latent.registry import remember, resolve_space
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
 from stac_latent.target import Target
@@ -61,7 +62,7 @@ def encode(
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
 
-    Each Item is encoded on its native grid, written to a temporary folder, decoded again from the stored bytes and
+    Each Item is encoded on its native grid, or, with a codec of the ``lin`` family, each of its bands on its own, written to a temporary folder, decoded again from the stored bytes and
     measured; only then is the store renamed into place and the Item catalogued. A failing Item leaves nothing.
 
     Parameters
@@ -83,7 +84,8 @@ def encode(
     bands
         Asset keys by the codec's band names, where they cannot be matched.
     resolution, resampling
-        Needed only where the bands lie on several native grids.
+        A grid to resample to. Without one, bands of several native grids are coded on these, in one asset, by a chain such
+        as ``lin``; other chains need one.
     references
         Code dates against key frames, chunk by chunk, where that takes fewer bytes; needs a chain such as ``lin``.
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
@@ -115,6 +117,8 @@ def encode(
     chosen = open_codec(codec)
     remember(chosen)
     goal = Target(**target)
+    if not goal.given and (own_aim := getattr(chosen.tail, "aim", None)) is not None:
+        goal = own_aim.target
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
@@ -127,8 +131,17 @@ def encode(
     if len({i.id for i in todo}) < len(todo):
         raise CatalogError("two of the items have the same id; a catalogue holds each id once")
 
+    def sources_of(item: pystac.Item) -> list[ItemSource]:
+        own = on_native_grids(item, chosen, bands) if resolution is None else chosen
+        if references is not None and (max(own.steps) > 1 or len(own.parts) > 1):
+            raise CatalogError(
+                f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
+                "out, or state a grid with resolution="
+            )
+        return [ItemSource(item, part, bands, resolution, resampling) for part in own.parts]
+
     def source_of(item: pystac.Item) -> ItemSource:
-        return ItemSource(item, chosen, bands, resolution, resampling)
+        return sources_of(item)[0]
 
     out: dict[int, pystac.Item] = {}
     with _disk_errors(dest):
@@ -140,13 +153,14 @@ def encode(
                 raise CatalogError(
                     f"item {base.id!r} cannot be its own key frame; leave it out of references"
                 )
-            source = source_of(item)
-            decoder = _write_codec(chosen, tree.root)
+            sources = sources_of(item)
+            whole = resolve_space(sources[0].codec.space)
+            decoder = _write_codec(whole, tree.root)
             folder = tree.item_folder(base)
-            coder = aim(chosen, goal, bands=source.decoded)
+            coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
             store = _new_store(
-                source, coder, folder / f"{key}.zarr", form, decoder.parent, progress, reference
+                sources, coders, folder / f"{key}.zarr", form, decoder.parent, progress, reference
             )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
@@ -223,8 +237,8 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
 
 @contextmanager
 def _new_store(
-    source: ItemSource,
-    codec: Codec,
+    sources: Sequence[ItemSource],
+    coders: Sequence[Codec],
     path: Path,
     form: Payload,
     bundle: Path,
@@ -237,7 +251,7 @@ def _new_store(
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(source, codec, part, form, bundle, progress, reference)
+        made = encode_source(sources, coders, part, form, bundle, progress, reference)
         if path.exists():
             path.rename(old)
         part.rename(path)

@@ -49,7 +49,7 @@ def verify_store(
     bundle: Path,
     sums: Mapping[Window, int],
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> Distortion:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
     Parameters
@@ -57,7 +57,7 @@ def verify_store(
     source
         What was encoded; read once more.
     codec, ref
-        What it was encoded with, and the store.
+        What it was encoded with (one of a codec's parts where it has several), and the store.
     bundle
         Folder of the codec's bundle as it was written.
     sums
@@ -67,8 +67,8 @@ def verify_store(
 
     Returns
     -------
-    dict
-        ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees, several bands].
+    Distortion
+        Over native samples: larger pixels, repeated on the grid, count once.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def verify_store(
     fresh = load_bundle(bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
     spec, reader = ref.spec, LatentReader(ref, fresh)
-    distortion = Distortion(source.decoded)
+    distortion = Distortion(source.decoded, codec.steps)
     exact = spec.bitstream is None or getattr(codec.tail, "lossless", False)
     inner, _ = chunk_cells(codec)
     strips = list(tiles(source.grid.cells, STRIP * inner))
@@ -95,12 +95,7 @@ def verify_store(
                 )
         if progress:
             progress("verify", i + 1, len(strips))
-    found = {
-        "latent:psnr": distortion.psnr,
-        "latent:max_error": distortion.max_error,
-        "latent:sam": distortion.sam,
-    }
-    return {k: v for k, v in found.items() if v is not None}
+    return distortion
 
 
 def _covers(outer: Window, part: Window) -> bool:

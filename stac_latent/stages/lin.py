@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from stac_latent.codec import Array, Codec, Level
-from stac_latent.errors import BundleError, CorruptDataError, FieldError
+from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
 from stac_latent.frame import MAX_PIXELS
 from stac_latent.spec import Band, Window
 from stac_latent.stages.base import BaseStage, take
@@ -24,10 +24,10 @@ from stac_latent.stages.lin_plan import Prepared
 from stac_latent.stages.lin_rate import Aim, Reached, measure, search
 from stac_latent.stages.lin_source import FromField, FromLatents, Source
 from stac_latent.stages.lin_tile import LAMBDA, MAX_LEVELS, TileCoder
+from stac_latent.stages.nesting import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
 from stac_latent.stages.normalise import Normalise, store
 from stac_latent.stages.planes import PlaneModel
-from stac_latent.stages.pyramid import CELL, CELL_LEVELS, TILE, tiles_of
-from stac_latent.stages.subbands import pack_cells
+from stac_latent.stages.pyramid import TILE, tiles_of
 from stac_latent.target import Target
 
 __all__ = ["Lin"]
@@ -47,6 +47,8 @@ class Lin(TileCoder, BaseStage):
         Of the tile coder.
     step
         Quantiser step in units of the normalised field, where no target is set.
+    lattices
+        Bands of each grid of each lattice, where they have several; see :mod:`stac_latent.stages.nesting`.
     """
 
     name: ClassVar[str] = "lin"
@@ -61,9 +63,18 @@ class Lin(TileCoder, BaseStage):
     """Factor on the precision of each band, float32 ``(band,)``; None for one."""
 
     def __init__(
-        self, basis: Array, model: PlaneModel | None = None, step: float = 64.0, lam: float = LAMBDA
+        self,
+        basis: Array,
+        model: PlaneModel | None = None,
+        step: float = 64.0,
+        lam: float = LAMBDA,
+        lattices: Lattices | None = None,
     ) -> None:
         TileCoder.__init__(self, basis, model, lam)
+        self.lattices = checked_lattices(lattices, self.name)
+        if self.lattices is not None and sum(map(sum, self.lattices)) != self.bands:
+            raise BundleError(f"lin: lattices {self.lattices} are not of {self.bands} bands")
+        self.nest = Nest((self.bands,) if self.lattices is None else self.lattices[0])
         if not step > 0:
             raise BundleError(f"lin: the step must be positive; got {step}")
         self.step = float(step)
@@ -95,6 +106,8 @@ class Lin(TileCoder, BaseStage):
         first = codec.stages[0]
         if not isinstance(first, Normalise):
             raise BundleError("lin: a chain that codes towards a target starts with normalise")
+        if weights is not None and not self.nest.single:
+            raise CodecError("regions of interest are for fields on one grid; leave roi out")
         peaks = np.array([1 / abs(b.scale) if b.scale != 1 else np.nan for b in bands])
         integer = np.array([np.dtype(b.data_type).kind in "iu" for b in codec.bands])
         out = copy.copy(self)
@@ -116,7 +129,7 @@ class Lin(TileCoder, BaseStage):
 
     def forward(self, x: Array) -> bytes:
         """Latents ``(band * 64, y, x)`` float32 to bytes; trailing rows and columns of NaN lie outside the field."""
-        source = FromLatents.inside(x, self.bands)
+        source = FromLatents.inside(x, self.nest)
         if self.ready:
             with suppress(KeyError, IndexError):
                 return self.ready[_digest(source.latents)].pop()
@@ -127,7 +140,7 @@ class Lin(TileCoder, BaseStage):
         first = self._normalise(codec)
         if first is None:
             return None
-        return lambda field, mask: self._payload(FromField(field, mask, first))
+        return lambda field, mask: self._payload(FromField(field, mask, first, self.nest))
 
     def _payload(self, source: Source) -> bytes:
         cells = source.cells
@@ -138,16 +151,16 @@ class Lin(TileCoder, BaseStage):
             return join(each(lambda w: self.code(self._prepared(source, w)[1], step), windows), cells)
         truth, prepared = zip(*each(lambda w: self._prepared(source, w, pixels=True), windows), strict=True)
         aim = self.aim
-        valid = [_cut(aim.valid, w) for w in windows]
+        valid = [self.nest.native(_cut(aim.valid, w), t.shape) for w, t in zip(windows, truth, strict=True)]
         wanted = each(aim.stored, truth)
         peaks = aim.heights(wanted, valid)
-        samples = aim.target.samples or (aim.pixels or cells[0] * cells[1] * CELL**2) * self.bands
+        samples = aim.target.samples or (aim.pixels or cells[0] * cells[1] * CELL**2) * self.nest.share
         bounds = None if aim.target.max_error is None else aim.bounds(truth)
 
         def trial(step: float) -> Reached:
             coded = each(lambda p: self.code(p, step), prepared)
             payload = join(coded, cells)
-            decoded = each(lambda c: _pixels(self.decode_tile(c)[0]), coded)
+            decoded = each(self._decoded, coded)
             psnr, worst = measure(wanted, each(aim.stored, decoded), valid, peaks, aim.lost)
             rate = (len(payload) + aim.target.overhead) * 8 / samples
             ratio = 0.0
@@ -164,7 +177,15 @@ class Lin(TileCoder, BaseStage):
         """Pixels of a tile in normalised units where they are asked for, and its coefficients, ready to be coded."""
         truth, tile = source.tile(window, pixels)
         weights = None if self.weights is None else self._weight_map(window, source.cells)
-        return truth, self.prepare([tile], weights, self.gains)
+        return truth, self.prepare(tile, weights, self.gains)
+
+    def _decoded(self, payload: bytes, *, borrow: bool = False) -> Array:
+        """Pixels ``(band, y, x)`` of a tile in normalised units, those of larger ones repeated."""
+        tile = self.decode_tile(payload, self.nest.counts, borrow=borrow)
+        levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
+        for depth, part in enumerate(tile):
+            synthesise(part, levels - depth)
+        return self.nest.spread(tile)
 
     def _known_step(self) -> float | None:
         """Step in normalised units where there is nothing to search for."""
@@ -195,11 +216,14 @@ class Lin(TileCoder, BaseStage):
         return assemble(tiles, (h, w), TILE // CELL)
 
     def _latents(self, payload: bytes) -> Array:
-        (tile,) = self.decode_tile(payload)
-        if any(n % CELL for n in tile.shape[1:]):
-            raise CorruptDataError(f"lin: a tile of {tile.shape[1:]} pixels is not made of cells of {CELL}")
-        synthesise(tile, levels_of(*tile.shape[1:], most=MAX_LEVELS), CELL_LEVELS)
-        return pack_cells(tile, CELL_LEVELS)
+        tile = self.decode_tile(payload, self.nest.counts)
+        shape = tile[0].shape[1:]
+        if any(n % CELL for n in shape):
+            raise CorruptDataError(f"lin: a tile of {shape} pixels is not made of cells of {CELL}")
+        levels = levels_of(*shape, most=MAX_LEVELS)
+        for depth, part in enumerate(tile):
+            synthesise(part, levels - depth, CELL_LEVELS - depth)
+        return self.nest.pack(tile)
 
     def direct(self, codec: Codec) -> Callable[[bytes], Array] | None:
         """Function from bytes to pixels ``(band, y, x)`` of the stored type, equal to the chain's, without the latents."""
@@ -208,7 +232,7 @@ class Lin(TileCoder, BaseStage):
             return None
 
         def one(payload: bytes) -> Array:
-            return store(_pixels(self.decode_tile(payload, borrow=True)[0]), first, codec)
+            return store(self._decoded(payload, borrow=True), first, codec)
 
         def field(payload: bytes) -> Array:
             parts, (h, w) = split(payload)
@@ -218,16 +242,20 @@ class Lin(TileCoder, BaseStage):
         return field
 
     def _normalise(self, codec: Codec) -> Normalise | None:
-        """First stage of a chain normalise > pyramid > this one; None of any other."""
-        first = codec.stages[0]
-        names = [s.name for s in codec.stages]
-        return (
-            first if isinstance(first, Normalise) and names == ["normalise", "pyramid", self.name] else None
-        )
+        """First stage of a chain normalise > pyramid > this one, of one lattice; None of any other."""
+        first, several = codec.stages[0], self.lattices is not None and len(self.lattices) > 1
+        known = [s.name for s in codec.stages] == ["normalise", "pyramid", self.name] and not several
+        return first if isinstance(first, Normalise) and known else None
 
     def config(self) -> dict[str, Any]:
-        """Default step and the price of a bit."""
-        return {"step": self.step, "lam": self.lam}
+        """Default step and the price of a bit, and lattices where there are several grids."""
+        out: dict[str, Any] = {"step": self.step, "lam": self.lam}
+        return out if self.lattices is None else out | {"lattices": [list(c) for c in self.lattices]}
+
+    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """Stage of one lattice."""
+        basis = np.ascontiguousarray(self.basis[:, bands, bands])
+        return type(self)(basis, self.model, self.step, self.lam, (counts,))
 
     def tensors(self) -> dict[str, Array]:
         """Bases, weights and tables."""
@@ -237,7 +265,8 @@ class Lin(TileCoder, BaseStage):
     def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """Rebuild from :meth:`config` and :meth:`tensors`."""
         basis = take(tensors, "basis", cls.name, 3, "f")
-        return cls(basis, PlaneModel.build(tensors), float(config["step"]), float(config["lam"]))
+        model, lattices = PlaneModel.build(tensors), config.get("lattices")
+        return cls(basis, model, float(config["step"]), float(config["lam"]), lattices)
 
 
 def _digest(x: Array) -> bytes:
@@ -251,12 +280,6 @@ def _cut(valid: Array | None, cells: Any) -> Array | None:
         return None
     (y0, y1), (x0, x1) = cells
     return valid[:, y0 * CELL : y1 * CELL, x0 * CELL : x1 * CELL]
-
-
-def _pixels(tile: Array) -> Array:
-    """Pixels of a tile in normalised units, in place of its coefficients."""
-    synthesise(tile, levels_of(*tile.shape[1:], most=MAX_LEVELS))
-    return tile
 
 
 def _pyramid_max(pixels: Array) -> Array:

@@ -80,6 +80,11 @@ class Normalise(BaseStage):
 
         return synthesis(codec)
 
+    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """Stage of one lattice; see :mod:`stac_latent.stages.nesting`."""
+        del counts
+        return type(self)(self.mean[bands].tolist(), self.unit[bands].tolist())
+
     def config(self) -> dict[str, Any]:
         """Means and units."""
         return {"mean": self.mean.tolist(), "unit": self.unit.tolist()}
