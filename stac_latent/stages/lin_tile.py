@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,12 +24,24 @@ from stac_latent.stages.planes_samples import mix, moments, scratch
 from stac_latent.stages.pyramid import TILE
 from stac_latent.stages.subbands import Group, Layout, layout_of
 
-__all__ = ["LAMBDA", "MAX_LEVELS", "Prepared", "TileCoder"]
+__all__ = ["LAMBDA", "MAX_LEVELS", "Prepared", "ReadPlanes", "TileCoder"]
 
 MAX_LEVELS = 6
 LAMBDA = 0.12
 """Squared steps that a bit is worth; ``2 ln(2) / 12`` in the limit of high rate."""
 _ENOUGH = 2**14
+
+
+@dataclass(frozen=True)
+class ReadPlanes:
+    """What a payload holds; valid until this thread reads another."""
+
+    head: Head
+    layout: Layout
+    bases: list[Array]
+    active: list[list[int]]
+    table: Array
+    q: Array
 
 
 def _stored(step: float) -> float:
@@ -162,6 +174,10 @@ class TileCoder:
         CorruptDataError
             If the payload was truncated or changed, or is none of a tile of so many bands.
         """
+        return self.mixed(self.read_planes(payload, counts), borrow=borrow)
+
+    def read_planes(self, payload: bytes, counts: Sequence[int] | None = None) -> ReadPlanes:
+        """First half of :meth:`decode_tile`: what the bytes hold, before any sample of a band is made of it."""
         head, side, coded = unpack(payload, self.bands)
         shapes = self.shapes(head.height, head.width, counts)
         if max(head.height, head.width) > TILE or head.levels != levels_of(
@@ -173,13 +189,17 @@ class TileCoder:
         layout = layout_of(shapes, head.levels)
         bases, active = self._read_side(layout, side)
         table, size = layout.program(active)
-        q = self.model.decode(coded, table, size)
+        return ReadPlanes(head, layout, bases, active, table, self.model.decode(coded, table, size))
+
+    def mixed(self, planes: ReadPlanes, *, borrow: bool = False) -> list[Array]:
+        """Second half of :meth:`decode_tile`: samples of the bands from those of their components."""
+        head, layout, table, q = planes.head, planes.layout, planes.table, planes.q
         tile = [
             scratch(f"tile{i}", math.prod(s), np.float32).reshape(s) if borrow else np.empty(s, np.float32)
-            for i, s in enumerate(shapes)
+            for i, s in enumerate(layout.shapes)
         ]
         p = 0
-        for group, basis, coded_of in zip(layout.groups, bases, active, strict=True):
+        for group, basis, coded_of in zip(layout.groups, planes.bases, planes.active, strict=True):
             for o, k in enumerate(coded_of):
                 matrix = (basis[:k].astype(np.float32) * np.float32(head.step / group.norms[o])).T
                 if head.gains is not None:
