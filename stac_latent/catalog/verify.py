@@ -16,12 +16,14 @@ import zarr
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import Reader
 from stac_latent.catalog.sources import StaticSource, open_sources
+from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
+from stac_latent.cube.natives import lattices_of
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.tiling import tiles
-from stac_latent.cube.verify import Progress, measure_again
+from stac_latent.cube.verify import Progress, measure_again, measurements
 from stac_latent.errors import StacLatentError
 from stac_latent.registry import replace_known
 from stac_latent.store.guard import CONFIG, check_array
@@ -116,19 +118,27 @@ def _check(
     declared = fields.get("file:size")
     if size is not None and declared is not None and size != declared:
         row.problems.append(f"{size} bytes are stored, the item declares {declared}")
-    reader = LatentReader(ref, codec)
-    _metadata(reader, row)
-    chunk = int(reader.arrays.latent.chunks[1])
-    raw = _source(item, ref, codec) if ref.spec.kind == "codec" else None
-    if raw is not None:
-        row.compared = True
-        row.measured = dict(measure_again(raw, reader, chunk, progress))
-        if size is not None:
-            pixels = ref.grid.shape[0] * ref.grid.shape[1] * len(codec.bands)
-            row.measured["latent:bits_per_pixel"] = size * 8 / pixels
-        row.problems += _differences(row.measured, fields)
+    readers = [LatentReader(lattice, codec) for lattice in lattices_of(ref)]
+    for reader in readers:
+        _metadata(reader, row)
+    raw = _sources(item, readers) if ref.spec.kind == "codec" else None
+    if raw is None:
+        for reader in readers:
+            _decode(reader, progress)
         return
-    parts = list(tiles(ref.grid.cells, chunk))
+    row.compared = True
+    pairs = zip(raw, readers, strict=True)
+    found = [measure_again(s, r, int(r.arrays.latent.chunks[1]), progress) for s, r in pairs]
+    row.measured = dict(measurements(Distortion.merged(found)))
+    if size is not None:
+        row.measured["latent:bits_per_pixel"] = size * 8 / sum(s.samples for s in raw)
+    row.problems += _differences(row.measured, fields)
+
+
+def _decode(reader: LatentReader, progress: Progress | None) -> None:
+    """Decode every chunk."""
+    ref = reader.ref
+    parts = list(tiles(ref.grid.cells, int(reader.arrays.latent.chunks[1])))
     for i, cells in enumerate(parts):
         reader.read_latent(cells)
         if ref.spec.kind == "codec":
@@ -170,8 +180,8 @@ def _metadata(reader: LatentReader, row: Checked) -> None:
                 row.problems.append(f"coordinate {name} of the store is not that of the item's grid")
 
 
-def _source(item: pystac.Item, ref: LatentRef, codec: Codec) -> ItemSource | None:
-    """The raw pixels, where they are local files on the asset's grid; None where they are not at hand."""
+def _sources(item: pystac.Item, readers: Sequence[LatentReader]) -> list[ItemSource] | None:
+    """The raw pixels of each lattice, where they are local files on the asset's grids; None where they are not at hand."""
     raw = item
     if link := next((x for x in item.links if x.rel == "derived_from"), None):
         href = link.get_absolute_href()
@@ -179,13 +189,14 @@ def _source(item: pystac.Item, ref: LatentRef, codec: Codec) -> ItemSource | Non
             return None
         raw = pystac.Item.from_file(str(local_path(href)))
     try:
-        source = ItemSource(raw, codec)
-        hrefs = [raw.assets[b.asset].get_absolute_href() or "" for b in source.bands]
+        sources = [ItemSource(raw, reader.codec) for reader in readers]
+        hrefs = [raw.assets[b.asset].get_absolute_href() or "" for s in sources for b in s.bands]
     except (StacLatentError, OSError):
         return None
-    if not all(is_local(h) and Path(local_path(h)).is_file() for h in hrefs) or source.grid != ref.grid:
+    if not all(is_local(h) and Path(local_path(h)).is_file() for h in hrefs):
         return None
-    return source
+    same = (s.grid == r.grid for s, r in zip(sources, readers, strict=True))
+    return sources if all(same) else None
 
 
 def _pixels(ref: LatentRef, cells: Any) -> Any:
