@@ -26,7 +26,7 @@ from typing import Any, Self
 from stac_latent.errors import EncryptionError
 from stac_latent.spec import Grid, Spec
 
-__all__ = ["FORM", "Encrypt", "Key", "Sealed", "context_of", "find_key", "keygen", "use"]
+__all__ = ["FORM", "Encrypt", "Key", "Sealed", "context_of", "find_key", "has_key", "keygen", "use"]
 
 FORM = "aes-256-gcm-1"
 _HEAD = "stac-latent-key-1:"
@@ -106,19 +106,24 @@ def use(key: Key | str | os.PathLike[str]) -> Key:
     return _ring.setdefault(found.id, found)
 
 
+def has_key(key_id: str) -> bool:
+    """Whether :func:`find_key` finds it."""
+    if key_id not in _ring:
+        for path in filter(None, os.environ.get("STAC_LATENT_KEY", "").split(os.pathsep)):
+            use(path)
+    return key_id in _ring
+
+
 def find_key(key_id: str) -> Key:
     """Key of an id: given to this process, or in a file that ``$STAC_LATENT_KEY`` names.
 
     Raises
     ------
     EncryptionError
-        If there is none.
+        If there is none, or such a file holds none.
     """
-    if key_id not in _ring:
-        for path in filter(None, os.environ.get("STAC_LATENT_KEY", "").split(os.pathsep)):
-            use(path)
-    if key_id not in _ring:
-        have = ", ".join(_ring) or "none is at hand"
+    if not has_key(key_id):
+        have = f"at hand: {', '.join(_ring)}" if _ring else "none is at hand"
         raise EncryptionError(
             f"the asset is encrypted for key {key_id}; {have}. Pass key=, or name its file in STAC_LATENT_KEY"
         )
@@ -187,6 +192,7 @@ class Encrypt:
     @classmethod
     def new(cls, key: Key, context: bytes) -> Self:
         """With a new data key, for writing one asset."""
+        _needed()
         data_key, salt = os.urandom(32), os.urandom(_SALT)
         sealed = _aes(_derive(key, salt)).encrypt(bytes(_NONCE), data_key, context)
         return cls(data_key, base64.b64encode(salt + sealed).decode(), key.id, writes=True)
@@ -200,6 +206,7 @@ class Encrypt:
         EncryptionError
             If the key is another one, or the asset's fields or its data key were changed.
         """
+        _needed()
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -262,10 +269,16 @@ def _derive(key: Key, salt: bytes) -> bytes:
 
 
 def _aes(key: bytes) -> Any:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
+
+
+def _needed() -> None:
+    """Say so where the package is missing."""
     try:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        import cryptography  # noqa: F401
     except ImportError as exc:
         raise EncryptionError(
             "encryption needs the package cryptography: pip install 'stac-latent[secure]'"
         ) from exc
-    return AESGCM(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from stac_latent.cube.tiling import tiles
 from stac_latent.cube.verify import Progress, measure_again, measurements
 from stac_latent.errors import StacLatentError
 from stac_latent.registry import replace_known
+from stac_latent.secure import Key, has_key, use
 from stac_latent.store.guard import CONFIG, check_array
 from stac_latent.store.io import is_local, local_path, tree_size
 
@@ -33,6 +35,8 @@ __all__ = ["Checked", "verify"]
 
 _TOLERANCE = 1e-6
 """Relative; sums of floats depend on the order of what is summed."""
+
+_LOCKED = "encrypted for key {}, which is not at hand: its size and its bundle alone were checked; pass its key, or let such assets pass"
 
 
 @dataclass
@@ -45,13 +49,22 @@ class Checked:
     compared: bool = False
     """Whether its error was measured against the source."""
     measured: dict[str, Any] = field(default_factory=dict)
+    locked: bool = False
+    """Whether it is encrypted for a key that is not at hand, so that nothing was decoded."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
 
 
-def verify(source: Any, *, asset: str | None = None, progress: Progress | None = None) -> list[Checked]:
+def verify(
+    source: Any,
+    *,
+    asset: str | None = None,
+    key: Key | str | os.PathLike[str] | None = None,
+    locked: bool = False,
+    progress: Progress | None = None,
+) -> list[Checked]:
     """Check latent assets; one that fails does not stop the others.
 
     For each: the Item and its links; the checksums, digest and probe of its bundle, which is opened anew; the bytes that are
@@ -63,7 +76,11 @@ def verify(source: Any, *, asset: str | None = None, progress: Progress | None =
     source
         Whatever :func:`stac_latent.search` takes, or Items.
     asset
-        Key of the assets to check; None for all.
+        Name of the assets to check; None for all.
+    key
+        Opens encrypted assets; else as :func:`stac_latent.load`.
+    locked
+        Let encrypted assets pass whose key is not at hand: of these, size and bundle alone are checked.
     progress
         Called with a label, the steps done and their number.
 
@@ -77,20 +94,24 @@ def verify(source: Any, *, asset: str | None = None, progress: Progress | None =
     >>> [row.problems for row in verify("catalogue/catalog.json")]  # doctest: +SKIP
     [[], []]
     """
+    if key is not None:
+        use(key)
     failures: list[tuple[str, str]] = []
     found = list(_items(source, failures))
     out = [Checked(where, "", [text]) for where, text in failures]
-    todo = [(item, key) for item in found for key in latent_assets(item) if asset in (None, key)]
+    todo = [(item, name) for item in found for name in latent_assets(item) if asset in (None, name)]
     opened: dict[Any, Codec | StacLatentError] = {}
     for item in found:
-        for key, problem in _files(item):
-            out.append(Checked(item.id, key, [problem]))
-    for i, (item, key) in enumerate(todo):
-        row = Checked(item.id, key)
+        for name, problem in _files(item):
+            out.append(Checked(item.id, name, [problem]))
+    for i, (item, name) in enumerate(todo):
+        row = Checked(item.id, name)
         try:
-            _check(item, key, row, opened, progress)
+            _check(item, name, row, opened, progress)
         except (StacLatentError, OSError) as exc:
             row.problems.append(f"{type(exc).__name__}: {exc}")
+        if row.locked and not locked:
+            row.problems.append(_LOCKED.format(item.assets[name].extra_fields["latent:key_id"]))
         out.append(row)
         if progress:
             progress("assets", i + 1, len(todo))
@@ -118,6 +139,9 @@ def _check(
     declared = fields.get("file:size")
     if size is not None and declared is not None and size != declared:
         row.problems.append(f"{size} bytes are stored, the item declares {declared}")
+    if ref.sealed is not None and not has_key(ref.sealed.key_id):
+        row.locked = True
+        return
     readers = [LatentReader(lattice, codec) for lattice in lattices_of(ref)]
     for reader in readers:
         _metadata(reader, row)
