@@ -38,6 +38,8 @@ ROOM = 1 << 30
 ALLOWED = 256 << 20
 """What a payload may decode to, meanwhile."""
 _BUFFER = 1 << 24
+_BEYOND = "index is out of bounds"
+"""What numba says of an index, where it checks them; numpy and Python say which."""
 
 
 class Watch:
@@ -73,7 +75,10 @@ class Watch:
         except StacLatentError as exc:
             cause: BaseException | None = exc
             while cause is not None:
-                bad = cause if isinstance(cause, MemoryError) else bad
+                beyond = (
+                    isinstance(cause, IndexError) and str(cause) == _BEYOND
+                )  # a compiled loop, with bounds checked
+                bad = cause if beyond or isinstance(cause, MemoryError) else bad
                 cause = cause.__cause__ or cause.__context__
         except Exception as exc:  # noqa: BLE001 - this is what is looked for
             bad = exc

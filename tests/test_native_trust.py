@@ -135,3 +135,31 @@ def test_a_second_run_passes_over(made, cat):
         assert again.assets[key].extra_fields == only(cat, key).assets[key].extra_fields
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert [r.part for r in lattices_of(LatentRef.from_item(only(cat, "sealed")))] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proj:transform": 0.5},
+        {"proj:transform": [{"a": 1}, 0, 0, 0, 0, 0]},
+        {"proj:transform": [float("nan"), 0, 0, 0, -60, 0]},
+        {"proj:transform": [0, 0, 0, 0, 0, 0]},
+        {"proj:transform": [1e-300, 0, 4e5, 0, 1e300, 5e6]},
+        {"proj:shape": [[], []]},
+        {"proj:shape": [2**40, 1]},
+        {"latent:group": [1]},
+        {"latent:group": 0},
+        {"latent:dimensions": "x"},
+        {"latent:dimensions": -1},
+    ],
+)
+@pytest.mark.parametrize("name", ["B05", "B01"])
+def test_places_that_are_none(cat, change, name):
+    item = only(cat, "open")
+    bands = item.assets["open"].extra_fields["bands"]
+    bands[[b["name"] for b in bands].index(name)] |= change
+    with pytest.raises(
+        StacLatentError,
+        match=r"do not tell where it is|maps no pixels|lie on no grids|not whole ones|no grid|declares",
+    ):
+        decoded(item, name)
