@@ -273,7 +273,8 @@ def main() -> None:
         entry["slowest_s"] = max(entry["slowest_s"], round(found.get("slowest", 0.0), 3))
         entry["grown_mb"] = max(entry["grown_mb"], int(found.get("grown", 0)) >> 20)
         print(f"{key}: {found}", flush=True)
-    results["inputs"] = sum(e["inputs"] for e in results["runs"].values())
+    before = results.get("earlier", {}).get("inputs", 0)
+    results["inputs"] = before + sum(e["inputs"] for e in results["runs"].values())
     results["failures_left"] = failures
     results["date"] = datetime.now(UTC).date().isoformat()
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
