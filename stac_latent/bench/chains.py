@@ -135,14 +135,29 @@ class Chain:
             raise UnavailableError(f"{self.name}: {exc}") from exc
 
     def _unfitted(self) -> dict[str, Any]:
-        """Options of a chain that takes any bands: units of 1 / 10,000 of the peaks where these are no whole numbers."""
+        """Options of a chain that takes any bands: units of 1 / 10,000 of the peaks where these are no whole numbers.
+
+        Means are those of the fitting places, if any: values far from zero for their range would not fit otherwise.
+        """
         options: dict[str, Any] = {"bands": list(self.context.bands)}
         if any(b.data_type.startswith("f") for b in self.context.bands):
             if self.name in {"dct", "wavelet"}:
                 options["unit"] = self.context.peak / 10_000
             if self.name == "lin":
                 options["unit"] = [p / 10_000 for p in self.context.peaks]
+                options["mean"] = self._means()
         return options
+
+    def _means(self) -> list[float]:
+        """Mean of each band over the valid pixels of the fitting places; 0 without any."""
+        bands = self.context.bands
+        sums, counts = np.zeros(len(bands)), 0
+        for x in self.context.fit:
+            valid = mask_of(x, bands)
+            pixels = x.reshape(len(bands), -1) if valid is None else x[:, valid]
+            sums += pixels.sum(axis=1, dtype=np.float64)
+            counts += pixels.shape[1]
+        return (sums / max(counts, 1)).tolist()  # type: ignore[no-any-return]
 
     def _check(self) -> None:
         ours, theirs = ([b.name for b in bands] for bands in (self.codec.bands, self.context.bands))
