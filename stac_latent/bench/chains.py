@@ -151,13 +151,13 @@ class Chain:
     def _means(self) -> list[float]:
         """Mean of each band over the valid pixels of the fitting places; 0 without any."""
         bands = self.context.bands
-        sums, counts = np.zeros(len(bands)), 0
+        sums, counts = np.zeros(len(bands)), np.zeros(len(bands))
         for x in self.context.fit:
             valid = mask_of(x, bands)
-            pixels = x.reshape(len(bands), -1) if valid is None else x[:, valid]
-            sums += pixels.sum(axis=1, dtype=np.float64)
-            counts += pixels.shape[1]
-        return (sums / max(counts, 1)).tolist()  # type: ignore[no-any-return]
+            used = np.broadcast_to(True if valid is None else valid, x.shape)
+            sums += np.where(used, x, 0).sum(axis=(1, 2), dtype=np.float64)
+            counts += used.sum(axis=(1, 2))
+        return (sums / np.maximum(counts, 1)).tolist()  # type: ignore[no-any-return]
 
     def _check(self) -> None:
         ours, theirs = ([b.name for b in bands] for bands in (self.codec.bands, self.context.bands))
