@@ -18,7 +18,7 @@ from stac_latent.stages.planes_model import (
 )
 from stac_latent.stages.planes_plain import features
 
-__all__ = ["ModelFit"]
+__all__ = ["ModelFit", "non_negative"]
 
 _STRENGTH = 300
 _SWEEPS = 300
@@ -58,7 +58,7 @@ class ModelFit:
         for s in range(6):
             for step in range(4):
                 if self.gram[s, step, 6, 6] > 0:
-                    w = _non_negative(self.gram[s, step], self.cross[s, step])
+                    w = non_negative(self.gram[s, step], self.cross[s, step])
                     weights[s, step] = np.clip(np.rint(64 * w), 0, 255)
         counts, runs = np.zeros((BINS, SYMBOLS)), np.zeros((4, 2))
         lut = bin_table()
@@ -84,11 +84,11 @@ class ModelFit:
         return PlaneModel(weights.astype(np.int16), mixed.astype(np.uint16), mixed_runs.astype(np.uint16))
 
 
-def _non_negative(gram: Array, cross: Array) -> Array:
+def non_negative(gram: Array, cross: Array, sweeps: int = _SWEEPS) -> Array:
     """Minimiser of ``w' G w / 2 - c' w`` over ``w >= 0``, by coordinate descent."""
     g = gram + 1e-9 * np.trace(gram) * np.eye(len(gram))
     w = np.zeros(len(g))
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         for i in range(len(g)):
             w[i] = max(0.0, w[i] + (cross[i] - g[i] @ w) / g[i, i])
     return w

@@ -1,0 +1,138 @@
+"""Residual: what a decoded tile lacks so that every pixel keeps an error bound, down to no error at all.
+
+A tile is predicted pixel by pixel from what the base decodes to and from the pixels before it; the whole number that leads
+from the prediction into the bound is entropy coded. Encoder and decoder compute the same prediction from decoded values, so that errors
+do not add up. Whatever would break the bound all the same (rounding of floats, infinite values) is stored exactly. A payload
+decodes alone and is one of three, told by its first byte: nothing to correct; coded; plain.
+
+Coded, little endian, behind the first byte: uint8 sets of weights and states, uint32 bytes of side information, of exact
+values and of raw bits, number of raw bits and of words; then deflated side information, deflated exact values, raw bits,
+uint32 states, uint16 words.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from stac_latent.bound import ErrorBound
+from stac_latent.codec import Array
+from stac_latent.errors import CorruptDataError, FieldError
+from stac_latent.spec import Band
+from stac_latent.stages.residual_side import inflate, shuffled, unshuffled
+from stac_latent.stages.residual_tile import GROUPS, code_tile, decode_tile
+from stac_latent.stages.residual_values import Values, apart, cast_to
+
+__all__ = ["BITSTREAM", "TILE", "decode_residual", "encode_residual", "largest_size"]
+
+BITSTREAM = "stac-latent-residual-1"
+TILE = 256
+_NOTHING, _CODED, _PLAIN = range(3)
+_SIDE_MATTERS = 12
+"""With fewer bytes for each of the side information, fewer weights are tried."""
+
+
+def largest_size(bands: Sequence[Band], pixels: int) -> int:
+    """Bytes of a payload at most, for so many pixels of these bands."""
+    raw = sum(np.dtype(b.data_type).itemsize for b in bands) * pixels
+    return raw + raw // 1000 + 64  # deflate adds 5 bytes for each 16 KiB of what it cannot shrink
+
+
+def encode_residual(
+    truth: Array, base: Array, valid: Array | None, bound: ErrorBound, bands: Sequence[Band]
+) -> bytes:
+    """What leads from a decoded tile to one within the bound.
+
+    Parameters
+    ----------
+    truth
+        ``(band, y, x)``, values that each band's type can hold.
+    base
+        The same tile as it decodes, of any type.
+    valid
+        Pixels that count, ``(1 or band, y, x)``; None for all.
+    bound
+        Of each band.
+    bands
+        Tell the stored types and nodata.
+
+    Raises
+    ------
+    FieldError
+        If a valid value does not fit its band's type.
+    """
+    mask = _mask(valid, truth.shape)
+    fields = [_typed(x, m, b) for x, m, b in zip(truth, mask, bands, strict=True)]
+    values = [
+        Values.of(x[m], e, relative=r)
+        for x, m, e, r in zip(fields, mask, bound.values, bound.relative, strict=True)
+    ]
+    starts = [cast_to(b, v) for b, v in zip(base, values, strict=True)]
+    if all(
+        (v.kept(x[m], s[m]) & apart(x[m], s[m], b)).all()
+        for v, x, s, m, b in zip(values, fields, starts, mask, bands, strict=True)
+    ):
+        return bytes([_NOTHING])
+    plain = bytes([_PLAIN]) + zlib.compress(shuffled([x[m] for x, m in zip(fields, mask, strict=True)]), 6)
+    best = plain
+    for groups in GROUPS:
+        coded, side = code_tile(fields, starts, mask, values, bands, (truth.shape[1], truth.shape[2]), groups)
+        best = min(best, bytes([_CODED]) + coded, key=len)
+        if len(coded) > _SIDE_MATTERS * side:
+            break
+    return best
+
+
+def decode_residual(data: bytes, base: Array, valid: Array | None, bands: Sequence[Band]) -> Array:
+    """Inverse of :func:`encode_residual`: the tile within its bound, of the type of ``base``.
+
+    Raises
+    ------
+    CorruptDataError
+        If the payload is none of such a tile.
+    """
+    mask = _mask(valid, base.shape)
+    out = base.copy()
+    form, rest = (data[0], data[1:]) if data else (-1, b"")
+    if form == _NOTHING and not rest:
+        return out
+    if form == _PLAIN:
+        counts = mask.sum(axis=1).tolist()
+        raw = inflate(
+            rest, sum(np.dtype(b.data_type).itemsize * n for b, n in zip(bands, counts, strict=True))
+        )
+        for i, x in enumerate(unshuffled(raw, counts, bands)):
+            out[i].reshape(-1)[mask[i]] = x
+        return out
+    if form != _CODED:
+        raise CorruptDataError(
+            f"residual: {len(data)} bytes that start with {data[:1]!r} are no payload of a tile"
+        )
+    decode_tile(rest, base, mask, bands, out)
+    return out
+
+
+def _mask(valid: Array | None, shape: tuple[int, ...]) -> Array:
+    if max(shape[1:]) > 4096:
+        raise FieldError(f"residual: tiles have at most 4096 pixels a side; got {shape[1:]}")
+    mask = np.ones(shape, bool) if valid is None else np.broadcast_to(valid, shape)
+    return mask.reshape(len(mask), -1)
+
+
+def _typed(x: Array, mask: Array, band: Band) -> Array:
+    """Values of a band in its stored type, flat; refuses what it cannot hold."""
+    dtype, flat = np.dtype(band.data_type), x.ravel()
+    if flat.dtype == dtype:
+        return flat
+    with np.errstate(all="ignore"):
+        out = np.where(mask, flat, flat.dtype.type(0)).astype(dtype)
+        same = (out == flat) | ~mask | (np.isnan(flat) if flat.dtype.kind == "f" else False)
+    if not same.all():
+        i = int(np.flatnonzero(~same)[0])
+        raise FieldError(
+            f"band {band.name!r} holds {flat[i]}, which its stored type {dtype} cannot: no error bound can be kept. Mask such "
+            "pixels as nodata, or choose a codec whose bands hold them"
+        )
+    return out

@@ -1,0 +1,110 @@
+"""Bytes of a residual beside its symbols: weights of all bands, exact values, and how they are deflated."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stac_latent.codec import Array
+from stac_latent.errors import CorruptDataError
+from stac_latent.spec import Band
+from stac_latent.stages.residual_model import KINDS, count_contexts, count_features
+from stac_latent.stages.residual_values import Values
+
+__all__ = ["Side", "inflate", "read_exact", "shuffled", "unshuffled", "write_exact"]
+
+_BAND = struct.Struct("<Bdd")
+"""Kind, bound, and what counts as zero, of each band."""
+
+
+@dataclass
+class Side:
+    """Weights of all bands, in the order in which they are used."""
+
+    groups: int
+    weights: list[Array] = field(default_factory=list)
+    contexts: list[Array] = field(default_factory=list)
+
+    def pack(self, values: Sequence[Values]) -> bytes:
+        """Weights and the kinds of residuals, deflated."""
+        head = b"".join(_BAND.pack(v.kind, v.bound, v.small) for v in values)
+        flat = np.concatenate(self.weights) if self.weights else np.zeros(0, np.int16)
+        high = (flat >> 8).astype(np.int8).tobytes() + (flat & 255).astype(np.uint8).tobytes()
+        contexts = np.concatenate(self.contexts) if self.contexts else np.zeros(0, np.uint8)
+        return zlib.compress(head + high + contexts.tobytes(), 9)
+
+    @classmethod
+    def unpack(cls, data: bytes, groups: int, bands: Sequence[Band]) -> tuple[Side, list[Values]]:
+        """Inverse of :meth:`pack`."""
+        counts = [
+            [f(b, k % KINDS) for b in range(len(bands)) for k in range(groups * KINDS)]
+            for f in (count_features, count_contexts)
+        ]
+        n, m = sum(counts[0]), sum(counts[1])
+        start = _BAND.size * len(bands)
+        raw = inflate(data, start + 2 * n + m)
+        values = [
+            Values(kind, np.dtype(b.data_type), bound, small)
+            for b, (kind, bound, small) in zip(bands, _BAND.iter_unpack(raw[:start]), strict=True)
+        ]
+        high = np.frombuffer(raw, np.int8, n, start).astype(np.int16)
+        flat = (high << 8) | np.frombuffer(raw, np.uint8, n, start + n)
+        contexts = np.frombuffer(raw, np.uint8, m, start + 2 * n)
+        return cls(groups, _cut(flat, counts[0]), _cut(contexts, counts[1])), values
+
+
+def _cut(flat: Array, counts: Sequence[int]) -> list[Array]:
+    return np.split(flat, np.cumsum(counts)[:-1])
+
+
+def shuffled(parts: Sequence[Array]) -> bytes:
+    """Values byte by byte: the first of all, then the second."""
+    out = []
+    for x in parts:
+        little = np.ascontiguousarray(x, x.dtype.newbyteorder("<"))
+        out.append(little.view(np.uint8).reshape(-1, x.dtype.itemsize).T.tobytes())
+    return b"".join(out)
+
+
+def unshuffled(raw: bytes, counts: Sequence[int], bands: Sequence[Band]) -> list[Array]:
+    """Inverse of :func:`shuffled`, of so many values of each band."""
+    out, at = [], 0
+    for n, band in zip(counts, bands, strict=True):
+        dtype = np.dtype(band.data_type)
+        size = n * dtype.itemsize
+        part = np.frombuffer(raw, np.uint8, size, at).reshape(dtype.itemsize, n).T
+        out.append(np.ascontiguousarray(part).view(dtype.newbyteorder("<")).reshape(n).astype(dtype))
+        at += size
+    return out
+
+
+def write_exact(parts: Sequence[Array]) -> bytes:
+    """Exact values of each band, deflated behind their numbers."""
+    counts = np.array([e.size for e in parts], "<u4").tobytes()
+    return zlib.compress(counts + shuffled(parts), 6)
+
+
+def read_exact(data: bytes, mask: Array, bands: Sequence[Band]) -> list[Array]:
+    """Inverse of :func:`write_exact`; at most the pixels of ``mask`` ``(band, pixels)``."""
+    sizes = [np.dtype(b.data_type).itemsize for b in bands]
+    most = 4 * len(bands) + sum(s * int(m.sum()) for s, m in zip(sizes, mask, strict=True))
+    raw = inflate(data, most, exact=False)
+    counts = np.frombuffer(raw[: 4 * len(bands)], "<u4").astype(np.int64)
+    if counts.size != len(bands) or len(raw) != 4 * len(bands) + int((counts * sizes).sum()):
+        raise CorruptDataError("residual: the exact values are not as many as declared; changed?")
+    return unshuffled(raw[4 * len(bands) :], counts.tolist(), bands)
+
+
+def inflate(data: bytes, size: int, *, exact: bool = True) -> bytes:
+    """Deflated bytes, which are so many, or at most so many."""
+    try:
+        raw = zlib.decompressobj().decompress(data, size + 1)
+    except zlib.error as exc:
+        raise CorruptDataError(f"residual: a part does not inflate: {exc}") from exc
+    if len(raw) > size or (exact and len(raw) != size):
+        raise CorruptDataError(f"residual: a part inflates to {len(raw)} bytes, {size} were expected")
+    return raw
