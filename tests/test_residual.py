@@ -127,14 +127,16 @@ def test_a_valid_pixel_never_becomes_nodata():
 def test_values_that_the_type_cannot_hold_are_refused():
     bands = [Band("B02", "uint16")]
     x = np.full((1, 8, 8), -37, np.int32)
-    with pytest.raises(FieldError, match="band 'B02' holds -37, which its stored type uint16 cannot"):
+    with pytest.raises(
+        FieldError, match="band 'B02' holds -37, which its stored type uint16 cannot within the error bound"
+    ):
         encode_residual(x, x.astype(np.uint16), None, ErrorBound.of(1, bands), bands)
 
 
-def test_a_base_within_the_bound_costs_one_byte():
+def test_a_base_within_the_bound_costs_a_checksum():
     bands = [Band("a", "int16")]
     x = np.random.default_rng(0).integers(-9, 9, (1, 64, 64)).astype(np.int16)
-    assert len(encode_residual(x, x + np.int16(1), None, ErrorBound.of(1, bands), bands)) == 1
+    assert len(encode_residual(x, x + np.int16(1), None, ErrorBound.of(1, bands), bands)) == 5
 
 
 def test_a_copied_neighbour_costs_next_to_nothing():
@@ -240,3 +242,26 @@ def test_differences_of_wide_integers_do_not_wrap():
     low, high = np.array([np.iinfo("int64").min]), np.array([np.iinfo("int64").max])
     assert not within(low, high, 10.0, relative=False)[0]
     assert within(low, low + 1, 1.0, relative=False)[0]
+
+
+def test_another_base_than_the_encoders_is_refused():
+    bands = [Band("a", "uint16")]
+    x = np.arange(900, dtype=np.uint16).reshape(1, 30, 30)
+    for e in (0, 5):
+        data = encode_residual(x, x + np.uint16(3), None, ErrorBound.of(e, bands), bands)
+        with pytest.raises(
+            CorruptDataError, match="the base decodes to other pixels than when it was written"
+        ):
+            decode_residual(data, x + np.uint16(4), None, bands)
+
+
+def test_rounding_to_the_stored_type_counts_in_the_bound():
+    bands = [Band("a", "float32")]
+    x = np.random.default_rng(0).uniform(200, 300, (1, 40, 40))
+    base = np.zeros(x.shape, np.float32)
+    for e in (1e-4, "0.001%"):
+        goal = ErrorBound.of(e, bands)
+        y = decode_residual(encode_residual(x, base, None, goal, bands), base, None, bands)
+        assert goal.broken(x, y, np.ones(x.shape, bool), bands) is None
+    with pytest.raises(FieldError, match="which its stored type float32 cannot within the error bound"):
+        encode_residual(x, base, None, ErrorBound.of(0, bands), bands)

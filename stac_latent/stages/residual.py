@@ -5,7 +5,8 @@ from the prediction into the bound is entropy coded. Encoder and decoder compute
 do not add up. Whatever would break the bound all the same (rounding of floats, infinite values) is stored exactly. A payload
 decodes alone and is one of three, told by its first byte: nothing to correct; coded; plain.
 
-Coded, little endian, behind the first byte: uint8 sets of weights and states, uint32 bytes of side information, of exact
+The first two go on with the CRC-32 of the base in the stored types: on other pixels a residual would be noise.
+Coded, little endian, behind that: uint8 sets of weights and states, uint32 bytes of side information, of exact
 values and of raw bits, number of raw bits and of words; then deflated side information, deflated exact values, raw bits,
 uint32 states, uint16 words.
 """
@@ -30,6 +31,8 @@ __all__ = ["BITSTREAM", "TILE", "decode_residual", "encode_residual", "largest_s
 BITSTREAM = "stac-latent-residual-1"
 TILE = 256
 _NOTHING, _CODED, _PLAIN = range(3)
+_SEEN = 4
+"""Bytes of the checksum of the base."""
 _SIDE_MATTERS = 12
 """With fewer bytes for each of the side information, fewer weights are tried."""
 
@@ -64,22 +67,22 @@ def encode_residual(
         If a valid value does not fit its band's type.
     """
     mask = _mask(valid, truth.shape)
-    fields = [_typed(x, m, b) for x, m, b in zip(truth, mask, bands, strict=True)]
-    values = [
-        Values.of(x[m], e, relative=r)
-        for x, m, e, r in zip(fields, mask, bound.values, bound.relative, strict=True)
-    ]
-    starts = [cast_to(b, v) for b, v in zip(base, values, strict=True)]
+    fields, values = [], []
+    for x, m, band, e, r in zip(truth, mask, bands, bound.values, bound.relative, strict=True):
+        field, left = _typed(x.ravel(), m, band, e, relative=r)
+        fields.append(field)
+        values.append(Values.of(field[m], left, relative=r))
+    starts = [cast_to(b, v.dtype) for b, v in zip(base, values, strict=True)]
     if all(
         (v.kept(x[m], s[m]) & apart(x[m], s[m], b)).all()
         for v, x, s, m, b in zip(values, fields, starts, mask, bands, strict=True)
     ):
-        return bytes([_NOTHING])
+        return bytes([_NOTHING]) + _seen(starts)
     plain = bytes([_PLAIN]) + zlib.compress(shuffled([x[m] for x, m in zip(fields, mask, strict=True)]), 6)
     best = plain
     for groups in GROUPS:
         coded, side = code_tile(fields, starts, mask, values, bands, (truth.shape[1], truth.shape[2]), groups)
-        best = min(best, bytes([_CODED]) + coded, key=len)
+        best = min(best, bytes([_CODED]) + _seen(starts) + coded, key=len)
         if len(coded) > _SIDE_MATTERS * side:
             break
     return best
@@ -96,22 +99,33 @@ def decode_residual(data: bytes, base: Array, valid: Array | None, bands: Sequen
     mask = _mask(valid, base.shape)
     out = base.copy()
     form, rest = (data[0], data[1:]) if data else (-1, b"")
-    if form == _NOTHING and not rest:
-        return out
     if form == _PLAIN:
         counts = mask.sum(axis=1).tolist()
-        raw = inflate(
-            rest, sum(np.dtype(b.data_type).itemsize * n for b, n in zip(bands, counts, strict=True))
-        )
-        for i, x in enumerate(unshuffled(raw, counts, bands)):
+        size = sum(np.dtype(b.data_type).itemsize * n for b, n in zip(bands, counts, strict=True))
+        for i, x in enumerate(unshuffled(inflate(rest, size), counts, bands)):
             out[i].reshape(-1)[mask[i]] = x
         return out
-    if form != _CODED:
+    if form not in (_NOTHING, _CODED) or len(rest) < _SEEN or (form == _NOTHING and len(rest) > _SEEN):
         raise CorruptDataError(
             f"residual: {len(data)} bytes that start with {data[:1]!r} are no payload of a tile"
         )
-    decode_tile(rest, base, mask, bands, out)
+    starts = [cast_to(b, np.dtype(band.data_type)) for b, band in zip(base, bands, strict=True)]
+    if rest[:_SEEN] != _seen(starts):
+        raise CorruptDataError(
+            "residual: the base decodes to other pixels than when it was written. Either its bytes were changed, or its codec is "
+            "not the same on every machine (jpeg2000 is not): decode where it was written, or encode again with 'lin'"
+        )
+    if form == _CODED:
+        decode_tile(rest[_SEEN:], starts, mask, bands, out)
     return out
+
+
+def _seen(starts: Sequence[Array]) -> bytes:
+    """CRC-32 of the base that a residual refers to."""
+    crc = 0
+    for x in starts:
+        crc = zlib.crc32(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).view(np.uint8).data, crc)
+    return crc.to_bytes(_SEEN, "little")
 
 
 def _mask(valid: Array | None, shape: tuple[int, ...]) -> Array:
@@ -121,18 +135,21 @@ def _mask(valid: Array | None, shape: tuple[int, ...]) -> Array:
     return mask.reshape(len(mask), -1)
 
 
-def _typed(x: Array, mask: Array, band: Band) -> Array:
-    """Values of a band in its stored type, flat; refuses what it cannot hold."""
-    dtype, flat = np.dtype(band.data_type), x.ravel()
-    if flat.dtype == dtype:
-        return flat
+def _typed(x: Array, mask: Array, band: Band, bound: float, *, relative: bool) -> tuple[Array, float]:
+    """Values of a band in its stored type, and what rounding to it leaves of the bound; refuses what the type cannot hold."""
+    dtype = np.dtype(band.data_type)
+    if x.dtype == dtype:
+        return x, bound
     with np.errstate(all="ignore"):
-        out = np.where(mask, flat, flat.dtype.type(0)).astype(dtype)
-        same = (out == flat) | ~mask | (np.isnan(flat) if flat.dtype.kind == "f" else False)
-    if not same.all():
-        i = int(np.flatnonzero(~same)[0])
+        out = np.where(mask, x, x.dtype.type(0)).astype(dtype)
+        lost = np.where((out == x) | ~mask, 0.0, np.abs(out.astype(np.float64) - x.astype(np.float64)))
+        share = lost / np.abs(x.astype(np.float64)) if relative else lost
+    share = np.where(lost == 0, 0.0, np.where(np.isfinite(share), share, np.inf)) * (1 + 2.0**-20)
+    worst = int(share.argmax()) if share.size else 0
+    left = bound - float(share[worst])
+    if (left < 0 or dtype.kind != "f") and share[worst] > 0:
         raise FieldError(
-            f"band {band.name!r} holds {flat[i]}, which its stored type {dtype} cannot: no error bound can be kept. Mask such "
+            f"band {band.name!r} holds {x[worst]}, which its stored type {dtype} cannot within the error bound. Mask such "
             "pixels as nodata, or choose a codec whose bands hold them"
         )
-    return out
+    return out, left

@@ -25,7 +25,7 @@ from stac_latent.stages.residual_model import (
 )
 from stac_latent.stages.residual_side import Side, read_exact, write_exact
 from stac_latent.stages.residual_tokens import CAP, LARGEST, ROOT_BIN, Decoder, Encoder, bins_of
-from stac_latent.stages.residual_values import RATIO, Values, apart, cast_to
+from stac_latent.stages.residual_values import RATIO, Values, apart
 
 __all__ = ["GROUPS", "code_tile", "decode_tile"]
 
@@ -95,7 +95,7 @@ def code_tile(
     return head + packed + kept + tail, len(packed)
 
 
-def decode_tile(data: bytes, base: Array, mask: Array, bands: Sequence[Band], out: Array) -> None:
+def decode_tile(data: bytes, starts: Sequence[Array], mask: Array, bands: Sequence[Band], out: Array) -> None:
     """Inverse of :func:`code_tile`, into ``out`` ``(band, y, x)``."""
     if len(data) < _HEAD.size:
         raise CorruptDataError(f"residual: {len(data)} bytes are less than a header; truncated")
@@ -112,9 +112,9 @@ def decode_tile(data: bytes, base: Array, mask: Array, bands: Sequence[Band], ou
         np.frombuffer(words, "<u2"), np.frombuffer(states, "<u4"), np.frombuffer(raw, np.uint8), bits
     )
     exact = read_exact(kept, mask, bands)
-    planes = Planes((base.shape[1], base.shape[2]))
+    planes = Planes((out.shape[1], out.shape[2]))
     for i, v in enumerate(values):
-        final = cast_to(base[i], v)
+        final = starts[i].copy()
         own = v.plain(final)
         model, magnitudes, used = BandModel(planes, own.copy()), np.zeros(own.size, np.int64), 0
         weights, contexts = (

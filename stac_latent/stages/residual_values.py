@@ -207,15 +207,15 @@ def _unorder(n: Array, dtype: np.dtype[Any]) -> Array:
     return np.asarray(bits.astype(f"i{dtype.itemsize}").view(dtype))
 
 
-def cast_to(base: Array, values: Values) -> Array:
-    """The base in the stored type of a band, flat."""
+def cast_to(base: Array, dtype: np.dtype[Any]) -> Array:
+    """A band of the base in its stored type, flat."""
     flat = base.ravel()
-    if flat.dtype == values.dtype:
+    if flat.dtype == dtype:
         return flat
-    if values.dtype.kind == "f":
-        return flat.astype(values.dtype)
-    info = np.iinfo(values.dtype)
-    return np.clip(np.rint(flat.astype(np.float64)), info.min, info.max).astype(values.dtype)
+    if dtype.kind == "f":
+        return flat.astype(dtype)
+    info = np.iinfo(dtype)
+    return np.clip(np.rint(flat.astype(np.float64)), info.min, info.max).astype(dtype)
 
 
 def apart(truth: Array, decoded: Array, band: Band) -> Array:
