@@ -14,6 +14,8 @@ from typing import Any, Literal
 import pystac
 from pystac.utils import make_absolute_href
 
+from stac_latent.bound import BoundLike, ErrorBound
+from stac_latent.bounded import base_step
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import codec_item, decoder_link
@@ -56,6 +58,7 @@ def encode(
     resampling: str = "nearest",
     overwrite: bool = False,
     references: References = None,
+    error_bound: BoundLike | None = None,
     progress: Progress | None = None,
     **target: Any,
 ) -> list[pystac.Item]:
@@ -89,6 +92,10 @@ def encode(
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
         Item of a catalogue: that one, for dates that come later; several: the best of them. Only dates of the same grid
         refer to each other.
+    error_bound
+        Largest error of every pixel, guaranteed by a residual beside the latents: ``2`` in the stored unit, ``"1%"`` of the value, or
+        either by name of the band; 0 is lossless. The latents stay those of the codec's space; ``**target`` rules them. See
+        :class:`stac_latent.bound.ErrorBound`.
     progress
         Called with a label, the steps done and their number.
     **target
@@ -114,6 +121,13 @@ def encode(
     """
     chosen = open_codec(codec)
     remember(chosen)
+    bound = None if error_bound is None else ErrorBound.of(error_bound, chosen.bands)
+    if bound is not None and chosen.kind != "codec":
+        raise CatalogError(
+            f"codec {chosen.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
+        )
+    if bound is not None and not Target(**target).given:
+        target = base_step(chosen, bound, [0.0] * len(chosen.bands))
     goal = Target(**target)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
@@ -128,7 +142,7 @@ def encode(
         raise CatalogError("two of the items have the same id; a catalogue holds each id once")
 
     def source_of(item: pystac.Item) -> ItemSource:
-        return ItemSource(item, chosen, bands, resolution, resampling)
+        return ItemSource(item, chosen, bands, resolution, resampling, infinite=bound is not None)
 
     out: dict[int, pystac.Item] = {}
     with _disk_errors(dest):
@@ -146,7 +160,7 @@ def encode(
             coder = aim(chosen, goal, bands=source.decoded)
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
             store = _new_store(
-                source, coder, folder / f"{key}.zarr", form, decoder.parent, progress, reference
+                source, coder, folder / f"{key}.zarr", form, decoder.parent, progress, reference, bound
             )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
@@ -230,6 +244,7 @@ def _new_store(
     bundle: Path,
     progress: Progress | None,
     reference: LatentRef | None,
+    bound: ErrorBound | None,
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +252,7 @@ def _new_store(
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(source, codec, part, form, bundle, progress, reference)
+        made = encode_source(source, codec, part, form, bundle, progress, reference, bound)
         if path.exists():
             path.rename(old)
         part.rename(path)
@@ -315,7 +330,9 @@ def _summarise(item: pystac.Item) -> None:
         spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
         kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
     )
-    for name in ("bits_per_pixel", "psnr", "max_error", "sam"):
+    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound"):
         value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
         if value is not None:
             item.properties[f"latent:{name}"] = value
+        elif name == "error_bound":
+            item.properties.pop("latent:error_bound", None)  # of an asset that was written anew without one

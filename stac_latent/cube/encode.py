@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.bound import ErrorBound
+from stac_latent.bounded import codable
 from stac_latent.codec import Array, Codec
 from stac_latent.container import over
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
+from stac_latent.cube.residual import write_residual
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.verify import STRIP, Progress, Source, verify_store
 from stac_latent.errors import FieldError, VerificationError
 from stac_latent.spec import Band, Grid, Spec, Window
+from stac_latent.stages.residual import BITSTREAM
 from stac_latent.store.io import tree_size
 from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
 
@@ -46,9 +50,13 @@ class Encoded:
     """The key frame, where any chunk was coded against it."""
 
 
-def asset_spec(codec: Codec, payload: Payload, bands: tuple[Band, ...]) -> Spec:
-    """The codec's contract with the bitstream of the payload and the scales of the source's bands."""
-    return replace(codec.spec, bitstream=codec.bitstream if payload == "coded" else None, bands=bands)
+def asset_spec(
+    codec: Codec, payload: Payload, bands: tuple[Band, ...], bound: ErrorBound | None = None
+) -> Spec:
+    """The codec's contract with the bitstream of the payload, that of residuals, and the scales of the source's bands."""
+    residual = None if bound is None else BITSTREAM
+    bitstream = codec.bitstream if payload == "coded" else None
+    return replace(codec.spec, bitstream=bitstream, residual=residual, bands=bands)
 
 
 def encode_source(
@@ -59,6 +67,7 @@ def encode_source(
     bundle: Path,
     progress: Progress | None = None,
     reference: LatentRef | None = None,
+    bound: ErrorBound | None = None,
 ) -> Encoded:
     """Write a latent group at ``path`` and verify it.
 
@@ -78,6 +87,8 @@ def encode_source(
         Called after each shard.
     reference
         Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes.
+    bound
+        Kept in every valid pixel, by residuals of what the stored latents decode to.
 
     Returns
     -------
@@ -91,7 +102,7 @@ def encode_source(
     VerificationError
         If the stored bytes do not decode to what was encoded.
     """
-    spec, grid = asset_spec(codec, payload, source.decoded), source.grid
+    spec, grid = asset_spec(codec, payload, source.decoded, bound), source.grid
     arrays = create(path, codec, grid, payload, 1, {**spec.to_fields(), **grid.to_fields()})
     inner, shard = chunk_cells(codec)
     coder = None
@@ -107,7 +118,7 @@ def encode_source(
         for top in range(y0, y1, STRIP * inner):
             strip = ((top, min(top + STRIP * inner, y1)), (x0, x1))
             part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
-            valid, crcs = _encode_strip(source, codec, strip, part, coder)
+            valid, crcs = _encode_strip(source, codec, strip, part, coder, every=bound is not None)
             arrays = _write_mask(arrays, codec, grid, strip, valid)
             valid_pixels += int(valid.any(axis=0).sum())
             sums |= crcs
@@ -121,21 +132,29 @@ def encode_source(
     if coder is not None and used is not None:
         if not coder.pays:
             shutil.rmtree(path)
-            return encode_source(source, codec, path, payload, bundle, progress)
+            return encode_source(source, codec, path, payload, bundle, progress, bound=bound)
         coder.write(path, relative_href(used.href, path))
-    finish(path)
-    size = tree_size(path)
     where = grid.cell_grid() if spec.kind == "embedding" else grid
     ref = LatentRef("new item", path.name, str(path), spec, where, reference=used)
-    fields = verify_store(source, codec, ref, bundle, sums, progress)
+    if bound is not None:
+        write_residual(source, codec, ref, path, bound, progress)
+    finish(path)
+    size = tree_size(path)
+    fields = verify_store(source, codec, ref, bundle, sums, progress, bound)
     pixels = grid.shape[0] * grid.shape[1] * len(codec.bands)
     return Encoded(spec, where, size, {"latent:bits_per_pixel": size * 8 / pixels, **fields}, used)
 
 
 def _encode_strip(
-    source: Source, codec: Codec, cells: Window, out: Array, reference: ReferenceCoder | None = None
+    source: Source,
+    codec: Codec,
+    cells: Window,
+    out: Array,
+    reference: ReferenceCoder | None = None,
+    *,
+    every: bool = False,
 ) -> tuple[npt.NDArray[np.bool_], dict[Window, int]]:
-    """Encode a strip of cells into ``out`` ``(channel, y, x)``.
+    """Encode a strip of cells into ``out`` ``(channel, y, x)``; ``every``: pixels that the chain cannot take come later.
 
     Returns
     -------
@@ -146,6 +165,8 @@ def _encode_strip(
     window = tuple((lo * s, hi * s) for (lo, hi), s in zip(cells, stride, strict=True))
     wide = with_margin((window[0], window[1]), codec.overlap, padded_shape(source.grid))
     field, valid = source.read(wide)
+    known = codable(field, valid, codec) if every else valid
+    whole = valid if known is None else known
     lead = (window[0][0] - wide[0][0], window[1][0] - wide[1][0])
     inner, _ = chunk_cells(codec)
 
@@ -155,20 +176,20 @@ def _encode_strip(
         (a0, a1), (b0, b1) = with_margin(
             (pixels[0], pixels[1]), codec.overlap, (field.shape[1], field.shape[2])
         )
-        symbols = codec.encode(field[:, a0:a1, b0:b1], mask=valid[:, a0:a1, b0:b1], upto="symbols")
+        symbols = codec.encode(field[:, a0:a1, b0:b1], mask=whole[:, a0:a1, b0:b1], upto="symbols")
         ty, tx = (pixels[0][0] - a0) // stride[0], (pixels[1][0] - b0) // stride[1]
         symbols = np.ascontiguousarray(symbols[:, ty : ty + y1 - y0, tx : tx + x1 - x0])
         (cy, _), (cx, _) = cells
         inside = _pixels_inside(source.grid, ((cy + y0, cy + y1), (cx + x0, cx + x1)))
         tail: Any = codec.tail
         if reference is not None:
-            own = valid[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
+            own = whole[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
             place = (cy + y0) // inner, (cx + x0) // inner
-            coder = over(codec, valid[:, a0:a1, b0:b1], inside)
+            coder = over(codec, whole[:, a0:a1, b0:b1], inside)
             symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
             tail.keep(symbols, payload)
         elif getattr(tail, "aim", None) is not None:  # searched here, where valid pixels are known
-            tail.keep(symbols, over(codec, valid[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
+            tail.keep(symbols, over(codec, whole[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
         out[:, y0:y1, x0:x1] = symbols
         return ((cy + y0, cy + y1), (cx + x0, cx + x1)), zlib.crc32(symbols.data)
 

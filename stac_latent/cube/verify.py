@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.bound import ErrorBound
 from stac_latent.bundle import load_bundle
 from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Array, Codec
@@ -49,7 +50,8 @@ def verify_store(
     bundle: Path,
     sums: Mapping[Window, int],
     progress: Progress | None = None,
-) -> dict[str, float]:
+    bound: ErrorBound | None = None,
+) -> dict[str, Any]:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
     Parameters
@@ -64,16 +66,19 @@ def verify_store(
         CRC-32 of the symbols of each chunk that was encoded, by its cells.
     progress
         Called after each strip.
+    bound
+        What every valid pixel has to keep.
 
     Returns
     -------
     dict
-        ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees, several bands].
+        ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees, several bands]; with a bound
+        ``latent:error_bound`` [stored unit], and each band's.
 
     Raises
     ------
     VerificationError
-        If symbols or valid pixels differ from what was encoded.
+        If symbols or valid pixels differ from what was encoded, or a pixel breaks the bound.
     """
     fresh = load_bundle(bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
@@ -86,7 +91,9 @@ def verify_store(
         truth = _Truth(source, strip) if spec.kind == "codec" else None
         for cells in [c for c in sums if _covers(strip, c)]:
             symbols = (
-                reader.read_symbols(cells) if truth is None else truth.measure(reader, cells, distortion)
+                reader.read_symbols(cells)
+                if truth is None
+                else truth.measure(reader, cells, distortion, bound)
             )
             if exact and zlib.crc32(np.ascontiguousarray(symbols).data) != sums[cells]:
                 raise VerificationError(
@@ -100,7 +107,19 @@ def verify_store(
         "latent:max_error": distortion.max_error,
         "latent:sam": distortion.sam,
     }
-    return {k: v for k, v in found.items() if v is not None}
+    measured: dict[str, Any] = {k: v for k, v in found.items() if v is not None}
+    return measured if bound is None else measured | _bound_fields(bound, distortion)
+
+
+def _bound_fields(bound: ErrorBound, distortion: Distortion) -> dict[str, Any]:
+    magnitudes = np.where(
+        distortion.count > 0, np.maximum(np.abs(distortion.low), np.abs(distortion.high)), 0
+    )
+    return {
+        "latent:error_bound": bound.largest(magnitudes.tolist()),
+        "latent:error_bounds": list(bound.values),
+        "latent:error_bound_kinds": ["relative" if r else "absolute" for r in bound.relative],
+    }
 
 
 def _covers(outer: Window, part: Window) -> bool:
@@ -116,7 +135,9 @@ class _Truth:
         ends = [hi * s for (_, hi), s in zip(strip, self.grid.stride, strict=True)]
         self.field, self.valid = source.read(((self.origin[0], ends[0]), (self.origin[1], ends[1])))
 
-    def measure(self, reader: LatentReader, cells: Window, distortion: Distortion) -> Array:
+    def measure(
+        self, reader: LatentReader, cells: Window, distortion: Distortion, bound: ErrorBound | None = None
+    ) -> Array:
         """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
         pads = self.grid.lead
         spans = [
@@ -136,5 +157,17 @@ class _Truth:
                 f"the stored mask of pixels {window} differs from the source; nothing was catalogued"
             )
         field, symbols = reader.decode_block(window)
-        distortion.add(truth, field, valid)
+        if bound is None:
+            distortion.add(truth, field, valid)
+            return symbols
+        broken = bound.broken(truth, field, valid, distortion.bands)
+        if broken is not None:
+            raise VerificationError(
+                f"pixels {window} of {reader.ref.href}, decoded from the stored bytes, do not keep the error bound: {broken}; "
+                "nothing was catalogued. The disk, or a library's coder, is at fault: encode again"
+            )
+        finite = (
+            np.isfinite(truth) if truth.dtype.kind == "f" else True
+        )  # infinite ones came back as they are
+        distortion.add(truth, field, valid & finite)
         return symbols
