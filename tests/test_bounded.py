@@ -25,7 +25,7 @@ def all_valid(x: np.ndarray) -> np.ndarray:
     return np.ones((1, *x.shape[1:]), bool)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     dtype=st.sampled_from(TYPES),
     kind=st.sampled_from(FIELDS),
@@ -120,7 +120,7 @@ def test_errors_say_what_to_do():
         codec.compress(x.astype(np.int32) - 40, error_bound=1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_changed_bytes_are_refused(data):
     codec = open_codec("lin", bands=["a"])

@@ -60,7 +60,7 @@ def base_of(kind: str, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.nan_to_num(y).astype(x.dtype)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     dtype=st.sampled_from(TYPES),
     kind=st.sampled_from(FIELDS),
@@ -149,7 +149,7 @@ def test_a_copied_neighbour_costs_next_to_nothing():
     assert twice < 1.1 * alone + 100
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_changed_payloads_are_refused_or_decode_to_the_shape(data):
     bands = [Band("a", "uint16"), Band("b", "uint16")]

@@ -225,7 +225,7 @@ def fit_contexts(features: Array, magnitudes: Array) -> Array:
     """
     f, y = features / 4.0, np.minimum(magnitudes, CAP).astype(np.float64)
     g = f / (0.5 + f.mean(axis=0))
-    w = non_negative(g @ f.T, g @ y, 100)
+    w = non_negative(g @ f.T, g @ y, 40)
     return np.asarray(np.minimum(255, np.rint(64 * w)).astype(np.uint8))
 
 
