@@ -51,7 +51,7 @@ def count_features(band: int, kind: int) -> int:
 
 def count_contexts(band: int, kind: int) -> int:
     """Weights of an expected magnitude."""
-    return 2 + _FAR[kind] + (min(band, _NEAR) + 1 if band else 0)
+    return 3 + _FAR[kind] + (min(band, _NEAR) + 1 if band else 0)
 
 
 def _mean(v: Array, where: Array) -> Array:
@@ -147,10 +147,20 @@ class BandModel:
                     out = out + w * f
         return np.where(np.isfinite(out), out, base)
 
-    def contexts(self, magnitudes: Array, p: Pass, some: Array) -> list[Array]:
-        """What the weights of the expected magnitude weigh, int64, in quarters."""
+    def contexts(self, magnitudes: Array, spread: Array, p: Pass, some: Array) -> list[Array]:
+        """What the weights of the expected magnitude weigh, int64, in quarters.
+
+        Parameters
+        ----------
+        magnitudes
+            Of the band's residuals known so far, int64 ``(pixels,)``.
+        spread
+            Of the neighbours of each pixel asked for, in steps, int64; see :meth:`spread`.
+        p, some
+            The pass, and which of its pixels.
+        """
         at = p.at[some]
-        out = [magnitudes[p.near[:, some]].sum(axis=0)]
+        out = [magnitudes[p.near[:, some]].sum(axis=0), spread]
         out += [magnitudes[far[:, some]].sum(axis=0) for far in p.far]
         known = self.planes.magnitudes
         out += [4 * known[c][at] for c in range(len(known) - 1, max(-1, len(known) - 1 - _NEAR), -1)]
@@ -159,10 +169,18 @@ class BandModel:
         out.append(np.full(at.size, 4, np.int64))
         return out
 
-    def expect(self, magnitudes: Array, p: Pass, some: Array, weights: Array) -> Array:
+    @staticmethod
+    def spread(own: Array, p: Pass, some: Array, step: float) -> Array:
+        """How far the neighbours of pixels differ, in steps, int64."""
+        q = own[p.near[:, some]]
+        with np.errstate(over="ignore"):
+            far = np.abs(q[0] - q[1]) + np.abs(q[2] - q[3])
+            return np.asarray(np.minimum(np.rint(far / step), CAP).astype(np.int64))
+
+    def expect(self, magnitudes: Array, spread: Array, p: Pass, some: Array, weights: Array) -> Array:
         """Expected magnitudes of some pixels of a pass, int64, in 256ths."""
         out = np.zeros(some.size, np.int64)
-        for w, f in zip(weights.tolist(), self.contexts(magnitudes, p, some), strict=True):
+        for w, f in zip(weights.tolist(), self.contexts(magnitudes, spread, p, some), strict=True):
             if w:
                 out += w * f
         return out

@@ -17,8 +17,8 @@ from stac_latent.stages.residual_values import Values
 
 __all__ = ["Side", "inflate", "read_exact", "shuffled", "unshuffled", "write_exact"]
 
-_BAND = struct.Struct("<Bdd")
-"""Kind, bound, and what counts as zero, of each band."""
+_BAND = struct.Struct("<Bddd")
+"""Kind, bound, what counts as zero, and a typical magnitude, of each band."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Side:
 
     def pack(self, values: Sequence[Values]) -> bytes:
         """Weights and the kinds of residuals, deflated."""
-        head = b"".join(_BAND.pack(v.kind, v.bound, v.small) for v in values)
+        head = b"".join(_BAND.pack(v.kind, v.bound, v.small, v.typical) for v in values)
         flat = np.concatenate(self.weights) if self.weights else np.zeros(0, np.int16)
         high = (flat >> 8).astype(np.int8).tobytes() + (flat & 255).astype(np.uint8).tobytes()
         contexts = np.concatenate(self.contexts) if self.contexts else np.zeros(0, np.uint8)
@@ -48,8 +48,8 @@ class Side:
         start = _BAND.size * len(bands)
         raw = inflate(data, start + 2 * n + m)
         values = [
-            Values(kind, np.dtype(b.data_type), bound, small)
-            for b, (kind, bound, small) in zip(bands, _BAND.iter_unpack(raw[:start]), strict=True)
+            Values(kind, np.dtype(b.data_type), *numbers)
+            for b, (kind, *numbers) in zip(bands, _BAND.iter_unpack(raw[:start]), strict=True)
         ]
         high = np.frombuffer(raw, np.int8, n, start).astype(np.int16)
         flat = (high << 8) | np.frombuffer(raw, np.uint8, n, start + n)

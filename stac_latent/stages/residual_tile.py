@@ -77,10 +77,10 @@ def code_tile(
             decoded[far], k[far] = x[at][far], 0
             own[at], residual[at], lost[at] = v.plain(decoded), k, far
         magnitudes = np.minimum(np.abs(residual), CAP)
-        contexts = _fit_contexts(model, some, magnitudes, groups, i)
+        contexts = _fit_contexts(model, v, own, some, magnitudes, groups, i)
         for p, chosen in zip(planes.passes, some, strict=True):
             at = p.at[chosen]
-            bins = _bins(model, magnitudes, p, chosen, contexts, groups)
+            bins = _bins(model, v, own, magnitudes, p, chosen, contexts, groups)
             coder.add(residual[at], bins, lost[at])
         planes.add(own, magnitudes)
         side.weights += weights
@@ -124,7 +124,7 @@ def decode_tile(data: bytes, starts: Sequence[Array], mask: Array, bands: Sequen
             chosen = np.flatnonzero(mask[i][p.at])
             at = p.at[chosen]
             guess = model.predict(own, p, chosen, weights[group_of(p, groups)])
-            k, lost = coder.take(_bins(model, magnitudes, p, chosen, contexts, groups))
+            k, lost = coder.take(_bins(model, v, own, magnitudes, p, chosen, contexts, groups))
             decoded = v.apply(guess, k)
             n = int(lost.sum())
             if used + n > exact[i].size:
@@ -140,20 +140,26 @@ def decode_tile(data: bytes, starts: Sequence[Array], mask: Array, bands: Sequen
 
 
 def _bins(
-    model: BandModel, magnitudes: Array, p: Pass, chosen: Array, contexts: Sequence[Array], groups: int
+    model: BandModel,
+    v: Values,
+    own: Array,
+    magnitudes: Array,
+    p: Pass,
+    chosen: Array,
+    contexts: Sequence[Array],
+    groups: int,
 ) -> Array:
     if p.kind < 0:
         return np.full(chosen.size, ROOT_BIN, np.int64)
-    return bins_of(model.expect(magnitudes, p, chosen, contexts[group_of(p, groups)]))
+    spread = model.spread(own, p, chosen, v.unit)
+    return bins_of(model.expect(magnitudes, spread, p, chosen, contexts[group_of(p, groups)]))
 
 
 def _fit_weights(
     model: BandModel, some: Sequence[Array], v: Values, x: Array, groups: int, band: int
 ) -> list[Array]:
     """Weights of the predictions of a band, from values about as decoding will have them."""
-    want, unit = v.plain(x), v.step
-    if v.kind == RATIO:
-        unit *= float(np.median(np.abs(want))) or 1.0
+    want, unit = v.plain(x), v.unit
     near = model.base + unit * np.rint((want - model.base) / unit)
     known = np.where(np.isfinite(near), near, want) if v.kind != RATIO else want
     out = []
@@ -177,7 +183,7 @@ def _fit_weights(
 
 
 def _fit_contexts(
-    model: BandModel, some: Sequence[Array], magnitudes: Array, groups: int, band: int
+    model: BandModel, v: Values, own: Array, some: Sequence[Array], magnitudes: Array, groups: int, band: int
 ) -> list[Array]:
     """Weights of the expected magnitudes of a band."""
     out = []
@@ -190,6 +196,11 @@ def _fit_contexts(
         if not inside:
             out.append(np.zeros(count_contexts(band, group % KINDS), np.uint8))
             continue
-        f = columns([model.contexts(magnitudes, p, chosen) for p, chosen in inside])
+        f = columns(
+            [
+                model.contexts(magnitudes, model.spread(own, p, chosen, v.unit), p, chosen)
+                for p, chosen in inside
+            ]
+        )
         out.append(fit_contexts(f, np.concatenate([magnitudes[p.at[chosen]] for p, chosen in inside])))
     return out

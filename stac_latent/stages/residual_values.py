@@ -44,18 +44,21 @@ class Values:
         Largest error, or share of the value.
     small
         Predictions that are smaller than this count as zero; of ``RATIO``.
+    typical
+        A magnitude of the values; of ``RATIO``.
     """
 
     kind: int
     dtype: np.dtype[Any]
     bound: float
     small: float = 0.0
+    typical: float = 1.0
 
     def __post_init__(self) -> None:
         kinds = (REAL, RATIO, BITS) if self.dtype.kind == "f" else (STEPS, RATIO)
         share = self.kind == RATIO
         sound = (0 < self.bound < 1) if share else (0 <= self.bound < np.inf)
-        if self.kind not in kinds or not sound or not self.small >= 0:
+        if self.kind not in kinds or not sound or not self.small >= 0 or not 0 < self.typical < np.inf:
             raise CorruptDataError(
                 f"residual: kind {self.kind} with bound {self.bound} is none of a band of {self.dtype}"
             )
@@ -68,6 +71,11 @@ class Values:
         if self.kind == REAL:
             return 2 * self.bound * (1 - 2.0**-20)
         return 1.0 if self.kind == BITS else 2 * self.bound
+
+    @property
+    def unit(self) -> float:
+        """The step, of ``RATIO`` at a typical value; never zero."""
+        return max(self.step * (self.typical if self.kind == RATIO else 1.0), 1e-300)
 
     @property
     def _half(self) -> int:
@@ -83,12 +91,14 @@ class Values:
         )
         if x.dtype.kind in "iu":
             if relative and bound * size.max(initial=0) >= 1:
-                return cls(RATIO, x.dtype, bound, 0.5)
+                return cls(RATIO, x.dtype, bound, 0.5, float(np.median(size)) or 1.0)
             return cls(STEPS, x.dtype, 0.0 if relative else min(bound, 2.0**40))
         unit = float(np.finfo(x.dtype).eps)
         if relative and bound > 8 * unit:
             some = size[size > 0]
-            return cls(RATIO, x.dtype, bound, 0.5 * float(some.min()) if some.size else 0.0)
+            if some.size:
+                return cls(RATIO, x.dtype, bound, 0.5 * float(some.min()), float(np.median(some)))
+            return cls(RATIO, x.dtype, bound)
         if not relative and bound > 2 * unit * float(np.median(size) if size.size else 0) and bound > 0:
             return cls(REAL, x.dtype, bound)
         return cls(BITS, x.dtype, 0.0)
