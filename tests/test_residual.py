@@ -149,6 +149,24 @@ def test_a_copied_neighbour_costs_next_to_nothing():
     assert twice < 1.1 * alone + 100
 
 
+@pytest.mark.parametrize("bound", [0, 4, "1%"])
+@pytest.mark.parametrize("factor", [3, 6])
+def test_bands_enlarged_by_repeating_pixels_cost_what_the_small_ones_do(factor, bound):
+    bands = [Band("a", "uint16"), Band("b", "uint16")]
+    coarse = np.random.default_rng(0).integers(1, 4000, (2, 40, 40)).astype(np.uint16)
+    x = coarse.repeat(factor, axis=1).repeat(factor, axis=2)[:, 2:, 1:]
+    valid = np.ones((1, *x.shape[1:]), bool)
+    valid[0, 7, 9] = False
+    goal = ErrorBound.of(bound, bands)
+    small, large = (
+        encode_residual(v, np.zeros_like(v), m, goal, bands) for v, m in ((coarse, None), (x, valid))
+    )
+    assert len(large) < 1.1 * len(small) + 500
+    y = decode_residual(large, np.zeros_like(x), valid, bands)
+    assert goal.broken(x, y, valid, bands) is None
+    assert (y[:, 7, 9] == 0).all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_changed_payloads_are_refused_or_decode_to_the_shape(data):

@@ -6,7 +6,7 @@ do not add up. Whatever would break the bound all the same (rounding of floats, 
 decodes alone and is one of three, told by its first byte: nothing to correct; coded; plain.
 
 The first two go on with the CRC-32 of the base in the stored types: on other pixels a residual would be noise.
-Coded, little endian, behind that: uint8 sets of weights and states, uint32 bytes of side information, of exact
+Coded, little endian, behind that: rows and columns that repeat the one before (:class:`.Fold`), which are left out; uint8 sets of weights and states, uint32 bytes of side information, of exact
 values and of raw bits, number of raw bits and of words; then deflated side information, deflated exact values, raw bits,
 uint32 states, uint16 words.
 """
@@ -22,7 +22,7 @@ from stac_latent.bound import ErrorBound
 from stac_latent.codec import Array
 from stac_latent.errors import CorruptDataError, FieldError
 from stac_latent.spec import Band
-from stac_latent.stages.residual_side import inflate, shuffled, unshuffled
+from stac_latent.stages.residual_side import Fold, inflate, shuffled, unshuffled
 from stac_latent.stages.residual_tile import GROUPS, code_tile, decode_tile
 from stac_latent.stages.residual_values import Values, apart, cast_to
 
@@ -79,10 +79,11 @@ def encode_residual(
     ):
         return bytes([_NOTHING]) + _seen(starts)
     plain = bytes([_PLAIN]) + zlib.compress(shuffled([x[m] for x, m in zip(fields, mask, strict=True)]), 6)
-    best = plain
+    best, fold = plain, Fold.of(fields, mask, (truth.shape[1], truth.shape[2]))
+    small, known, some = ([fold.take(v) for v in part] for part in (fields, starts, mask))
     for groups in GROUPS:
-        coded, side = code_tile(fields, starts, mask, values, bands, (truth.shape[1], truth.shape[2]), groups)
-        best = min(best, bytes([_CODED]) + _seen(starts) + coded, key=len)
+        coded, side = code_tile(small, known, np.stack(some), values, bands, fold.small, groups)
+        best = min(best, bytes([_CODED]) + _seen(starts) + fold.pack() + coded, key=len)
         if len(coded) > _SIDE_MATTERS * side:
             break
     return best
@@ -116,7 +117,12 @@ def decode_residual(data: bytes, base: Array, valid: Array | None, bands: Sequen
             "not the same on every machine (jpeg2000 is not): decode where it was written, or encode again with 'lin'"
         )
     if form == _CODED:
-        decode_tile(rest[_SEEN:], starts, mask, bands, out)
+        fold, at = Fold.unpack(rest[_SEEN:], (base.shape[1], base.shape[2]))
+        small = np.empty((len(out), *fold.small), out.dtype)
+        known, some = ([fold.take(v) for v in part] for part in (starts, mask))
+        decode_tile(rest[_SEEN + at :], known, np.stack(some), bands, small)
+        for i, x in enumerate(small):
+            out[i].reshape(-1)[mask[i]] = fold.give(x)[mask[i]]
     return out
 
 

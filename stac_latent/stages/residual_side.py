@@ -15,10 +15,78 @@ from stac_latent.spec import Band
 from stac_latent.stages.residual_model import KINDS, count_contexts, count_features
 from stac_latent.stages.residual_values import Values
 
-__all__ = ["Side", "inflate", "read_exact", "shuffled", "unshuffled", "write_exact"]
+__all__ = ["Fold", "Side", "inflate", "read_exact", "shuffled", "unshuffled", "write_exact"]
 
+_WORTH = 0.9
+"""Share of the rows, or columns, that is kept at most for others to be left out."""
 _BAND = struct.Struct("<Bddd")
 """Kind, bound, what counts as zero, and a typical magnitude, of each band."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows and columns of a tile that all its bands repeat, as bands that were enlarged by repeating pixels do.
+
+    Parameters
+    ----------
+    rows, columns
+        Which are kept, bool ``(y,)`` and ``(x,)``; the first always.
+    """
+
+    rows: Array
+    columns: Array
+
+    @classmethod
+    def of(cls, fields: Sequence[Array], mask: Array, shape: tuple[int, int]) -> Fold:
+        """What can be left out of flat bands and their masks ``(band, pixels)``; nothing where it is little."""
+        keep = [np.zeros(n, bool) for n in shape]
+        for x, m in zip(fields, mask, strict=True):
+            tile, valid = (np.where(m, x, x.dtype.type(0)).reshape(shape), m.reshape(shape))
+            if tile.dtype.kind == "f":
+                tile = tile.view(f"i{tile.dtype.itemsize}")
+            for axis, kept in enumerate(keep):
+                change = np.diff(valid, axis=axis) | (np.diff(tile, axis=axis) != 0)
+                kept[1:] |= change.any(axis=1 - axis)
+        for kept in keep:
+            kept[0] = True
+            if kept.mean() > _WORTH:
+                kept[:] = True
+        return cls(keep[0], keep[1])
+
+    @property
+    def small(self) -> tuple[int, int]:
+        """Height and width of what is kept."""
+        return int(self.rows.sum()), int(self.columns.sum())
+
+    def take(self, flat: Array) -> Array:
+        """What is kept of a flat band."""
+        return np.asarray(flat.reshape(self.rows.size, self.columns.size)[self.rows][:, self.columns].ravel())
+
+    def give(self, small: Array) -> Array:
+        """A flat band from what was kept of it, ``(y, x)``."""
+        ys, xs = np.cumsum(self.rows) - 1, np.cumsum(self.columns) - 1
+        return np.asarray(small[ys][:, xs].ravel())
+
+    def pack(self) -> bytes:
+        """One byte where all is kept; else the deflated bits after their length."""
+        if self.rows.all() and self.columns.all():
+            return bytes(1)
+        bits = zlib.compress(np.packbits(np.concatenate([self.rows, self.columns])).tobytes(), 9)
+        return b"\x01" + len(bits).to_bytes(2, "little") + bits
+
+    @classmethod
+    def unpack(cls, data: bytes, shape: tuple[int, int]) -> tuple[Fold, int]:
+        """Inverse of :meth:`pack`, and the bytes that it took."""
+        if data[:1] == b"\x00":
+            return cls(np.ones(shape[0], bool), np.ones(shape[1], bool)), 1
+        size = int.from_bytes(data[1:3], "little")
+        raw = inflate(data[3 : 3 + size], -(-sum(shape) // 8))
+        keep = np.unpackbits(np.frombuffer(raw, np.uint8), count=sum(shape)).astype(bool)
+        if not keep[0] or not keep[shape[0]]:
+            raise CorruptDataError(
+                "residual: the first row and column of a tile are always kept; it was changed"
+            )
+        return cls(keep[: shape[0]], keep[shape[0] :]), 3 + size
 
 
 @dataclass
