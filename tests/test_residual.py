@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import math
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +245,29 @@ def test_the_compiled_and_the_plain_form_agree():
     ]
     assert runs[0] == runs[1]
     assert len(runs[0].split()) == 18
+
+
+def golden():
+    """The module that wrote the golden payloads."""
+    path = Path(__file__).parent / "golden" / "make_residual.py"
+    spec = importlib.util.spec_from_file_location("make_residual", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", golden().CASES)
+def test_what_was_written_stays_readable(name):
+    """Payloads and CRC-32 of what they decode to are committed; encoders may change, these bytes may not."""
+    make = golden()
+    dtype, bound = make.CASES[name]
+    truth, base, valid = make.tile(dtype)
+    data = (make.FOLDER / f"{name}.bin").read_bytes()
+    y = decode_residual(data, base, valid, make.bands(dtype))
+    assert zlib.crc32(y.tobytes()) == json.loads((make.FOLDER / "crc32.json").read_text())[name]
+    assert ErrorBound.of(bound, make.bands(dtype)).broken(truth, y, valid, make.bands(dtype)) is None
 
 
 def test_bounds_are_read_from_numbers_texts_and_mappings():
