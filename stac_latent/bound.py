@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,19 @@ class ErrorBound:
     def some(self, chosen: Sequence[int]) -> Self:
         """Bounds of some of the bands, by their positions."""
         return type(self)(tuple(self.values[i] for i in chosen), tuple(self.relative[i] for i in chosen))
+
+    def split(self, counts: Sequence[int]) -> list[Self]:
+        """Bounds of so many bands each, in order."""
+        ends = list(itertools.accumulate(counts, initial=0))
+        return [self.some(range(a, b)) for a, b in itertools.pairwise(ends)]
+
+    def to_fields(self, magnitudes: Sequence[float]) -> dict[str, Any]:
+        """Fields of an asset: the largest error that is possible about such values, and each band's bound."""
+        return {
+            "latent:error_bound": self.largest(magnitudes),
+            "latent:error_bounds": list(self.values),
+            "latent:error_bound_kinds": ["relative" if r else "absolute" for r in self.relative],
+        }
 
     def broken(self, truth: Array, decoded: Array, valid: Array, bands: Sequence[Band]) -> str | None:
         """What breaks the bound: how many pixels of the first such band, and one of them; None where all keep it.

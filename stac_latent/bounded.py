@@ -84,7 +84,8 @@ def compress_bounded(
             for x, p in zip(fields, parts, strict=True)
             for b, m in zip(p.bands, typical(x, valid_mask(x, p)), strict=True)
         }
-        own = base_step(codec, bound, [found[b.name] for b in codec.bands])
+        step = base_step(codec, bound, [found[b.name] for b in codec.bands])
+        own = {} if step is None else {"step": step}
     masks: list[Mask | None] = []
     if several:
         base = compress_native(codec, fields, **own)
@@ -177,25 +178,25 @@ def typical(field: Array, valid: Mask | None) -> list[float]:
     return out
 
 
-def base_step(codec: Codec, bound: ErrorBound, magnitudes: Sequence[float]) -> dict[str, float]:
-    """Target of the base where none is given: its own step, or a coarser one beside a wide bound.
+def base_step(codec: Codec, bound: ErrorBound, magnitudes: Sequence[float]) -> float | None:
+    """Step of the base [stored unit] where no target is given: its own step, or a coarser one beside a wide bound.
 
     Parameters
     ----------
     codec
-        A chain; other than ``lin`` they have one step, and the answer is empty.
+        A chain; others than ``lin`` have one step, and a ``lin`` with a target of its own keeps it: the answer is None.
     bound
         Of the bands.
     magnitudes
         Of their values, for relative bounds.
     """
     first, tail = codec.stages[0], codec.tail
-    if not isinstance(first, Normalise) or not isinstance(tail, Lin):
-        return {}
+    if not isinstance(first, Normalise) or not isinstance(tail, Lin) or tail.aim is not None:
+        return None
     whole = all(np.dtype(b.data_type).kind in "iu" for b in codec.bands)
     wide = _COARSER * (2 * bound.typical(magnitudes) + whole)
     own = tail.step * float(np.median(first.unit))
-    return {"step": min(wide, own * 2.0**12)} if wide > own else {}
+    return min(wide, own * 2.0**12) if wide > own else None
 
 
 def _parts(codec: Codec, several: bool) -> list[Codec]:

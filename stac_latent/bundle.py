@@ -166,6 +166,7 @@ def _crc(a: Array) -> int:
 
 def _make_probe(codec: Codec) -> dict[str, Any]:
     """A small field that exercises every stage, its payload and the checksums of what they decode to."""
+    codec = codec.parts[0]
     sy, sx = codec.stride
     h, w = max(sy * 2, 16 // sy * sy), max(sx * 2, 16 // sx * sx)
     n = len(codec.bands) * h * w
@@ -192,6 +193,7 @@ def _make_probe(codec: Codec) -> dict[str, Any]:
 def _run_probe(codec: Codec, probe: Mapping[str, Any], tensors: Mapping[str, Array], where: str) -> None:
     if codec.space in _PROBED:
         return
+    codec = codec.parts[0]
     try:
         payload = tensors.get("probe.payload")
         if payload is None:

@@ -12,6 +12,7 @@ import pytest
 import zarr
 from core_support import BANDS, check, make_scene, nothing_catalogued, scene_field, small_chunks, small_codec
 from test_cli import run  # noqa: F401 - a fixture
+from test_native_catalog import chain, decoded, error_of, sentinel
 
 import stac_latent
 from stac_latent import encode, load, open_codec
@@ -113,6 +114,51 @@ def test_key_frames_and_bounds_go_together(tmp_path):
     assert any("latent:reference" in item.assets["latent"].extra_fields for item in items)
     for item, scene in zip(items, scenes, strict=True):
         kept(item, scene, 2)
+
+
+@pytest.mark.parametrize("payload", ["coded", "plain"])
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint16", 0), ("float32", -9999.0)])
+def test_bands_of_several_native_grids_have_bounds_of_their_own(tmp_path, dtype, nodata, payload):
+    """Bands of 10 and 20 m share an array, those of 60 m have a group; the codec's order of bands is another than the asset's."""
+    item, fields = sentinel(tmp_path / "raw", (91, 77), dtype=dtype, nodata=nodata)
+    bound = {"B01": 0, "B02": 4, "B05": "1%", "*": 9}
+    out = encode(
+        item, chain(dtype=dtype, nodata=nodata), tmp_path / "out", payload=payload, error_bound=bound
+    )[0]
+    check(out)
+    for name, truth in fields.items():
+        band = [Band(name, dtype, nodata=nodata)]
+        goal = ErrorBound.of(bound.get(name, bound["*"]), band)
+        got = decoded(out, name)[0]
+        assert goal.broken(truth[None], got[None], (truth != nodata)[None], band) is None
+    assert error_of(out, fields, nodata) == out.properties["latent:max_error"]
+    asset = out.assets["latent"].extra_fields
+    assert [b["name"] for b in asset["bands"]] == ["B02", "B03", "B05", "B06", "B01"]
+    assert asset["latent:error_bounds"] == [4, 9, 0.01, 9, 0]
+    assert asset["latent:error_bound_kinds"] == ["absolute", "absolute", "relative", "absolute", "absolute"]
+    assert asset["latent:error_bound"] == pytest.approx(max(9, 0.01 * float(fields["B05"].max())))
+    for group in ("", "/g60"):
+        assert "residual" in zarr.open_group(asset_href(out) + group, mode="r")
+    cube = load([out], bands=["B01"], resolution=60).B01.isel(time=0).values
+    np.testing.assert_array_equal(cube, fields["B01"])
+
+
+def test_pixels_that_are_repeated_for_the_finest_grid_cost_little(tmp_path):
+    """A band of 20 m beside one of 10 m is coded on pixels of 10 m."""
+    sizes = {}
+    for names in (("B02",), ("B02", "B05")):
+        item, _ = sentinel(tmp_path / f"raw{len(names)}", (256, 256))
+        out = encode(item, chain(names), tmp_path / f"out{len(names)}", error_bound=0, step=4096)[0]
+        group = zarr.open_group(asset_href(out), mode="r")
+        sizes[names] = sum(
+            int.from_bytes(bytes(p[:4]), "little")
+            for p in group["residual"][:].reshape(-1, group["residual"].shape[-1])
+        )
+    assert sizes["B02", "B05"] < 1.5 * sizes["B02",]
+
+
+def asset_href(item):
+    return item.assets["latent"].get_absolute_href()
 
 
 def test_a_store_that_breaks_its_bound_is_not_catalogued(tmp_path, utm_scene, monkeypatch):

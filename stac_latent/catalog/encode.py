@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pystac
 from pystac.utils import make_absolute_href
@@ -20,6 +20,7 @@ from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import codec_item, decoder_link
 from stac_latent.catalog.leftovers import clear_killed, temporary
+from stac_latent.catalog.native import on_native_grids
 from stac_latent.catalog.references import References, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.codec import Codec, open_codec
@@ -30,7 +31,7 @@ from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
-from stac_latent.registry import remember
+from stac_latent.registry import remember, resolve_space
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
 from stac_latent.target import Target
@@ -64,7 +65,7 @@ def encode(
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
 
-    Each Item is encoded on its native grid, written to a temporary folder, decoded again from the stored bytes and
+    Each Item is encoded on its native grid, or, with a codec of the ``lin`` family, each of its bands on its own, written to a temporary folder, decoded again from the stored bytes and
     measured; only then is the store renamed into place and the Item catalogued. A failing Item leaves nothing.
 
     Parameters
@@ -86,7 +87,8 @@ def encode(
     bands
         Asset keys by the codec's band names, where they cannot be matched.
     resolution, resampling
-        Needed only where the bands lie on several native grids.
+        A grid to resample to. Without one, bands of several native grids are coded on these, in one asset, by a chain such
+        as ``lin``; other chains need one.
     references
         Code dates against key frames, chunk by chunk, where that takes fewer bytes; needs a chain such as ``lin``.
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
@@ -121,14 +123,8 @@ def encode(
     """
     chosen = open_codec(codec)
     remember(chosen)
-    bound = None if error_bound is None else ErrorBound.of(error_bound, chosen.bands)
-    if bound is not None and chosen.kind != "codec":
-        raise CatalogError(
-            f"codec {chosen.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
-        )
-    if bound is not None and not Target(**target).given:
-        target = base_step(chosen, bound, [0.0] * len(chosen.bands))
-    goal = Target(**target)
+    bound = _bound(chosen, error_bound)
+    goal = _goal(chosen, target, bound)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
@@ -141,8 +137,20 @@ def encode(
     if len({i.id for i in todo}) < len(todo):
         raise CatalogError("two of the items have the same id; a catalogue holds each id once")
 
+    def sources_of(item: pystac.Item) -> list[ItemSource]:
+        own = on_native_grids(item, chosen, bands) if resolution is None else chosen
+        if references is not None and (max(own.steps) > 1 or len(own.parts) > 1):
+            raise CatalogError(
+                f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
+                "out, or state a grid with resolution="
+            )
+        return [
+            ItemSource(item, part, bands, resolution, resampling, infinite=bound is not None)
+            for part in own.parts
+        ]
+
     def source_of(item: pystac.Item) -> ItemSource:
-        return ItemSource(item, chosen, bands, resolution, resampling, infinite=bound is not None)
+        return sources_of(item)[0]
 
     out: dict[int, pystac.Item] = {}
     with _disk_errors(dest):
@@ -154,19 +162,46 @@ def encode(
                 raise CatalogError(
                     f"item {base.id!r} cannot be its own key frame; leave it out of references"
                 )
-            source = source_of(item)
-            decoder = _write_codec(chosen, tree.root)
+            sources = sources_of(item)
+            whole = resolve_space(sources[0].codec.space)
+            decoder = _write_codec(whole, tree.root)
             folder = tree.item_folder(base)
-            coder = aim(chosen, goal, bands=source.decoded)
+            coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
             store = _new_store(
-                source, coder, folder / f"{key}.zarr", form, decoder.parent, progress, reference, bound
+                sources,
+                coders,
+                folder / f"{key}.zarr",
+                form,
+                decoder.parent,
+                progress,
+                reference,
+                _bound(whole, error_bound),
             )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
                 set_reference(base, key, key_item if made.reference is not None else None)
                 out[i] = tree.add(base)
     return [out[i] for i in sorted(out)]
+
+
+def _bound(codec: Codec, given: BoundLike | None) -> ErrorBound | None:
+    """What every pixel of the codec's bands shall keep, in their order."""
+    if given is not None and codec.kind != "codec":
+        raise CatalogError(
+            f"codec {codec.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
+        )
+    return None if given is None else ErrorBound.of(given, codec.bands)
+
+
+def _goal(codec: Codec, target: dict[str, Any], bound: ErrorBound | None) -> Target:
+    """What the latents shall reach: the target given, the codec's own, or what goes with a bound."""
+    goal = Target(**target)
+    if goal.given:
+        return goal
+    if (own := getattr(codec.tail, "aim", None)) is not None:
+        return cast("Target", own.target)
+    return goal if bound is None else Target(step=base_step(codec, bound, [0.0] * len(codec.bands)))
 
 
 class _disk_errors:  # noqa: N801 - reads as a context manager
@@ -237,8 +272,8 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
 
 @contextmanager
 def _new_store(
-    source: ItemSource,
-    codec: Codec,
+    sources: Sequence[ItemSource],
+    coders: Sequence[Codec],
     path: Path,
     form: Payload,
     bundle: Path,
@@ -252,7 +287,7 @@ def _new_store(
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(source, codec, part, form, bundle, progress, reference, bound)
+        made = encode_source(sources, coders, part, form, bundle, progress, reference, bound)
         if path.exists():
             path.rename(old)
         part.rename(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,10 +19,21 @@ from stac_latent.registry import opened, remember, resolve_space
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.io import read_bytes
 
-__all__ = ["MEDIA_TYPE", "Decoder", "KeyFrameLink", "LatentRef", "as_items", "codec_of_item", "latent_assets"]
+__all__ = [
+    "MEDIA_TYPE",
+    "BandPlace",
+    "Decoder",
+    "KeyFrameLink",
+    "LatentRef",
+    "as_items",
+    "band_places",
+    "codec_of_item",
+    "latent_assets",
+]
 
 MEDIA_TYPE = "application/vnd.zarr; version=3"
 _ITEM_LIMIT = 8 << 20
+_GROUP = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,52 @@ class KeyFrameLink:
 
 
 @dataclass(frozen=True, slots=True)
+class BandPlace:
+    """What differs for one band from the asset's fields; see :mod:`stac_latent.cube.natives`."""
+
+    shape: tuple[int, int] | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    group: str = ""
+    """Group of the store that holds its latents; empty: the store itself."""
+    dimensions: int | None = None
+    """Channels of a cell in that group."""
+
+
+def band_places(fields: Mapping[str, Any]) -> tuple[BandPlace | None, ...]:
+    """Places of the bands of an asset; empty where all are as the asset says.
+
+    Raises
+    ------
+    CatalogError
+        If a group's name is none, or its fields are not those of a grid.
+    """
+    out: list[BandPlace | None] = []
+    for band in fields.get("bands") or ():
+        names = ("proj:shape", "proj:transform", "latent:group", "latent:dimensions")
+        shape, transform, group, dimensions = (band.get(name) for name in names)
+        group = group or ""
+        sound = (shape is None or len(shape) == 2) and (transform is None or len(transform) in (6, 9))
+        if not sound or not _GROUP.fullmatch(group) or (group and None in (shape, transform, dimensions)):
+            raise CatalogError(
+                f"band {band.get('name')!r}: latent:group {group!r}, latent:dimensions {dimensions}, proj:shape {shape} and "
+                f"proj:transform {transform} do not tell where it is: a group is named with letters, digits, '.' and '-', and "
+                "needs the other three"
+            )
+        same = shape is None and transform is None and not group
+        out.append(
+            None
+            if same
+            else BandPlace(
+                None if shape is None else (int(shape[0]), int(shape[1])),
+                None if transform is None else tuple(float(v) for v in transform[:6]),  # type: ignore[arg-type]
+                group,
+                None if dimensions is None else int(dimensions),
+            )
+        )
+    return tuple(out) if any(out) else ()
+
+
+@dataclass(frozen=True, slots=True)
 class LatentRef:
     """All that is needed to read one latent asset, in a form that is cheap to pickle."""
 
@@ -73,6 +131,10 @@ class LatentRef:
     decoder: Decoder | None = None
     reference: KeyFrameLink | LatentRef | None = None
     """The key frame that it was coded against; None where it stands alone."""
+    places: tuple[BandPlace | None, ...] = ()
+    """Where the bands of several native grids are; empty where all share the asset's."""
+    part: int = 0
+    """Which of the codec's lattices this is."""
 
     @classmethod
     def from_item(cls, item: pystac.Item, asset: str | None = None) -> Self:
@@ -119,6 +181,7 @@ class LatentRef:
             grid=Grid.from_fields(fields),
             decoder=_decoder(item, spec.space),
             reference=_key_frame(item, key),
+            places=band_places(fields),
         )
 
     def open_codec(self) -> Codec:

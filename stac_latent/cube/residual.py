@@ -11,6 +11,7 @@ from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.verify import Progress, Source
+from stac_latent.registry import resolve_space
 from stac_latent.spec import Window
 from stac_latent.stages.residual import encode_residual, largest_size
 from stac_latent.store.residual import ResidualWriter
@@ -35,7 +36,7 @@ def write_residual(
     source
         What was encoded; read once more.
     codec, ref, path
-        What it was encoded with, and the store.
+        What it was encoded with (one of a codec's parts where it has several), and the store.
     bound
         What every valid pixel shall keep.
     progress
@@ -46,7 +47,7 @@ def write_residual(
     FieldError
         If a value of the source does not fit the stored type of its band.
     """
-    reader = LatentReader(ref, codec)
+    reader = LatentReader(ref, resolve_space(codec.space))
     windows = dict(reader.chunk_windows())
     chunk = max((y1 - y0) * (x1 - x0) for (y0, y1), (x0, x1) in windows.values())
     counts = (1 + max(y for y, _ in windows), 1 + max(x for _, x in windows))

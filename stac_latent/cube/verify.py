@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ def verify_store(
     sums: Mapping[Window, int],
     progress: Progress | None = None,
     bound: ErrorBound | None = None,
-) -> dict[str, Any]:
+) -> Distortion:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
     Parameters
@@ -59,7 +59,7 @@ def verify_store(
     source
         What was encoded; read once more.
     codec, ref
-        What it was encoded with, and the store.
+        What it was encoded with (one of a codec's parts where it has several), and the store.
     bundle
         Folder of the codec's bundle as it was written.
     sums
@@ -71,9 +71,8 @@ def verify_store(
 
     Returns
     -------
-    dict
-        ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees, several bands]; with a bound
-        ``latent:error_bound`` [stored unit], and each band's.
+    Distortion
+        Over native samples: larger pixels, repeated on the grid, count once.
 
     Raises
     ------
@@ -83,7 +82,7 @@ def verify_store(
     fresh = load_bundle(bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
     spec, reader = ref.spec, LatentReader(ref, fresh)
-    distortion = Distortion(source.decoded)
+    distortion = Distortion(source.decoded, codec.steps)
     exact = spec.bitstream is None or getattr(codec.tail, "lossless", False)
     inner, _ = chunk_cells(codec)
     strips = list(tiles(source.grid.cells, STRIP * inner))
@@ -102,24 +101,7 @@ def verify_store(
                 )
         if progress:
             progress("verify", i + 1, len(strips))
-    found = {
-        "latent:psnr": distortion.psnr,
-        "latent:max_error": distortion.max_error,
-        "latent:sam": distortion.sam,
-    }
-    measured: dict[str, Any] = {k: v for k, v in found.items() if v is not None}
-    return measured if bound is None else measured | _bound_fields(bound, distortion)
-
-
-def _bound_fields(bound: ErrorBound, distortion: Distortion) -> dict[str, Any]:
-    magnitudes = np.where(
-        distortion.count > 0, np.maximum(np.abs(distortion.low), np.abs(distortion.high)), 0
-    )
-    return {
-        "latent:error_bound": bound.largest(magnitudes.tolist()),
-        "latent:error_bounds": list(bound.values),
-        "latent:error_bound_kinds": ["relative" if r else "absolute" for r in bound.relative],
-    }
+    return distortion
 
 
 def _covers(outer: Window, part: Window) -> bool:

@@ -8,6 +8,7 @@
       valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
       residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.residual`
       y, x                        cell centres, so that xarray.open_zarr shows a map
+      g60/                        the same again for bands whose pixels fit no cell of these
 """
 
 from __future__ import annotations
@@ -180,7 +181,13 @@ def finish(path: Path) -> None:
 
 @_compact
 def create(
-    path: Path, codec: Codec, grid: Grid, payload: Payload, mask_bands: int, attributes: Mapping[str, Any]
+    path: Path,
+    codec: Codec,
+    grid: Grid,
+    payload: Payload,
+    mask_bands: int,
+    attributes: Mapping[str, Any],
+    part: int = 0,
 ) -> LatentArrays:
     """Make an empty group at a local path, ready to be filled shard by shard.
 
@@ -198,6 +205,8 @@ def create(
         1, or the number of bands where their masks differ; 0 for no mask.
     attributes
         Written as the group's attributes.
+    part
+        Which of the codec's lattices this is, where it has several.
     """
     if payload == "coded" and codec.tail is None:
         raise CodecError(f"codec {codec.name!r} has no entropy coder; write its symbols with payload='plain'")
@@ -209,7 +218,10 @@ def create(
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
         bitstream = codec.bitstream or ""
-        coded = {"serializer": LatentZarrCodec(codec.space, bitstream, codec), "compressors": [Crc32cCodec()]}
+        coded = {
+            "serializer": LatentZarrCodec(codec.space, bitstream, part, codec),
+            "compressors": [Crc32cCodec()],
+        }
     latent = group.create_array(
         "latent",
         shape=(channels, *cells),
