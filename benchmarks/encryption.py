@@ -57,7 +57,7 @@ def experiment(item: pystac.Item, codec: str, folder: Path, times: int = 5) -> d
             ),
             1 if name == "warm" else 3,
         )
-        ref = LatentRef.from_item(done[0], name)
+        ref = LatentRef.from_item(done[-1], name)
         files = [p for p in local_path(ref.href).rglob("*") if p.is_file()]
         sizes = [p.stat().st_size for p in files]
         middle = tuple((n // 2 - WINDOW // 2, n // 2 + WINDOW // 2) for n in ref.grid.shape)

@@ -220,6 +220,15 @@ def leave() -> None:
     os._exit(0)
 
 
+def save(results: dict[str, Any], failures: int) -> None:
+    """Add up and write what was run so far."""
+    before = results.get("earlier", {}).get("inputs", 0)
+    results["inputs"] = before + sum(e["inputs"] for e in results["runs"].values())
+    results["failures_left"] = failures
+    results["date"] = datetime.now(UTC).date().isoformat()
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main() -> None:
     """Fuzz targets one after another and add up the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -273,11 +282,7 @@ def main() -> None:
         entry["slowest_s"] = max(entry["slowest_s"], round(found.get("slowest", 0.0), 3))
         entry["grown_mb"] = max(entry["grown_mb"], int(found.get("grown", 0)) >> 20)
         print(f"{key}: {found}", flush=True)
-    before = results.get("earlier", {}).get("inputs", 0)
-    results["inputs"] = before + sum(e["inputs"] for e in results["runs"].values())
-    results["failures_left"] = failures
-    results["date"] = datetime.now(UTC).date().isoformat()
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        save(results, failures)
     print(f"{results['inputs']:,} inputs so far; {failures} failures in this run")
     sys.exit(bool(failures))
 

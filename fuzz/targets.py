@@ -26,6 +26,7 @@ import pystac
 from mutate import mutate_bytes, mutate_json
 
 from stac_latent import encode
+from stac_latent.bound import ErrorBound
 from stac_latent.bundle import FILES, multihash, read_bundle, write_bundle
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import to_item
@@ -42,6 +43,7 @@ from stac_latent.frame import unpack_mask
 from stac_latent.native.derive import native_codec
 from stac_latent.secure import Key
 from stac_latent.spec import Band
+from stac_latent.stages.residual import decode_residual, encode_residual
 from stac_latent.store.embeddings import read_table, vectors
 from stac_latent.testing import make_field
 
@@ -170,6 +172,24 @@ def native() -> Target:
     return Target(seeds, codec.decompress, repair_frame, weight=2)
 
 
+def residual() -> Target:
+    """Residuals of a tile, coded and plain, on the pixels that they refer to."""
+    truth, valid = field_of((32, 40)), np.ones((2, 32, 40), bool)
+    valid[:, 5:9, 7:20] = False
+    base = codecs()["lin"].decode(codecs()["lin"].encode(truth))
+    noise = make_field(BANDS, (32, 40), 5, "noise")
+    seeds = [encode_residual(truth, base, valid, ErrorBound.of(b, BANDS), BANDS) for b in (0, 2, "1%")]
+    seeds += [encode_residual(noise, base, valid, ErrorBound.of(0, BANDS), BANDS)]
+    return Target(seeds, lambda data: decode_residual(data, base, valid, BANDS), weight=5)
+
+
+def bounded() -> Target:
+    """Byte strings of :meth:`Codec.compress` with an error bound."""
+    codec, truth = codecs()["lin"], field_of((37, 45))
+    seeds = [codec.compress(truth, error_bound=b) for b in (0, "1%")]
+    return Target(seeds, codec.decompress, repair_frame, weight=5)
+
+
 def mask() -> Target:
     """Deflated masks."""
     bits = np.random.default_rng(0).random((2, 37, 45)) > 0.5
@@ -275,6 +295,7 @@ def catalogue() -> Path:
     encode(one, codecs()["dct"], folder / "cat", key="plain", payload="plain")
     encode(one, codecs()["lin"], folder / "cat", key="lin")
     encode(one, codecs()["dct"], folder / "cat", key="sealed", encrypt=Key(bytes(32)))
+    encode(one, codecs()["lin"], folder / "cat", key="bounded", error_bound=2)
     several = {"red": 10, "swir": 20, "coastal": 60}
     chain = lin([Band(n, nodata=0, scale=1e-4) for n in several], step=60.0, mean=1300.0)
     encode(_write_bands(folder, "native", several), chain, folder / "cat", key="native")
@@ -348,7 +369,11 @@ def store(key: str, name: str = "scene", part: int = 0) -> Target:
     codec, ref = whole.open_codec(), lattices_of(whole)[part]
     source = Path(ref.href)
     names = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file())
-    files = [n for n in names if n.endswith("zarr.json") or n.startswith(("latent/c", "mask/c", "manifest"))]
+    files = [
+        n
+        for n in names
+        if n.endswith("zarr.json") or n.startswith(("latent/c", "mask/c", "residual/c", "manifest"))
+    ]
     seeds = [json.dumps([n]).encode() + _CUT + (source / n).read_bytes() for n in files]
     folder = Path(tempfile.mkdtemp(prefix="fuzz-store-")) / "s.zarr"
     shutil.copytree(source, folder)
@@ -423,6 +448,8 @@ MAKERS: dict[str, Callable[[], Target]] = {
     "container-lin": lambda: container("lin", repair_lin, 10),
     "container-zstd": lambda: container("zstd", repair_classical, 10),
     "native": native,
+    "residual": residual,
+    "bounded": bounded,
     "mask": mask,
     "zstd-chunk": zstd_chunk,
     "bundle-lin": lambda: bundle("lin-fitted"),
@@ -434,6 +461,7 @@ MAKERS: dict[str, Callable[[], Target]] = {
     "store-plain": lambda: store("plain"),
     "store-lin": lambda: store("lin"),
     "store-sealed": lambda: store("sealed"),
+    "store-bounded": lambda: store("bounded"),
     "store-native": lambda: store("native", "native"),
     "store-native-group": lambda: store("native", "native", 1),
     "table": table,

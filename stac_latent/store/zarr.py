@@ -6,6 +6,7 @@
       latent  (channel, y, x)     int8/int16; sharded; coded (zarr codec "stac_latent") or plain (zstd)
       mask    (mask_band, py, px) uint8, 1 = valid; one band where all bands agree; absent chunks are valid
       valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
+      residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.residual`
       y, x                        cell centres, so that xarray.open_zarr shows a map
       g60/                        the same again for bands whose pixels fit no cell of these
 """
@@ -34,11 +35,11 @@ from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
 from stac_latent.limits import check_bytes, memory
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec, Window
-from stac_latent.store.guard import CONFIG, check_array
+from stac_latent.store.guard import CONFIG, UNREADABLE, check_array
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.payloads import PayloadReader
 from stac_latent.store.remote import options_for, retried_async
-from stac_latent.store.sealed import SealedStore
+from stac_latent.store.sealed import SealedStore, for_writing
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ Payload = Literal["coded", "plain"]
 _MAX_METADATA = 64 << 20
 _MAX_FILE = 2 << 30
 
-_MALFORMED = (
-    OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError,
-    AssertionError, RuntimeError, zarr.errors.BaseZarrError,
-)  # fmt: skip
-"""What zarr raises for stores that are not as they should be."""
 _COMPACT = {"json_indent": None}
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,6 +80,8 @@ class LatentArrays:
     attributes: Mapping[str, Any]
     reference: tuple[zarr.Array[Any], zarr.Array[Any]] | None = None
     """Gains and checksums of a date that is coded against a key frame; see :mod:`stac_latent.cube.reference`."""
+    residual: zarr.Array[Any] | None = None
+    """Payloads that keep an error bound; see :mod:`stac_latent.store.residual`."""
 
     def read_symbols(self, cells: Window) -> Array:
         """Stored integers ``(channel, y, x)`` of a window of cells; only its chunks are read.
@@ -160,7 +158,7 @@ class LatentArrays:
             return np.asarray(array[where])
         except StacLatentError:
             raise
-        except _MALFORMED as exc:
+        except UNREADABLE as exc:
             raise CorruptDataError(
                 f"{_where(array)}: stored bytes of window {where[-2:]} do not decode: {exc}; the store is truncated or was "
                 "changed, fetch or write it again"
@@ -226,7 +224,7 @@ def create(
     inner, shard = chunk_cells(codec)
     cells, channels = grid.cells, spec.dimensions
     shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
-    where = str(path) if seal is None else SealedStore(LocalStore(path), seal)
+    where = for_writing(path, seal)
     group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
@@ -309,16 +307,18 @@ def open_arrays(
             group = zarr.open_group(store, mode="r", zarr_format=3)
             latent = group["latent"]
             mask, valid = group.get("mask"), group.get("valid")
+            residual = group.get("residual")
             gain, crc = group.get("reference_gain"), group.get("reference_crc")
     except StacLatentError:
         raise
-    except _MALFORMED as exc:
+    except UNREADABLE as exc:
         raise CorruptDataError(f"{href} is no readable latent group: {type(exc).__name__}: {exc}") from exc
     if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
         raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
     for array, name, ndim, kinds in (
         (latent, "latent", 3, "iuf"), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
         (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
+        (residual, "residual", 3, "u"),
     ):  # fmt: skip
         if isinstance(array, zarr.Array):
             check_array(array, f"{href}/{name}", ndim, kinds)
@@ -338,6 +338,7 @@ def open_arrays(
         valid if isinstance(valid, zarr.Array) else None,
         dict(group.attrs),
         (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
+        residual if isinstance(residual, zarr.Array) else None,
     )
 
 
