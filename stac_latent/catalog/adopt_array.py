@@ -173,14 +173,15 @@ def _open_scales(
 ) -> tuple[ForeignArray, list[str]]:
     """The array of scales and the order of its axes: the first that fits the codes."""
     problem: CorruptDataError | None = None
+    unfit: CorruptDataError | None = None
     for order in [dims] if dims else [["y", "x"], ["y", "x", "channel"], ["channel", "y", "x"]]:
         try:
             found = open_array(container, where, axis_names(order), named)
         except CorruptDataError as exc:
-            problem = exc
+            problem = problem or exc
             continue
         if found.shape[1:] != shape[1:] or found.shape[0] not in (1, shape[0]):
-            problem = CorruptDataError(
+            unfit = unfit or CorruptDataError(
                 f"the scales {where} have shape {found.shape} (channel, y, x), the codes {shape}; expected one for each vector or "
                 "for each number"
             )
@@ -188,7 +189,7 @@ def _open_scales(
             raise CorruptDataError(f"the scales {where} are {found.dtype}; expected floating-point numbers")
         else:
             return found, order
-    raise problem or CorruptDataError(f"the scales {where} cannot be read")
+    raise unfit or problem or CorruptDataError(f"the scales {where} cannot be read")
 
 
 def _grid(

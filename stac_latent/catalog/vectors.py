@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pystac
@@ -75,6 +75,8 @@ def load_table(
     import geopandas
     import pandas as pd
 
+    if invalid not in get_args(Invalid):
+        raise CatalogError(f"invalid={invalid!r}; expected 'raise', 'drop' or 'keep'")
     chosen = [(i, *_chosen(i, asset)) for i in as_items(items, "load")]
     _one_space(chosen)
     region = region_of(bbox, intersects)

@@ -223,8 +223,6 @@ def sound_vectors(values: npt.NDArray[np.float32], invalid: Invalid, where: str)
     CorruptDataError
         With ``raise``, if there is one.
     """
-    if invalid not in ("raise", "drop", "keep"):
-        raise CatalogError(f"invalid={invalid!r}; expected 'raise', 'drop' or 'keep'")
     finite = np.isfinite(values)
     kinds = {
         "without a vector": np.isnan(values).all(axis=1),
