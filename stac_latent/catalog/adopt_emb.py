@@ -79,6 +79,10 @@ def _described(product: Product, item: pystac.Item) -> Product:
     if asset.extra_fields.get("nodata") is not None:
         fields["nodata"] = asset.extra_fields["nodata"]
     container = container_of(asset.to_dict())
+    if container == "zarr" and "latent:kind" in own and not own.get("latent:array"):
+        raise CatalogError(
+            f"item {item.id!r} has a store of latents that loads as it is: it needs no adoption, leave it out"
+        )
     if not container:
         raise CatalogError(
             f"asset 'embeddings' of item {item.id!r} has type {asset.media_type!r}; expected GeoTIFF, NumPy, Zarr or Parquet"

@@ -88,13 +88,8 @@ def _key(item: pystac.Item, asset: str | None) -> str:
         return asset
     if asset is None and len(fit) == 1:
         return fit[0]
-    what = (
-        "several embeddings"
-        if len(fit) > 1
-        else "no embedding"
-        if asset is None
-        else f"no embedding {asset!r}"
-    )
+    several = "several embeddings" if len(fit) > 1 else "no embedding"
+    what = several if asset is None else f"no embedding {asset!r}"
     raise CatalogError(
         f"item {item.id!r} has {what} ({', '.join(fit) or 'assets: ' + ', '.join(item.assets)}); choose with asset="
     )

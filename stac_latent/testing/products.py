@@ -101,7 +101,7 @@ class ProductConformance(ABC):
 
     def test_space(self, tmp_path: Path) -> None:
         """Two files of the product share a space; another version of its model is another."""
-        spaces = []
+        spaces: list[set[str]] = []
         for seed, more in ((0, {}), (1, {}), (0, {"version": "another"})):
             folder = tmp_path / str(len(spaces))
             folder.mkdir()
