@@ -9,20 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stac_latent.catalog.adopt import adopt as adopt
     from stac_latent.catalog.encode import encode as encode
     from stac_latent.catalog.fit import fit as fit
     from stac_latent.catalog.publish import publish as publish
     from stac_latent.catalog.search import search as search
+    from stac_latent.catalog.vectors import load_table as load_table
     from stac_latent.codec import open_codec as open_codec
     from stac_latent.cube.load import load as load
 
-__all__ = ["encode", "fit", "load", "open_codec", "publish", "search"]
+__all__ = ["adopt", "encode", "fit", "load", "load_table", "open_codec", "publish", "search"]
 __version__ = "0.1.0"
 
 _WHERE = {
+    "adopt": "stac_latent.catalog.adopt",
     "encode": "stac_latent.catalog.encode",
     "fit": "stac_latent.catalog.fit",
     "load": "stac_latent.cube.load",
+    "load_table": "stac_latent.catalog.vectors",
     "open_codec": "stac_latent.codec",
     "publish": "stac_latent.catalog.publish",
     "search": "stac_latent.catalog.search",

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from stac_latent import __version__
-from stac_latent.cli import bench, look, verbs
+from stac_latent.cli import adopt, bench, look, verbs
 from stac_latent.cli.common import err
 from stac_latent.cli.fit import fit
 from stac_latent.cli.train import train
@@ -31,6 +31,8 @@ for command in (
     look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate
 ):  # fmt: skip
     app.command()(command)
+app.command()(adopt.adopt)
+app.command()(adopt.export)
 app.add_typer(bench.app, name="bench")
 
 
