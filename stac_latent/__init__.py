@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from stac_latent.catalog.search import search as search
     from stac_latent.codec import open_codec as open_codec
     from stac_latent.cube.load import load as load
+    from stac_latent.index.label import label as label
     from stac_latent.index.nearest import nearest as nearest
 
-__all__ = ["encode", "fit", "load", "nearest", "open_codec", "publish", "search"]
+__all__ = ["encode", "fit", "label", "load", "nearest", "open_codec", "publish", "search"]
 __version__ = "0.1.0"
 
 _WHERE = {
     "encode": "stac_latent.catalog.encode",
     "fit": "stac_latent.catalog.fit",
+    "label": "stac_latent.index.label",
     "load": "stac_latent.cube.load",
     "nearest": "stac_latent.index.nearest",
     "open_codec": "stac_latent.codec",

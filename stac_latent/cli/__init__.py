@@ -15,7 +15,7 @@ from stac_latent import __version__
 from stac_latent.cli import bench, look, verbs
 from stac_latent.cli.common import err
 from stac_latent.cli.fit import fit
-from stac_latent.cli.nearest import index, nearest
+from stac_latent.cli.nearest import index, label, nearest
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
 
@@ -34,6 +34,7 @@ for command in (
     app.command()(command)
 app.command()(nearest)
 app.command()(index)
+app.command()(label)
 app.add_typer(bench.app, name="bench")
 
 

@@ -1,4 +1,4 @@
-"""The commands ``index`` and ``nearest``."""
+"""The commands ``index``, ``label`` and ``nearest``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stac_latent.errors import SearchError
 if TYPE_CHECKING:
     import geopandas
 
-__all__ = ["index", "nearest"]
+__all__ = ["index", "label", "nearest"]
 
 Source = Annotated[Path, typer.Argument(help="GeoParquet file or folder that publish wrote.")]
 Metric = Annotated[str, typer.Option(help="cosine, l2 or dot.")]
@@ -157,3 +157,42 @@ def index(
         print_json(result)
     else:
         out.print(json.dumps(result, indent=2), highlight=False)
+
+
+def label(
+    table: Source,
+    examples: Annotated[Path, typer.Option(help="Places with a label each (GeoJSON).")],
+    dest: Annotated[Path, typer.Option("--out", help="GeoTIFF to write: label, and agreement in percent.")],
+    column: Annotated[str, typer.Option(help="Property that holds the label.")] = "label",
+    k: Annotated[int, typer.Option("--k", "-k", help="Examples that vote.", min=1)] = 3,
+    max_distance: Annotated[float | None, typer.Option(help="No label farther than this.")] = None,
+    where: Where = None,
+    bbox: Bbox = None,
+    when: When = None,
+    min_valid: Annotated[float, typer.Option(help="Smallest share of valid pixels of a row.")] = 0.0,
+    metric: Metric = "cosine",
+    whiten: WhitenBy = None,
+    crs: Annotated[str | None, typer.Option(help="Of the map. [default: UTM]")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Of the map. [default: a footprint]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Map labels from a few examples: each row takes those of the examples that it is most like."""
+    from stac_latent.index.label import label as run
+    from stac_latent.index.raster import write_map
+
+    if dest.suffix.lower() not in (".tif", ".tiff"):
+        raise typer.BadParameter(f"--out ends with .tif; got {dest.name!r}")
+    found = run(
+        table, examples, column=column, k=k, max_distance=max_distance, where=where, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
+        min_valid=min_valid, metric=metric, whiten=whitening_of(whiten), crs=crs, resolution=resolution,
+    )  # fmt: skip
+    write_map(found, dest)
+    meanings = found["label"].attrs["flag_meanings"].split(" ")
+    pixels = {name: int((found["label"] == code).sum()) for code, name in enumerate(meanings, start=1)}
+    if as_json:
+        print_json({"out": str(dest), "shape": list(found["label"].shape), "pixels": pixels})
+    else:
+        out.print(
+            f"{dest}: {', '.join(f'{name} {count} pixels' for name, count in pixels.items())}",
+            highlight=False,
+        )

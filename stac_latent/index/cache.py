@@ -180,6 +180,13 @@ class Cache:
             out *= self._scale[rows][:, None]
         return out
 
+    def blocks(self, keep: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Rows, F32]]:
+        """As :meth:`VectorTable.blocks`."""
+        chosen = np.arange(self.table.rows) if keep is None else np.flatnonzero(keep)
+        for start in range(0, len(chosen), CHUNK):
+            rows = chosen[start : start + CHUNK]
+            yield rows, self.take(rows)
+
     def _lengths(self, form: Form) -> F32:
         """Lengths of the whitened vectors, computed once for each whitening."""
         if not form.whitened:

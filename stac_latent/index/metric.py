@@ -122,7 +122,7 @@ class Form:
         w = self.whiten(x)
         if self.metric == "l2":
             return np.asarray(np.linalg.norm(w - q, axis=1))
-        dots = w @ q
+        dots = np.einsum("ij,j->i", w, q)  # one sum for a row, however many rows
         if self.metric == "dot":
             return np.asarray(-dots)
         length = np.linalg.norm(w, axis=1)
