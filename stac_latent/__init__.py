@@ -15,17 +15,21 @@ if TYPE_CHECKING:
     from stac_latent.catalog.search import search as search
     from stac_latent.codec import open_codec as open_codec
     from stac_latent.cube.load import load as load
+    from stac_latent.page.explore import explore as explore
+    from stac_latent.page.write import write_map as write_map
 
-__all__ = ["encode", "fit", "load", "open_codec", "publish", "search"]
+__all__ = ["encode", "explore", "fit", "load", "open_codec", "publish", "search", "write_map"]
 __version__ = "0.1.0"
 
 _WHERE = {
     "encode": "stac_latent.catalog.encode",
+    "explore": "stac_latent.page.explore",
     "fit": "stac_latent.catalog.fit",
     "load": "stac_latent.cube.load",
     "open_codec": "stac_latent.codec",
     "publish": "stac_latent.catalog.publish",
     "search": "stac_latent.catalog.search",
+    "write_map": "stac_latent.page.write",
 }
 
 
