@@ -29,7 +29,8 @@ def explore(
     items
         Items with or without latents; those without a footprint in degrees are left out.
     asset
-        Key of the latent asset whose values are shown; needed where Items have several that decode.
+        Key of the latent asset whose values are shown; needed where Items have several that decode, none of them
+        named ``latent``.
     measure
         ``"psnr"``, ``"bits_per_pixel"``, ``"max_error"`` or ``"sam"``; by default the first that any Item has.
 

@@ -15,6 +15,7 @@ from stac_latent.errors import CatalogError
 __all__ = ["MEASURES", "Measure", "measured", "number", "shown_asset", "text", "values_of"]
 
 _LONGEST = 200
+_USUAL = "latent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,14 @@ MEASURES = (
 
 
 def text(value: Any, longest: int = _LONGEST) -> str:
-    """Text of a value from a catalogue, cut where it is long; '' for None.
+    """Text of a value from a catalogue, cut where it is long; '' for None. Halves of characters become '?'.
 
     Examples
     --------
     >>> text("a" * 300, 5)
     'aaaa…'
     """
-    out = "" if value is None else str(value)
+    out = "" if value is None else str(value)[: longest + 1].encode("utf-8", "replace").decode("utf-8")
     return out if len(out) <= longest else out[: longest - 1] + "…"
 
 
@@ -66,22 +67,22 @@ def number(value: Any) -> float | None:
 
 
 def shown_asset(item: pystac.Item, asset: str | None = None) -> str | None:
-    """Key of the latent asset that a page shows: the named one, else the only one that decodes, else the only one.
+    """Key of the latent asset that a page shows: the named one, else the one that decodes, else the first.
 
     Raises
     ------
     CatalogError
-        If several decode and none was named.
+        If several decode, none was named, and none has the key ``latent`` that :func:`stac_latent.encode` gives.
     """
     keys = latent_assets(item)
     if asset is not None:
         return asset if asset in keys else None
     decodable = [k for k in keys if item.assets[k].extra_fields.get("latent:kind") == "codec"]
-    if len(decodable) > 1:
+    if len(decodable) > 1 and _USUAL not in decodable:
         raise CatalogError(
             f"item {item.id!r} has several assets that decode: {', '.join(decodable)}; choose the one to look at with asset="
         )
-    return next(iter(decodable or keys), None)
+    return _USUAL if _USUAL in decodable else next(iter(decodable or keys), None)
 
 
 def values_of(item: pystac.Item, key: str | None) -> list[float | None]:

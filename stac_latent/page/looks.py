@@ -19,6 +19,7 @@ from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.source import ItemSource
 from stac_latent.errors import CatalogError, FieldError, GridError, StacLatentError
+from stac_latent.inspect import read_item
 from stac_latent.page.facts import text
 from stac_latent.preview import panels, picture, valid_pixels
 from stac_latent.spec import Band, Grid, Window
@@ -30,6 +31,7 @@ Array = npt.NDArray[Any]
 WHOLE = 2048
 """Longest side [pixels] of an asset that is decoded whole; of a larger one, the middle is."""
 MIDDLE = 1024
+_QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def _raw(item: pystac.Item, reader: LatentReader, window: Window, bands: Sequenc
     StacLatentError, OSError
         If the Item has not the bands, on the same grid, or they cannot be read.
     """
-    source = ItemSource(item, reader.codec)
+    source = _source(item, reader)
     grid = source.grid
     if (grid.crs, grid.shape, grid.stride) != (reader.grid.crs, reader.grid.shape, reader.grid.stride):
         raise GridError(f"they lie on {grid.shape} pixels in {grid.crs}, the latent does not")
@@ -161,6 +163,21 @@ def _raw(item: pystac.Item, reader: LatentReader, window: Window, bands: Sequenc
         if band.nodata is not None:
             layer[~good] = band.nodata
     return field
+
+
+def _source(item: pystac.Item, reader: LatentReader) -> ItemSource:
+    """Raw bands of an Item, or of the one that it was derived from."""
+    try:
+        return ItemSource(item, reader.codec)
+    except StacLatentError as exc:
+        link = next(iter(item.get_links("derived_from")), None)
+        href = None if link is None else link.get_absolute_href()
+        if href is None:
+            raise
+        try:
+            return ItemSource(read_item(href), reader.codec)
+        except StacLatentError:
+            raise exc from None
 
 
 def _latent(reader: LatentReader, window: Window) -> tuple[Array, Array]:
@@ -187,7 +204,7 @@ def _uri(colours: Array, valid: Array, side: int) -> str:
     if max(image.size) > side:
         image.thumbnail((side, side), Image.Resampling.BOX)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=82, method=4)
+    image.save(buffer, "WEBP", quality=_QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -66,7 +66,7 @@ def _rings(shape: shapely.Geometry | None) -> list[npt.NDArray[np.float64]]:
         line = shapely.get_exterior_ring(part) if shapely.get_type_id(part) == 3 else part
         points = shapely.get_coordinates(line)
         width = np.ptp(points, axis=0).max() if len(points) else 0.0
-        for share in (1e-3, 1e-2, 5e-2):
+        for share in (1e-3, 2e-3, 5e-3, 1e-2, 5e-2):
             if len(points) <= MOST_POINTS:
                 break
             points = shapely.get_coordinates(shapely.simplify(line, width * share))

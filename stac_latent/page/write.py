@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +72,8 @@ def write_map(
     dest
         HTML file to write; an existing one is replaced.
     asset
-        Key of the latent asset to show; needed where Items have several that decode.
+        Key of the latent asset to show; needed where Items have several that decode, none of them
+        named ``latent``.
     embeddings
         Where vectors of places come from: a ``.parquet`` file that :func:`stac_latent.publish` wrote, or the key of a
         latent asset. By default the only embedding that the Items carry; ``"none"`` for no vectors.
@@ -268,4 +270,5 @@ def _write(path: Path, document: bytes) -> None:
     except OSError as exc:
         raise CatalogError(f"could not write {path} ({exc}); choose another place") from exc
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

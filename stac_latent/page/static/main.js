@@ -475,13 +475,14 @@ async function start() {
   state.redraw();
 }
 
-/** For scripts and tests: where an item or a place is on the screen, and the time of one frame [ms]. */
+/** For scripts and tests: where things are on the screen, what is found, and the time of one frame [ms]. */
 globalThis.latentMap = {
   at: (i, what = "items") => {
     const { box } = what === "items" ? state.shapes : state.places.shapes;
     return [toScreenX((box[4 * i] + box[4 * i + 2]) / 2), toScreenY((box[4 * i + 1] + box[4 * i + 3]) / 2)];
   },
   choose: (i) => choose(i, { reveal: true }),
+  similar: () => state.similar && { query: state.similar.query, hits: state.similar.hits },
   frame: () => {
     frame();
     return Number(canvas.dataset.ms);
