@@ -15,6 +15,7 @@ from stac_latent import __version__
 from stac_latent.cli import adopt, bench, look, verbs
 from stac_latent.cli.common import err
 from stac_latent.cli.fit import fit
+from stac_latent.cli.map import write_map
 from stac_latent.cli.nearest import index, label, nearest
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
@@ -37,6 +38,7 @@ app.command()(adopt.export)
 app.command()(nearest)
 app.command()(index)
 app.command()(label)
+app.command("map")(write_map)
 app.add_typer(bench.app, name="bench")
 
 
