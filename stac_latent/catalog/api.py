@@ -141,6 +141,8 @@ class ApiSource:
         if not links:
             raise SearchError(f"the STAC API at {url} has no search link, so it cannot be searched")
         posts = [link for link in links if str(link.get("method", "GET")).upper() == "POST"]
+        self.posts = bool(posts)
+        """Whether it is searched by POST, so that queries may be long."""
         self._method = "POST" if posts else "GET"
         self._search = urljoin(url, str((posts or links)[0]["href"]))
         self._conforms = self._conformance(landing)

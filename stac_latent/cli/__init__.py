@@ -15,6 +15,7 @@ from stac_latent import __version__
 from stac_latent.cli import bench, look, verbs
 from stac_latent.cli.common import err
 from stac_latent.cli.fit import fit
+from stac_latent.cli.push import push, queryables
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
 
@@ -31,6 +32,8 @@ for command in (
     look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate
 ):  # fmt: skip
     app.command()(command)
+app.command()(push)
+app.command()(queryables)
 app.add_typer(bench.app, name="bench")
 
 
