@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from stac_latent.catalog.encode import encode as encode
     from stac_latent.catalog.fit import fit as fit
     from stac_latent.catalog.publish import publish as publish
+    from stac_latent.catalog.push import push as push
     from stac_latent.catalog.search import search as search
     from stac_latent.codec import open_codec as open_codec
     from stac_latent.cube.load import load as load
 
-__all__ = ["encode", "fit", "load", "open_codec", "publish", "search"]
+__all__ = ["encode", "fit", "load", "open_codec", "publish", "push", "search"]
 __version__ = "0.1.0"
 
 _WHERE = {
@@ -25,6 +26,7 @@ _WHERE = {
     "load": "stac_latent.cube.load",
     "open_codec": "stac_latent.codec",
     "publish": "stac_latent.catalog.publish",
+    "push": "stac_latent.catalog.push",
     "search": "stac_latent.catalog.search",
 }
 

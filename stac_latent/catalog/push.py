@@ -109,11 +109,7 @@ def push(
     root = None if catalog is None else catalog.get_self_href()
     if href is not None and root is None:
         raise CatalogError("href is for static catalogues with a place of their own; this source has none")
-    base = (
-        None
-        if href is None or root is None
-        else (str(make_absolute_href("./", root)), href.rstrip("/") + "/")
-    )
+    base = None if href is None or root is None else (root.rpartition("/")[0] + "/", href.rstrip("/") + "/")
     target = Transactions(api, headers=headers or {}, timeout=timeout, tries=tries)
     done = Pushed()
     total = _collections(catalog, source, target, base, done)

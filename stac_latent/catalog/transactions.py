@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 from stac_latent.catalog.api import ApiSource, is_api
-from stac_latent.catalog.patience import BUSY, Patience
+from stac_latent.catalog.patience import BUSY, Persistence
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import HttpError, Reader
 from stac_latent.errors import CatalogError, SearchError
@@ -45,8 +45,12 @@ class Transactions:
     """
 
     def __init__(self, url: str, *, headers: Mapping[str, str], timeout: float, tries: int) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise CatalogError(
+                f"{url!r} is no address of a STAC API; expected one that begins with http:// or https://"
+            )
         self.url = url.rstrip("/") + "/"
-        patience = Patience.of(tries, unanswered=True, statuses=(*BUSY, 500))
+        patience = Persistence.of(tries, (*BUSY, 500))
         self._reader = Reader(timeout=timeout, headers=headers, patience=patience)
         landing = self._reader.json(self.url)
         if not is_api(landing):
