@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stac_latent.catalog.coverage import coverage as coverage
     from stac_latent.catalog.encode import encode as encode
     from stac_latent.catalog.fit import fit as fit
     from stac_latent.catalog.publish import publish as publish
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from stac_latent.codec import open_codec as open_codec
     from stac_latent.cube.load import load as load
 
-__all__ = ["encode", "fit", "load", "open_codec", "publish", "push", "search"]
+__all__ = ["coverage", "encode", "fit", "load", "open_codec", "publish", "push", "search"]
 __version__ = "0.1.0"
 
 _WHERE = {
+    "coverage": "stac_latent.catalog.coverage",
     "encode": "stac_latent.catalog.encode",
     "fit": "stac_latent.catalog.fit",
     "load": "stac_latent.cube.load",

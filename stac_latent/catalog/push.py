@@ -112,10 +112,11 @@ def push(
     base = None if href is None or root is None else (root.rpartition("/")[0] + "/", href.rstrip("/") + "/")
     target = Transactions(api, headers=headers or {}, timeout=timeout, tries=tries)
     done = Pushed()
-    total = _collections(catalog, source, target, base, done)
+    total, fresh = _collections(catalog, source, target, base, done)
     count = 0
     for collection, documents in _batches(_documents(source, base, done), batch):
-        _push_batch(collection, documents, target, done)
+        known = {} if collection in fresh else target.known(collection, [str(d["id"]) for d in documents])
+        _push_batch(collection, documents, known, target, done)
         count += len(documents)
         if progress:
             progress("push", count, total)
@@ -145,8 +146,15 @@ def _collections(
     target: Transactions,
     base: tuple[str, str] | None,
     done: Pushed,
-) -> int | None:
-    """Send the Collections that the API lacks or has otherwise; returns the number of items, where it is known."""
+) -> tuple[int | None, set[str]]:
+    """Send the Collections that the API lacks or has otherwise.
+
+    Returns
+    -------
+    total, fresh
+        Number of items, where it is known; Collections that the API did not have, and so no item of theirs.
+    """
+    fresh = set()
     if catalog is None:
         made, total = _made_up(source)
     else:
@@ -158,7 +166,9 @@ def _collections(
         if known is None or (catalog is not None and not _same(document, known)):
             target.put_collection(document, known=known is not None)
             done.collections.append(str(document["id"]))
-    return total
+        if known is None:
+            fresh.add(str(document["id"]))
+    return total, fresh
 
 
 def _made_up(source: Any) -> tuple[list[Json], int]:
@@ -238,8 +248,10 @@ def _batches(documents: Iterable[Json], size: int) -> Iterator[tuple[str, list[J
     yield from waiting.items()
 
 
-def _push_batch(collection: str, documents: list[Json], target: Transactions, done: Pushed) -> None:
-    known = target.known(collection, [str(d["id"]) for d in documents])
+def _push_batch(
+    collection: str, documents: list[Json], known: Mapping[str, Json], target: Transactions, done: Pushed
+) -> None:
+    """Send what the API does not have, or has otherwise."""
     todo = [d for d in documents if d["id"] not in known or not _same(d, known[d["id"]])]
     done.unchanged += len(documents) - len(todo)
     if not todo:
@@ -262,7 +274,18 @@ def _essence(document: Json) -> Json:
     out["links"] = sorted(json.dumps(link, sort_keys=True) for link in links if not _is_queryables(link))
     if isinstance(out.get("properties"), dict):
         out["properties"] = {k: v for k, v in out["properties"].items() if k not in _SERVERS_OWN}
+    if isinstance(out.get("geometry"), dict):  # databases write the last digits in their own way
+        out["geometry"] = _rounded(out["geometry"])
     return out
+
+
+def _rounded(value: Any) -> Any:
+    """Coordinates to a billionth of a degree."""
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return round(value, 9) if isinstance(value, float) else value
 
 
 def _is_queryables(link: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ import typer
 from stac_latent import __version__
 from stac_latent.cli import bench, look, verbs
 from stac_latent.cli.common import err
+from stac_latent.cli.coverage import coverage
 from stac_latent.cli.fit import fit
 from stac_latent.cli.push import push, queryables
 from stac_latent.cli.train import train
@@ -32,6 +33,7 @@ for command in (
     look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate
 ):  # fmt: skip
     app.command()(command)
+app.command()(coverage)
 app.command()(push)
 app.command()(queryables)
 app.add_typer(bench.app, name="bench")

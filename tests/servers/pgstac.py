@@ -102,7 +102,7 @@ class Pgstac:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
         self._as_postgres("pg_ctl", "-D", data, "-l", log, "-w", "-o", options, "start")
         self.run(postgres() / "createdb", "pgstac")
-        self.run(PYTHON, "-c", "from pypgstac.pypgstac import cli; cli()", "migrate")
+        self.pypgstac("migrate")
         self.sql(
             "update pgstac.pgstac_settings set value = 'on' where name = 'context'"
         )  # else nothing is counted
@@ -154,7 +154,11 @@ class Pgstac:
         path = self.folder / "queryables.json"
         path.write_text(json.dumps(document))
         fields = [f"--index_fields={json.dumps(list(index))}"] if index else []
-        self.run(PYTHON, "-c", "from pypgstac.pypgstac import cli; cli()", "load_queryables", path, *fields)
+        self.pypgstac("load_queryables", path, *fields)
+
+    def pypgstac(self, *arguments):
+        """Answer of the command pypgstac."""
+        return self.run(PYTHON, "-c", "from pypgstac.pypgstac import cli; cli()", *arguments)
 
     def sql(self, text):
         """Answer of the database, as psql prints it."""
