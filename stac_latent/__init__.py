@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stac_latent.catalog.adopt import adopt as adopt
+    from stac_latent.catalog.coverage import coverage as coverage
     from stac_latent.catalog.encode import encode as encode
     from stac_latent.catalog.fit import fit as fit
     from stac_latent.catalog.publish import publish as publish
+    from stac_latent.catalog.push import push as push
     from stac_latent.catalog.search import search as search
     from stac_latent.catalog.vectors import load_table as load_table
     from stac_latent.codec import open_codec as open_codec
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adopt",
+    "coverage",
     "encode",
     "explore",
     "fit",
@@ -33,6 +36,7 @@ __all__ = [
     "nearest",
     "open_codec",
     "publish",
+    "push",
     "search",
     "write_map",
 ]
@@ -40,6 +44,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "adopt": "stac_latent.catalog.adopt",
+    "coverage": "stac_latent.catalog.coverage",
     "encode": "stac_latent.catalog.encode",
     "explore": "stac_latent.page.explore",
     "fit": "stac_latent.catalog.fit",
@@ -49,6 +54,7 @@ _WHERE = {
     "nearest": "stac_latent.index.nearest",
     "open_codec": "stac_latent.codec",
     "publish": "stac_latent.catalog.publish",
+    "push": "stac_latent.catalog.push",
     "search": "stac_latent.catalog.search",
     "write_map": "stac_latent.page.write",
 }

@@ -26,9 +26,10 @@ from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
 from stac_latent.cube.natives import NativeReader, view_of
+from stac_latent.cube.physical import PhysicalSource
 from stac_latent.cube.plain import ChannelField, PlainReader
 from stac_latent.cube.refs import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
-from stac_latent.cube.resample import Roi, read_onto
+from stac_latent.cube.resample import FieldSource, Roi, read_onto
 from stac_latent.cube.table_grid import TableReader
 from stac_latent.errors import FieldError, StacLatentError
 
@@ -157,7 +158,8 @@ class FieldReader(_Reader):
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
         reader = reader_for(self._data["ref"], self._data["stamp"])
         bands, grid = _select(self._data["bands"], selection), self._data["grid"]
-        source = reader if grid == reader.grid else NativeReader(reader, grid)
+        source: FieldSource = reader if grid == reader.grid else NativeReader(reader, grid)
+        source = PhysicalSource(source) if self._data["physical"] else source
         return read_onto(source, pixel_box(grid), bands, cfg, dst_geobox)
 
 

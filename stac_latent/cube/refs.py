@@ -53,6 +53,8 @@ class DriverData(TypedDict):
     """Bands of the decoded field (zero based, in the order of ``ref``); empty for latents."""
     grid: Grid
     """Their pixels: those of ``ref``, or larger ones that it holds repeated."""
+    physical: bool
+    """Whether scale and offset are applied."""
 
 
 def stamp_of(item: pystac.Item, asset: str) -> str:
@@ -64,11 +66,17 @@ def stamp_of(item: pystac.Item, asset: str) -> str:
 
 
 def driver_data(
-    item: pystac.Item, ref: LatentRef, upto: Reading, bands: Sequence[int] = (), grid: Grid | None = None
+    item: pystac.Item,
+    ref: LatentRef,
+    upto: Reading,
+    bands: Sequence[int] = (),
+    grid: Grid | None = None,
+    *,
+    physical: bool = False,
 ) -> DriverData:
     """Pack what the odc-loader driver is to read, with a digest of it for dask."""
     stamp = stamp_of(item, ref.asset)
-    digest = hashlib.sha256(f"{ref!r}|{stamp}|{upto}|{list(bands)}|{grid!r}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{ref!r}|{stamp}|{upto}|{list(bands)}|{grid!r}|{physical}".encode()).hexdigest()
     return {
         "subdataset": f"{ref.spec.space}/{digest}",
         "ref": ref,
@@ -76,6 +84,7 @@ def driver_data(
         "upto": upto,
         "bands": list(bands),
         "grid": grid or ref.grid,
+        "physical": physical,
     }
 
 
