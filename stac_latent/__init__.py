@@ -17,16 +17,20 @@ if TYPE_CHECKING:
     from stac_latent.catalog.vectors import load_table as load_table
     from stac_latent.codec import open_codec as open_codec
     from stac_latent.cube.load import load as load
+    from stac_latent.index.label import label as label
+    from stac_latent.index.nearest import nearest as nearest
 
-__all__ = ["adopt", "encode", "fit", "load", "load_table", "open_codec", "publish", "search"]
+__all__ = ["adopt", "encode", "fit", "label", "load", "load_table", "nearest", "open_codec", "publish", "search"]
 __version__ = "0.1.0"
 
 _WHERE = {
     "adopt": "stac_latent.catalog.adopt",
     "encode": "stac_latent.catalog.encode",
     "fit": "stac_latent.catalog.fit",
+    "label": "stac_latent.index.label",
     "load": "stac_latent.cube.load",
     "load_table": "stac_latent.catalog.vectors",
+    "nearest": "stac_latent.index.nearest",
     "open_codec": "stac_latent.codec",
     "publish": "stac_latent.catalog.publish",
     "search": "stac_latent.catalog.search",

@@ -58,6 +58,9 @@ ASSET = {
     "scale_asset": "scales",
     "codebook_asset": "words",
     "bitstream": "rans/1",
+    "residual": "residual/1",
+    "error_bounds": [128.0, 0.01],
+    "error_bound_kinds": ["absolute", "relative"],
     "reference": "scene-1",
     "determinism": "platform",
 }

@@ -15,6 +15,7 @@ from stac_latent import __version__
 from stac_latent.cli import adopt, bench, look, verbs
 from stac_latent.cli.common import err
 from stac_latent.cli.fit import fit
+from stac_latent.cli.nearest import index, label, nearest
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
 
@@ -33,6 +34,9 @@ for command in (
     app.command()(command)
 app.command()(adopt.adopt)
 app.command()(adopt.export)
+app.command()(nearest)
+app.command()(index)
+app.command()(label)
 app.add_typer(bench.app, name="bench")
 
 

@@ -286,6 +286,9 @@ class AssetLatentExtension(_Measured):
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")
+    residual = Field(text, "identifier and version of the residuals that keep an error bound")
+    error_bounds = Field(list_of(number), "guaranteed error of each band: absolute, or a share of the value")
+    error_bound_kinds = Field(list_of(one_of("absolute", "relative")), "which of them, for each band")
     reference = Field(text, "id of the Item with the key frame that it was coded against")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"
