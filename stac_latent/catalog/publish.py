@@ -90,7 +90,7 @@ def publish(
     progress
         Called with (items done, items in all).
     reader
-        Opens the latent of an Item and asset; by default :meth:`stac_latent.cube.decode.LatentReader.open`.
+        Opens the latent of an Item and asset; by default :func:`stac_latent.cube.driver.open_cells`.
 
     Returns
     -------
@@ -202,9 +202,10 @@ def _reading(opener: Opener, item: pystac.Item, key: str, cut: Cut) -> Iterator[
 
 
 def _open(item: pystac.Item, asset: str) -> LatentSource:
-    from stac_latent.cube.decode import LatentReader
+    from stac_latent.cube.contract import LatentRef
+    from stac_latent.cube.driver import open_cells
 
-    return LatentReader.open(item, asset)
+    return open_cells(LatentRef.from_item(item, asset))
 
 
 def _stats(source: LatentSource, spec: Spec) -> Stats:

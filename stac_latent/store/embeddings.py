@@ -25,8 +25,10 @@ __all__ = [
     "groups_in",
     "open_embeddings",
     "read_embeddings",
+    "read_every",
     "read_table",
     "symbols",
+    "table_size",
     "vectors",
 ]
 
@@ -165,6 +167,52 @@ def symbols(table: pa.Table) -> npt.NDArray[Any]:
     if column.null_count or flat.null_count:
         raise CorruptDataError(f"{wrong}, and no null")
     return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(len(column), size)
+
+
+def table_size(path: str | Path) -> tuple[int, int]:
+    """Rows of an embeddings file and values of each vector, from its footer alone.
+
+    Raises
+    ------
+    CorruptDataError, CatalogError
+        As :func:`read_table`.
+    """
+    with open_embeddings(path) as file:
+        if "vector" not in file.schema_arrow.names:
+            raise CatalogError(f"{path} has no column 'vector'; it has {file.schema_arrow.names}")
+        return file.metadata.num_rows, file.schema_arrow.field("vector").type.list_size
+
+
+def read_every(path: str | Path, columns: Sequence[str], step: int) -> pa.Table:
+    """Every ``step``-th row of an embeddings file, read in batches: rows between are not kept.
+
+    Parameters
+    ----------
+    path
+        A file written by :func:`stac_latent.publish`.
+    columns
+        Names of columns; those that the file has not are left out.
+    step
+        1 or more; rows 0, step, 2 step, ... are returned.
+
+    Raises
+    ------
+    CorruptDataError, CatalogError
+        As :func:`read_table`.
+    """
+    with open_embeddings(path) as file:
+        wanted = [c for c in columns if c in file.schema_arrow.names]
+        parts, first = [], 0
+        try:
+            for batch in file.iter_batches(columns=wanted):
+                parts.append(batch.take(pa.array(np.arange(-first % step, len(batch), step))))
+                first += len(batch)
+        except (OSError, pa.ArrowInvalid) as exc:
+            raise CorruptDataError(f"{path} holds damaged data ({exc}); fetch or publish it again") from exc
+        schema = pa.schema([file.schema_arrow.field(c) for c in wanted], file.schema_arrow.metadata)
+    return pa.Table.from_batches(parts, schema=parts[0].schema if parts else schema).replace_schema_metadata(
+        schema.metadata
+    )
 
 
 def vectors(table: pa.Table) -> npt.NDArray[np.float32]:
