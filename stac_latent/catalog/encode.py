@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pystac
 from pystac.utils import make_absolute_href
 
+from stac_latent.bound import BoundLike, ErrorBound
+from stac_latent.bounded import base_step
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import codec_item, decoder_link
@@ -57,6 +59,7 @@ def encode(
     resampling: str = "nearest",
     overwrite: bool = False,
     references: References = None,
+    error_bound: BoundLike | None = None,
     progress: Progress | None = None,
     **target: Any,
 ) -> list[pystac.Item]:
@@ -91,6 +94,10 @@ def encode(
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
         Item of a catalogue: that one, for dates that come later; several: the best of them. Only dates of the same grid
         refer to each other.
+    error_bound
+        Largest error of every pixel, guaranteed by a residual beside the latents: ``2`` in the stored unit, ``"1%"`` of the value, or
+        either by name of the band; 0 is lossless. The latents stay those of the codec's space; ``**target`` rules them. See
+        :class:`stac_latent.bound.ErrorBound`.
     progress
         Called with a label, the steps done and their number.
     **target
@@ -116,9 +123,8 @@ def encode(
     """
     chosen = open_codec(codec)
     remember(chosen)
-    goal = Target(**target)
-    if not goal.given and (own_aim := getattr(chosen.tail, "aim", None)) is not None:
-        goal = own_aim.target
+    bound = _bound(chosen, error_bound)
+    goal = _goal(chosen, target, bound)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
@@ -138,7 +144,10 @@ def encode(
                 f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
                 "out, or state a grid with resolution="
             )
-        return [ItemSource(item, part, bands, resolution, resampling) for part in own.parts]
+        return [
+            ItemSource(item, part, bands, resolution, resampling, infinite=bound is not None)
+            for part in own.parts
+        ]
 
     def source_of(item: pystac.Item) -> ItemSource:
         return sources_of(item)[0]
@@ -160,13 +169,39 @@ def encode(
             coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
             store = _new_store(
-                sources, coders, folder / f"{key}.zarr", form, decoder.parent, progress, reference
+                sources,
+                coders,
+                folder / f"{key}.zarr",
+                form,
+                decoder.parent,
+                progress,
+                reference,
+                _bound(whole, error_bound),
             )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
                 set_reference(base, key, key_item if made.reference is not None else None)
                 out[i] = tree.add(base)
     return [out[i] for i in sorted(out)]
+
+
+def _bound(codec: Codec, given: BoundLike | None) -> ErrorBound | None:
+    """What every pixel of the codec's bands shall keep, in their order."""
+    if given is not None and codec.kind != "codec":
+        raise CatalogError(
+            f"codec {codec.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
+        )
+    return None if given is None else ErrorBound.of(given, codec.bands)
+
+
+def _goal(codec: Codec, target: dict[str, Any], bound: ErrorBound | None) -> Target:
+    """What the latents shall reach: the target given, the codec's own, or what goes with a bound."""
+    goal = Target(**target)
+    if goal.given:
+        return goal
+    if (own := getattr(codec.tail, "aim", None)) is not None:
+        return cast("Target", own.target)
+    return goal if bound is None else Target(step=base_step(codec, bound, [0.0] * len(codec.bands)))
 
 
 class _disk_errors:  # noqa: N801 - reads as a context manager
@@ -244,6 +279,7 @@ def _new_store(
     bundle: Path,
     progress: Progress | None,
     reference: LatentRef | None,
+    bound: ErrorBound | None,
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +287,7 @@ def _new_store(
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(sources, coders, part, form, bundle, progress, reference)
+        made = encode_source(sources, coders, part, form, bundle, progress, reference, bound)
         if path.exists():
             path.rename(old)
         part.rename(path)
@@ -329,7 +365,9 @@ def _summarise(item: pystac.Item) -> None:
         spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
         kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
     )
-    for name in ("bits_per_pixel", "psnr", "max_error", "sam"):
+    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound"):
         value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
         if value is not None:
             item.properties[f"latent:{name}"] = value
+        elif name == "error_bound":
+            item.properties.pop("latent:error_bound", None)  # of an asset that was written anew without one

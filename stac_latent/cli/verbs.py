@@ -54,6 +54,12 @@ def encode(
         float | None, typer.Option(help="0 to 100; 50 is the codec's own step, 10 more halve it.")
     ] = None,
     step: Annotated[float | None, typer.Option(help="Quantiser step: larger is smaller.")] = None,
+    error_bound: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Largest error of every pixel, guaranteed: 2 (stored unit), 1% (of the value), or by band as B02=1; may be repeated."
+        ),
+    ] = None,
     references: Annotated[
         str | None,
         typer.Option(
@@ -110,7 +116,7 @@ def encode(
             done += run(
                 batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                 resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
-                **target,
+                error_bound=_bounds(error_bound), **target,
             )  # fmt: skip
             report("items", len(done), len(items))
     rows = [item_row(item, key) for item in done]
@@ -119,6 +125,14 @@ def encode(
         return
     print_rows(rows)
     out.print(f"catalogue: {dest / 'catalog.json'}")
+
+
+def _bounds(given: list[str] | None) -> dict[str, str] | None:
+    """What ``--error-bound`` stands for: bounds by the name of the band, ``*`` for the others."""
+    if not given:
+        return None
+    pairs = [part.strip().rpartition("=") for text in given for part in text.split(",")]
+    return {name or "*": value for name, _, value in pairs}
 
 
 def _references(given: str | None) -> Any:
@@ -215,7 +229,10 @@ def load(
     ids: Ids = None,
     crs: Annotated[str | None, typer.Option(help="As EPSG:32633.")] = None,
     resolution: Annotated[float | None, typer.Option(help="In units of the CRS.")] = None,
-    resampling: Resampling = "nearest",
+    resampling: Annotated[
+        str | None,
+        typer.Option(help="nearest, bilinear, ... [default: nearest; embeddings: their own cells]"),
+    ] = None,
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
@@ -235,7 +252,7 @@ def load(
     items = find(source, bbox=box, datetime=when, ids=names(ids), max_items=max_items)
     cube = run(
         items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
-        resampling=resampling if upto == "field" else None, upto=upto, groupby=groupby,  # type: ignore[arg-type]
+        resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
         chunks={"x": 1024, "y": 1024} if upto == "field" else {},
     )  # fmt: skip
     if dest is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -28,6 +28,7 @@ from stac_latent.cube.lattice import cell_geobox, check_area, common_lattice, ge
 from stac_latent.cube.natives import view_of
 from stac_latent.cube.physical import check_stored, physical_band
 from stac_latent.cube.refs import (
+    Reading,
     Upto,
     band_attrs,
     band_index,
@@ -91,12 +92,14 @@ def load(
         Key of the latent asset; needed where an Item has several that fit.
     upto
         ``field`` decodes to pixels on any grid, resampled as the stock driver would resample the decoded raster.
-        ``latent`` stops before the synthesis: dequantised cells, never resampled, so only on the lattice of cells.
+        ``latent`` stops before the synthesis: dequantised cells, not resampled, so only on the lattice of cells; those
+        of embeddings on any grid where ``resampling`` says how.
     bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor
         Where and on which grid, as in ``odc.stac.load``; ``bbox`` is in degrees of longitude and latitude. With
         ``upto="latent"`` an area is widened to whole cells.
     resampling, dtype
-        One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``.
+        One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``, but for the
+        ``resampling`` of embeddings.
     nodata
         Value for pixels without data, instead of the bands' own.
     physical
@@ -129,8 +132,7 @@ def load(
     >>> item = pystac.Item.from_file("catalog/item.json")  # doctest: +SKIP
     >>> ds = stac_latent.load(item, bands=["B04"], resolution=20, resampling="average")  # doctest: +SKIP
     """
-    field_only = {"resampling": resampling, "dtype": dtype, "anchor": anchor, "nodata": nodata}
-    check_upto(upto, bands, {**field_only, "physical": physical or None})
+    check_upto(upto, bands)
     check_area(
         bbox=bbox,
         geobox=geobox,
@@ -144,6 +146,9 @@ def load(
     found = as_items(items, "load")
     refs = pick_refs(found, asset, upto)
     area = geopolygon if geopolygon is not None else intersects
+    loose = resampling is not None and upto == "latent" and all(r.spec.kind == "embedding" for r in refs)
+    only = {"dtype": dtype, "nodata": nodata, "physical": physical or None}
+    check_upto(upto, bands, only if loose else {"resampling": resampling, "anchor": anchor, **only})
     common: dict[str, Any] = {
         "chunks": None if chunks is None else dict(chunks),
         "groupby": groupby,
@@ -153,14 +158,18 @@ def load(
     }
     if upto == "latent":
         _same_space(refs)
+    if upto == "latent" and not loose:
         cells = common_lattice(refs)
         box = cell_geobox(
             cells, refs, geobox=geobox, like=like, bbox=bbox, area=area, crs=crs, resolution=resolution
         )
         return _run(found, refs, [_latent_group(refs[0])], geobox=box, **common)
-    chosen = check_bands(bands, refs)
-    check_stored(chosen, refs, physical=physical)
-    groups = _field_groups(chosen, refs, resampling, dtype, physical=physical)
+    if loose:
+        groups = [_channel_group(refs[0], resampling)]
+    else:
+        chosen = check_bands(bands, refs)
+        check_stored(chosen, refs, physical=physical)
+        groups = _field_groups(chosen, refs, resampling, dtype, physical=physical)
     given = {
         "bbox": bbox,
         "geobox": geobox,
@@ -187,12 +196,12 @@ class _Group:
     meta: RasterBandMetadata
     coord: FixedCoord
     resampling: str = "nearest"
-    upto: Upto = "field"
+    upto: Reading = "field"
     physical: bool = False
 
     def data(self, item: pystac.Item, ref: LatentRef) -> tuple[GeoBox, Mapping[str, Any]]:
         """The grid that the bands of an Item lie on, and what a worker needs to read them."""
-        if self.upto == "latent":
+        if self.upto != "field":
             return cell_box(ref.grid), driver_data(item, ref, self.upto)
         views = [view_of(ref, cast("int", band_index(ref.spec, n))) for n in self.names]
         first = views[0]
@@ -251,6 +260,12 @@ def _latent_group(ref: LatentRef) -> _Group:
     )
 
 
+def _channel_group(ref: LatentRef, resampling: PerBand) -> _Group:
+    how = _for_band(resampling, "latent") or "nearest"
+    _check_resampling(how)
+    return replace(_latent_group(ref), resampling=how, upto="channels")
+
+
 def _run(
     items: Sequence[pystac.Item], refs: Sequence[LatentRef], groups: Sequence[_Group], **kw: Any
 ) -> xr.Dataset:
@@ -267,7 +282,7 @@ def _run(
         resampling={g.key: g.resampling for g in groups},
         **kw,
     )
-    if groups[0].upto == "latent":
+    if groups[0].upto != "field":
         return ds
     out = {}
     for group in groups:

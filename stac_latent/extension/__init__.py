@@ -276,9 +276,19 @@ class AssetLatentExtension(_Measured):
     quantization_scale = Field(list_of(number), "one value, or one for each channel")
     quantization_offset = Field(list_of(number), "one value, or one for each channel")
     quantization_power = Field(number, "value = sign(q) * (abs(q) * scale) ** power + offset")
+    array = Field(
+        text, "path of the array in the asset's container; absent: the latent of a store of this layout"
+    )
+    columns = Field(
+        list_of(text), "columns of a table with the vectors: one of lists, or one for each channel"
+    )
+    position = Field(list_of(text, 2), "columns x and y of a table without a geometry")
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")
+    residual = Field(text, "identifier and version of the residuals that keep an error bound")
+    error_bounds = Field(list_of(number), "guaranteed error of each band: absolute, or a share of the value")
+    error_bound_kinds = Field(list_of(one_of("absolute", "relative")), "which of them, for each band")
     reference = Field(text, "id of the Item with the key frame that it was coded against")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"
