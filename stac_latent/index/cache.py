@@ -31,6 +31,8 @@ __all__ = ["Cache", "cache_folder", "open_cache", "write_cache"]
 VERSION = 1
 BLOCK = 1 << 18
 """Values that are multiplied at a time: 1 MiB, so that int8 turned to float32 does not leave the processor's cache."""
+FEW = 2
+"""Queries up to which products in integers are faster than in float32."""
 CHUNK = 1 << 16
 """Rows that are ranked at a time."""
 
@@ -173,7 +175,17 @@ class Cache:
     def columns(self, names: Sequence[str], rows: Rows | None = None) -> pa.Table:
         """As :meth:`VectorTable.columns`."""
         found = self._rows.select(list(names))
-        return found if rows is None else found.take(pa.array(rows))
+        if rows is None:
+            return found
+        batches = found.to_batches()  # one for each row group: taking from the whole would join their strings
+        starts = list(itertools.accumulate((b.num_rows for b in batches), initial=0))
+        which = np.searchsorted(starts, rows, "right") - 1
+        order = np.argsort(which, kind="stable")
+        parts = [
+            batches[b].take(pa.array(rows[order[which[order] == b]] - starts[b])) for b in np.unique(which)
+        ]
+        back = np.argsort(order, kind="stable")
+        return pa.Table.from_batches(parts, found.schema).combine_chunks().take(pa.array(back))
 
     def take(self, rows: Rows) -> F32:
         """Vectors (n, k) float32 of rows."""
@@ -211,7 +223,7 @@ class Cache:
             chosen = np.flatnonzero(keep)
             for start in range(0, len(chosen), CHUNK):
                 rows = chosen[start : start + CHUNK]
-                yield Chunk(rows, self.take(rows) @ a.T, self._norms[rows], white[rows], none)
+                yield Chunk(rows, a @ self.take(rows).T, self._norms[rows], white[rows], none)
             return
         multiply = self._products(a)
         for low, high in itertools.pairwise([*range(0, self.table.rows, CHUNK), self.table.rows]):
@@ -221,33 +233,33 @@ class Cache:
                 yield Chunk(rows, dots, self._norms[low:high], white[low:high], extra)
             else:
                 use = keep[low:high]
-                yield Chunk(rows[use], dots[use], self._norms[low:high][use], white[low:high][use], extra)
+                yield Chunk(rows[use], dots[:, use], self._norms[low:high][use], white[low:high][use], extra)
 
     def _products(self, a: F32) -> Callable[[int, int], tuple[F32, F32]]:
         """Function from a range of rows to their products with ``a`` (m, k), and the error for vectors of length 1."""
-        if self._scale is not None and (multiply := _integers(a)) is not None:
+        few = len(a) <= FEW
+        if few and self._scale is not None and (multiply := _integers(a)) is not None:
             stored, scale = self._stored, self._scale
 
             def integer(low: int, high: int) -> tuple[F32, F32]:
                 dots, extra = multiply(stored[low:high])
-                return dots * scale[low:high, None], extra
+                return dots * scale[low:high], extra
 
             return integer
-        step = max(1, BLOCK // self.dimensions)
+        step = max(1, BLOCK // self.dimensions) if few else CHUNK
         none = np.zeros(len(a), np.float32)
         buffer = np.empty((step, self.dimensions), np.float32)
-        turned = np.ascontiguousarray(a.T)
 
         def single(low: int, high: int) -> tuple[F32, F32]:
-            out = np.empty((high - low, len(a)), np.float32)
+            out = np.empty((len(a), high - low), np.float32)
             for start in range(low, high, step):
                 block = self._stored[start : min(start + step, high)]
                 if self._scale is not None:
                     np.copyto(buffer[: len(block)], block)
                     block = buffer[: len(block)]
-                np.matmul(block, turned, out=out[start - low : start - low + len(block)])
+                np.matmul(a, block.T, out=out[:, start - low : start - low + len(block)])
             if self._scale is not None:
-                out *= self._scale[low:high, None]
+                out *= self._scale[low:high]
             return out, none
 
         return single
@@ -272,8 +284,8 @@ def _integers(a: F32) -> Callable[[npt.NDArray[np.int8]], tuple[F32, F32]] | Non
     extra = (left + 8 * UNIT * np.linalg.norm(a, axis=1)).astype(np.float32)
 
     def multiply(block: npt.NDArray[np.int8]) -> tuple[F32, F32]:
-        both = np.asarray(simsimd.cdist(np.ascontiguousarray(block), digits, metric="dot"), dtype=np.float32)
+        both = np.asarray(simsimd.cdist(digits, np.ascontiguousarray(block), metric="dot"), dtype=np.float32)
         m = len(weight)
-        return (both[:, :m] + both[:, m:] / np.float32(254)) * weight, extra
+        return (both[:m] + both[m:] / np.float32(254)) * weight[:, None], extra
 
     return multiply

@@ -200,7 +200,7 @@ class VectorTable:
         """As :class:`~stac_latent.index.scan.Vectors` says."""
         none = np.zeros(len(a), np.float32)
         for rows, block in self.blocks(keep):
-            yield Chunk(rows, block @ a.T, *form.norms(block), none)
+            yield Chunk(rows, a @ block.T, *form.norms(block), none)
 
     def take(self, rows: Rows) -> F32:
         """Vectors (n, k) of ascending rows."""
