@@ -23,7 +23,7 @@ import pyarrow as pa
 from stac_latent.errors import CatalogError
 from stac_latent.index.metric import F32, UNIT, Form
 from stac_latent.index.scan import Chunk, Rows
-from stac_latent.index.table import VectorTable
+from stac_latent.index.table import PublishedTable
 from stac_latent.store.embeddings import symbols
 
 __all__ = ["Cache", "cache_folder", "open_cache", "write_cache"]
@@ -37,7 +37,7 @@ CHUNK = 1 << 16
 """Rows that are ranked at a time."""
 
 
-def cache_folder(table: VectorTable) -> Path:
+def cache_folder(table: PublishedTable) -> Path:
     """Where the index of a table is kept."""
     return table.name.with_name(f"{table.name.name}.index")
 
@@ -52,7 +52,7 @@ def _stat(path: Path) -> dict[str, Any]:
     return {"name": path.name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
-def write_cache(table: VectorTable, progress: Callable[[int, int], None] | None = None) -> Path:
+def write_cache(table: PublishedTable, progress: Callable[[int, int], None] | None = None) -> Path:
     """Lay a table out for searching; memory stays at a few row groups.
 
     Raises
@@ -84,7 +84,7 @@ def write_cache(table: VectorTable, progress: Callable[[int, int], None] | None 
     return folder
 
 
-def _fill(table: VectorTable, work: Path, progress: Callable[[int, int], None] | None) -> None:
+def _fill(table: PublishedTable, work: Path, progress: Callable[[int, int], None] | None) -> None:
     small = table.data_type == "int8"
     shape = (table.rows, table.dimensions)
     kind: type = np.int8 if small else np.float32
@@ -118,7 +118,7 @@ def _fill(table: VectorTable, work: Path, progress: Callable[[int, int], None] |
             writer.close()
 
 
-def open_cache(table: VectorTable) -> Cache | None:
+def open_cache(table: PublishedTable) -> Cache | None:
     """The index of a table; None where there is none, or where it is of another state of the table.
 
     Size and time of the files are compared first; where they differ, their SHA-256.
@@ -158,7 +158,7 @@ class _Arrays:
         self.rows = pa.ipc.open_file(pa.memory_map(str(folder / "rows.arrow"))).read_all()
         self.white: dict[bytes, F32] = {}
 
-    def of(self, table: VectorTable) -> Cache:
+    def of(self, table: PublishedTable) -> Cache:
         if self.stored.shape != (table.rows, table.dimensions) or self.norms.shape != (table.rows,):
             raise ValueError("arrays of another shape")
         return Cache(table, self)
@@ -167,13 +167,13 @@ class _Arrays:
 class Cache:
     """Memory-mapped vectors and columns of a table."""
 
-    def __init__(self, table: VectorTable, arrays: _Arrays) -> None:
+    def __init__(self, table: PublishedTable, arrays: _Arrays) -> None:
         self.table, self.folder, self.dimensions = table, arrays.folder, table.dimensions
         self._stored, self._norms, self._scale = arrays.stored, arrays.norms, arrays.scale
         self._rows, self._white = arrays.rows, arrays.white
 
     def columns(self, names: Sequence[str], rows: Rows | None = None) -> pa.Table:
-        """As :meth:`VectorTable.columns`."""
+        """As :meth:`PublishedTable.columns`."""
         found = self._rows.select(list(names))
         if rows is None:
             return found
@@ -195,7 +195,7 @@ class Cache:
         return out
 
     def blocks(self, keep: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Rows, F32]]:
-        """As :meth:`VectorTable.blocks`."""
+        """As :meth:`PublishedTable.blocks`."""
         chosen = np.arange(self.table.rows) if keep is None else np.flatnonzero(keep)
         for start in range(0, len(chosen), CHUNK):
             rows = chosen[start : start + CHUNK]

@@ -23,7 +23,7 @@ from stac_latent.errors import SearchError
 from stac_latent.index.cache import Cache, open_cache, write_cache
 from stac_latent.index.metric import F32, F64, Form
 from stac_latent.index.scan import Rows, rank, scan
-from stac_latent.index.table import VectorTable
+from stac_latent.index.table import PublishedTable
 
 if TYPE_CHECKING:
     import faiss
@@ -91,7 +91,7 @@ def build_index(
     return None if form is None else _build(cache, form, progress)
 
 
-def _laid_out(table: VectorTable, progress: Callable[[int, int], None] | None = None) -> Cache:
+def _laid_out(table: PublishedTable, progress: Callable[[int, int], None] | None = None) -> Cache:
     for _ in range(2):
         if (cache := open_cache(table)) is not None:
             return cache
@@ -106,7 +106,7 @@ def _path(cache: Cache, form: Form) -> Path:
     return cache.folder / f"ivf-{name}.faiss"
 
 
-def open_index(source: Cache | VectorTable, form: Form) -> InvertedIndex:
+def open_index(source: Cache | PublishedTable, form: Form) -> InvertedIndex:
     """The index of a table for a metric; built where it is missing or of an older state of the table."""
     cache = source if isinstance(source, Cache) else _laid_out(source)
     path = _path(cache, form)
