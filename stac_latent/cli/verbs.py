@@ -300,6 +300,9 @@ def publish(
     ] = False,
     channels: Annotated[int | None, typer.Option(help="First so many channels only.")] = None,
     min_valid: Annotated[float, typer.Option(help="Smallest share of valid pixels of a row.")] = 0.0,
+    partition: Annotated[
+        int | None, typer.Option(help="Zoom of WorldCRS84Quad: a folder with one file for each tile.")
+    ] = None,
     bbox: Bbox = None,
     when: When = None,
     ids: Ids = None,
@@ -314,7 +317,7 @@ def publish(
     with progress(as_json) as report:
         item = run(
             items, dest, asset=asset, by=by, patch=(int(size[0]), int(size[1])), pool=pool, dtype=dtype,  # type: ignore[arg-type]
-            standardise=standardise, channels=channels, min_valid=min_valid, bbox=box,  # type: ignore[arg-type]
+            standardise=standardise, channels=channels, min_valid=min_valid, partition=partition, bbox=box,  # type: ignore[arg-type]
             progress=lambda done, total: report("publish", done, total),
         )  # fmt: skip
     rows = item.properties["table:row_count"]
@@ -322,7 +325,7 @@ def publish(
         "geoparquet": str(dest),
         "item": item.get_self_href(),
         "rows": rows,
-        "bytes": dest.stat().st_size,
+        "bytes": sum(asset.extra_fields["file:size"] for asset in item.assets.values()),
     }
     if as_json:
         print_json(result)
