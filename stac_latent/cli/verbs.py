@@ -77,6 +77,7 @@ def encode(
     when: When = None,
     ids: Ids = None,
     max_items: MaxItems = None,
+    encrypt: Annotated[Path | None, typer.Option(help="Key file: encrypt the chunks; see 'keygen'.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assets of the same key.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Pass over items that have the asset.")] = False,
     as_json: AsJson = False,
@@ -115,8 +116,8 @@ def encode(
         for batch in batches:
             done += run(
                 batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
-                resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
-                error_bound=_bounds(error_bound), **target,
+                resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, encrypt=encrypt,
+                progress=report, error_bound=_bounds(error_bound), **target,
             )  # fmt: skip
             report("items", len(done), len(items))
     rows = [item_row(item, key) for item in done]
@@ -236,6 +237,7 @@ def load(
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
+    key: Annotated[Path | None, typer.Option(help="Key file of encrypted latents.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -253,7 +255,7 @@ def load(
     cube = run(
         items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
         resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
-        chunks={"x": 1024, "y": 1024} if upto == "field" else {},
+        chunks={"x": 1024, "y": 1024} if upto == "field" else {}, key=key,
     )  # fmt: skip
     if dest is not None:
         _write_cube(cube, dest)

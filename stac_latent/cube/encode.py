@@ -25,11 +25,13 @@ from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
 from stac_latent.cube.residual import write_residual
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
-from stac_latent.cube.verify import STRIP, Progress, Source, verify_store
+from stac_latent.cube.verify import STRIP, Progress, Source, measurements, verify_store
 from stac_latent.errors import FieldError, VerificationError
+from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.stages.residual import BITSTREAM
 from stac_latent.store.io import tree_size
+from stac_latent.store.sealed import write_manifest
 from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ def encode_source(
     progress: Progress | None = None,
     reference: LatentRef | None = None,
     bound: ErrorBound | None = None,
+    key: Key | None = None,
 ) -> Encoded:
     """Write a latent group at ``path`` and verify it.
 
@@ -103,6 +106,8 @@ def encode_source(
         Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes; of one lattice.
     bound
         Kept in every valid pixel of the bands of all sources, by residuals of what the stored latents decode to.
+    key
+        Encrypts the chunks, under a data key of their own.
 
     Returns
     -------
@@ -120,6 +125,10 @@ def encode_source(
     parts = zip(sources, coders, names, strict=True)
     bounds = [None] * len(coders) if bound is None else bound.split([len(c.bands) for c in coders])
     layers = [_Layer(s, c, path / n, payload, bundle, i, n, bounds[i]) for i, (s, c, n) in enumerate(parts)]
+    first = layers[0]
+    spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
+    native = first.bands(layers)
+    sealed = {} if key is None else _seal(layers, key, context_of(spec, first.where, band_places(native)))
     valid_pixels = 0
     sums = []
     for layer in layers:
@@ -128,7 +137,6 @@ def encode_source(
         sums.append(crcs)
     if not valid_pixels:
         raise FieldError("no pixel of the source is valid: every one is nodata; there is nothing to encode")
-    first = layers[0]
     used = reference if first.coder is not None and first.coder.used else None
     if first.coder is not None and used is not None:
         if not first.coder.pays:
@@ -137,16 +145,22 @@ def encode_source(
         first.coder.write(path, relative_href(used.href, path))
     for layer in reversed(layers):
         layer.bind(progress, used)
-        finish(layer.path)
+        layer.close()
     size = tree_size(path)
     found = Distortion.merged([x.verify(crcs, progress, used) for x, crcs in zip(layers, sums, strict=True)])
-    measured = {"psnr": found.psnr, "max_error": found.max_error, "sam": found.sam}
-    fields: dict[str, Any] = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
-    fields |= {f"latent:{k}": v for k, v in measured.items() if v is not None}
-    if bound is not None:
-        fields |= bound.to_fields(found.magnitudes)
-    spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
-    return Encoded(spec, first.where, size, fields | first.bands(layers), used)
+    rate = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
+    kept = {} if bound is None else bound.to_fields(found.magnitudes)
+    fields = {**rate, **measurements(found), **kept, **native, **sealed}
+    return Encoded(spec, first.where, size, fields, used)
+
+
+def _seal(layers: Sequence[_Layer], key: Key, context: bytes) -> dict[str, str]:
+    """Have all layers encrypt under one new data key; fields of the asset."""
+    seal = Encrypt.new(key, context)
+    for layer in layers:
+        layer.seal = seal.within(layer.group)
+        layer.sealed = Sealed(seal.key_id, seal.wrapped, context, layer.group)
+    return seal.fields()
 
 
 @dataclass
@@ -162,6 +176,8 @@ class _Layer:
     group: str
     bound: ErrorBound | None = None
     coder: ReferenceCoder | None = None
+    seal: Encrypt | None = None
+    sealed: Sealed | None = None
 
     @property
     def spec(self) -> Spec:
@@ -194,7 +210,8 @@ class _Layer:
         source, codec, grid = self.source, self.codec, self.source.grid
         fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
         fields |= {"latent:part": self.part} if self.part else {}
-        arrays = create(self.path, codec, grid, self.payload, 1, fields, self.part)
+        fields |= self.seal.fields() if self.seal is not None and not self.part else {}
+        arrays = create(self.path, codec, grid, self.payload, 1, fields, self.part, self.seal)
         inner, shard = chunk_cells(codec)
         if reference is not None:
             counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
@@ -219,6 +236,12 @@ class _Layer:
                 progress(f"encode {self.group}".strip(), i + 1, len(shards))
         return valid_pixels, sums
 
+    def close(self) -> None:
+        """Gather the metadata; nothing is written afterwards."""
+        finish(self.path)
+        if self.seal is not None:
+            write_manifest(self.path, self.seal)
+
     def verify(
         self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None
     ) -> Distortion:
@@ -227,13 +250,16 @@ class _Layer:
 
     def bind(self, progress: Progress | None, used: LatentRef | None) -> None:
         """Add the residuals that keep the bound, if there is one, to a group whose latents are complete."""
-        if self.bound is not None:
-            write_residual(self.source, self.codec, self._ref(used), self.path, self.bound, progress)
+        if self.bound is None:
+            return
+        if self.seal is not None:
+            write_manifest(self.path, self.seal)  # the latents are read to see what they lack
+        write_residual(self.source, self.codec, self._ref(used), self.path, self.bound, progress, self.seal)
 
     def _ref(self, used: LatentRef | None) -> LatentRef:
         return LatentRef(
-            "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, part=self.part
-        )
+            "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, sealed=self.sealed, part=self.part
+        )  # fmt: skip
 
 
 def _encode_strip(
