@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
-from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.parquet import open_parquet
 
@@ -131,6 +131,8 @@ class VectorTable:
                     yield file
         except FileNotFoundError as exc:
             raise CatalogError(f"{self.href} does not exist") from exc
+        except StacLatentError:
+            raise
         except (pa.ArrowException, OSError) as exc:
             raise CorruptDataError(
                 f"{self.href} is no complete Parquet file ({exc}); fetch it again"
