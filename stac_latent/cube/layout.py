@@ -53,7 +53,7 @@ def absolute_href(href: str, owner: pystac.STACObject) -> str:
     Raises
     ------
     CatalogError
-        If a remote document leads to this machine, or to a private address.
+        If the owner may not lead there; see :mod:`stac_latent.access`.
     """
     origin = owner.get_self_href()
     if not is_absolute_href(href) and not is_uri(href):
