@@ -404,6 +404,10 @@ def test_vectors_that_are_not_as_the_footer_says_are_refused(tmp_path):
         (b"{", "the 'latent' footer of .* is no JSON object"),
         (b"{}", "lacks latent:space, latent:dimensions, data_type"),
         (b"7", "is no JSON object"),
+        (
+            b'{"latent:space": "a", "latent:dimensions": "6", "data_type": "int8"}',
+            "says '6' dimensions of 'int8'",
+        ),
     ],
 )
 def test_wrong_footers_are_refused(tmp_path, latent, text):

@@ -1,6 +1,6 @@
 """Approximate search: an inverted file with 8-bit scalar quantisation (faiss), whose finds are ranked again in float64.
 
-An index is of one metric and one whitening, and lies in the table's index folder. How many lists are probed is not guessed: it is the
+An index is of one metric and one whitening, and lies in the table's index folder. How many lists are probed is not guessed: it is twice the
 least number that finds the share ``TARGET`` of the true neighbours of a sample of the table's own rows (or nearly what all lists find,
 where that is less).
 """
@@ -32,6 +32,8 @@ __all__ = ["InvertedIndex", "build_index", "open_index"]
 
 TARGET = 0.998
 """Share of the ten nearest that must be found of the sample."""
+MARGIN = 2
+"""Times as many lists are probed: what is looked for is seldom a row of the table, and its neighbours are in more lists."""
 SLACK = 0.002
 """How much less than all lists find is enough, where those miss the target."""
 SAMPLE = 200
@@ -242,4 +244,5 @@ class InvertedIndex:
         while found < min(TARGET, best - SLACK) and probe < most:
             probe = min(most, max(probe + 1, int(probe * 1.4)))
             found = recall(probe)
-        return InvertedIndex(self.cache, self.form, self.index, probe, found, self.path)
+        probe = min(most, MARGIN * probe)
+        return InvertedIndex(self.cache, self.form, self.index, probe, recall(probe), self.path)

@@ -23,11 +23,11 @@ from stac_latent.index.scan import Chunk, Rows
 from stac_latent.spec import Stats
 from stac_latent.store.embeddings import BBox, groups_in, open_embeddings, vectors
 from stac_latent.store.io import local_path
+from stac_latent.store.parquet import UNREADABLE
 
 __all__ = ["PublishedTable", "open_table"]
 
 PARQUET = "application/vnd.apache.parquet"
-_DAMAGED = (OSError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class PublishedTable:
         with part.open() as file:
             try:
                 return file.read_row_groups(list(groups), columns=list(columns))
-            except _DAMAGED as exc:
+            except UNREADABLE as exc:
                 raise CorruptDataError(
                     f"{part.path} holds damaged data ({exc}); fetch or publish it again"
                 ) from exc
@@ -234,17 +234,21 @@ class PublishedTable:
 
 def _footer(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
     try:
-        latent = json.loads(file.schema_arrow.metadata[b"latent"])
-        needed = ("latent:space", "latent:dimensions", "data_type")
-        if missing := [name for name in needed if name not in latent]:
-            raise CorruptDataError(
-                f"the 'latent' footer of {path} lacks {', '.join(missing)}; publish it again"
-            )
+        latent = dict(json.loads(file.schema_arrow.metadata[b"latent"]))
     except (ValueError, TypeError) as exc:
         raise CorruptDataError(
             f"the 'latent' footer of {path} is no JSON object ({exc}); publish it again"
         ) from exc
-    return dict(latent)
+    needed = ("latent:space", "latent:dimensions", "data_type")
+    if missing := [name for name in needed if name not in latent]:
+        raise CorruptDataError(f"the 'latent' footer of {path} lacks {', '.join(missing)}; publish it again")
+    size, kind = latent["latent:dimensions"], latent["data_type"]
+    if not isinstance(size, int) or size < 1 or kind not in ("float16", "float32", "int8"):
+        raise CorruptDataError(
+            f"the 'latent' footer of {path} says {size!r} dimensions of {kind!r}; expected a number of them, and float16, float32 or "
+            "int8: publish it again"
+        )
+    return latent
 
 
 def open_table(source: Any) -> PublishedTable:
