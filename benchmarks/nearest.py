@@ -271,18 +271,26 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="Keep the tables there.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "nearest.json")
+    parser.add_argument("--only", help="Cases whose name holds this; other results are kept.", default="")
     args = parser.parse_args()
     if args.case:
         print(json.dumps(rounded(CASES[args.case](args.folder))))
         return
     with tempfile.TemporaryDirectory() as own:
         folder = args.folder or Path(own)
-        results = {}
+        known = json.loads(args.out.read_text(encoding="utf-8"))["results"] if args.only else {}
         for name in CASES:
+            if args.only not in name:
+                continue
             command = [sys.executable, __file__, "--case", name, "--folder", str(folder)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-            results[name] = json.loads(done.stdout)
-            print(f"{name:32}", results[name], file=sys.stderr)
+            known[name] = json.loads(done.stdout)
+            print(f"{name:32}", known[name], file=sys.stderr)
+            write({n: known[n] for n in CASES if n in known}, args.out)
+
+
+def write(results: dict[str, Any], dest: Path) -> None:
+    """Write what was measured so far."""
     document = {
         "what": f"{SCENES * SIDE * SIDE} vectors of {DIMENSIONS} values in {CLUSTERS} clusters, from {SCENES} scenes",
         "machine": {
@@ -293,7 +301,7 @@ def main() -> None:
         "versions": {p: version(p) for p in ("faiss-cpu", "numpy", "pyarrow", "simsimd")},
         "results": results,
     }
-    args.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    dest.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def test_the_index_finds_what_the_exact_search_finds(table, metric, whiten):
 
 def test_an_index_is_small_and_says_what_it_found(table):
     made = build_index(table, Form.of("l2", WIDTH))
-    assert made.recall >= 0.995
+    assert made.recall >= 0.99
     assert 1 <= made.nprobe <= made.index.nlist
     assert made.nbytes < 1.9 * ROWS * WIDTH  # 8 bytes of the row's number come to 32 of the vector
     facts = json.loads(made.path.with_suffix(".json").read_text())

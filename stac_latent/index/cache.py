@@ -23,7 +23,7 @@ import pyarrow as pa
 from stac_latent.errors import CatalogError
 from stac_latent.index.metric import F32, UNIT, Form
 from stac_latent.index.scan import Chunk, Rows
-from stac_latent.index.table import VectorTable
+from stac_latent.index.table import PublishedTable
 from stac_latent.store.embeddings import symbols
 
 __all__ = ["Cache", "cache_folder", "open_cache", "write_cache"]
@@ -31,11 +31,13 @@ __all__ = ["Cache", "cache_folder", "open_cache", "write_cache"]
 VERSION = 1
 BLOCK = 1 << 18
 """Values that are multiplied at a time: 1 MiB, so that int8 turned to float32 does not leave the processor's cache."""
+FEW = 2
+"""Queries up to which products in integers are faster than in float32."""
 CHUNK = 1 << 16
 """Rows that are ranked at a time."""
 
 
-def cache_folder(table: VectorTable) -> Path:
+def cache_folder(table: PublishedTable) -> Path:
     """Where the index of a table is kept."""
     return table.name.with_name(f"{table.name.name}.index")
 
@@ -50,7 +52,7 @@ def _stat(path: Path) -> dict[str, Any]:
     return {"name": path.name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
-def write_cache(table: VectorTable, progress: Callable[[int, int], None] | None = None) -> Path:
+def write_cache(table: PublishedTable, progress: Callable[[int, int], None] | None = None) -> Path:
     """Lay a table out for searching; memory stays at a few row groups.
 
     Raises
@@ -82,7 +84,7 @@ def write_cache(table: VectorTable, progress: Callable[[int, int], None] | None 
     return folder
 
 
-def _fill(table: VectorTable, work: Path, progress: Callable[[int, int], None] | None) -> None:
+def _fill(table: PublishedTable, work: Path, progress: Callable[[int, int], None] | None) -> None:
     small = table.data_type == "int8"
     shape = (table.rows, table.dimensions)
     kind: type = np.int8 if small else np.float32
@@ -116,7 +118,7 @@ def _fill(table: VectorTable, work: Path, progress: Callable[[int, int], None] |
             writer.close()
 
 
-def open_cache(table: VectorTable) -> Cache | None:
+def open_cache(table: PublishedTable) -> Cache | None:
     """The index of a table; None where there is none, or where it is of another state of the table.
 
     Size and time of the files are compared first; where they differ, their SHA-256.
@@ -156,7 +158,7 @@ class _Arrays:
         self.rows = pa.ipc.open_file(pa.memory_map(str(folder / "rows.arrow"))).read_all()
         self.white: dict[bytes, F32] = {}
 
-    def of(self, table: VectorTable) -> Cache:
+    def of(self, table: PublishedTable) -> Cache:
         if self.stored.shape != (table.rows, table.dimensions) or self.norms.shape != (table.rows,):
             raise ValueError("arrays of another shape")
         return Cache(table, self)
@@ -165,15 +167,25 @@ class _Arrays:
 class Cache:
     """Memory-mapped vectors and columns of a table."""
 
-    def __init__(self, table: VectorTable, arrays: _Arrays) -> None:
+    def __init__(self, table: PublishedTable, arrays: _Arrays) -> None:
         self.table, self.folder, self.dimensions = table, arrays.folder, table.dimensions
         self._stored, self._norms, self._scale = arrays.stored, arrays.norms, arrays.scale
         self._rows, self._white = arrays.rows, arrays.white
 
     def columns(self, names: Sequence[str], rows: Rows | None = None) -> pa.Table:
-        """As :meth:`VectorTable.columns`."""
+        """As :meth:`PublishedTable.columns`."""
         found = self._rows.select(list(names))
-        return found if rows is None else found.take(pa.array(rows))
+        if rows is None:
+            return found
+        batches = found.to_batches()  # one for each row group: taking from the whole would join their strings
+        starts = list(itertools.accumulate((b.num_rows for b in batches), initial=0))
+        which = np.searchsorted(starts, rows, "right") - 1
+        order = np.argsort(which, kind="stable")
+        parts = [
+            batches[b].take(pa.array(rows[order[which[order] == b]] - starts[b])) for b in np.unique(which)
+        ]
+        back = np.argsort(order, kind="stable")
+        return pa.Table.from_batches(parts, found.schema).combine_chunks().take(pa.array(back))
 
     def take(self, rows: Rows) -> F32:
         """Vectors (n, k) float32 of rows."""
@@ -183,7 +195,7 @@ class Cache:
         return out
 
     def blocks(self, keep: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Rows, F32]]:
-        """As :meth:`VectorTable.blocks`."""
+        """As :meth:`PublishedTable.blocks`."""
         chosen = np.arange(self.table.rows) if keep is None else np.flatnonzero(keep)
         for start in range(0, len(chosen), CHUNK):
             rows = chosen[start : start + CHUNK]
@@ -211,7 +223,7 @@ class Cache:
             chosen = np.flatnonzero(keep)
             for start in range(0, len(chosen), CHUNK):
                 rows = chosen[start : start + CHUNK]
-                yield Chunk(rows, self.take(rows) @ a.T, self._norms[rows], white[rows], none)
+                yield Chunk(rows, a @ self.take(rows).T, self._norms[rows], white[rows], none)
             return
         multiply = self._products(a)
         for low, high in itertools.pairwise([*range(0, self.table.rows, CHUNK), self.table.rows]):
@@ -221,33 +233,33 @@ class Cache:
                 yield Chunk(rows, dots, self._norms[low:high], white[low:high], extra)
             else:
                 use = keep[low:high]
-                yield Chunk(rows[use], dots[use], self._norms[low:high][use], white[low:high][use], extra)
+                yield Chunk(rows[use], dots[:, use], self._norms[low:high][use], white[low:high][use], extra)
 
     def _products(self, a: F32) -> Callable[[int, int], tuple[F32, F32]]:
         """Function from a range of rows to their products with ``a`` (m, k), and the error for vectors of length 1."""
-        if self._scale is not None and (multiply := _integers(a)) is not None:
+        few = len(a) <= FEW
+        if few and self._scale is not None and (multiply := _integers(a)) is not None:
             stored, scale = self._stored, self._scale
 
             def integer(low: int, high: int) -> tuple[F32, F32]:
                 dots, extra = multiply(stored[low:high])
-                return dots * scale[low:high, None], extra
+                return dots * scale[low:high], extra
 
             return integer
-        step = max(1, BLOCK // self.dimensions)
+        step = max(1, BLOCK // self.dimensions) if few else CHUNK
         none = np.zeros(len(a), np.float32)
         buffer = np.empty((step, self.dimensions), np.float32)
-        turned = np.ascontiguousarray(a.T)
 
         def single(low: int, high: int) -> tuple[F32, F32]:
-            out = np.empty((high - low, len(a)), np.float32)
+            out = np.empty((len(a), high - low), np.float32)
             for start in range(low, high, step):
                 block = self._stored[start : min(start + step, high)]
                 if self._scale is not None:
                     np.copyto(buffer[: len(block)], block)
                     block = buffer[: len(block)]
-                np.matmul(block, turned, out=out[start - low : start - low + len(block)])
+                np.matmul(a, block.T, out=out[:, start - low : start - low + len(block)])
             if self._scale is not None:
-                out *= self._scale[low:high, None]
+                out *= self._scale[low:high]
             return out, none
 
         return single
@@ -272,8 +284,8 @@ def _integers(a: F32) -> Callable[[npt.NDArray[np.int8]], tuple[F32, F32]] | Non
     extra = (left + 8 * UNIT * np.linalg.norm(a, axis=1)).astype(np.float32)
 
     def multiply(block: npt.NDArray[np.int8]) -> tuple[F32, F32]:
-        both = np.asarray(simsimd.cdist(np.ascontiguousarray(block), digits, metric="dot"), dtype=np.float32)
+        both = np.asarray(simsimd.cdist(digits, np.ascontiguousarray(block), metric="dot"), dtype=np.float32)
         m = len(weight)
-        return (both[:, :m] + both[:, m:] / np.float32(254)) * weight, extra
+        return (both[:m] + both[m:] / np.float32(254)) * weight[:, None], extra
 
     return multiply

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.index.table import VectorTable, open_table
+from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.store.embeddings import vectors
 
 __all__ = ["to_lancedb", "to_pgvector"]
@@ -76,7 +76,7 @@ def to_lancedb(source: Any, uri: str | Path, name: str = "embeddings", *, overwr
     return made
 
 
-def _batches(table: VectorTable) -> Iterator[pa.Table]:
+def _batches(table: PublishedTable) -> Iterator[pa.Table]:
     """Rows of each row group, with float32 vectors and without the columns that only GeoParquet needs."""
     names = [n for n in table.names() if n != "bbox"]
     for part, group in table.groups():
@@ -141,7 +141,7 @@ def to_pgvector(source: Any, dest: Any, name: str = "embeddings", *, overwrite: 
     return count
 
 
-def _create(table: VectorTable, name: str, *, overwrite: bool) -> list[str]:
+def _create(table: PublishedTable, name: str, *, overwrite: bool) -> list[str]:
     columns = [f'  "{n}" {kind}' for n, kind in _TYPES.items()]
     columns += [f'  "vector" vector({table.dimensions}) NOT NULL', '  "geometry" bytea NOT NULL']
     drop = [f'DROP TABLE IF EXISTS "{name}";'] if overwrite else []
@@ -159,7 +159,7 @@ def _copy(name: str) -> str:
     return f'COPY "{name}" ({columns}) FROM STDIN'
 
 
-def _comment(table: VectorTable, name: str) -> str:
+def _comment(table: PublishedTable, name: str) -> str:
     space = table.space.replace("'", "''")
     note = f'-- then, for approximate searches: CREATE INDEX ON "{name}" USING hnsw ("vector" vector_cosine_ops);\n'
     return (
@@ -167,7 +167,7 @@ def _comment(table: VectorTable, name: str) -> str:
     ) + f"COMMENT ON TABLE \"{name}\" IS 'latent:space {space}';"
 
 
-def _lines(table: VectorTable) -> Iterator[str]:
+def _lines(table: PublishedTable) -> Iterator[str]:
     """Rows in the text format of COPY."""
     for batch in _batches(table):
         fields = [batch[n].to_pylist() for n in (*_TYPES, "geometry")]
@@ -186,7 +186,7 @@ def _escaped(value: Any) -> str:
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _to_server(table: VectorTable, connection: Any, name: str, *, overwrite: bool) -> int:
+def _to_server(table: PublishedTable, connection: Any, name: str, *, overwrite: bool) -> int:
     import psycopg
 
     extension, *rest = _create(table, name, overwrite=overwrite)

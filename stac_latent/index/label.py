@@ -19,7 +19,7 @@ from stac_latent.index.metric import F32, F64, Form
 from stac_latent.index.nearest import Whiten, whitening
 from stac_latent.index.query import look_for
 from stac_latent.index.raster import MapGrid, burn
-from stac_latent.index.table import VectorTable, open_table
+from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.index.where import mask_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def label(
 
 
 def _vote(
-    table: VectorTable,
+    table: PublishedTable,
     form: Form,
     known: F64,
     codes: npt.NDArray[Any],

@@ -16,7 +16,7 @@ from stac_latent.index.cache import Cache, open_cache
 from stac_latent.index.metric import F64, Form
 from stac_latent.index.query import codec_of, look_for
 from stac_latent.index.scan import Rows, scan
-from stac_latent.index.table import VectorTable, open_table
+from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.index.where import mask_of
 from stac_latent.spec import Stats
 
@@ -113,14 +113,14 @@ def nearest(
 
 
 def find(
-    table: VectorTable,
+    table: PublishedTable,
     vectors: npt.NDArray[Any],
     k: int,
     form: Form,
     keep: npt.NDArray[np.bool_] | None = None,
     *,
     index: bool = False,
-) -> tuple[Cache | VectorTable, list[tuple[Rows, F64]]]:
+) -> tuple[Cache | PublishedTable, list[tuple[Rows, F64]]]:
     """Rows and distances for each vector (m, k), and where their columns are read."""
     q = form.queries(vectors)
     if index:
@@ -133,7 +133,7 @@ def find(
     return store, scan(store, q, k, form, keep)
 
 
-def whitening(table: VectorTable, whiten: Whiten) -> Stats | None:
+def whitening(table: PublishedTable, whiten: Whiten) -> Stats | None:
     """Statistics to whiten a table's vectors with; None for none.
 
     Raises
@@ -159,7 +159,11 @@ def whitening(table: VectorTable, whiten: Whiten) -> Stats | None:
 
 
 def _frame(
-    table: VectorTable, store: Cache | VectorTable, found: list[tuple[Rows, F64]], single: bool, form: Form
+    table: PublishedTable,
+    store: Cache | PublishedTable,
+    found: list[tuple[Rows, F64]],
+    single: bool,
+    form: Form,
 ) -> geopandas.GeoDataFrame:
     import geopandas
 

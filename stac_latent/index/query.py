@@ -21,7 +21,7 @@ from stac_latent.cube.contract import Decoder, LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.errors import SearchError
 from stac_latent.index.metric import F32
-from stac_latent.index.table import VectorTable
+from stac_latent.index.table import PublishedTable
 from stac_latent.index.where import rows_at, rows_in
 from stac_latent.spec import Grid, Spec, Stats
 
@@ -40,7 +40,9 @@ class Looked:
     """Whether one thing was looked for, and no list of them."""
 
 
-def look_for(table: VectorTable, query: Any, *, space: str | None = None, asset: str | None = None) -> Looked:
+def look_for(
+    table: PublishedTable, query: Any, *, space: str | None = None, asset: str | None = None
+) -> Looked:
     """Vectors of one query or of a batch.
 
     Parameters
@@ -73,7 +75,7 @@ def look_for(table: VectorTable, query: Any, *, space: str | None = None, asset:
     return Looked(_checked(_one(table, query, asset), table), single=True)
 
 
-def _one(table: VectorTable, query: Any, asset: str | None) -> npt.NDArray[Any]:
+def _one(table: PublishedTable, query: Any, asset: str | None) -> npt.NDArray[Any]:
     if isinstance(query, pystac.Item):
         return _of_item(table, query, asset)
     if isinstance(query, np.ndarray) and query.ndim == 3:
@@ -90,7 +92,7 @@ def _one(table: VectorTable, query: Any, asset: str | None) -> npt.NDArray[Any]:
     )
 
 
-def _checked(vectors: npt.NDArray[Any], table: VectorTable) -> F32:
+def _checked(vectors: npt.NDArray[Any], table: PublishedTable) -> F32:
     """(m, k) finite float32."""
     try:
         found = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
@@ -108,7 +110,7 @@ def _checked(vectors: npt.NDArray[Any], table: VectorTable) -> F32:
     return found
 
 
-def _of_point(table: VectorTable, lon: float, lat: float, when: Any = None) -> npt.NDArray[Any]:
+def _of_point(table: PublishedTable, lon: float, lat: float, when: Any = None) -> npt.NDArray[Any]:
     """Vector of the row that holds a point: the one nearest in time, or the latest."""
     rows = rows_at(table, float(lon), float(lat))
     times = table.columns(["datetime"], rows)["datetime"].to_pylist()
@@ -122,7 +124,7 @@ def _of_point(table: VectorTable, lon: float, lat: float, when: Any = None) -> n
     return table.take(rows[best : best + 1])
 
 
-def _of_area(table: VectorTable, area: Any) -> npt.NDArray[Any]:
+def _of_area(table: PublishedTable, area: Any) -> npt.NDArray[Any]:
     """Mean of the vectors whose footprints touch an area."""
     if isinstance(area, Mapping):
         try:
@@ -139,7 +141,7 @@ def _of_area(table: VectorTable, area: Any) -> npt.NDArray[Any]:
     return np.asarray(found.mean(axis=0))
 
 
-def _of_item(table: VectorTable, item: pystac.Item, asset: str | None) -> npt.NDArray[Any]:
+def _of_item(table: PublishedTable, item: pystac.Item, asset: str | None) -> npt.NDArray[Any]:
     """Pooled latents of an Item, brought to the table's space."""
     reader = LatentReader.open(item, asset)
     recipe = recipe_of(table)
@@ -148,7 +150,7 @@ def _of_item(table: VectorTable, item: pystac.Item, asset: str | None) -> npt.ND
     return _pooled(reader.read_latent(), recipe)
 
 
-def _of_chip(table: VectorTable, chip: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _of_chip(table: PublishedTable, chip: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Pooled latents of pixels, encoded by the codec of the space; incomplete cells at the far edges are left out."""
     codec = codec_of(table)
     if chip.shape[0] != len(codec.bands):
@@ -171,7 +173,7 @@ def _pooled(latent: F32, recipe: Recipe) -> npt.NDArray[Any]:
     return recipe.apply(_POOL[recipe.pool](cells, axis=1)[None].astype(np.float32))
 
 
-def recipe_of(table: VectorTable) -> Recipe:
+def recipe_of(table: PublishedTable) -> Recipe:
     """What was done to latents to make the table's vectors."""
     how = table.recipe
     stats = Stats(tuple(how["mean"]), tuple(how["std"])) if "mean" in how else None
@@ -180,7 +182,7 @@ def recipe_of(table: VectorTable) -> Recipe:
     return Recipe(source, table.dimensions, stats, channels, how.get("pool", "mean"))
 
 
-def codec_of(table: VectorTable) -> Codec:
+def codec_of(table: PublishedTable) -> Codec:
     """Codec of the space that the table's vectors were made in: by the link of its Item, or an installed one.
 
     Raises
@@ -198,7 +200,7 @@ def codec_of(table: VectorTable) -> Codec:
     return LatentRef(table.name.name, "embeddings", str(table.name), spec, nowhere, decoder).open_codec()
 
 
-def _other_space(what: str, space: str, table: VectorTable, expected: str) -> SearchError:
+def _other_space(what: str, space: str, table: PublishedTable, expected: str) -> SearchError:
     return SearchError(
         f"vectors of different spaces cannot be compared: {what} is of {space}, {table.name} of {expected}; encode it with the "
         "codec of the table, or search a table of its own space"

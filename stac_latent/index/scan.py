@@ -31,7 +31,7 @@ class Chunk:
     rows: Rows
     """(n,) numbers of the rows."""
     dots: F32
-    """(n, m) products with the folded queries, without their constant."""
+    """(m, n) products with the folded queries, without their constant."""
     plain: F32
     """(n,) lengths of the vectors; NaN where a vector holds a NaN."""
     white: F32
@@ -133,7 +133,7 @@ def _pools(source: Vectors, q: F64, k: int, form: Form, keep: Any) -> list[_Pool
         plain = chunk.plain if every else chunk.plain[known]
         white = chunk.white if every else chunk.white[known]
         for i, pool in enumerate(pools):
-            dots = chunk.dots[:, i] if every else chunk.dots[known, i]
+            dots = chunk.dots[i] if every else chunk.dots[i, known]
             error = plain * np.float32(growth * a_norm[i] + chunk.extra[i]) + growth * abs(c[i])
             near, bound = form.closeness(dots + c[i], error, white, float(q_norm[i]))
             pool.add(rows, near - bound, near + bound)

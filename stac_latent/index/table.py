@@ -24,7 +24,7 @@ from stac_latent.spec import Stats
 from stac_latent.store.embeddings import BBox, groups_in, open_embeddings, vectors
 from stac_latent.store.io import local_path
 
-__all__ = ["VectorTable", "open_table"]
+__all__ = ["PublishedTable", "open_table"]
 
 PARQUET = "application/vnd.apache.parquet"
 _DAMAGED = (OSError, pa.ArrowException)
@@ -47,7 +47,7 @@ class _File:
         return self.groups[-1] - self.first
 
 
-class VectorTable:
+class PublishedTable:
     """Vectors that may be compared with each other, and what is known of each; see :func:`open_table`.
 
     Rows are numbered in the order of the files and of the rows in them. Nothing but footers is read until it is asked for.
@@ -82,7 +82,7 @@ class VectorTable:
 
     def __repr__(self) -> str:
         size = f"{self.rows} x {self.dimensions} {self.data_type}"
-        return f"<VectorTable {self.name.name}: {size}, {len(self.files)} files, {self.space[:19]}>"
+        return f"<PublishedTable {self.name.name}: {size}, {len(self.files)} files, {self.space[:19]}>"
 
     def _one_space(self) -> None:
         first = self.files[0]
@@ -102,7 +102,7 @@ class VectorTable:
         stats = [f.path.stat() for f in self.files]
         return [(s.st_size, s.st_mtime_ns, s.st_ino) for s in stats]
 
-    def unchanged(self) -> VectorTable:
+    def unchanged(self) -> PublishedTable:
         """Return this table.
 
         Raises
@@ -200,7 +200,7 @@ class VectorTable:
         """As :class:`~stac_latent.index.scan.Vectors` says."""
         none = np.zeros(len(a), np.float32)
         for rows, block in self.blocks(keep):
-            yield Chunk(rows, block @ a.T, *form.norms(block), none)
+            yield Chunk(rows, a @ block.T, *form.norms(block), none)
 
     def take(self, rows: Rows) -> F32:
         """Vectors (n, k) of ascending rows."""
@@ -247,14 +247,14 @@ def _footer(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
     return dict(latent)
 
 
-def open_table(source: Any) -> VectorTable:
+def open_table(source: Any) -> PublishedTable:
     """Open published vectors.
 
     Parameters
     ----------
     source
         Path of a file written by :func:`stac_latent.publish`, of a folder of such files, the STAC Item of either, a
-        :class:`VectorTable`, or several of these.
+        :class:`PublishedTable`, or several of these.
 
     Raises
     ------
@@ -265,17 +265,17 @@ def open_table(source: Any) -> VectorTable:
     SearchError
         If spaces, dimensions or types are mixed: the message names both files and both spaces.
     """
-    if isinstance(source, VectorTable):
+    if isinstance(source, PublishedTable):
         return source.unchanged()
     files: list[Path] = []
     many = isinstance(source, Iterable) and not isinstance(source, str | Path | pystac.Item)
     sources = list(source) if many else [source]
     for one in sources:
-        files += [f.path for f in one.files] if isinstance(one, VectorTable) else _files(one)
+        files += [f.path for f in one.files] if isinstance(one, PublishedTable) else _files(one)
     if not files:
         raise CatalogError("no table to search: give a published .parquet file, or a folder of them")
-    name = sources[0].name if isinstance(sources[0], VectorTable) else _path(sources[0])
-    return VectorTable(files, name)
+    name = sources[0].name if isinstance(sources[0], PublishedTable) else _path(sources[0])
+    return PublishedTable(files, name)
 
 
 def _path(source: Any) -> Path:

@@ -21,7 +21,7 @@ from stac_latent.catalog.arguments import Time, parse_datetime, parse_place
 from stac_latent.catalog.filters import compile_filter, parse_filter, properties_of
 from stac_latent.catalog.operators import parse_time
 from stac_latent.errors import SearchError
-from stac_latent.index.table import VectorTable
+from stac_latent.index.table import PublishedTable
 
 __all__ = ["mask_of", "rows_at", "rows_in"]
 
@@ -40,7 +40,7 @@ _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def mask_of(
-    table: VectorTable,
+    table: PublishedTable,
     *,
     where: str | Mapping[str, Any] | None = None,
     bbox: Sequence[float] | None = None,
@@ -89,7 +89,7 @@ def mask_of(
     return found
 
 
-def rows_in(table: VectorTable, place: shapely.Geometry) -> Rows:
+def rows_in(table: PublishedTable, place: shapely.Geometry) -> Rows:
     """Rows whose footprint touches a geometry in longitude and latitude, ascending; only row groups near it are read."""
     west, south, east, north = shapely.bounds(place).tolist()
     out = [np.empty(0, np.int64)]
@@ -104,7 +104,7 @@ def rows_in(table: VectorTable, place: shapely.Geometry) -> Rows:
     return np.concatenate(out)
 
 
-def rows_at(table: VectorTable, lon: float, lat: float) -> Rows:
+def rows_at(table: PublishedTable, lon: float, lat: float) -> Rows:
     """Rows whose footprint holds a point.
 
     Raises
@@ -122,7 +122,7 @@ def rows_at(table: VectorTable, lon: float, lat: float) -> Rows:
     )
 
 
-def _extent(table: VectorTable) -> str:
+def _extent(table: PublishedTable) -> str:
     bounds = np.array([table.extent_of(f) for f in table.files])
     west, south = bounds[:, :2].min(axis=0)
     east, north = bounds[:, 2:].max(axis=0)
@@ -142,7 +142,7 @@ class _NoColumnFormError(Exception):
     """An expression is left to the evaluator of rows."""
 
 
-def _matching(table: VectorTable, expr: Mapping[str, Any]) -> Mask:
+def _matching(table: PublishedTable, expr: Mapping[str, Any]) -> Mask:
     predicate = compile_filter(expr)
     names = sorted({n.removeprefix("properties.") for n in properties_of(expr)})
     known = [n for n in table.names() if n not in ("vector", "bbox")]
