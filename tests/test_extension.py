@@ -55,6 +55,12 @@ ASSET = {
     "scale_asset": "scales",
     "codebook_asset": "words",
     "bitstream": "rans/1",
+    "guard": "warn",
+    "ood_tiles": 3,
+    "fallback_tiles": 0,
+    "checks": ["psnr>=40:refuse", "ssim>=0.99:warn"],
+    "check_values": [42.5, 0.98],
+    "failed_checks": ["ssim>=0.99:warn"],
     "reference": "scene-1",
     "determinism": "platform",
 }

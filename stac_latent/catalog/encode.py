@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,18 +17,25 @@ from pystac.utils import make_absolute_href
 
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
+from stac_latent.catalog.guarding import asked_of, naming, warn_of
 from stac_latent.catalog.items import codec_item, decoder_link
 from stac_latent.catalog.leftovers import clear_killed, temporary
 from stac_latent.catalog.native import on_native_grids
 from stac_latent.catalog.references import References, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
+from stac_latent.checks.checks import Check
 from stac_latent.codec import Codec, open_codec
 from stac_latent.container import aim
 from stac_latent.cube.contract import MEDIA_TYPE, LatentRef, latent_assets
 from stac_latent.cube.encode import Encoded, encode_source
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
-from stac_latent.errors import CatalogError, StacLatentError, VerificationError
+from stac_latent.cube.watch import Policy
+from stac_latent.errors import (
+    CatalogError,
+    StacLatentError,
+    VerificationError,
+)
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
 from stac_latent.registry import remember, resolve_space
 from stac_latent.store.io import is_local, local_path
@@ -57,6 +65,8 @@ def encode(
     resampling: str = "nearest",
     overwrite: bool = False,
     references: References = None,
+    guard: Policy | None = None,
+    checks: Sequence[str | Check] = (),
     progress: Progress | None = None,
     **target: Any,
 ) -> list[pystac.Item]:
@@ -91,6 +101,12 @@ def encode(
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
         Item of a catalogue: that one, for dates that come later; several: the best of them. Only dates of the same grid
         refer to each other.
+    guard
+        About an Item unlike those that the codec was calibrated on, as ``latent:ood_score`` above 1 says: ``warn`` (default
+        where the codec has a calibration) with a :class:`~stac_latent.errors.GuardWarning`, ``refuse`` it, or ``off``: do not look.
+    checks
+        What the decoded pixels shall keep, as ``"psnr>=40:refuse"`` or ``"mean_bias<=1:warn"``; see
+        :class:`stac_latent.checks.checks.Check`.
     progress
         Called with a label, the steps done and their number.
     **target
@@ -106,7 +122,8 @@ def encode(
     Raises
     ------
     StacLatentError
-        For bad input: missing bands, wrong types, no CRS, an unknown codec, a full disk.
+        For bad input: missing bands, wrong types, no CRS, an unknown codec, a full disk. A
+        :class:`~stac_latent.errors.GuardError` where the guard or a check refuses an Item; those before it are catalogued.
 
     Examples
     --------
@@ -120,16 +137,13 @@ def encode(
     if not goal.given and (own_aim := getattr(chosen.tail, "aim", None)) is not None:
         goal = own_aim.target
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
+    asked = asked_of(chosen, guard, checks)
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
         raise CatalogError(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
         )
-    todo = [items] if isinstance(items, pystac.Item) else list(items)
-    if not todo:
-        raise CatalogError("nothing to encode: the list of items is empty")
-    if len({i.id for i in todo}) < len(todo):
-        raise CatalogError("two of the items have the same id; a catalogue holds each id once")
+    todo = _listed(items)
 
     def sources_of(item: pystac.Item) -> list[ItemSource]:
         own = on_native_grids(item, chosen, bands) if resolution is None else chosen
@@ -159,14 +173,29 @@ def encode(
             folder = tree.item_folder(base)
             coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
-            store = _new_store(
-                sources, coders, folder / f"{key}.zarr", form, decoder.parent, progress, reference
+            run = partial(
+                encode_source,
+                payload=form,
+                bundle=decoder.parent,
+                progress=progress,
+                reference=reference,
+                asked=asked,
             )
-            with store as made:
+            with naming(item.id), _new_store(sources, coders, folder / f"{key}.zarr", run) as made:
                 _describe(base, key, made, folder, decoder, item)
                 set_reference(base, key, key_item if made.reference is not None else None)
                 out[i] = tree.add(base)
+            warn_of(item.id, made.unusual)
     return [out[i] for i in sorted(out)]
+
+
+def _listed(items: pystac.Item | Iterable[pystac.Item]) -> list[pystac.Item]:
+    todo = [items] if isinstance(items, pystac.Item) else list(items)
+    if not todo:
+        raise CatalogError("nothing to encode: the list of items is empty")
+    if len({i.id for i in todo}) < len(todo):
+        raise CatalogError("two of the items have the same id; a catalogue holds each id once")
+    return todo
 
 
 class _disk_errors:  # noqa: N801 - reads as a context manager
@@ -237,13 +266,7 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
 
 @contextmanager
 def _new_store(
-    sources: Sequence[ItemSource],
-    coders: Sequence[Codec],
-    path: Path,
-    form: Payload,
-    bundle: Path,
-    progress: Progress | None,
-    reference: LatentRef | None,
+    sources: Sequence[ItemSource], coders: Sequence[Codec], path: Path, run: Callable[..., Encoded]
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +274,7 @@ def _new_store(
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(sources, coders, part, form, bundle, progress, reference)
+        made = run(sources, coders, part)
         if path.exists():
             path.rename(old)
         part.rename(path)
@@ -329,7 +352,7 @@ def _summarise(item: pystac.Item) -> None:
         spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
         kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
     )
-    for name in ("bits_per_pixel", "psnr", "max_error", "sam"):
+    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "ood_score"):
         value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
         if value is not None:
             item.properties[f"latent:{name}"] = value

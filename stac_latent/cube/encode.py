@@ -23,9 +23,11 @@ from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.verify import STRIP, Progress, Source, verify_store
-from stac_latent.errors import FieldError, VerificationError
+from stac_latent.cube.watch import Asked, Watch, findings, refusals
+from stac_latent.errors import FieldError, GuardError, VerificationError
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.store.io import tree_size
+from stac_latent.store.ood import write_scores
 from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class Encoded:
     """``latent:`` measurements; empty for an embedding, but for its rate."""
     reference: LatentRef | None = None
     """The key frame, where any chunk was coded against it."""
+    unusual: tuple[str, ...] = ()
+    """What the guard and the checks found, in words."""
 
 
 def asset_spec(codec: Codec, payload: Payload, bands: tuple[Band, ...]) -> Spec:
@@ -73,6 +77,7 @@ def encode_source(
     bundle: Path,
     progress: Progress | None = None,
     reference: LatentRef | None = None,
+    asked: Asked | None = None,
 ) -> Encoded:
     """Write a latent group at ``path`` and verify it.
 
@@ -92,6 +97,8 @@ def encode_source(
         Called after each shard.
     reference
         Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes; of one lattice.
+    asked
+        Guard and checks; None for none.
 
     Returns
     -------
@@ -102,6 +109,8 @@ def encode_source(
     ------
     FieldError
         If no pixel is valid.
+    GuardError
+        If the policy or a check refuses it.
     VerificationError
         If the stored bytes do not decode to what was encoded.
     """
@@ -121,17 +130,36 @@ def encode_source(
     if first.coder is not None and used is not None:
         if not first.coder.pays:
             shutil.rmtree(path)
-            return encode_source(sources, coders, path, payload, bundle, progress)
+            return encode_source(sources, coders, path, payload, bundle, progress, None, asked)
         first.coder.write(path, relative_href(used.href, path))
     for layer in reversed(layers):
         finish(layer.path)
+    asked = asked or Asked()
+    watches = asked.watches(coders)
+    rows = zip(layers, sums, watches, strict=True)
+    found = Distortion.merged([x.verify(crcs, progress, used, watch) for x, crcs, watch in rows])
+    outcome = findings(watches, asked.policy)
+    unusual, refused = refusals(watches, outcome, asked.policy)
+    if refused:
+        raise GuardError("; ".join(unusual))
+    _write_scores(layers, watches)
     size = tree_size(path)
-    found = Distortion.merged([x.verify(crcs, progress, used) for x, crcs in zip(layers, sums, strict=True)])
     measured = {"psnr": found.psnr, "max_error": found.max_error, "sam": found.sam}
     fields: dict[str, Any] = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
     fields |= {f"latent:{k}": v for k, v in measured.items() if v is not None}
     spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
-    return Encoded(spec, first.where, size, fields | first.bands(layers), used)
+    return Encoded(spec, first.where, size, fields | outcome | first.bands(layers), used, tuple(unusual))
+
+
+def _write_scores(layers: Sequence[_Layer], watches: Sequence[Watch]) -> None:
+    """Keep the scores of several tiles beside them; that of one tile is the asset's."""
+    written = False
+    for layer, watch in zip(layers, watches, strict=True):
+        if len(watch.scores) > 1:
+            write_scores(layer.path, watch.grid)
+            written = True
+    for layer in reversed(layers) if written else ():
+        finish(layer.path)
 
 
 @dataclass
@@ -203,13 +231,13 @@ class _Layer:
         return valid_pixels, sums
 
     def verify(
-        self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None
+        self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None, watch: Watch
     ) -> Distortion:
         """Decode the group cold and measure it."""
         ref = LatentRef(
             "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, part=self.part
         )
-        return verify_store(self.source, self.codec, ref, self.bundle, sums, progress)
+        return verify_store(self.source, self.codec, ref, self.bundle, sums, progress, watch)
 
 
 def _encode_strip(

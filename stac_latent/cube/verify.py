@@ -16,6 +16,7 @@ from stac_latent.codec import Array, Codec
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.tiling import tiles
+from stac_latent.cube.watch import Watch
 from stac_latent.errors import VerificationError
 from stac_latent.registry import replace_known
 from stac_latent.spec import Band, Grid, Window
@@ -49,6 +50,7 @@ def verify_store(
     bundle: Path,
     sums: Mapping[Window, int],
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Distortion:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
@@ -64,6 +66,8 @@ def verify_store(
         CRC-32 of the symbols of each chunk that was encoded, by its cells.
     progress
         Called after each strip.
+    watch
+        Looks at each decoded chunk.
 
     Returns
     -------
@@ -86,7 +90,9 @@ def verify_store(
         truth = _Truth(source, strip) if spec.kind == "codec" else None
         for cells in [c for c in sums if _covers(strip, c)]:
             symbols = (
-                reader.read_symbols(cells) if truth is None else truth.measure(reader, cells, distortion)
+                reader.read_symbols(cells)
+                if truth is None
+                else truth.measure(reader, cells, distortion, watch)
             )
             if exact and zlib.crc32(np.ascontiguousarray(symbols).data) != sums[cells]:
                 raise VerificationError(
@@ -111,7 +117,9 @@ class _Truth:
         ends = [hi * s for (_, hi), s in zip(strip, self.grid.stride, strict=True)]
         self.field, self.valid = source.read(((self.origin[0], ends[0]), (self.origin[1], ends[1])))
 
-    def measure(self, reader: LatentReader, cells: Window, distortion: Distortion) -> Array:
+    def measure(
+        self, reader: LatentReader, cells: Window, distortion: Distortion, watch: Watch | None = None
+    ) -> Array:
         """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
         pads = self.grid.lead
         spans = [
@@ -131,5 +139,9 @@ class _Truth:
                 f"the stored mask of pixels {window} differs from the source; nothing was catalogued"
             )
         field, symbols = reader.decode_block(window)
+        sse, count = distortion.sse.copy(), distortion.count.copy()
         distortion.add(truth, field, valid)
+        if watch is not None:
+            pair = (truth, field)
+            watch.see(reader, cells, symbols, pair, valid, distortion.sse - sse, distortion.count - count)
         return symbols

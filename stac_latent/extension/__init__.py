@@ -279,6 +279,12 @@ class AssetLatentExtension(_Measured):
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")
+    guard = Field(one_of("warn", "fallback", "refuse"), "what was to happen to data unlike the codec's")
+    ood_tiles = Field(integer, "stored tiles whose own score is more than 1")
+    fallback_tiles = Field(integer, "stored tiles that a residual keeps within an error bound because of it")
+    checks = Field(list_of(text), "checks of the decoded pixels, such as psnr>=40:refuse")
+    check_values = Field(list_of(number), "what the metric of each check measured")
+    failed_checks = Field(list_of(text), "those of the checks that are missed")
     reference = Field(text, "id of the Item with the key frame that it was coded against")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"
