@@ -80,7 +80,9 @@ class Distortion:
             if not a.size:
                 continue
             e = decoded[i, ::step, ::step][chosen].astype(np.float64) - a
-            self.sse[i] += float(e @ e)
+            self.sse[i] += float(
+                np.einsum("i,i", e, e)
+            )  # not BLAS: its threads would wait for each other here
             self.count[i] += e.size
             self.worst[i] = max(self.worst[i], float(np.abs(e).max()))
             self.low[i], self.high[i] = min(self.low[i], a.min()), max(self.high[i], a.max())
