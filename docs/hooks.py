@@ -10,7 +10,10 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace ``{{ benchmarks }}`` by one table for each file of results, ``{{ time }}`` by that of time series."""
+    """Replace ``{{ benchmarks }}`` by one table for each file of results, ``{{ time }}`` and ``{{ error_bound }}`` by theirs."""
+    if "{{ error_bound }}" in markdown:
+        found = json.loads((RESULTS / "error_bound.json").read_text(encoding="utf-8"))
+        markdown = markdown.replace("{{ error_bound }}", bounds(found))
     if "{{ time }}" in markdown:
         found = json.loads((RESULTS / "time.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ time }}", series(found))
@@ -27,13 +30,40 @@ def tables(folder: Path) -> str:
         form = next(
             (
                 f
-                for stem, f in (("rd-", race), ("speed-", speed), ("time", series))
+                for stem, f in (
+                    ("rd-", race),
+                    ("speed-", speed),
+                    ("time", series),
+                    ("error_bound", bounds),
+                )
                 if path.stem.startswith(stem)
             ),
             names,
         )
         parts.append(f"## {path.stem}\n\n{form(result)}\n")
     return "\n".join(parts)
+
+
+def bounds(result: dict[str, Any]) -> str:
+    """Tables of bytes at equal error bounds, relative to ours; a star where a tile broke the bound."""
+    parts = []
+    for case in result["cases"]:
+        peers = list(dict.fromkeys(k for r in case["rows"] for k in r["bytes"] if not k.startswith("ours")))
+        lines = [
+            f"**{case['name']}** ({len(case['tiles'])} tiles, base `{case['codec']}`)\n",
+            "| Bound | Ours, bits per value | " + " | ".join([*peers, "Ours, default base"]) + " |",
+            "| --- " * (len(peers) + 3) + "|",
+        ]
+        for row in case["rows"]:
+            own = row["bytes"]["ours, coarse"]
+            cells = [str(row["bound"]), f"{8 * own / case['samples']:.3g}"]
+            for name in [*peers, "ours, default"]:
+                size = row["bytes"].get(name)
+                star = r"\*" if row["broken"].get(name) else ""
+                cells.append("" if size is None else f"{size / own:.2f}{star}")
+            lines.append("| " + " | ".join(cells) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def names(result: dict[str, Any]) -> str:

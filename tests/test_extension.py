@@ -61,6 +61,9 @@ ASSET = {
     "checks": ["psnr>=40:refuse", "ssim>=0.99:warn"],
     "check_values": [42.5, 0.98],
     "failed_checks": ["ssim>=0.99:warn"],
+    "residual": "residual/1",
+    "error_bounds": [128.0, 0.01],
+    "error_bound_kinds": ["absolute", "relative"],
     "reference": "scene-1",
     "determinism": "platform",
 }

@@ -10,11 +10,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pystac
 from pystac.utils import make_absolute_href
 
+from stac_latent.bound import BoundLike, ErrorBound
+from stac_latent.bounded import base_step
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.guarding import asked_of, naming, warn_of
@@ -67,6 +69,7 @@ def encode(
     references: References = None,
     guard: Policy | None = None,
     checks: Sequence[str | Check] = (),
+    error_bound: BoundLike | None = None,
     progress: Progress | None = None,
     **target: Any,
 ) -> list[pystac.Item]:
@@ -107,6 +110,10 @@ def encode(
     checks
         What the decoded pixels shall keep, as ``"psnr>=40:refuse"`` or ``"mean_bias<=1:warn"``; see
         :class:`stac_latent.checks.checks.Check`.
+    error_bound
+        Largest error of every pixel, guaranteed by a residual beside the latents: ``2`` in the stored unit, ``"1%"`` of the value, or
+        either by name of the band; 0 is lossless. The latents stay those of the codec's space; ``**target`` rules them. See
+        :class:`stac_latent.bound.ErrorBound`.
     progress
         Called with a label, the steps done and their number.
     **target
@@ -133,11 +140,10 @@ def encode(
     """
     chosen = open_codec(codec)
     remember(chosen)
-    goal = Target(**target)
-    if not goal.given and (own_aim := getattr(chosen.tail, "aim", None)) is not None:
-        goal = own_aim.target
+    bound = _bound(chosen, error_bound)
+    goal = _goal(chosen, target, bound)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
-    asked = asked_of(chosen, guard, checks)
+    asked_of(chosen, guard, checks)  # refuses what cannot be asked for, likewise
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
         raise CatalogError(
@@ -152,7 +158,10 @@ def encode(
                 f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
                 "out, or state a grid with resolution="
             )
-        return [ItemSource(item, part, bands, resolution, resampling) for part in own.parts]
+        return [
+            ItemSource(item, part, bands, resolution, resampling, infinite=bound is not None)
+            for part in own.parts
+        ]
 
     def source_of(item: pystac.Item) -> ItemSource:
         return sources_of(item)[0]
@@ -179,7 +188,8 @@ def encode(
                 bundle=decoder.parent,
                 progress=progress,
                 reference=reference,
-                asked=asked,
+                asked=asked_of(whole, guard, checks),
+                bound=_bound(whole, error_bound),
             )
             with naming(item.id), _new_store(sources, coders, folder / f"{key}.zarr", run) as made:
                 _describe(base, key, made, folder, decoder, item)
@@ -196,6 +206,25 @@ def _listed(items: pystac.Item | Iterable[pystac.Item]) -> list[pystac.Item]:
     if len({i.id for i in todo}) < len(todo):
         raise CatalogError("two of the items have the same id; a catalogue holds each id once")
     return todo
+
+
+def _bound(codec: Codec, given: BoundLike | None) -> ErrorBound | None:
+    """What every pixel of the codec's bands shall keep, in their order."""
+    if given is not None and codec.kind != "codec":
+        raise CatalogError(
+            f"codec {codec.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
+        )
+    return None if given is None else ErrorBound.of(given, codec.bands)
+
+
+def _goal(codec: Codec, target: dict[str, Any], bound: ErrorBound | None) -> Target:
+    """What the latents shall reach: the target given, the codec's own, or what goes with a bound."""
+    goal = Target(**target)
+    if goal.given:
+        return goal
+    if (own := getattr(codec.tail, "aim", None)) is not None:
+        return cast("Target", own.target)
+    return goal if bound is None else Target(step=base_step(codec, bound, [0.0] * len(codec.bands)))
 
 
 class _disk_errors:  # noqa: N801 - reads as a context manager
@@ -352,7 +381,9 @@ def _summarise(item: pystac.Item) -> None:
         spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
         kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
     )
-    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "ood_score"):
+    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound", "ood_score"):
         value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
         if value is not None:
             item.properties[f"latent:{name}"] = value
+        elif name == "error_bound":
+            item.properties.pop("latent:error_bound", None)  # of an asset that was written anew without one

@@ -134,6 +134,12 @@ class Distortion:
         return float(self.worst.max()) if self.count.any() else None
 
     @property
+    def magnitudes(self) -> list[float]:
+        """Largest magnitude of each band's values, stored unit; 0 without a valid pixel."""
+        largest = np.maximum(np.abs(self.low), np.abs(self.high))
+        return [float(m) for m in np.where(self.count > 0, largest, 0.0)]
+
+    @property
     def sam(self) -> float | None:
         """Mean spectral angle in degrees; None for one band."""
         return self.angle_sum / self.angle_count if self.angle_count else None

@@ -228,6 +228,8 @@ class ItemSource:
         Target resolution (units of the CRS) where the bands' native grids differ, and how to get there.
     chunk
         Pixels that are read at once, along each axis.
+    infinite
+        Take infinite values for data; else they count as missing.
 
     Raises
     ------
@@ -243,9 +245,10 @@ class ItemSource:
         resolution: float | None = None,
         resampling: str = "nearest",
         chunk: int = _CHUNK,
+        infinite: bool = False,
     ) -> None:
         self.item, self.codec = item, codec
-        self._resampling, self._chunk = resampling, chunk
+        self._resampling, self._chunk, self._infinite = resampling, chunk, infinite
         self.bands = find_bands(item, codec, bands)
         self._check_types()
         self.boxes = [asset_geobox(item, b.asset) for b in self.bands]
@@ -343,7 +346,7 @@ class ItemSource:
                 raw = raw.repeat(step, axis=0).repeat(step, axis=1)
             valid = np.ones(raw.shape, bool) if b.nodata is None or math.isnan(b.nodata) else raw != b.nodata
             if raw.dtype.kind == "f":
-                valid &= np.isfinite(raw)
+                valid &= ~np.isnan(raw) if self._infinite else np.isfinite(raw)
             layers.append(_to_codec_unit(raw, b, valid))
             masks.append(valid & self._inside(window, box, step))
         field, valid = np.stack(layers), np.stack(masks)

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.bound import ErrorBound
 from stac_latent.bundle import load_bundle
 from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Array, Codec
@@ -50,6 +51,7 @@ def verify_store(
     bundle: Path,
     sums: Mapping[Window, int],
     progress: Progress | None = None,
+    bound: ErrorBound | None = None,
     watch: Watch | None = None,
 ) -> Distortion:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
@@ -66,6 +68,8 @@ def verify_store(
         CRC-32 of the symbols of each chunk that was encoded, by its cells.
     progress
         Called after each strip.
+    bound
+        What every valid pixel has to keep.
     watch
         Looks at each decoded chunk.
 
@@ -77,7 +81,7 @@ def verify_store(
     Raises
     ------
     VerificationError
-        If symbols or valid pixels differ from what was encoded.
+        If symbols or valid pixels differ from what was encoded, or a pixel breaks the bound.
     """
     fresh = load_bundle(bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
@@ -92,7 +96,7 @@ def verify_store(
             symbols = (
                 reader.read_symbols(cells)
                 if truth is None
-                else truth.measure(reader, cells, distortion, watch)
+                else truth.measure(reader, cells, distortion, bound, watch)
             )
             if exact and zlib.crc32(np.ascontiguousarray(symbols).data) != sums[cells]:
                 raise VerificationError(
@@ -118,7 +122,12 @@ class _Truth:
         self.field, self.valid = source.read(((self.origin[0], ends[0]), (self.origin[1], ends[1])))
 
     def measure(
-        self, reader: LatentReader, cells: Window, distortion: Distortion, watch: Watch | None = None
+        self,
+        reader: LatentReader,
+        cells: Window,
+        distortion: Distortion,
+        bound: ErrorBound | None = None,
+        watch: Watch | None = None,
     ) -> Array:
         """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
         pads = self.grid.lead
@@ -139,6 +148,15 @@ class _Truth:
                 f"the stored mask of pixels {window} differs from the source; nothing was catalogued"
             )
         field, symbols = reader.decode_block(window)
+        if bound is not None:
+            broken = bound.broken(truth, field, valid, distortion.bands)
+            if broken is not None:
+                raise VerificationError(
+                    f"pixels {window} of {reader.ref.href}, decoded from the stored bytes, do not keep the error bound: {broken}; "
+                    "nothing was catalogued. The disk, or a library's coder, is at fault: encode again"
+                )
+            if truth.dtype.kind == "f":  # infinite ones came back as they are
+                valid = valid & np.isfinite(truth)
         sse, count = distortion.sse.copy(), distortion.count.copy()
         distortion.add(truth, field, valid)
         if watch is not None:

@@ -97,7 +97,7 @@ class Watch:
         latent = reader.spec.quantization.dequantise(symbols)
         whole = full_cells(_padded(valid, cells, reader), self.codec.stride)
         seen = observe(
-            self.codec, self.guard.units, latent, whole, sse, count, _payload(reader, place)
+            self.codec, self.guard.units, latent, whole, sse, count, _payload(reader, place), exact=reader.bounded
         )  # fmt: skip
         self.scores[place] = self.guard.score(seen)
 

@@ -285,6 +285,9 @@ class AssetLatentExtension(_Measured):
     checks = Field(list_of(text), "checks of the decoded pixels, such as psnr>=40:refuse")
     check_values = Field(list_of(number), "what the metric of each check measured")
     failed_checks = Field(list_of(text), "those of the checks that are missed")
+    residual = Field(text, "identifier and version of the residuals that keep an error bound")
+    error_bounds = Field(list_of(number), "guaranteed error of each band: absolute, or a share of the value")
+    error_bound_kinds = Field(list_of(one_of("absolute", "relative")), "which of them, for each band")
     reference = Field(text, "id of the Item with the key frame that it was coded against")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"

@@ -6,6 +6,7 @@
       latent  (channel, y, x)     int8/int16; sharded; coded (zarr codec "stac_latent") or plain (zstd)
       mask    (mask_band, py, px) uint8, 1 = valid; one band where all bands agree; absent chunks are valid
       valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
+      residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.residual`
       y, x                        cell centres, so that xarray.open_zarr shows a map
       g60/                        the same again for bands whose pixels fit no cell of these
 """
@@ -74,6 +75,8 @@ class LatentArrays:
     attributes: Mapping[str, Any]
     reference: tuple[zarr.Array[Any], zarr.Array[Any]] | None = None
     """Gains and checksums of a date that is coded against a key frame; see :mod:`stac_latent.cube.reference`."""
+    residual: zarr.Array[Any] | None = None
+    """Payloads that keep an error bound; see :mod:`stac_latent.store.residual`."""
 
     def read_symbols(self, cells: Window) -> Array:
         """Stored integers ``(channel, y, x)`` of a window of cells; only its chunks are read.
@@ -287,6 +290,7 @@ def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -
         group = zarr.open_group(_store(href), mode="r", zarr_format=3)
         latent = group["latent"]
         mask, valid = group.get("mask"), group.get("valid")
+        residual = group.get("residual")
         gain, crc = group.get("reference_gain"), group.get("reference_crc")
     except StacLatentError:
         raise
@@ -310,6 +314,7 @@ def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -
         valid if isinstance(valid, zarr.Array) else None,
         dict(group.attrs),
         (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
+        residual if isinstance(residual, zarr.Array) else None,
     )
 
 
