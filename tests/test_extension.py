@@ -58,6 +58,7 @@ ASSET = {
     "guard": "warn",
     "ood_tiles": 3,
     "fallback_tiles": 0,
+    "fallback_bound": 0.0,
     "checks": ["psnr>=40:refuse", "ssim>=0.99:warn"],
     "check_values": [42.5, 0.98],
     "failed_checks": ["ssim>=0.99:warn"],

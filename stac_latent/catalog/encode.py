@@ -68,6 +68,7 @@ def encode(
     overwrite: bool = False,
     references: References = None,
     guard: Policy | None = None,
+    fallback_bound: float = 0.0,
     checks: Sequence[str | Check] = (),
     error_bound: BoundLike | None = None,
     progress: Progress | None = None,
@@ -106,7 +107,10 @@ def encode(
         refer to each other.
     guard
         About an Item unlike those that the codec was calibrated on, as ``latent:ood_score`` above 1 says: ``warn`` (default
-        where the codec has a calibration) with a :class:`~stac_latent.errors.GuardWarning`, ``refuse`` it, or ``off``: do not look.
+        where the codec has a calibration) with a :class:`~stac_latent.errors.GuardWarning`, ``refuse`` it, ``fallback``:
+        keep each flagged tile within ``fallback_bound`` by a residual, or ``off``: do not look.
+    fallback_bound
+        Largest error of flagged tiles under ``fallback``, stored unit; 0 is lossless.
     checks
         What the decoded pixels shall keep, as ``"psnr>=40:refuse"`` or ``"mean_bias<=1:warn"``; see
         :class:`stac_latent.checks.checks.Check`.
@@ -143,7 +147,9 @@ def encode(
     bound = _bound(chosen, error_bound)
     goal = _goal(chosen, target, bound)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
-    asked_of(chosen, guard, checks)  # refuses what cannot be asked for, likewise
+    asked_of(
+        chosen, guard, checks, fallback_bound, bounded=bound is not None
+    )  # refuses what cannot be asked for, likewise
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
         raise CatalogError(
@@ -188,7 +194,7 @@ def encode(
                 bundle=decoder.parent,
                 progress=progress,
                 reference=reference,
-                asked=asked_of(whole, guard, checks),
+                asked=asked_of(whole, guard, checks, fallback_bound),
                 bound=_bound(whole, error_bound),
             )
             with naming(item.id), _new_store(sources, coders, folder / f"{key}.zarr", run) as made:

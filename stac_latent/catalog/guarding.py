@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,14 @@ from stac_latent.guard import guards_of
 __all__ = ["asked_of", "naming", "warn_of"]
 
 
-def asked_of(codec: Codec, policy: Policy | None, checks: Sequence[str | Check]) -> Asked:
+def asked_of(
+    codec: Codec,
+    policy: Policy | None,
+    checks: Sequence[str | Check],
+    bound: float = 0.0,
+    *,
+    bounded: bool = False,
+) -> Asked:
     """What to look at while an Item is verified.
 
     Raises
@@ -38,7 +46,15 @@ def asked_of(codec: Codec, policy: Policy | None, checks: Sequence[str | Check])
             f"codec {codec.name!r} has no guard: it was never calibrated. 'stac-latent fit' calibrates what it fits; or pass "
             "guard='off' (--guard off)"
         )
-    return Asked(policy or "warn", guards, wanted)
+    if policy == "fallback" and bounded:
+        raise CatalogError(
+            "error_bound keeps every tile within its bound already; leave it out, or guard='fallback' (--guard fallback)"
+        )
+    if not 0 <= bound < math.inf:
+        raise CatalogError(
+            f"fallback_bound={bound:g}; expected a number from 0 on in the stored unit, 0 for no error at all"
+        )
+    return Asked(policy or "warn", guards, wanted, float(bound))
 
 
 @contextmanager

@@ -70,9 +70,12 @@ def encode(
     guard: Annotated[
         str | None,
         typer.Option(
-            help="Items unlike what the codec was calibrated on: warn, refuse or off. [default: warn]"
+            help="Items unlike what the codec was calibrated on: warn, fallback, refuse or off. [default: warn]"
         ),
     ] = None,
+    fallback_bound: Annotated[
+        float, typer.Option(help="Largest error of tiles that --guard fallback flags; 0 is lossless.", min=0)
+    ] = 0.0,
     check: Annotated[
         list[str] | None,
         typer.Option(
@@ -101,7 +104,7 @@ def encode(
     for name, value, allowed in (
         ("mode", mode, ("beside", "derived")),
         ("payload", payload, (None, "coded", "plain")),
-        ("guard", guard, (None, "warn", "refuse", "off")),
+        ("guard", guard, (None, "warn", "fallback", "refuse", "off")),
     ):
         if value not in allowed:
             raise typer.BadParameter(f"--{name} is {' or '.join(a for a in allowed if a)}; got {value!r}")
@@ -132,7 +135,7 @@ def encode(
                 done += run(
                     batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
-                    error_bound=_bounds(error_bound), guard=guard, checks=check or (), **target,  # type: ignore[arg-type]
+                    error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(refused), len(items))
     rows = [item_row(item, key) for item in done]

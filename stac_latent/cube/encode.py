@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.stages.residual import BITSTREAM
 from stac_latent.store.io import tree_size
 from stac_latent.store.ood import write_scores
+from stac_latent.store.residual import SPARSE, mark_residual
 from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
 
 if TYPE_CHECKING:
@@ -149,9 +150,17 @@ def encode_source(
         finish(layer.path)
     asked = asked or Asked()
     watches = asked.watches(coders)
-    rows = zip(layers, sums, watches, strict=True)
-    found = Distortion.merged([x.verify(crcs, progress, used, watch) for x, crcs, watch in rows])
-    outcome = findings(watches, asked.policy)
+    found = _measured(layers, sums, watches, progress, used)
+    held: dict[str, Any] = {}
+    if asked.policy == "fallback" and (count := sum(len(w.flagged) for w in watches)):
+        held = {"latent:fallback_tiles": count, "latent:fallback_bound": asked.bound}
+        for layer, watch in zip(reversed(layers), reversed(watches), strict=True):
+            layer.hold(watch.flagged, asked.bound, progress, used)
+            finish(layer.path)
+        again = asked.watches(coders, judge=False)
+        found = _measured(layers, sums, again, progress, used)
+        watches = [replace(w, checks=a.checks) for w, a in zip(watches, again, strict=True)]
+    outcome = findings(watches, asked.policy) | held
     unusual, refused = refusals(watches, outcome, asked.policy)
     if refused:
         raise GuardError("; ".join(unusual))
@@ -164,6 +173,15 @@ def encode_source(
         fields |= bound.to_fields(found.magnitudes)
     spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
     return Encoded(spec, first.where, size, fields | outcome | first.bands(layers), used, tuple(unusual))
+
+
+def _measured(
+    layers: Sequence[_Layer], sums: Sequence[Mapping[Window, int]], watches: Sequence[Watch], progress: Progress | None,
+    used: LatentRef | None,
+) -> Distortion:  # fmt: skip
+    """What a cold decode of all lattices measures."""
+    rows = zip(layers, sums, watches, strict=True)
+    return Distortion.merged([x.verify(crcs, progress, used, watch) for x, crcs, watch in rows])
 
 
 def _write_scores(layers: Sequence[_Layer], watches: Sequence[Watch]) -> None:
@@ -190,10 +208,13 @@ class _Layer:
     group: str
     bound: ErrorBound | None = None
     coder: ReferenceCoder | None = None
+    only: Collection[tuple[int, int]] | None = None
+    """Chunks that keep the bound; None for all."""
 
     @property
     def spec(self) -> Spec:
-        return asset_spec(self.codec, self.payload, self.source.decoded, self.bound)
+        spec = asset_spec(self.codec, self.payload, self.source.decoded, self.bound)
+        return spec if self.only is None else replace(spec, residual=BITSTREAM + SPARSE)
 
     @property
     def where(self) -> Grid:
@@ -252,13 +273,36 @@ class _Layer:
     ) -> Distortion:
         """Decode the group cold and measure it."""
         return verify_store(
-            self.source, self.codec, self._ref(used), self.bundle, sums, progress, self.bound, watch
+            self.source,
+            self.codec,
+            self._ref(used),
+            self.bundle,
+            sums,
+            progress,
+            self.bound,
+            watch,
+            self.only,
         )
 
     def bind(self, progress: Progress | None, used: LatentRef | None) -> None:
         """Add the residuals that keep the bound, if there is one, to a group whose latents are complete."""
         if self.bound is not None:
-            write_residual(self.source, self.codec, self._ref(used), self.path, self.bound, progress)
+            write_residual(
+                self.source, self.codec, self._ref(used), self.path, self.bound, progress, self.only
+            )
+
+    def hold(
+        self,
+        only: Collection[tuple[int, int]],
+        bound: float,
+        progress: Progress | None,
+        used: LatentRef | None,
+    ) -> None:
+        """Keep some chunks of a complete group within a bound."""
+        n = len(self.codec.bands)
+        self.bound, self.only = ErrorBound((bound,) * n, (False,) * n), only
+        mark_residual(self.path, self.spec.residual or "")
+        self.bind(progress, used)
 
     def _ref(self, used: LatentRef | None) -> LatentRef:
         return LatentRef(

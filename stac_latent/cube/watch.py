@@ -19,8 +19,8 @@ from stac_latent.store.zarr import chunk_cells
 
 __all__ = ["POLICIES", "Asked", "Policy", "Watch", "findings", "refusals"]
 
-Policy = Literal["warn", "refuse", "off"]
-POLICIES: tuple[Policy, ...] = ("warn", "refuse", "off")
+Policy = Literal["warn", "fallback", "refuse", "off"]
+POLICIES: tuple[Policy, ...] = ("warn", "fallback", "refuse", "off")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,13 @@ class Asked:
     policy: Policy = "off"
     guards: Sequence[Guard] | None = None
     checks: Sequence[Check] = ()
+    bound: float = 0.0
+    """Largest error of flagged tiles under the policy ``fallback``, stored unit."""
 
-    def watches(self, codecs: Sequence[Codec]) -> list[Watch]:
-        """One for each lattice; they share the checks."""
+    def watches(self, codecs: Sequence[Codec], *, judge: bool = True) -> list[Watch]:
+        """One for each lattice, without its guard where it does not ``judge``; they share the checks."""
         shared = Checks(self.checks)
-        guards = [None] * len(codecs) if self.guards is None else self.guards
+        guards = [None] * len(codecs) if self.guards is None or not judge else self.guards
         return [Watch(c, g, shared) for c, g in zip(codecs, guards, strict=True)]
 
 
@@ -102,6 +104,11 @@ class Watch:
         self.scores[place] = self.guard.score(seen)
 
     @property
+    def flagged(self) -> set[tuple[int, int]]:
+        """Tiles that score above 1."""
+        return {place for place, s in self.scores.items() if s.flagged}
+
+    @property
     def grid(self) -> Array:
         """Score and measures of each tile, float64 ``(4, tile_y, tile_x)``; NaN where not judged."""
         shape = [1 + max(place[i] for place in self.scores) for i in (0, 1)]
@@ -121,7 +128,7 @@ def findings(watches: Sequence[Watch], policy: Policy) -> dict[str, Any]:
         out |= {
             "latent:guard": policy,
             "latent:ood_score": min(float(f"{max(known):.4g}"), 1e9),
-            "latent:ood_tiles": sum(s.flagged for w in judged for s in w.scores.values()),
+            "latent:ood_tiles": sum(len(w.flagged) for w in judged),
         }
     checks = watches[0].checks
     kept = [(c, v) for c, v in zip(checks.checks, checks.values(), strict=True) if v is not None]
@@ -146,6 +153,8 @@ def refusals(watches: Sequence[Watch], fields: dict[str, Any], policy: Policy) -
             f"it is unlike what the codec was calibrated on: score {score:g} (1 is the edge that {100 * share:g} % of such tiles keep), "
             f"{n} of {of} tile(s) flagged, most for their {_cause(watches)}"
         )
+        if (bound := fields.get("latent:fallback_bound")) is not None:
+            texts[-1] += f"; these are kept within an error of {bound:g}"
         refuse = policy == "refuse"
     for check, value in watches[0].checks.failed():
         texts.append(f"check {_plain(check)} is missed: {check.name} is {value:.5g}")

@@ -282,6 +282,7 @@ class AssetLatentExtension(_Measured):
     guard = Field(one_of("warn", "fallback", "refuse"), "what was to happen to data unlike the codec's")
     ood_tiles = Field(integer, "stored tiles whose own score is more than 1")
     fallback_tiles = Field(integer, "stored tiles that a residual keeps within an error bound because of it")
+    fallback_bound = Field(number, "guaranteed largest absolute error of these tiles")
     checks = Field(list_of(text), "checks of the decoded pixels, such as psnr>=40:refuse")
     check_values = Field(list_of(number), "what the metric of each check measured")
     failed_checks = Field(list_of(text), "those of the checks that are missed")
