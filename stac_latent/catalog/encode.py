@@ -183,7 +183,8 @@ def encode(
                     f"item {base.id!r} cannot be its own key frame; leave it out of references"
                 )
             sources = sources_of(item)
-            whole = resolve_space(sources[0].codec.space)
+            space = sources[0].codec.space
+            whole = chosen if space == chosen.space else resolve_space(space)
             decoder = _write_codec(whole, tree.root)
             folder = tree.item_folder(base)
             coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]

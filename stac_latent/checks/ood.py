@@ -28,6 +28,8 @@ _CHANNELS = 12
 _GROUPS = 4
 _FLOOR = 1e-3
 _FOLDS = 4
+_SCENES = 0.95
+"""Share of scenes that pass, if their tiles pass or fail independently."""
 _LEAST_LIMIT = 0.5
 """Deviations, at least, by which a rate, a distance or an error is divided."""
 _MARGIN = 0.5
@@ -271,7 +273,7 @@ def scene_score(scores: Array, share: float) -> float:
     """Score of a scene from those of its tiles: at most 1 where chance explains the tiles beyond 1.
 
     With ``n`` tiles judged, of which ``1 - share`` may pass 1 by chance, it is the largest score but for the first ``k``,
-    where ``k`` is the 99 % quantile of the binomial distribution; of fewer than two such tiles, the largest.
+    where ``k`` is the 95 % quantile of the binomial distribution: none of up to five tiles at a share of 0.99, one of up to 35.
 
     Parameters
     ----------
@@ -299,7 +301,7 @@ def scene_score(scores: Array, share: float) -> float:
     chance, term, k = 0.0, n * math.log(share), 0
     while True:
         chance += math.exp(term)
-        if chance >= 0.99 or k == n - 1:
+        if chance >= _SCENES or k == n - 1:
             return float(known[k])
         k += 1
         term += math.log((n - k + 1) / k) + math.log((1 - share) / share)

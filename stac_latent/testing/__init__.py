@@ -14,13 +14,15 @@
         def make(self):
             return my_package.codec()
 
-Every test of a suite states one law of :class:`stac_latent.codec.Stage` or :class:`stac_latent.codec.Codec`. Needs
+Every test of a suite states one law of :class:`stac_latent.codec.Stage`, :class:`stac_latent.codec.Codec` or
+:class:`stac_latent.checks.checks.Metric`. Needs
 pytest and hypothesis (``pip install 'stac-latent[test]'``).
 """
 
 from __future__ import annotations
 
 try:
+    from stac_latent.testing.metrics import MetricConformance
     from stac_latent.testing.strategies import damaged, fields, make_field, symbols, windows
     from stac_latent.testing.suites import CodecConformance, StageConformance
 except ModuleNotFoundError as exc:
@@ -30,4 +32,6 @@ except ModuleNotFoundError as exc:
         f"stac_latent.testing needs pytest and hypothesis, and {exc.name} is not installed; pip install 'stac-latent[test]'"
     ) from exc
 
-__all__ = ["CodecConformance", "StageConformance", "damaged", "fields", "make_field", "symbols", "windows"]
+__all__ = [
+    "CodecConformance", "MetricConformance", "StageConformance", "damaged", "fields", "make_field", "symbols", "windows"
+]  # fmt: skip
