@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.checks.metrics import Distortion
-from stac_latent.checks.ood import Guard, Seen, features, fit_guard
+from stac_latent.checks.ood import Guard, Score, Seen, features, fit_guard
 from stac_latent.codec import Array, Codec
 from stac_latent.container import aim, over
-from stac_latent.errors import BundleError
+from stac_latent.errors import BundleError, CodecError
 from stac_latent.target import Target
 
-__all__ = ["QUALITIES", "Layers", "calibrated", "guards_of", "observe"]
+__all__ = ["QUALITIES", "Layers", "calibrated", "guards_of", "judge", "observe"]
 
 Layers = list[tuple[Array, "npt.NDArray[np.bool_] | None"]]
 """Field ``(band, y, x)`` and valid pixels of each lattice of a tile; None for all."""
@@ -96,6 +96,32 @@ def calibrated(codec: Codec, first: Tiles, second: Tiles, share: float = 0.99, n
     return replace(codec, about={**codec.about, "guard": card})
 
 
+def judge(codec: Codec, field: Array, mask: npt.NDArray[np.bool_] | None = None) -> Score:
+    """Score of one tile, coded at the codec's own step; ``encode`` scores what it stores.
+
+    Parameters
+    ----------
+    codec
+        With a guard, of one lattice.
+    field
+        ``(band, y, x)`` in the stored unit, whole cells.
+    mask
+        Valid pixels ``(1 or band, y, x)``; None for all.
+
+    Raises
+    ------
+    CodecError
+        If the codec was never calibrated.
+    """
+    guards = guards_of(codec)
+    if guards is None:
+        raise CodecError(
+            f"codec {codec.name!r} has no guard: it was never calibrated; see stac_latent.guard.calibrated"
+        )
+    rows = _raw(codec, [(field, mask)], (None,))[0]
+    return guards[0].score(rows[0].seen(guards[0].units)) if rows else Score(*(math.nan,) * 4)
+
+
 def observe(
     codec: Codec, units: Array, latent: Array, cells: npt.NDArray[np.bool_] | None, sse: Array, count: Array,
     payload: bytes | None, *, exact: bool = False,
@@ -162,14 +188,14 @@ class _RawTile:
         return Seen(self.features, float(self.count.sum() / len(self.count)), self.rate, error, self.step)
 
 
-def _raw(codec: Codec, layers: Layers) -> list[list[_RawTile]]:
+def _raw(codec: Codec, layers: Layers, qualities: Sequence[float | None] = QUALITIES) -> list[list[_RawTile]]:
     """A tile as it is coded at each quality, for each lattice; none of a lattice without a valid pixel."""
     several = hasattr(codec.tail, "aimed")
     out = []
     for part, (field, mask) in zip(codec.parts, layers, strict=True):
         rows: list[_RawTile] = []
         valid = np.ones((1, *field.shape[1:]), bool) if mask is None else mask
-        for quality in (QUALITIES if several else (None,)) if valid.any() else ():
+        for quality in (qualities if several else (None,)) if valid.any() else ():
             coder = aim(part, Target(quality=quality))
             symbols = part.encode(field, mask=mask, upto="symbols")
             payload = None
