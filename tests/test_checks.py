@@ -251,7 +251,7 @@ class Range:
     def __init__(self):
         self.found = []
 
-    def add(self, truth, decoded, valid, bands):  # noqa: ARG002 - the protocol's
+    def add(self, truth, decoded, valid, bands):
         for a, b, m in zip(truth, decoded, valid, strict=True):
             if m.any():
                 self.found.append(abs(float(np.ptp(b[m]) - np.ptp(a[m]))))

@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 import pystac
 from pystac.utils import make_absolute_href
 
+from stac_latent.catalog.patience import BUSY, Patience
 from stac_latent.errors import SearchError
 
 if TYPE_CHECKING:
@@ -50,25 +51,17 @@ class Reader:
 
     timeout: float = 30.0
     headers: Mapping[str, str] = field(default_factory=dict)
+    patience: Patience = field(default_factory=lambda: Patience.of(2))
 
     @cached_property
     def io(self) -> StacApiIO:
-        """The HTTP session, made when first needed. It retries twice where a server is busy, never for long."""
+        """The HTTP session, made when first needed. It tries again where a server is busy, by default twice and never for long."""
         from pystac_client.stac_api_io import StacApiIO
-        from urllib3 import Retry
 
-        retry = Retry(
-            total=2,
-            connect=0,
-            read=0,
-            backoff_factor=0.2,
-            status_forcelist=(429, 502, 503, 504),
-            allowed_methods=None,
-            respect_retry_after_header=False,
-            raise_on_status=False,
-        )
         return StacApiIO(
-            headers=dict(self.headers), timeout=(min(self.timeout, 10.0), self.timeout), max_retries=retry
+            headers=dict(self.headers),
+            timeout=(min(self.timeout, 10.0), self.timeout),
+            max_retries=self.patience,
         )
 
     def json(self, href: str, *, io: StacApiIO | None = None, **request: Any) -> dict[str, Any]:
@@ -99,16 +92,31 @@ class Reader:
 
     def bytes(self, href: str) -> bytes:
         """All bytes at a URL; raises as :meth:`json` does."""
+        return bytes(self._request("GET", href).content)
+
+    def send(self, method: str, href: str, body: Mapping[str, Any]) -> Any:
+        """Send a JSON object to a URL; returns the answer if it is JSON, else None. Raises as :meth:`json` does."""
+        try:
+            text = json.dumps(body, allow_nan=False)
+        except ValueError as exc:
+            raise SearchError(f"{body.get('id', href)} cannot be sent as JSON: {exc}") from exc
+        answer = self._request(method, href, data=text.encode(), headers={"Content-Type": "application/json"})
+        try:
+            return answer.json()
+        except ValueError:
+            return None
+
+    def _request(self, method: str, href: str, **options: Any) -> Any:
         from requests import RequestException
 
         self._check_scheme(href)
         try:
-            response = self.io.session.get(href, timeout=self.io.timeout)
+            response = self.io.session.request(method, href, timeout=self.io.timeout, **options)
         except RequestException as exc:
             raise _unreachable(href, exc) from exc
         if not response.ok:
             raise _refused(href, response.status_code, response.text)
-        return bytes(response.content)
+        return response
 
     def _fetch(self, href: str, io: StacApiIO, request: Mapping[str, Any]) -> str:
         from pystac_client.exceptions import APIError
@@ -144,6 +152,7 @@ def _unreachable(href: str, cause: Exception) -> HttpError:
 
 def _refused(href: str, status: int, text: str) -> HttpError:
     hint = "; pass headers={'Authorization': ...}" if status in (401, 403) else ""
+    hint = "; it is busy: try again later, or ask for less at a time (limit)" if status in BUSY else hint
     return HttpError(f"{href} answered HTTP {status}: {text[:300]!r}{hint}", status)
 
 

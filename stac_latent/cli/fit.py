@@ -126,7 +126,7 @@ def _print(result: dict[str, Any]) -> None:
     )
     if (guard := result["guard"]) is not None:
         out.print(
-            f"guard: passes {100 * guard['share']:g} % of tiles like the {guard['tiles'][1]} quarters of tiles held out"
+            f"guard: passes {100 * guard['share']:g} % of tiles like the {guard['tiles'][1]} (or quarters) held out"
         )
     if result["skipped"]:
         err.print(

@@ -253,7 +253,10 @@ def load(
     ids: Ids = None,
     crs: Annotated[str | None, typer.Option(help="As EPSG:32633.")] = None,
     resolution: Annotated[float | None, typer.Option(help="In units of the CRS.")] = None,
-    resampling: Resampling = "nearest",
+    resampling: Annotated[
+        str | None,
+        typer.Option(help="nearest, bilinear, ... [default: nearest; embeddings: their own cells]"),
+    ] = None,
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
@@ -273,7 +276,7 @@ def load(
     items = find(source, bbox=box, datetime=when, ids=names(ids), max_items=max_items)
     cube = run(
         items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
-        resampling=resampling if upto == "field" else None, upto=upto, groupby=groupby,  # type: ignore[arg-type]
+        resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
         chunks={"x": 1024, "y": 1024} if upto == "field" else {},
     )  # fmt: skip
     if dest is not None:

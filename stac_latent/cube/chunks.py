@@ -7,14 +7,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LIMIT", "chunk", "forget", "workers"]
+__all__ = ["LIMIT", "aside", "chunk", "forget", "workers"]
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 LIMIT = 256 * 2**20
 """Bytes of decoded pixels that a process keeps."""
@@ -56,6 +57,12 @@ def chunk(key: Hashable, decode: Callable[[], Array]) -> Future[Array]:
         _chunks[key] = future
         _trim()
         return future
+
+
+def aside(read: Callable[[], T]) -> Future[T]:
+    """Read something by the same threads while chunks are decoded; nothing is kept, and it must not ask for chunks."""
+    with _lock:
+        return _pool().submit(read)
 
 
 def forget() -> None:

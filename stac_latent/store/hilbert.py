@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["hilbert_index", "hilbert_keys"]
+__all__ = ["LEVEL", "hilbert_index", "hilbert_keys"]
 
 LEVEL = 31
 """Bits per axis: steps of 2e-7 degrees, 2 cm at the equator."""

@@ -1,4 +1,4 @@
-"""Test kit for plug-ins: hypothesis strategies, and conformance suites that a stage or codec inherits.
+"""Test kit for plug-ins: hypothesis strategies, and conformance suites that a stage, codec or product inherits.
 
 ::
 
@@ -15,7 +15,7 @@
             return my_package.codec()
 
 Every test of a suite states one law of :class:`stac_latent.codec.Stage`, :class:`stac_latent.codec.Codec` or
-:class:`stac_latent.checks.checks.Metric`. Needs
+:class:`stac_latent.catalog.products.Product`, or of a metric (:class:`stac_latent.checks.checks.Metric`). Needs
 pytest and hypothesis (``pip install 'stac-latent[test]'``).
 """
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 try:
     from stac_latent.testing.metrics import MetricConformance
+    from stac_latent.testing.products import ProductConformance
     from stac_latent.testing.strategies import damaged, fields, make_field, symbols, windows
     from stac_latent.testing.suites import CodecConformance, StageConformance
 except ModuleNotFoundError as exc:
@@ -33,5 +34,13 @@ except ModuleNotFoundError as exc:
     ) from exc
 
 __all__ = [
-    "CodecConformance", "MetricConformance", "StageConformance", "damaged", "fields", "make_field", "symbols", "windows"
-]  # fmt: skip
+    "CodecConformance",
+    "MetricConformance",
+    "ProductConformance",
+    "StageConformance",
+    "damaged",
+    "fields",
+    "make_field",
+    "symbols",
+    "windows",
+]
