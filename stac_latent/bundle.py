@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,8 @@ import numpy as np
 
 from stac_latent.codec import Array, Codec
 from stac_latent.errors import BundleError, StacLatentError
+from stac_latent.files import write_whole
+from stac_latent.probe import MALFORMED, make_probe, run_probe
 from stac_latent.spec import Band, Stats
 from stac_latent.stages import stage_class
 
@@ -27,11 +28,6 @@ __all__ = ["FILES", "FORMAT", "load_bundle", "multihash", "read_bundle", "save_b
 FORMAT = "stac-latent-bundle-1"
 FILES = ("codec.json", "codec.safetensors")
 _MAX_BYTES = (16 << 20, 512 << 20)
-_PROBED: set[str] = set()
-_MALFORMED = (
-    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, AssertionError,
-)  # fmt: skip
-"""What Python, numpy and the stages raise for a document that is not as a bundle has it."""
 
 
 def multihash(data: bytes) -> str:
@@ -44,7 +40,7 @@ def write_bundle(codec: Codec) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     tensors = {k: np.ascontiguousarray(v) for k, v in codec.tensors().items()}
-    probe = _make_probe(codec)
+    probe = make_probe(codec)
     tensors |= {f"probe.{k}": v for k, v in probe.items() if isinstance(v, np.ndarray)}
     weights = save(dict(sorted(tensors.items())))
     doc = {
@@ -69,14 +65,12 @@ def save_bundle(codec: Codec, folder: str | os.PathLike[str]) -> Path:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     for name, data in reversed(write_bundle(codec).items()):
-        part = path / f".{name}.{os.getpid()}.part"
-        part.write_bytes(data)
-        part.replace(path / name)
+        write_whole(path / name, data)
     return path
 
 
-def load_bundle(folder: str | os.PathLike[str], *, space: str | None = None) -> Codec:
-    """Open the bundle in ``folder``; with ``space``, refuse any other.
+def load_bundle(folder: str | os.PathLike[str], *, space: str | None = None, again: bool = False) -> Codec:
+    """Open the bundle in ``folder``; with ``space``, refuse any other; ``again`` runs its probe though it passed before.
 
     Raises
     ------
@@ -92,10 +86,12 @@ def load_bundle(folder: str | os.PathLike[str], *, space: str | None = None) -> 
             files[name] = (path / name).read_bytes()
         except OSError as exc:
             raise BundleError(f"no codec bundle in {path}: {exc}; it holds {' and '.join(FILES)}") from exc
-    return read_bundle(files, space=space, where=str(path))
+    return read_bundle(files, space=space, where=str(path), again=again)
 
 
-def read_bundle(files: Mapping[str, bytes], *, space: str | None = None, where: str = "bundle") -> Codec:
+def read_bundle(
+    files: Mapping[str, bytes], *, space: str | None = None, where: str = "bundle", again: bool = False
+) -> Codec:
     """Rebuild a codec from the contents of its files, verify its digest and run its probe.
 
     Parameters
@@ -106,6 +102,8 @@ def read_bundle(files: Mapping[str, bytes], *, space: str | None = None, where: 
         Digest that the bundle must have.
     where
         Named in errors.
+    again
+        Run the probe though it passed on this machine before.
 
     Raises
     ------
@@ -143,14 +141,14 @@ def read_bundle(files: Mapping[str, bytes], *, space: str | None = None, where: 
         declared, probe, found = str(doc["space"]), dict(doc["probe"]), codec.space
     except StacLatentError:
         raise
-    except (*_MALFORMED, SafetensorError) as exc:
+    except (*MALFORMED, SafetensorError) as exc:
         raise BundleError(f"{where}: not a readable codec bundle: {type(exc).__name__}: {exc}") from exc
     for wanted, who in ((declared, "codec.json"), (space, "the item")):
         if wanted is not None and found != wanted:
             raise BundleError(
                 f"{where}: the bundle's digest is {found}, {who} expects {wanted}; it is another codec, or was changed"
             )
-    _run_probe(codec, probe, tensors, where)
+    run_probe(codec, probe, tensors, where, again=again)
     return codec
 
 
@@ -158,57 +156,3 @@ def _stage(i: int, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> A
     rest = {k: v for k, v in config.items() if k != "stage"}
     mine = {k.removeprefix(f"{i}."): v for k, v in tensors.items() if k.startswith(f"{i}.")}
     return stage_class(config["stage"]).build(rest, mine)
-
-
-def _crc(a: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(a, a.dtype.newbyteorder("<")).data)
-
-
-def _make_probe(codec: Codec) -> dict[str, Any]:
-    """A small field that exercises every stage, its payload and the checksums of what they decode to."""
-    codec = codec.parts[0]
-    sy, sx = codec.stride
-    h, w = max(sy * 2, 16 // sy * sy), max(sx * 2, 16 // sx * sx)
-    n = len(codec.bands) * h * w
-    noise = np.cumsum((np.arange(n, dtype=np.uint64) * 6364136223846793005 + 1442695040888963407) >> 58) % 997
-    field = noise.reshape(len(codec.bands), h, w) + 40.0
-    unit = getattr(codec.stages[0], "unit", None)
-    if unit is not None and np.dtype(codec.bands[0].data_type).kind == "f":  # values that the bands may have
-        field = field * np.reshape(unit, (-1, 1, 1)) + np.reshape(
-            getattr(codec.stages[0], "mean", 0.0), (-1, 1, 1)
-        )
-    field = field.astype(codec.bands[0].data_type)
-    symbols = codec.encode(field, upto="symbols")
-    out: dict[str, Any] = {"field": field, "symbols_crc": _crc(symbols)}
-    if codec.tail is not None:
-        payload = codec.entropy_encode(symbols)
-        out["payload"] = np.frombuffer(payload, np.uint8)
-        out["symbols_crc"] = _crc(codec.entropy_decode(payload))
-    if codec.kind == "codec" and codec.spec.determinism == "exact":
-        decoded = codec.decode(symbols) if codec.tail is None else codec.decode(codec.entropy_encode(symbols))
-        out["field_crc"] = _crc(decoded)
-    return out
-
-
-def _run_probe(codec: Codec, probe: Mapping[str, Any], tensors: Mapping[str, Array], where: str) -> None:
-    if codec.space in _PROBED:
-        return
-    codec = codec.parts[0]
-    try:
-        payload = tensors.get("probe.payload")
-        if payload is None:
-            symbols = codec.encode(tensors["probe.field"], upto="symbols")
-        else:
-            symbols = codec.entropy_decode(payload.tobytes())
-        got = {"symbols_crc": _crc(symbols)}
-        if "field_crc" in probe:
-            got["field_crc"] = _crc(codec.decode(symbols))
-    except (StacLatentError, *_MALFORMED) as exc:
-        raise BundleError(f"{where}: the probe block does not decode: {exc}") from exc
-    wanted = {k: probe.get(k) for k in got}
-    if got != wanted and codec.spec.determinism == "exact":
-        raise BundleError(
-            f"{where}: this machine decodes the probe block to checksums {got}, the author's to {wanted}; pixels "
-            "decoded here would be wrong. Another version of a library, or a fault of this machine, is the likely cause"
-        )
-    _PROBED.add(codec.space)

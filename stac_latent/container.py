@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from stac_latent.errors import CodecError, CorruptDataError, FieldError
 from stac_latent.frame import HEAD_SIZE, MAX_PIXELS, ONE_GRID, pack_mask, seal, unpack_mask, unseal
+from stac_latent.limits import check_bytes
 from stac_latent.spec import Band
 from stac_latent.target import Target
 
@@ -230,6 +231,7 @@ def unpack(codec: Codec, data: bytes) -> tuple[Array, npt.NDArray[np.bool_] | No
         raise CorruptDataError(
             f"the header declares shape {head['shape']} and mask {head['mask']}, which cannot be"
         )
+    check_bytes((bands, h, w), 4, "the header")
     bits, payload = body[:n_bits], body[n_bits:]
     mask = unpack_mask(bits, rows, (h, w))
     field = codec.decode(payload)[:, :h, :w]

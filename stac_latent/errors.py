@@ -11,6 +11,7 @@ __all__ = [
     "CatalogError",
     "CodecError",
     "CorruptDataError",
+    "EncryptionError",
     "FieldError",
     "GridError",
     "GuardError",
@@ -49,6 +50,10 @@ class UnresolvedSpaceError(BundleError):
 
 class CorruptDataError(StacLatentError, ValueError):
     """Stored bytes are truncated or were changed: a checksum or a declared size does not hold."""
+
+
+class EncryptionError(StacLatentError, ValueError):
+    """What is encrypted cannot be opened: no key, another key, or changed bytes."""
 
 
 class VerificationError(StacLatentError, RuntimeError):

@@ -16,9 +16,9 @@ from typing import Any
 from stac_latent.bundle import load_bundle
 from stac_latent.codec import Codec
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
+from stac_latent.files import cache_folder
 
 __all__ = [
-    "cache_folder",
     "codec_names",
     "describe_codec",
     "open_any",
@@ -59,11 +59,6 @@ def describe_codec(name: str) -> dict[str, Any]:
         "space": codec.space,
         "about": codec.about.get("description", ""),
     }
-
-
-def cache_folder() -> Path:
-    """Folder of bundles fetched from elsewhere: ``$STAC_LATENT_CACHE`` or ``~/.cache/stac-latent``."""
-    return Path(os.environ.get("STAC_LATENT_CACHE") or Path.home() / ".cache" / "stac-latent")
 
 
 def remember(codec: Codec) -> Codec:

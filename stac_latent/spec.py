@@ -16,11 +16,31 @@ import numpy.typing as npt
 
 from stac_latent.errors import CatalogError, GridError
 
-__all__ = ["Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "Window"]
+__all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "Window"]
 
 Kind = Literal["codec", "embedding"]
 Granularity = Literal["pixel", "patch", "chip", "scene"]
 Method = Literal["none", "linear", "power", "per_vector", "round", "codebook", "binary"]
+
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
+"""What Python raises for fields that are not of their type."""
+
+DATA_TYPES = frozenset(
+    (
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    )
+)
+"""Types of stored values and of latents."""
 
 Window = tuple[tuple[int, int], tuple[int, int]]
 """Half-open window ``((y0, y1), (x0, x1))``, in pixels or in cells as the caller says."""
@@ -38,6 +58,12 @@ class Band:
     unit: str | None = None
     gsd: float | None = None
     common_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.data_type not in DATA_TYPES:
+            raise CatalogError(
+                f"band {str(self.name)[:100]!r} is of type {str(self.data_type)[:100]!r}; expected one of {', '.join(sorted(DATA_TYPES))}"
+            )
 
     def to_stac(self) -> dict[str, Any]:
         """Band Object of STAC 1.1, with the raster 2.0 scale and offset where they are not the identity."""
@@ -203,8 +229,20 @@ class Spec:
                 f"not a latent asset: {', '.join(missing)} missing (has: {sorted(f) or 'no fields'}); "
                 "an asset with role 'latent' needs the required fields of the latent extension"
             )
+        try:
+            return cls._read(f)
+        except _MALFORMED as exc:
+            raise CatalogError(
+                f"not a latent asset: a field is not as the latent extension has it: {type(exc).__name__}: {exc}"
+            ) from exc
+
+    @classmethod
+    def _read(cls, f: Mapping[str, Any]) -> Self:
         stride = f.get("latent:stride", (1, 1))
         halo = f.get("latent:halo")
+        types = {str(f.get("data_type", "int16")), str(f.get("latent:dtype", "float32"))}
+        if f["latent:kind"] not in ("codec", "embedding") or not types <= DATA_TYPES:
+            raise ValueError(f"latent:kind {f['latent:kind']!r:.100}, types {', '.join(types):.100}")
         return cls(
             kind=f["latent:kind"],
             space=str(f["latent:space"]),
@@ -249,6 +287,17 @@ class Grid:
 
     def __post_init__(self) -> None:
         top, bottom, left, right = self.padding
+        if min(*self.shape, *self.stride) < 1 or max(*self.shape, *self.padding, *self.stride) >= 2**31:
+            raise GridError(
+                f"{self.shape} pixels in cells of {self.stride} with padding {self.padding} are no grid: expected 1 to 2**31 pixels"
+            )
+        if (
+            not all(map(math.isfinite, self.transform))
+            or not self.transform[0] * self.transform[4] - self.transform[1] * self.transform[3]
+        ):
+            raise GridError(
+                f"transform {self.transform} maps no pixels to the CRS: expected six numbers, as proj:transform has them"
+            )
         padded = (self.shape[0] + top + bottom, self.shape[1] + left + right)
         if min(self.padding) < 0 or any(n % s for n, s in zip(padded, self.stride, strict=True)):
             raise GridError(
@@ -314,13 +363,22 @@ class Grid:
         if f.get("latent:kind") == "embedding":
             stride = (1, 1)
         padding: Sequence[int] = f.get("latent:padding", (0, 0, 0, 0))
-        return cls(
-            crs=str(f["proj:code"]),
-            transform=tuple(float(v) for v in f["proj:transform"][:6]),  # type: ignore[arg-type]
-            shape=(int(shape[0]), int(shape[1])),
-            stride=(int(stride[0]), int(stride[1])),
-            padding=(int(padding[0]), int(padding[1]), int(padding[2]), int(padding[3])),
-        )
+        try:
+            a, b, c, d, e, g = (float(v) for v in f["proj:transform"][:6])
+            return cls(
+                crs=str(f["proj:code"]),
+                transform=(a, b, c, d, e, g),
+                shape=(int(shape[0]), int(shape[1])),
+                stride=(int(stride[0]), int(stride[1])),
+                padding=(int(padding[0]), int(padding[1]), int(padding[2]), int(padding[3])),
+            )
+        except _MALFORMED as exc:
+            if isinstance(exc, GridError):
+                raise
+            raise GridError(
+                f"the asset has no grid: proj:shape {shape}, proj:transform, latent:stride {stride} or latent:padding {padding} "
+                f"is not as the extensions have it: {exc}"
+            ) from exc
 
     def cell_grid(self) -> Grid:
         """The lattice itself as a grid of stride one."""

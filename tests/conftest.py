@@ -41,10 +41,11 @@ def utm_scene(tmp_path_factory):
 @pytest.fixture
 def fresh_process(monkeypatch):
     """No codec opened before is known, and every probe runs again, as in a new process."""
-    from stac_latent import bundle, registry
+    from stac_latent import probe, registry
 
     monkeypatch.setattr(registry, "_OPEN", {})
-    monkeypatch.setattr(bundle, "_PROBED", set())
+    monkeypatch.setattr(probe, "_PASSED", set())
+    monkeypatch.setattr(probe, "_on_record", lambda _key: False)
     registry._installed.cache_clear()
     yield
     registry._installed.cache_clear()

@@ -17,6 +17,7 @@ from core_support import BANDS, make_scene, nothing_catalogued, scene_field, sma
 
 from stac_latent import encode
 from stac_latent.bundle import save_bundle
+from stac_latent.catalog import tree
 from stac_latent.codecs import zstd
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
@@ -249,7 +250,7 @@ def test_disk_full_while_the_store_is_written(tmp_path, utm_scene, monkeypatch, 
 @pytest.mark.parametrize("after", range(5))
 def test_disk_full_while_the_documents_are_written(tmp_path, utm_scene, monkeypatch, after):
     """Codec Item, Item, Collection, Catalog: whichever does not fit, the store goes too."""
-    calls = full_disk(monkeypatch, Path, "write_text", after)
+    calls = full_disk(monkeypatch, tree, "write_whole", after)
     if after < 4:
         refused(utm_scene.item, tmp_path / "cat", VerificationError, FULL)
     else:
@@ -270,7 +271,7 @@ def test_disk_full_during_an_overwrite_keeps_the_old_one(tmp_path, utm_scene, mo
     (old,) = encode(utm_scene.item, small_codec("zstd"), tmp_path / "cat")
     before = Path(old.get_self_href()).read_bytes()
     full_disk(
-        monkeypatch, Path, "write_text", 2
+        monkeypatch, tree, "write_whole", 2
     )  # the codec's Item and the Item are written, the Collection is not
     with pytest.raises(VerificationError, match=FULL):
         encode(utm_scene.item, small_codec(CODEC), tmp_path / "cat", overwrite=True)

@@ -15,7 +15,6 @@ import pytest
 from core_support import ORIGIN, check, make_scene, scene_field, small_chunks, small_codec
 
 from stac_latent import encode, open_codec
-from stac_latent.catalog.leftovers import clear_killed, temporary
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.codecs import dct, zstd
 from stac_latent.cube.contract import LatentRef
@@ -24,6 +23,7 @@ from stac_latent.cube.source import ItemSource, find_bands
 from stac_latent.cube.tiling import padded_shape
 from stac_latent.errors import CatalogError, FieldError
 from stac_latent.extension import SCHEMA_URI, LatentExtension
+from stac_latent.files import clear_killed, temporary
 from stac_latent.spec import Band
 from stac_latent.store.io import tree_size
 
@@ -222,7 +222,7 @@ def test_overwrite(tmp_path, utm_scene):
         CatalogError,
         match=r"already has an asset 'latent'; pass overwrite=True to replace it, or another key",
     ):
-        encode(utm_scene.item, small_codec("dct"), tmp_path)
+        encode(utm_scene.item, small_codec("zstd"), tmp_path)
     (item,) = encode(utm_scene.item, small_codec("zstd"), tmp_path, overwrite=True)
     np.testing.assert_array_equal(LatentReader.open(item).read_field(), utm_scene.field)
     assert item.properties["latent:psnr"] == 999.0

@@ -69,6 +69,12 @@ ASSET = {
     "error_bounds": [128.0, 0.01],
     "error_bound_kinds": ["absolute", "relative"],
     "reference": "scene-1",
+    "band_psnr": [46.5, 999.0],
+    "band_max_error": [100.0, 0.0],
+    "input": SPACE,
+    "encryption": "aes-256-gcm-1",
+    "key_id": "0123456789abcdef",
+    "wrapped_key": "AAAA",
     "determinism": "platform",
 }
 

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 
+import geopandas
 import numpy as np
 import pytest
 import shapely
@@ -260,12 +261,39 @@ def test_a_table_of_vectors(table, tmp_path):
     assert set(numbers(contents(other.path)["places"]["item"], "<i4").tolist()) == {-1}
 
 
+def test_tables_that_items_describe(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(30, 5)).astype(np.float32)
+    values[3] = 0
+    points = shapely.points(rng.uniform(10, 12, 30), rng.uniform(45, 47, 30))
+    geopandas.GeoDataFrame({"embedding": list(values)}, geometry=points, crs="OGC:CRS84").to_parquet(
+        tmp_path / "v.parquet"
+    )
+    items = stac_latent.adopt(
+        "any", tmp_path / "v.parquet", tmp_path / "cat", when="2024", producer="someone", name="model", version="1",
+        fields={"latent:columns": ["embedding"], "latent:quantization": "none"},
+    )  # fmt: skip
+    assert stac_latent.load_table(items, [], invalid="drop").columns.tolist() == [
+        "item_id",
+        "vector",
+        "geometry",
+    ]
+    info = stac_latent.write_map(items, tmp_path / "m.html")
+    data = contents(info.path)["places"]
+    assert (info.vectors, info.space) == (29, items[0].properties["latent:spaces"][0])
+    kept = numbers(data["vectors"], np.int8).reshape(29, 5)
+    np.testing.assert_array_equal(kept, quantise(np.delete(values, 3, axis=0)))
+    (first, *_), *_ = rings_of(data["shapes"], UNIT)
+    np.testing.assert_allclose(first, shapely.get_coordinates(points[0]), atol=UNIT)
+    assert set(numbers(data["item"], "<i4").tolist()) == {0}
+
+
 def test_large_tables_are_thinned(table):
     rows, k = table_size(table)
     made = write.places_of_table(table, [], -(-(k + ROW) * rows // 3))
     assert len(made.vectors) == -(-rows // 3)
     assert made.notes == (
-        f"{len(made.vectors):,} of {rows:,} vectors: every 3th of the table, to keep this page small.",
+        f"{len(made.vectors):,} of {rows:,} vectors, evenly spaced along the table, to keep this page small.",
     )
 
 

@@ -60,7 +60,7 @@ SORTS = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(place=places(), time=times(), latent=latents(), sortby=SORTS, count=st.sampled_from([None, 1, 7]))
 def test_every_source_gives_the_same_items_in_the_same_order(
     sources, duck, place, time, latent, sortby, count

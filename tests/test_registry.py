@@ -9,7 +9,8 @@ from stac_latent import open_codec
 from stac_latent.bundle import save_bundle
 from stac_latent.codecs import dct, zstd
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
-from stac_latent.registry import cache_folder, codec_names, remember, resolve_space
+from stac_latent.files import cache_folder
+from stac_latent.registry import codec_names, remember, resolve_space
 from stac_latent.spec import Band
 
 pytestmark = pytest.mark.usefixtures("fresh_process")

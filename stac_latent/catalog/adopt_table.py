@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pystac
 import shapely
 
@@ -18,6 +17,7 @@ from stac_latent.cube.layout import CONTAINERS
 from stac_latent.cube.table_grid import bounds, centres, regular_grid
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.store.io import is_local, local_path
+from stac_latent.store.parquet import open_parquet
 from stac_latent.store.tables import VectorTable
 
 __all__ = ["describe_table"]
@@ -118,11 +118,12 @@ def _position(href: str, said: dict[str, Any]) -> list[str]:
 def _schema(href: str) -> Any:
     try:
         if is_local(href):
-            return pq.read_schema(local_path(href))
+            with open_parquet(local_path(href), href) as table:
+                return table.schema_arrow
         import fsspec
 
-        with fsspec.open(href, "rb") as file:
-            return pq.read_schema(file)
+        with fsspec.open(href, "rb") as file, open_parquet(file, href) as table:
+            return table.schema_arrow
     except (OSError, ValueError) as exc:
         raise CorruptDataError(f"{href} is no complete Parquet file ({exc}); fetch it again") from exc
 

@@ -13,10 +13,11 @@ from urllib.parse import urljoin
 
 import pystac
 
+from stac_latent.access import check_link
 from stac_latent.catalog.order import ALWAYS, in_order, sort_items
 from stac_latent.catalog.query import ItemRow, Query
 from stac_latent.catalog.reader import HttpError, Reader, to_item
-from stac_latent.errors import SearchError
+from stac_latent.errors import CatalogError, SearchError
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -27,6 +28,13 @@ __all__ = ["ApiSource", "is_api", "page_count", "pages"]
 _MOST_KEYS = 3
 _ESTIMATE = 10
 """How far what a server tells of may be off: databases estimate."""
+
+
+def _check(target: str, origin: str) -> str:
+    try:
+        return check_link(target, origin)
+    except CatalogError as exc:
+        raise SearchError(str(exc)) from exc
 
 
 def is_api(landing: Mapping[str, Any]) -> bool:
@@ -94,7 +102,9 @@ def pages(
         link = next((x for x in page.get("links", ()) if x.get("rel") == "next"), None)
         if link is None:
             return
+        before = url
         url, request = _follow(link, url, request)
+        _check(url, before)
         if json.dumps([url, request], sort_keys=True) in asked:
             raise SearchError(
                 f"paging does not end: the next link of a page leads back to {url}; the server is at fault"
@@ -144,7 +154,7 @@ class ApiSource:
         self.posts = bool(posts)
         """Whether it is searched by POST, so that queries may be long."""
         self._method = "POST" if posts else "GET"
-        self._search = urljoin(url, str((posts or links)[0]["href"]))
+        self._search = _check(urljoin(url, str((posts or links)[0]["href"])), url)
         self._conforms = self._conformance(landing)
         self._links = list(landing.get("links", ()))
 
@@ -152,7 +162,9 @@ class ApiSource:
         if "conformsTo" not in landing:
             for link in landing.get("links", ()):
                 if link.get("rel") in ("conformance", "http://www.opengis.net/def/rel/ogc/1.0/conformance"):
-                    landing = self._reader.json(urljoin(self.url, str(link["href"])), io=self._io)
+                    landing = self._reader.json(
+                        _check(urljoin(self.url, str(link["href"])), self.url), io=self._io
+                    )
         return [str(uri) for uri in landing.get("conformsTo", ())]
 
     def _has(self, conformance: str) -> bool:

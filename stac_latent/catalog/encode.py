@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pystac
 from pystac.utils import make_absolute_href
 
 from stac_latent.bound import BoundLike, ErrorBound
-from stac_latent.bounded import base_step
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
+from stac_latent.catalog.disk import clear, disk_errors, remove
 from stac_latent.catalog.guarding import asked_of, naming, warn_of
+from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.items import codec_item, decoder_link
-from stac_latent.catalog.leftovers import clear_killed, temporary
 from stac_latent.catalog.native import on_native_grids
-from stac_latent.catalog.references import References, dates, set_reference
+from stac_latent.catalog.options import bound_of, goal_of, listed_of, secret_of
+from stac_latent.catalog.references import References, check_references, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.checks.checks import Check
 from stac_latent.codec import Codec, open_codec
@@ -33,13 +34,11 @@ from stac_latent.cube.encode import Encoded, encode_source
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
 from stac_latent.cube.watch import Policy
-from stac_latent.errors import (
-    CatalogError,
-    StacLatentError,
-    VerificationError,
-)
+from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
+from stac_latent.files import clear_parts, temporary
 from stac_latent.registry import remember, resolve_space
+from stac_latent.secure import Key
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
 from stac_latent.target import Target
@@ -71,13 +70,17 @@ def encode(
     fallback_bound: float = 0.0,
     checks: Sequence[str | Check] = (),
     error_bound: BoundLike | None = None,
+    encrypt: Key | str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **target: Any,
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
 
-    Each Item is encoded on its native grid, or, with a codec of the ``lin`` family, each of its bands on its own, written to a temporary folder, decoded again from the stored bytes and
-    measured; only then is the store renamed into place and the Item catalogued. A failing Item leaves nothing.
+    Each Item is encoded on its native grid, or, with a codec of the ``lin`` family, each of its bands on its own, written
+    to a temporary folder, decoded again from the stored bytes and measured; only then is the store renamed into place and
+    the Item catalogued. A failing Item leaves nothing. Items whose asset was made from the same inputs (see
+    :mod:`stac_latent.catalog.inputs`) are passed over and returned as they are, so that a run that was cut short goes on
+    where it stopped when it is started again.
 
     Parameters
     ----------
@@ -86,8 +89,8 @@ def encode(
     codec
         Name, bundle folder, or an opened codec.
     dest
-        Local folder of the catalogue, made if need be; Items that are already in it are replaced with
-        ``overwrite``, or gain a further latent asset under another ``key``.
+        Local folder of the catalogue, made if need be; Items that are already in it, from other inputs, are replaced
+        with ``overwrite``, or gain a further latent asset under another ``key``.
     key
         Asset key of the latent; the mask's is ``<key>-mask``.
     mode
@@ -118,6 +121,9 @@ def encode(
         Largest error of every pixel, guaranteed by a residual beside the latents: ``2`` in the stored unit, ``"1%"`` of the value, or
         either by name of the band; 0 is lossless. The latents stay those of the codec's space; ``**target`` rules them. See
         :class:`stac_latent.bound.ErrorBound`.
+    encrypt
+        Key, or the file that holds it: chunks are encrypted with AES-256-GCM; see :mod:`stac_latent.secure`. Not with
+        ``references``.
     progress
         Called with a label, the steps done and their number.
     **target
@@ -144,47 +150,53 @@ def encode(
     """
     chosen = open_codec(codec)
     remember(chosen)
-    bound = _bound(chosen, error_bound)
-    goal = _goal(chosen, target, bound)
+    bound = bound_of(chosen, error_bound)
+    goal = goal_of(chosen, target, bound)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
     asked_of(
         chosen, guard, checks, fallback_bound, bounded=bound is not None
     )  # refuses what cannot be asked for, likewise
+    secret = secret_of(encrypt, references, guard)
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
         raise CatalogError(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
         )
-    todo = _listed(items)
+    todo = listed_of(items)
 
     def sources_of(item: pystac.Item) -> list[ItemSource]:
         own = on_native_grids(item, chosen, bands) if resolution is None else chosen
-        if references is not None and (max(own.steps) > 1 or len(own.parts) > 1):
-            raise CatalogError(
-                f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
-                "out, or state a grid with resolution="
-            )
+        check_references(item, own, references)
+        infinite = bound is not None
         return [
-            ItemSource(item, part, bands, resolution, resampling, infinite=bound is not None)
-            for part in own.parts
+            ItemSource(item, part, bands, resolution, resampling, infinite=infinite) for part in own.parts
         ]
 
-    def source_of(item: pystac.Item) -> ItemSource:
-        return sources_of(item)[0]
-
     out: dict[int, pystac.Item] = {}
-    with _disk_errors(dest):
+    with disk_errors(dest):
         tree = CatalogTree(local_path(os.fspath(dest)))
-        for i, frame in dates(todo, references, aimed, form, key, source_of, progress):
+        for i, frame in dates(todo, references, aimed, form, key, lambda i: sources_of(i)[0], progress):
             item, key_item = todo[i], out[frame] if isinstance(frame, int) else frame
-            base = _base_item(item, tree, key, mode, overwrite)
+            name, sources = _name(item, key, mode), sources_of(item)
+            clear(tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr", tree.root)
+            space = sources[0].codec.space
+            whole = chosen if space == chosen.space else resolve_space(space)
+            asked = asked_of(whole, guard, checks, fallback_bound)
+            digest = input_digest(
+                sources,
+                _options(whole, goal, form, key_item, key, secret, bound_of(whole, error_bound))
+                | asked.options(),
+            )
+            known = tree.find(name, item.collection_id)
+            same = made_from(known, key, digest)
+            if same and not overwrite and known is not None and intact(known.assets[key]):
+                out[i] = tree.relink(name, item.collection_id)
+                continue
+            base = _base_item(item, tree, key, mode, overwrite or same)
             if key_item is not None and key_item.id == base.id:
                 raise CatalogError(
                     f"item {base.id!r} cannot be its own key frame; leave it out of references"
                 )
-            sources = sources_of(item)
-            space = sources[0].codec.space
-            whole = chosen if space == chosen.space else resolve_space(space)
             decoder = _write_codec(whole, tree.root)
             folder = tree.item_folder(base)
             coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
@@ -195,66 +207,25 @@ def encode(
                 bundle=decoder.parent,
                 progress=progress,
                 reference=reference,
-                asked=asked_of(whole, guard, checks, fallback_bound),
-                bound=_bound(whole, error_bound),
+                asked=asked,
+                bound=bound_of(whole, error_bound),
+                key=secret,
             )
             with naming(item.id), _new_store(sources, coders, folder / f"{key}.zarr", run) as made:
                 _describe(base, key, made, folder, decoder, item)
+                if digest is not None:
+                    base.assets[key].extra_fields[INPUT] = digest
                 set_reference(base, key, key_item if made.reference is not None else None)
                 out[i] = tree.add(base)
             warn_of(item.id, made.unusual)
     return [out[i] for i in sorted(out)]
 
 
-def _listed(items: pystac.Item | Iterable[pystac.Item]) -> list[pystac.Item]:
-    todo = [items] if isinstance(items, pystac.Item) else list(items)
-    if not todo:
-        raise CatalogError("nothing to encode: the list of items is empty")
-    if len({i.id for i in todo}) < len(todo):
-        raise CatalogError("two of the items have the same id; a catalogue holds each id once")
-    return todo
-
-
-def _bound(codec: Codec, given: BoundLike | None) -> ErrorBound | None:
-    """What every pixel of the codec's bands shall keep, in their order."""
-    if given is not None and codec.kind != "codec":
-        raise CatalogError(
-            f"codec {codec.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
-        )
-    return None if given is None else ErrorBound.of(given, codec.bands)
-
-
-def _goal(codec: Codec, target: dict[str, Any], bound: ErrorBound | None) -> Target:
-    """What the latents shall reach: the target given, the codec's own, or what goes with a bound."""
-    goal = Target(**target)
-    if goal.given:
-        return goal
-    if (own := getattr(codec.tail, "aim", None)) is not None:
-        return cast("Target", own.target)
-    return goal if bound is None else Target(step=base_step(codec, bound, [0.0] * len(codec.bands)))
-
-
-class _disk_errors:  # noqa: N801 - reads as a context manager
-    """Turn a failing disk into an error that says where, and that nothing half-written was catalogued."""
-
-    def __init__(self, dest: str | os.PathLike[str]) -> None:
-        self.dest = dest
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
-        if isinstance(exc, OSError) and not isinstance(exc, StacLatentError):
-            raise VerificationError(
-                f"writing to {os.fspath(self.dest)} failed: {exc}; the item being written was not catalogued. "
-                "Free some space, or choose another dest, and run the same command again"
-            ) from exc
-
-
 def _write_codec(codec: Codec, root: Path) -> Path:
     """Bundle and MLM Item of the codec below the catalogue; path of the Item."""
     folder = root / "codecs" / f"{codec.name}-{codec.space.removeprefix('sha256:')[:12]}"
     path = folder / "item.json"
+    clear_parts(folder)
     if not path.exists():
         save_bundle(codec, folder)
         about = {k: v for k, v in codec.about.items() if k in ("description", "license", "title")}
@@ -263,11 +234,35 @@ def _write_codec(codec: Codec, root: Path) -> Path:
     return path
 
 
-def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overwrite: bool) -> pystac.Item:
-    """The Item that will carry the asset: the catalogued one if it is there, else a copy with absolute hrefs."""
+def _name(item: pystac.Item, key: str, mode: Mode) -> str:
+    """Id of the Item that will carry the asset."""
     if mode not in ("beside", "derived"):
         raise CatalogError(f"mode={mode!r}; expected 'beside' or 'derived'")
-    name = item.id if mode == "beside" else f"{item.id}-{safe_name(key, 'key')}"
+    return item.id if mode == "beside" else f"{item.id}-{safe_name(key, 'key')}"
+
+
+def _options(
+    codec: Codec,
+    goal: Target,
+    form: Payload,
+    key_item: pystac.Item | None,
+    key: str,
+    secret: Key | None,
+    bound: ErrorBound | None,
+) -> dict[str, Any]:
+    """What decides on the bytes of a latent beside its source."""
+    frame = None if key_item is None else [key_item.id, key_item.assets[key].extra_fields.get(INPUT)]
+    out = {"space": codec.space, "target": asdict(goal), "payload": form, "reference": frame}
+    if secret is not None:
+        out["encrypt"] = secret.id
+    if bound is not None:
+        out["error_bound"] = str(bound)
+    return out
+
+
+def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overwrite: bool) -> pystac.Item:
+    """The Item that will carry the asset: the catalogued one if it is there, else a copy with absolute hrefs."""
+    name = _name(item, key, mode)
     known = tree.find(name, item.collection_id)
     there = known if known is not None else item
     if safe_name(key, "key") in there.assets and (known is not None or mode == "beside"):
@@ -306,7 +301,6 @@ def _new_store(
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_killed(path)
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
@@ -317,7 +311,7 @@ def _new_store(
         placed = True
         yield made
     except BaseException:
-        _remove(path if placed else part)
+        remove(path if placed else part)
         if old.exists():
             old.rename(path)
         for folder in (path.parent, path.parent.parent):
@@ -325,15 +319,6 @@ def _new_store(
                 folder.rmdir()  # if it is empty
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder for good: writes that a failing store still has under way may make it anew."""
-    for _ in range(20):
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)
-        if not folder.exists():
-            return
 
 
 def _describe(

@@ -9,17 +9,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, urljoin, urlparse
 from urllib.request import url2pathname
 
 import pystac
 from pystac.utils import make_absolute_href
 
+from stac_latent.access import check_link, is_remote
 from stac_latent.catalog.patience import BUSY, Patience
 from stac_latent.errors import SearchError
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
+
+_LARGEST = 1 << 30
+"""Bytes of an answer, or of a document."""
 
 __all__ = ["HttpError", "Reader", "is_url", "local_path", "to_item"]
 
@@ -58,11 +62,13 @@ class Reader:
         """The HTTP session, made when first needed. It tries again where a server is busy, by default twice and never for long."""
         from pystac_client.stac_api_io import StacApiIO
 
-        return StacApiIO(
+        made = StacApiIO(
             headers=dict(self.headers),
             timeout=(min(self.timeout, 10.0), self.timeout),
             max_retries=self.patience,
         )
+        made.session.hooks["response"].append(_bounded)
+        return made
 
     def json(self, href: str, *, io: StacApiIO | None = None, **request: Any) -> dict[str, Any]:
         """JSON object at an address; ``request`` (method, parameters, headers) is for URLs.
@@ -83,7 +89,7 @@ class Reader:
                 raise SearchError(f"cannot read {href}: {exc.strerror or exc}") from exc
         try:
             value = json.loads(text)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             start = (text if isinstance(text, str) else text.decode("utf-8", "replace")).lstrip()[:60]
             raise SearchError(f"{href} is not JSON ({exc}); it begins with {start!r}") from exc
         if not isinstance(value, dict):
@@ -134,6 +140,20 @@ class Reader:
             raise SearchError(f"{href}: only http and https addresses and local files can be searched")
 
 
+def _bounded(response: Any, **_: Any) -> None:
+    """Read an answer up to a limit, and look where it redirects; runs before anything else of it is read."""
+    if response.is_redirect:
+        check_link(urljoin(response.url, response.headers["location"]), response.url)
+    body = response.raw.read(_LARGEST + 1, decode_content=True)
+    if len(body) > _LARGEST:
+        response.close()
+        raise SearchError(
+            f"{response.url} answers with more than the {_LARGEST} bytes that are read of a document"
+        )
+    response._content = body  # noqa: SLF001 - what requests itself sets
+    response._content_consumed = True  # noqa: SLF001
+
+
 def _unreachable(href: str, cause: Exception) -> HttpError:
     reason = str(cause)[:200]
     for pattern in (
@@ -170,13 +190,27 @@ def to_item(
         If the dictionary is no STAC Item.
     """
     if base is not None:
-        for part in (*feature.get("links", ()), *feature.get("assets", {}).values()):
-            if "://" not in part["href"]:
-                part["href"] = make_absolute_href(part["href"], base)
+        _make_absolute(feature, base, origin)
     old = not str(feature.get("stac_version", "0")).startswith("1.")
     try:
-        return pystac.Item.from_dict(feature, href=href, migrate=old, preserve_dict=False)
+        item = pystac.Item.from_dict(feature, href=href, migrate=old, preserve_dict=False)
+        place = href or base or (origin if is_remote(origin) else None)
+        if is_remote(place) and (href is not None or not is_remote(item.get_self_href())):
+            item.set_self_href(place)  # a remote document is not local because it says so
     except Exception as exc:
         raise SearchError(
             f"{origin}: {feature.get('id', 'a feature')!r} is no STAC Item ({type(exc).__name__}: {exc})"
+        ) from exc
+    return item
+
+
+def _make_absolute(feature: dict[str, Any], base: str, origin: str) -> None:
+    """Make the hrefs of a feature absolute, in place."""
+    try:
+        for part in (*(feature.get("links") or ()), *(feature.get("assets") or {}).values()):
+            if "://" not in part["href"]:
+                part["href"] = make_absolute_href(part["href"], base)
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise SearchError(
+            f"{origin}: links and assets of {feature.get('id')!r} need an href each: {exc}"
         ) from exc

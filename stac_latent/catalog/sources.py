@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import pystac
 from pystac.utils import make_absolute_href
 
+from stac_latent.access import check_link
 from stac_latent.catalog.api import ApiSource, is_api, pages
 from stac_latent.catalog.order import item_view
 from stac_latent.catalog.query import ItemRow, Query
 from stac_latent.catalog.reader import Reader, is_url, local_path, to_item
-from stac_latent.errors import SearchError
+from stac_latent.errors import CatalogError, SearchError
 
 __all__ = ["FeatureSource", "Source", "StaticSource", "open_sources"]
 
@@ -24,6 +25,18 @@ _EXPECTED = (
     "expected a catalog.json, collection.json, item or FeatureCollection file, a stac-geoparquet file, "
     "the address of a STAC API, or a pystac object"
 )
+
+
+MAX_DOCUMENTS = 1_000_000
+"""Documents of a static catalogue that are followed: one that makes up links as it is read ends there."""
+
+
+def _checked(target: Any, origin: Any) -> Any:
+    """A link, if the catalogue that has it may lead there."""
+    try:
+        return check_link(target, origin) if isinstance(target, str) and isinstance(origin, str) else target
+    except CatalogError as exc:
+        raise SearchError(str(exc)) from exc
 
 
 class Source(Protocol):
@@ -72,6 +85,8 @@ class StaticSource:
     def __init__(
         self, root: pystac.Catalog | str, reader: Reader, document: Mapping[str, Any] | None = None
     ) -> None:
+        self.failures: list[tuple[str, str]] | None = None
+        """Where it is a list, documents that cannot be read go there, and the rest is searched."""
         self._root = root
         self._reader = reader
         self._document = document
@@ -86,22 +101,35 @@ class StaticSource:
             if key in visited:
                 continue
             visited.add(key)
-            if isinstance(node, str):
-                document = self._read(node, parent)
-                if document.get("type") == "Feature":
-                    check_feature(document, node)
-                    if query.matches(ItemRow(document)):
-                        yield to_item(document, node, href=node)
-                    continue
-                links = _document_links(document, node)
-            elif isinstance(node, pystac.Item):
-                if query.matches(ItemRow(item_view(node))):
-                    yield node
+            try:
+                item, links = self._visit(node, parent, query)
+            except SearchError as exc:
+                if self.failures is None:
+                    raise
+                self.failures.append((str(key), str(exc)))
                 continue
-            else:
-                links = _object_links(node)
+            if item is not None:
+                yield item
             name = key if isinstance(key, str) else "a catalogue in memory"
-            stack.extend((target, name) for target in reversed(links))
+            stack.extend((_checked(target, key), name) for target in reversed(links))
+            if len(visited) + len(stack) > MAX_DOCUMENTS:
+                raise SearchError(
+                    f"{self._root} leads to more than {MAX_DOCUMENTS} documents; search a part of it, or its table of items"
+                )
+
+    def _visit(
+        self, node: pystac.STACObject | str, parent: str, query: Query
+    ) -> tuple[pystac.Item | None, Sequence[pystac.STACObject | str]]:
+        """What a node is: a matching item, or links to others."""
+        if isinstance(node, str):
+            document = self._read(node, parent)
+            if document.get("type") != "Feature":
+                return None, _document_links(document, node)
+            check_feature(document, node)
+            return (to_item(document, node, href=node) if query.matches(ItemRow(document)) else None), ()
+        if isinstance(node, pystac.Item):
+            return (node if query.matches(ItemRow(item_view(node))) else None), ()
+        return None, _object_links(node)
 
     def _read(self, href: str, parent: str) -> dict[str, Any]:
         if href == self._root and self._document is not None:
@@ -129,7 +157,9 @@ def check_feature(feature: Any, origin: str) -> None:
 
 def _document_links(document: Mapping[str, Any], href: str) -> list[pystac.STACObject | str]:
     """Addresses of the children and items of a Catalog or Collection, items first."""
-    links = document.get("links", ())
+    links = document.get("links") or ()
+    if not isinstance(links, list | tuple) or not all(isinstance(link, Mapping) for link in links):
+        raise SearchError(f"{href}: links must be a list of objects, got {str(links)[:100]}")
     found: list[pystac.STACObject | str] = [
         make_absolute_href(str(link["href"]), href)
         for rel in ("item", "child")

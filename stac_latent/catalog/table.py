@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pystac
 import shapely
 from pystac.utils import make_absolute_href, make_relative_href
 
 from stac_latent.catalog.query import TIMES, Query
 from stac_latent.catalog.reader import is_url, local_path, to_item
-from stac_latent.errors import CatalogError, SearchError
+from stac_latent.errors import CatalogError, CorruptDataError, SearchError
+from stac_latent.store.parquet import UNREADABLE, open_parquet
 
 __all__ = ["ParquetSource", "python_values", "to_geoparquet"]
 
@@ -40,8 +40,8 @@ class ParquetSource:
     def __init__(self, href: str, content: bytes | None = None) -> None:
         self.href = href
         try:
-            self._file = pq.ParquetFile(local_path(href) if content is None else pa.BufferReader(content))
-        except (OSError, pa.ArrowException) as exc:
+            self._file = open_parquet(local_path(href) if content is None else pa.BufferReader(content), href)
+        except (OSError, CorruptDataError) as exc:
             raise SearchError(f"{href} is not a readable Parquet file: {exc}") from exc
         self._names = set(self._file.schema_arrow.names)
         if missing := {"id", "geometry", "links"} - self._names:
@@ -76,7 +76,7 @@ class ParquetSource:
     def _readable(self, group: int) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, pa.ArrowException, shapely.errors.ShapelyError) as exc:
+        except UNREADABLE as exc:
             if isinstance(exc, SearchError):
                 raise
             raise SearchError(

@@ -20,6 +20,7 @@ from pystac.utils import make_relative_href
 
 from stac_latent.errors import CatalogError
 from stac_latent.extension import LatentExtension
+from stac_latent.files import write_whole
 
 __all__ = ["CatalogTree", "safe_name", "write_json"]
 
@@ -35,18 +36,13 @@ def write_json(path: Path, doc: dict[str, Any]) -> None:
         If another value is NaN or infinite, which JSON cannot hold.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         text = json.dumps(_nodata_as_text(doc), indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError as exc:
         raise CatalogError(
             f"{path.name} cannot be written: {exc}; remove the field that is NaN or infinite"
         ) from exc
-    try:
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, (text + "\n").encode())
 
 
 class CatalogTree:
@@ -109,6 +105,17 @@ class CatalogTree:
             self._update_root(collection_path, collection_id)
         return written
 
+    def relink(self, item_id: str, collection: str | None) -> pystac.Item:
+        """Make the Collection and the root know an Item that is written already; returns it as it can be read back."""
+        folder = self.collection_folder(collection)
+        path = folder / safe_name(item_id) / f"{safe_name(item_id)}.json"
+        item, collection_path = pystac.Item.from_file(str(path)), folder / "collection.json"
+        href = make_relative_href(str(path), str(collection_path))
+        if not _links_to(collection_path, href):
+            self._update_collection(item, collection_path, path)
+        self._update_root(collection_path, collection or _DEFAULT_COLLECTION)
+        return item
+
     def _update_collection(self, item: pystac.Item, collection_path: Path, item_path: Path) -> None:
         if collection_path.exists():
             collection = pystac.Collection.from_dict(_read(collection_path), preserve_dict=False)
@@ -153,6 +160,10 @@ def _all_or_none(*paths: Path) -> Iterator[None]:
             elif path.read_bytes() != old:
                 path.write_bytes(old)
         raise
+
+
+def _links_to(path: Path, href: str) -> bool:
+    return path.exists() and any(link.get("href") == href for link in _read(path).get("links", ()))
 
 
 def _nodata_as_text(value: Any) -> Any:

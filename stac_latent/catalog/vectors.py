@@ -148,7 +148,8 @@ def _read(
         )
         inside = np.flatnonzero(keep)
         inside = inside[sound_vectors(values[inside], invalid, where)]
-        frame = group.select(wanted).take(inside).to_pandas()
+        rows = pd.RangeIndex(len(inside))  # a table without columns has no rows
+        frame = group.select(wanted).take(inside).to_pandas() if wanted else pd.DataFrame(index=rows)
         frame["item_id"] = item.id
         frame["vector"] = list(values[inside])
         frame["geometry"] = shapes[inside]

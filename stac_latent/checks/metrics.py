@@ -119,14 +119,25 @@ class Distortion:
         used = self.count > 0
         if not used.any():
             return None
-        peaks = np.array(
-            [
-                peak_of(b, h, lo) if u else 1.0
-                for b, h, lo, u in zip(self.bands, self.high, self.low, used, strict=True)
-            ]
-        )
-        mse = float((self.sse[used] / peaks[used] ** 2).sum() / self.count[used].sum())
-        return 999.0 if mse == 0 else float(-10 * np.log10(mse))
+        return _decibels(float(self._relative()[used].sum() / self.count[used].sum()))
+
+    @property
+    def band_psnr(self) -> list[float]:
+        """Decibels of each band; 999.0 without any error, or without a valid pixel."""
+        return [_decibels(s / max(n, 1)) for s, n in zip(self._relative(), self.count, strict=True)]
+
+    @property
+    def band_max_error(self) -> list[float]:
+        """Largest absolute error of each band, stored unit."""
+        return [float(v) for v in self.worst]
+
+    def _relative(self) -> Array:
+        """Sum of squared errors of each band, relative to its peak."""
+        peaks = [
+            peak_of(b, h, lo) if n else 1.0
+            for b, h, lo, n in zip(self.bands, self.high, self.low, self.count, strict=True)
+        ]
+        return np.asarray(self.sse / np.square(peaks))
 
     @property
     def max_error(self) -> float | None:
@@ -143,3 +154,7 @@ class Distortion:
     def sam(self) -> float | None:
         """Mean spectral angle in degrees; None for one band."""
         return self.angle_sum / self.angle_count if self.angle_count else None
+
+
+def _decibels(mse: float) -> float:
+    return 999.0 if mse == 0 else float(-10 * np.log10(mse))

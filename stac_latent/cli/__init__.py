@@ -1,4 +1,4 @@
-"""The verbs from a shell: ``stac-latent demo | encode | search | load | publish | codecs | info | validate``.
+"""The verbs from a shell: ``stac-latent demo | encode | search | load | publish | codecs | info | validate | verify``.
 
 Results go to stdout (``--json``: one JSON document), progress and messages to stderr. Exit codes: 0 done, 1 bad input
 or a failed check, 2 wrong usage, 130 interrupted.
@@ -32,7 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate
+    look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate,
+    look.verify, look.keygen,
 ):  # fmt: skip
     app.command()(command)
 app.command()(adopt.adopt)

@@ -1,4 +1,4 @@
-"""The commands ``demo``, ``codecs``, ``info`` and ``validate``."""
+"""The commands ``demo``, ``codecs``, ``info``, ``keygen``, ``validate`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Asset, out, print_json, progress
 
-__all__ = ["codecs", "demo", "info", "validate"]
+__all__ = ["codecs", "demo", "info", "keygen", "validate", "verify"]
 
 
 def demo(
@@ -116,6 +116,48 @@ def validate(
     else:
         _print_problems(len(files), problems, missing)
     if problems or (strict and missing):
+        raise typer.Exit(1)
+
+
+def keygen(path: Annotated[Path, typer.Argument(help="File to write; one that is there stays.")]) -> None:
+    """Make a key for 'encode --encrypt'. Who loses it loses what it encrypts."""
+    from stac_latent.secure import keygen as run
+
+    out.print(f"key {run(path).id} -> {path}", markup=False, highlight=False)
+
+
+def verify(
+    source: Annotated[str, typer.Argument(help="Catalogue, item, item collection or stac-geoparquet file.")],
+    asset: Asset = None,
+    key: Annotated[Path | None, typer.Option(help="Key file of encrypted latents.")] = None,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Let encrypted latents pass without their key.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every latent asset again: bundle, probe, stored bytes, decoding, and its error where the source is at hand."""
+    from stac_latent.catalog.verify import verify as run
+
+    with progress(as_json) as report:
+        checked = run(source, asset=asset, key=key, locked=locked, progress=report)
+    failed = [row for row in checked if row.problems]
+    if as_json:
+        print_json(
+            {"checked": len(checked), "failed": len(failed), "assets": [row.to_dict() for row in checked]}
+        )
+    else:
+        if failed:
+            table = Table("item", "asset", "problem")
+            for row in failed:
+                for problem in row.problems:
+                    table.add_row(row.item, row.asset, problem)
+            out.print(table)
+        compared = sum(row.compared for row in checked)
+        closed = f"; {n} encrypted and not opened" if (n := sum(row.locked for row in checked)) else ""
+        out.print(
+            f"{len(checked)} checked, {len(failed)} failed; {compared} measured against their source{closed}"
+        )
+    if failed:
         raise typer.Exit(1)
 
 

@@ -93,6 +93,7 @@ def encode(
     when: When = None,
     ids: Ids = None,
     max_items: MaxItems = None,
+    encrypt: Annotated[Path | None, typer.Option(help="Key file: encrypt the chunks; see 'keygen'.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assets of the same key.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Pass over items that have the asset.")] = False,
     as_json: AsJson = False,
@@ -135,7 +136,7 @@ def encode(
                 done += run(
                     batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
-                    error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), **target,  # type: ignore[arg-type]
+                    encrypt=encrypt, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(refused), len(items))
     rows = [item_row(item, key) for item in done]
@@ -260,6 +261,7 @@ def load(
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
+    key: Annotated[Path | None, typer.Option(help="Key file of encrypted latents.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -277,7 +279,7 @@ def load(
     cube = run(
         items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
         resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
-        chunks={"x": 1024, "y": 1024} if upto == "field" else {},
+        chunks={"x": 1024, "y": 1024} if upto == "field" else {}, key=key,
     )  # fmt: skip
     if dest is not None:
         _write_cube(cube, dest)
@@ -324,6 +326,9 @@ def publish(
     ] = False,
     channels: Annotated[int | None, typer.Option(help="First so many channels only.")] = None,
     min_valid: Annotated[float, typer.Option(help="Smallest share of valid pixels of a row.")] = 0.0,
+    partition: Annotated[
+        int | None, typer.Option(help="Zoom of WorldCRS84Quad: a folder with one file for each tile.")
+    ] = None,
     bbox: Bbox = None,
     when: When = None,
     ids: Ids = None,
@@ -338,7 +343,7 @@ def publish(
     with progress(as_json) as report:
         item = run(
             items, dest, asset=asset, by=by, patch=(int(size[0]), int(size[1])), pool=pool, dtype=dtype,  # type: ignore[arg-type]
-            standardise=standardise, channels=channels, min_valid=min_valid, bbox=box,  # type: ignore[arg-type]
+            standardise=standardise, channels=channels, min_valid=min_valid, partition=partition, bbox=box,  # type: ignore[arg-type]
             progress=lambda done, total: report("publish", done, total),
         )  # fmt: skip
     rows = item.properties["table:row_count"]
@@ -346,7 +351,7 @@ def publish(
         "geoparquet": str(dest),
         "item": item.get_self_href(),
         "rows": rows,
-        "bytes": dest.stat().st_size,
+        "bytes": sum(asset.extra_fields["file:size"] for asset in item.assets.values()),
     }
     if as_json:
         print_json(result)

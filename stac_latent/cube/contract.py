@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,12 +12,15 @@ from typing import Any, Self
 import pystac
 from pystac.utils import is_absolute_href, make_absolute_href
 
+from stac_latent.access import check_link, is_uri
 from stac_latent.bundle import FILES, read_bundle
 from stac_latent.codec import Codec
 from stac_latent.cube.layout import Layout, is_table, layout_of, upright
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
 from stac_latent.extension import check_version
+from stac_latent.probe import MALFORMED
 from stac_latent.registry import opened, remember, resolve_space
+from stac_latent.secure import FORM, Sealed, context_of
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.io import read_bytes
 
@@ -30,6 +34,7 @@ __all__ = [
     "band_places",
     "codec_of_item",
     "latent_assets",
+    "sealed_of",
 ]
 
 MEDIA_TYPE = "application/vnd.zarr; version=3"
@@ -63,11 +68,12 @@ class KeyFrameLink:
         try:
             doc = json.loads(read_bytes(self.href, limit=_ITEM_LIMIT))
             item = pystac.Item.from_dict(doc, href=self.href)
+            item.set_self_href(self.href)  # whatever it says of itself
         except CatalogError as exc:
             raise CatalogError(
                 f"the key frame {self.href} cannot be read, and what was coded against it is not decoded without it: {exc}"
             ) from exc
-        except (ValueError, KeyError, TypeError, pystac.STACError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pystac.STACError) as exc:
             raise CatalogError(
                 f"the key frame {self.href} is no STAC Item: {type(exc).__name__}: {exc}"
             ) from exc
@@ -94,30 +100,38 @@ def band_places(fields: Mapping[str, Any]) -> tuple[BandPlace | None, ...]:
     CatalogError
         If a group's name is none, or its fields are not those of a grid.
     """
-    out: list[BandPlace | None] = []
-    for band in fields.get("bands") or ():
-        names = ("proj:shape", "proj:transform", "latent:group", "latent:dimensions")
-        shape, transform, group, dimensions = (band.get(name) for name in names)
-        group = group or ""
-        sound = (shape is None or len(shape) == 2) and (transform is None or len(transform) in (6, 9))
-        if not sound or not _GROUP.fullmatch(group) or (group and None in (shape, transform, dimensions)):
-            raise CatalogError(
-                f"band {band.get('name')!r}: latent:group {group!r}, latent:dimensions {dimensions}, proj:shape {shape} and "
-                f"proj:transform {transform} do not tell where it is: a group is named with letters, digits, '.' and '-', and "
-                "needs the other three"
-            )
-        same = shape is None and transform is None and not group
-        out.append(
-            None
-            if same
-            else BandPlace(
-                None if shape is None else (int(shape[0]), int(shape[1])),
-                None if transform is None else tuple(float(v) for v in transform[:6]),  # type: ignore[arg-type]
-                group,
-                None if dimensions is None else int(dimensions),
-            )
-        )
-    return tuple(out) if any(out) else ()
+    out = tuple(map(_place, fields.get("bands") or ()))
+    return out if any(out) else ()
+
+
+def _place(band: Mapping[str, Any]) -> BandPlace | None:
+    names = ("proj:shape", "proj:transform", "latent:group", "latent:dimensions")
+    shape, transform, group, dimensions = (band.get(name) for name in names)
+    group = "" if group is None else group
+    if shape is None and transform is None and group == "":
+        return None
+    try:
+        return _read_place(shape, transform, group, dimensions)
+    except MALFORMED as exc:
+        raise CatalogError(
+            f"band {band.get('name')!r:.100}: latent:group {group!r:.100}, latent:dimensions {dimensions!r:.100}, proj:shape "
+            f"{shape!r:.100} and proj:transform {transform!r:.200} do not tell where it is: a group is named with letters, digits, "
+            "'.' and '-', and needs the other three"
+        ) from exc
+
+
+def _read_place(shape: Any, transform: Any, group: Any, dimensions: Any) -> BandPlace:
+    size = None if shape is None else tuple(map(int, shape))
+    affine = None if transform is None else tuple(map(float, transform))[:6]
+    if (
+        not _GROUP.fullmatch(group)
+        or (group and None in (size, affine, dimensions))
+        or (size is not None and (len(size) != 2 or not 0 < min(size) <= max(size) < 2**31))
+        or (affine is not None and (len(affine) != 6 or not all(map(math.isfinite, affine))))
+        or (dimensions is not None and not 0 < int(dimensions) < 2**31)
+    ):
+        raise ValueError("a value is out of range")
+    return BandPlace(size, affine, group, None if dimensions is None else int(dimensions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,8 @@ class LatentRef:
     decoder: Decoder | None = None
     reference: KeyFrameLink | LatentRef | None = None
     """The key frame that it was coded against; None where it stands alone."""
+    sealed: Sealed | None = None
+    """What opens its chunks; None where they are plain."""
     places: tuple[BandPlace | None, ...] = ()
     """Where the bands of several native grids are; empty where all share the asset's."""
     part: int = 0
@@ -188,15 +204,19 @@ class LatentRef:
             grid=grid,
             decoder=_decoder(item, spec.space),
             reference=_key_frame(item, key),
+            sealed=sealed_of(fields, key),
             places=band_places(fields),
             layout=layout,
         )
 
-    def open_codec(self) -> Codec:
-        """Codec of the asset's space: from the item's link, the store's own copy, or an installed one."""
+    def open_codec(self, *, again: bool = False) -> Codec:
+        """Codec of the asset's space: from the item's link, the store's own copy, or an installed one.
+
+        ``again`` reads it anew and runs its probe, whatever was opened or passed before.
+        """
         tried: list[str] = []
         if self.decoder is not None:
-            return _from_link(self.decoder, self.spec.space)
+            return _from_link(self.decoder, self.spec.space, again=again)
         tried.append(f"latent:decoder links of item {self.item_id!r} (none with this space)")
         own = f"{self.href.rstrip('/')}/bundle"
         try:
@@ -204,7 +224,7 @@ class LatentRef:
         except CatalogError:
             tried.append(own)
         else:
-            return remember(read_bundle(files, space=self.spec.space, where=own))
+            return remember(read_bundle(files, space=self.spec.space, where=own, again=again))
         return resolve_space(self.spec.space, tried)
 
 
@@ -231,9 +251,13 @@ def latent_assets(item: pystac.Item) -> list[str]:
     return [
         key
         for key, asset in item.assets.items()
-        if (asset.extra_fields.get("latent:kind") is not None or "latent" in (asset.roles or []))
+        if (asset.extra_fields.get("latent:kind") is not None or _has_role(asset, "latent"))
         and (not is_table({"type": asset.media_type}) or "proj:shape" in asset.extra_fields)
     ]
+
+
+def _has_role(asset: pystac.Asset, role: str) -> bool:
+    return isinstance(asset.roles, list) and role in asset.roles
 
 
 def codec_of_item(item: pystac.Item, asset: str | None = None) -> Codec:
@@ -249,6 +273,20 @@ def codec_of_item(item: pystac.Item, asset: str | None = None) -> Codec:
             _read_codec_item(item.to_dict(transform_hrefs=False), item.get_self_href() or "./item.json", None)
         )
     return LatentRef.from_item(item, asset).open_codec()
+
+
+def sealed_of(fields: Mapping[str, Any], key: str) -> Sealed | None:
+    """What the fields of asset ``key`` say of its encryption; None where it has none."""
+    form = fields.get("latent:encryption")
+    if form is None:
+        return None
+    names = [fields.get("latent:key_id"), fields.get("latent:wrapped_key")]
+    if form != FORM or not all(isinstance(n, str) for n in names):
+        raise CatalogError(
+            f"asset {key!r} is encrypted with {form!r:.60}; this version reads {FORM!r}, with latent:key_id and latent:wrapped_key"
+        )
+    context = context_of(Spec.from_fields(fields), Grid.from_fields(fields), band_places(fields))
+    return Sealed(str(names[0]), str(names[1]), context)
 
 
 def _decoder(item: pystac.Item, space: str) -> Decoder | None:
@@ -282,36 +320,39 @@ def _key_frame(item: pystac.Item, key: str) -> KeyFrameLink | None:
     )
 
 
-def _from_link(decoder: Decoder, space: str) -> Codec:
-    if (known := opened(space)) is not None:
+def _from_link(decoder: Decoder, space: str, *, again: bool = False) -> Codec:
+    if not again and (known := opened(space)) is not None:
         return known
     data = read_bytes(decoder.href, checksum=decoder.checksum, limit=_ITEM_LIMIT)
     try:
         doc = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CatalogError(
             f"{decoder.href} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item"
         ) from exc
-    return remember(_read_codec_item(doc, decoder.href, space))
+    return remember(_read_codec_item(doc, decoder.href, space, again=again))
 
 
-def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None) -> Codec:
+def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None, *, again: bool = False) -> Codec:
     assets = doc.get("assets") if isinstance(doc, Mapping) else None
+    if assets and not (isinstance(assets, Mapping) and all(isinstance(a, Mapping) for a in assets.values())):
+        raise CatalogError(f"{href} is no STAC Item: its assets are not objects")
     files = {}
     for asset in (assets or {}).values():
         name = str(asset.get("href", "")).rsplit("/", 1)[-1]
         if name in FILES:
-            target = make_absolute_href(asset["href"], href)
+            target = check_link(make_absolute_href(asset["href"], href), href)
             files[name] = read_bytes(target, checksum=asset.get("file:checksum"), limit=512 << 20)
     if missing := [n for n in FILES if n not in files]:
         raise UnresolvedSpaceError(
             f"{href} has no asset {' and '.join(missing)} (assets: {', '.join(assets or {}) or 'none'}); "
             "the MLM Item of a codec lists the files of its bundle"
         )
-    return read_bundle(files, space=space, where=href)
+    return read_bundle(files, space=space, where=href, again=again)
 
 
 def _absolute(href: str, item: pystac.Item) -> str:
-    if is_absolute_href(href):
-        return href
-    return make_absolute_href(href, item.get_self_href() or "./item.json")
+    origin = item.get_self_href()
+    if not is_absolute_href(href) and not is_uri(href):
+        href = make_absolute_href(href, origin or "./item.json")
+    return check_link(href, origin)

@@ -92,7 +92,8 @@ class LatentReader:
         """The stored arrays."""
         if self.spec.bitstream is not None:
             remember(self._whole)  # so that the zarr codec finds its space
-        return open_arrays(self.ref.href, self.spec, self.ref.grid)
+        seal = None if self.ref.sealed is None else self.ref.sealed.open()
+        return open_arrays(self.ref.href, self.spec, self.ref.grid, seal)
 
     @cached_property
     def bounded(self) -> bool:

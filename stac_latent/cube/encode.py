@@ -20,20 +20,23 @@ from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Array, Codec
 from stac_latent.container import over
 from stac_latent.cube.contract import LatentRef, band_places
+from stac_latent.cube.masks import write_mask
 from stac_latent.cube.natives import band_objects, group_names
 from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
 from stac_latent.cube.residual import write_residual
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
-from stac_latent.cube.verify import STRIP, Progress, Source, verify_store
+from stac_latent.cube.verify import STRIP, Progress, Source, measurements, verify_store
 from stac_latent.cube.watch import Asked, Watch, findings, refusals
-from stac_latent.errors import FieldError, GuardError, VerificationError
+from stac_latent.errors import FieldError, GuardError
+from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.stages.residual import BITSTREAM
 from stac_latent.store.io import tree_size
 from stac_latent.store.ood import write_scores
 from stac_latent.store.residual import SPARSE, mark_residual
-from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
+from stac_latent.store.sealed import write_manifest
+from stac_latent.store.zarr import Payload, chunk_cells, create, finish
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -87,6 +90,7 @@ def encode_source(
     progress: Progress | None = None,
     reference: LatentRef | None = None,
     bound: ErrorBound | None = None,
+    key: Key | None = None,
     asked: Asked | None = None,
 ) -> Encoded:
     """Write a latent group at ``path`` and verify it.
@@ -109,6 +113,8 @@ def encode_source(
         Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes; of one lattice.
     bound
         Kept in every valid pixel of the bands of all sources, by residuals of what the stored latents decode to.
+    key
+        Encrypts the chunks, under a data key of their own.
     asked
         Guard and checks; None for none.
 
@@ -130,6 +136,10 @@ def encode_source(
     parts = zip(sources, coders, names, strict=True)
     bounds = [None] * len(coders) if bound is None else bound.split([len(c.bands) for c in coders])
     layers = [_Layer(s, c, path / n, payload, bundle, i, n, bounds[i]) for i, (s, c, n) in enumerate(parts)]
+    first = layers[0]
+    spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
+    native = first.bands(layers)
+    sealed = {} if key is None else _seal(layers, key, context_of(spec, first.where, band_places(native)))
     valid_pixels = 0
     sums = []
     for layer in layers:
@@ -138,7 +148,6 @@ def encode_source(
         sums.append(crcs)
     if not valid_pixels:
         raise FieldError("no pixel of the source is valid: every one is nodata; there is nothing to encode")
-    first = layers[0]
     used = reference if first.coder is not None and first.coder.used else None
     if first.coder is not None and used is not None:
         if not first.coder.pays:
@@ -147,7 +156,7 @@ def encode_source(
         first.coder.write(path, relative_href(used.href, path))
     for layer in reversed(layers):
         layer.bind(progress, used)
-        finish(layer.path)
+        layer.close()
     asked = asked or Asked()
     watches = asked.watches(coders)
     found = _measured(layers, sums, watches, progress, used)
@@ -156,7 +165,7 @@ def encode_source(
         held = {"latent:fallback_tiles": count, "latent:fallback_bound": asked.bound}
         for layer, watch in zip(reversed(layers), reversed(watches), strict=True):
             layer.hold(watch.flagged, asked.bound, progress, used)
-            finish(layer.path)
+            layer.close()
         again = asked.watches(coders, judge=False)
         found = _measured(layers, sums, again, progress, used)
         watches = [replace(w, checks=a.checks) for w, a in zip(watches, again, strict=True)]
@@ -166,13 +175,11 @@ def encode_source(
         raise GuardError("; ".join(unusual))
     _write_scores(layers, watches)
     size = tree_size(path)
-    measured = {"psnr": found.psnr, "max_error": found.max_error, "sam": found.sam}
-    fields: dict[str, Any] = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
-    fields |= {f"latent:{k}": v for k, v in measured.items() if v is not None}
-    if bound is not None:
-        fields |= bound.to_fields(found.magnitudes)
-    spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
-    return Encoded(spec, first.where, size, fields | outcome | first.bands(layers), used, tuple(unusual))
+    rate = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
+    kept = {} if bound is None else bound.to_fields(found.magnitudes)
+    fields = {**rate, **measurements(found), **kept, **outcome, **native, **sealed}
+    spec = replace(spec, residual=first.spec.residual)
+    return Encoded(spec, first.where, size, fields, used, tuple(unusual))
 
 
 def _measured(
@@ -185,14 +192,23 @@ def _measured(
 
 
 def _write_scores(layers: Sequence[_Layer], watches: Sequence[Watch]) -> None:
-    """Keep the scores of several tiles beside them; that of one tile is the asset's."""
+    """Keep the scores of several tiles beside them; that of one tile is the asset's; none where pixels are secret."""
     written = False
     for layer, watch in zip(layers, watches, strict=True):
-        if len(watch.scores) > 1:
+        if len(watch.scores) > 1 and layer.seal is None:  # they tell of the pixels
             write_scores(layer.path, watch.grid)
             written = True
     for layer in reversed(layers) if written else ():
-        finish(layer.path)
+        layer.close()
+
+
+def _seal(layers: Sequence[_Layer], key: Key, context: bytes) -> dict[str, str]:
+    """Have all layers encrypt under one new data key; fields of the asset."""
+    seal = Encrypt.new(key, context)
+    for layer in layers:
+        layer.seal = seal.within(layer.group)
+        layer.sealed = Sealed(seal.key_id, seal.wrapped, context, layer.group)
+    return seal.fields()
 
 
 @dataclass
@@ -210,6 +226,8 @@ class _Layer:
     coder: ReferenceCoder | None = None
     only: Collection[tuple[int, int]] | None = None
     """Chunks that keep the bound; None for all."""
+    seal: Encrypt | None = None
+    sealed: Sealed | None = None
 
     @property
     def spec(self) -> Spec:
@@ -243,7 +261,8 @@ class _Layer:
         source, codec, grid = self.source, self.codec, self.source.grid
         fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
         fields |= {"latent:part": self.part} if self.part else {}
-        arrays = create(self.path, codec, grid, self.payload, 1, fields, self.part)
+        fields |= self.seal.fields() if self.seal is not None and not self.part else {}
+        arrays = create(self.path, codec, grid, self.payload, 1, fields, self.part, self.seal)
         inner, shard = chunk_cells(codec)
         if reference is not None:
             counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
@@ -259,7 +278,7 @@ class _Layer:
                 part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
                 every = self.bound is not None
                 valid, crcs = _encode_strip(source, codec, strip, part, self.coder, every=every)
-                arrays = _write_mask(arrays, codec, grid, strip, valid)
+                arrays = write_mask(arrays, codec, grid, strip, valid)
                 valid_pixels += int(valid.any(axis=0).sum())
                 sums |= crcs
             arrays.latent[:, y0:y1, x0:x1] = symbols
@@ -267,6 +286,12 @@ class _Layer:
             if progress:
                 progress(f"encode {self.group}".strip(), i + 1, len(shards))
         return valid_pixels, sums
+
+    def close(self) -> None:
+        """Gather the metadata; nothing is written afterwards."""
+        finish(self.path)
+        if self.seal is not None:
+            write_manifest(self.path, self.seal)
 
     def verify(
         self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None, watch: Watch
@@ -286,10 +311,13 @@ class _Layer:
 
     def bind(self, progress: Progress | None, used: LatentRef | None) -> None:
         """Add the residuals that keep the bound, if there is one, to a group whose latents are complete."""
-        if self.bound is not None:
-            write_residual(
-                self.source, self.codec, self._ref(used), self.path, self.bound, progress, self.only
-            )
+        if self.bound is None:
+            return
+        if self.seal is not None:
+            write_manifest(self.path, self.seal)  # the latents are read to see what they lack
+        write_residual(
+            self.source, self.codec, self._ref(used), self.path, self.bound, progress, self.seal, self.only
+        )
 
     def hold(
         self,
@@ -306,8 +334,8 @@ class _Layer:
 
     def _ref(self, used: LatentRef | None) -> LatentRef:
         return LatentRef(
-            "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, part=self.part
-        )
+            "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, sealed=self.sealed, part=self.part
+        )  # fmt: skip
 
 
 def _encode_strip(
@@ -369,30 +397,3 @@ def _pixels_inside(grid: Grid, cells: Window) -> int:
     spans = zip(cells, grid.stride, grid.lead, grid.shape, strict=True)
     h, w = (min(n, hi * s - p) - max(0, lo * s - p) for (lo, hi), s, p, n in spans)
     return h * w
-
-
-def _write_mask(
-    arrays: LatentArrays, codec: Codec, grid: Grid, cells: Window, valid: npt.NDArray[np.bool_]
-) -> LatentArrays:
-    """Store the validity of a shard; bands get masks of their own from the first shard on where they differ."""
-    if valid.all():
-        return arrays
-    (cy0, cy1), (cx0, cx1) = cells
-    sy, sx = codec.stride
-    if arrays.valid is not None:
-        share = valid.any(axis=0).reshape(cy1 - cy0, sy, cx1 - cx0, sx).mean(axis=(1, 3))
-        percent = np.where(share > 0, np.maximum(1, np.floor(share * 100)), 0)
-        arrays.valid[cy0:cy1, cx0:cx1] = percent.astype(np.uint8)
-        return arrays
-    if arrays.mask is None:
-        raise VerificationError("the group has no mask array, but pixels without data are to be stored")
-    if arrays.mask.shape[0] < len(valid):
-        arrays = arrays.widen_mask(len(valid))
-    top, left = grid.lead
-    y0, x0 = cy0 * sy - top, cx0 * sx - left
-    ya, yb = max(0, y0), min(grid.shape[0], cy1 * sy - top)
-    xa, xb = max(0, x0), min(grid.shape[1], cx1 * sx - left)
-    piece = valid[:, ya - y0 : yb - y0, xa - x0 : xb - x0].astype(np.uint8)
-    if arrays.mask is not None and not piece.all():
-        arrays.mask[:, ya:yb, xa:xb] = np.broadcast_to(piece, (arrays.mask.shape[0], *piece.shape[1:]))
-    return arrays

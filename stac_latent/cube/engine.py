@@ -132,7 +132,7 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     """Find out what was given: an Item, the href of one, or a latent group."""
     import pystac
 
-    from stac_latent.cube.contract import LatentRef, band_places, latent_assets
+    from stac_latent.cube.contract import LatentRef, band_places, latent_assets, sealed_of
     from stac_latent.cube.reference import with_key_frame
     from stac_latent.cube.refs import pick_refs, stamp_of
     from stac_latent.errors import CatalogError, CorruptDataError
@@ -155,7 +155,16 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
             if type(part) is not int or part < 0:
                 raise CorruptDataError(f"{href} declares latent:part {part!r}; expected 0, 1, ...")
             spec, grid = Spec.from_fields(attrs), Grid.from_fields(attrs)
-            ref = LatentRef(name, "latent", href, spec, grid, places=band_places(attrs), part=part)
+            ref = LatentRef(
+                name,
+                "latent",
+                href,
+                spec,
+                grid,
+                sealed=sealed_of(attrs, name),
+                places=band_places(attrs),
+                part=part,
+            )
             return _Given(with_key_frame(ref, attrs.get("latent:reference")), repr(sorted(attrs.items())))
         try:
             obj = pystac.Item.from_file(href)

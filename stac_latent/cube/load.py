@@ -8,6 +8,7 @@ the rest with :class:`stac_latent.cube.driver.LatentDriver`. The bands that shar
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -41,6 +42,7 @@ from stac_latent.cube.refs import (
     pixel_box,
 )
 from stac_latent.errors import CatalogError, GridError
+from stac_latent.secure import Key, use
 from stac_latent.spec import Band, Grid
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def load(
     pool: Any = None,
     progress: Any = None,
     fail_on_error: bool = True,
+    key: Key | str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Load Items that carry latents as one cube, whatever catalogues, sensors and CRSs they are of.
 
@@ -109,6 +112,8 @@ def load(
         Sizes along ``time``, ``y`` and ``x`` make the arrays dask arrays; None loads at once.
     groupby
         ``time``, ``solar_day``, ``id``, a property, or a function: which Items share a time step.
+    key
+        Key of encrypted latents, or its file; else ``$STAC_LATENT_KEY`` names files, in other processes always.
     pool, progress, fail_on_error
         As in ``odc.stac.load``.
 
@@ -132,6 +137,8 @@ def load(
     >>> item = pystac.Item.from_file("catalog/item.json")  # doctest: +SKIP
     >>> ds = stac_latent.load(item, bands=["B04"], resolution=20, resampling="average")  # doctest: +SKIP
     """
+    if key is not None:
+        use(key)
     check_upto(upto, bands)
     check_area(
         bbox=bbox,

@@ -21,10 +21,11 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.grids import cover, offset_of
 from stac_latent.cube.refs import pixel_box
 from stac_latent.cube.tiling import lattice_grid
-from stac_latent.errors import FieldError, GridError
+from stac_latent.errors import FieldError, GridError, StacLatentError
+from stac_latent.probe import MALFORMED
 from stac_latent.spec import Grid, Spec, Window
 
-__all__ = ["BandView", "NativeReader", "band_objects", "group_names", "same_grid", "view_of"]
+__all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "same_grid", "view_of"]
 
 
 def group_names(boxes: Sequence[Sequence[GeoBox]]) -> list[str]:
@@ -95,6 +96,17 @@ def view_of(ref: LatentRef, index: int) -> BandView:
     GridError
         If the pixels of a band are not made of whole ones of its lattice.
     """
+    try:
+        return _view(ref, index)
+    except MALFORMED as exc:
+        if isinstance(exc, StacLatentError):
+            raise
+        raise GridError(
+            f"the bands of asset {ref.asset!r} of item {ref.item_id!r} lie on no grids that share its pixels: {exc}"
+        ) from exc
+
+
+def _view(ref: LatentRef, index: int) -> BandView:
     place = ref.places[index] if ref.places else None
     if place is None or not place.group:
         grid = ref.grid if place is None else _pixels(ref.grid, place)
@@ -108,9 +120,16 @@ def view_of(ref: LatentRef, index: int) -> BandView:
         ref.spec, bands=tuple(ref.spec.bands[i] for i in members), dimensions=place.dimensions or 0
     )
     mine = replace(
-        ref, href=f"{ref.href.rstrip('/')}/{place.group}", spec=spec, grid=whole, part=1 + groups.index(place.group), places=()
+        ref, href=f"{ref.href.rstrip('/')}/{place.group}", spec=spec, grid=whole, part=1 + groups.index(place.group), places=(),
+        sealed=None if ref.sealed is None else replace(ref.sealed, group=place.group),
     )  # fmt: skip
     return BandView(mine, grids[members.index(index)], members.index(index))
+
+
+def lattices_of(ref: LatentRef) -> list[LatentRef]:
+    """References to each lattice of an asset, the first one's first."""
+    views = [view_of(ref, i).ref for i in range(len(ref.places))] or [ref]
+    return sorted({v.part: v for v in views}.values(), key=lambda v: v.part)
 
 
 def _pixels(grid: Grid, place: BandPlace) -> Grid:
@@ -135,20 +154,13 @@ class NativeReader:
 
     def __init__(self, reader: LatentReader, grid: Grid) -> None:
         self.reader, self.grid, self.spec = reader, grid, reader.spec
-        fine, own = Affine(*reader.grid.transform), Affine(*grid.transform)
-        self.step = max(1, round(own.a / fine.a))
-        self.offset = offset_of(fine, own)
-        corner = fine * Affine.translation(*self.offset[::-1]) * Affine.scale(self.step)
+        try:
+            self.step, self.offset = _steps(Affine(*reader.grid.transform), Affine(*grid.transform))
+        except ArithmeticError:
+            self.step, self.offset = 0, (0, 0)
         ends = [o + n * self.step for o, n in zip(self.offset, grid.shape, strict=True)]
-        shift = ~fine * (own.c, own.f)
-        near = max(abs(s - round(s)) for s in shift) < 1e-2 and corner.almost_equals(
-            own, 1e-6 * abs(own.a) + 1e-9
-        )
-        if (
-            not near
-            or min(self.offset) < 0
-            or any(e > n for e, n in zip(ends, reader.grid.shape, strict=True))
-        ):
+        inside = min(self.offset) >= 0 and all(e <= n for e, n in zip(ends, reader.grid.shape, strict=True))
+        if not self.step or not inside:
             raise GridError(
                 f"bands of asset {reader.ref.asset!r} of item {reader.ref.item_id!r} have pixels {grid.shape} at {grid.transform[:6]}, "
                 f"which are not whole ones of the asset's {reader.grid.shape} at {reader.grid.transform[:6]}"
@@ -167,3 +179,12 @@ class NativeReader:
         if bands is None:
             raise FieldError("bands of several pixel sizes are read by name; pass bands=")
         return np.ascontiguousarray(field[:, ::s, ::s])
+
+
+def _steps(fine: Affine, own: Affine) -> tuple[int, tuple[int, int]]:
+    """Pixels of ``fine`` along one of ``own``, and to its corner (y, x); no step where they are not whole ones."""
+    step, offset = max(1, round(own.a / fine.a)), offset_of(fine, own)
+    corner = fine * Affine.translation(*offset[::-1]) * Affine.scale(step)
+    near = max(abs(s - round(s)) for s in ~fine * (own.c, own.f)) < 1e-2
+    same = corner.almost_equals(own, 1e-6 * abs(own.a) + 1e-9)
+    return (step if near and same else 0), offset

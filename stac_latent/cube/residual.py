@@ -13,6 +13,7 @@ from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.verify import Progress, Source
 from stac_latent.registry import resolve_space
+from stac_latent.secure import Encrypt
 from stac_latent.stages.residual import encode_residual, largest_size
 from stac_latent.store.residual import ResidualWriter
 
@@ -28,6 +29,7 @@ def write_residual(
     path: Path,
     bound: ErrorBound,
     progress: Progress | None = None,
+    seal: Encrypt | None = None,
     only: Collection[tuple[int, int]] | None = None,
 ) -> None:
     """Add residuals to a store whose latents are complete.
@@ -42,6 +44,8 @@ def write_residual(
         What every valid pixel shall keep.
     progress
         Called after each shard.
+    seal
+        Encrypts them.
     only
         Numbers of the chunks along y and x that get one; None: all.
 
@@ -54,7 +58,7 @@ def write_residual(
     windows = dict(reader.chunk_windows())
     chunk = max((y1 - y0) * (x1 - x0) for (y0, y1), (x0, x1) in windows.values())
     counts = (1 + max(y for y, _ in windows), 1 + max(x for _, x in windows))
-    writer = ResidualWriter(path, counts, largest_size(codec.bands, chunk))
+    writer = ResidualWriter(path, counts, largest_size(codec.bands, chunk), seal)
     (top, left), (h, w) = source.grid.lead, writer.shape
 
     def one(place: tuple[int, int]) -> bytes:

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent.codec import Array, Codec
 from stac_latent.cube.grids import arrange, asset_geobox, cover, crs_code, native_geobox, offset_of
+from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.tiling import lattice_grid
 from stac_latent.errors import CatalogError, FieldError, GridError
 from stac_latent.spec import Band, Grid, Window
@@ -250,6 +251,8 @@ class ItemSource:
         self.item, self.codec = item, codec
         self._resampling, self._chunk, self._infinite = resampling, chunk, infinite
         self.bands = find_bands(item, codec, bands)
+        for key in {b.asset for b in self.bands}:
+            check_raw_asset(item, key)
         self._check_types()
         self.boxes = [asset_geobox(item, b.asset) for b in self.bands]
         if max(codec.steps) == 1:

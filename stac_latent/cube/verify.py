@@ -23,7 +23,7 @@ from stac_latent.registry import replace_known
 from stac_latent.spec import Band, Grid, Window
 from stac_latent.store.zarr import chunk_cells
 
-__all__ = ["STRIP", "Progress", "Source", "verify_store"]
+__all__ = ["STRIP", "Progress", "Source", "measure_again", "measurements", "verify_store"]
 
 STRIP = 2
 """Rows of chunks that are read from the source at once."""
@@ -115,6 +115,65 @@ def verify_store(
 
 def _has(only: Collection[tuple[int, int]] | None, cells: Window, inner: int) -> bool:
     return only is None or (cells[0][0] // inner, cells[1][0] // inner) in only
+
+
+def measure_again(
+    source: Source,
+    reader: LatentReader,
+    chunk: int,
+    progress: Progress | None = None,
+    bound: ErrorBound | None = None,
+) -> Distortion:
+    """Decode a lattice of a store chunk by chunk and measure it against its source, as when it was written.
+
+    Parameters
+    ----------
+    source
+        Pixels on the grid of the lattice.
+    reader
+        The lattice.
+    chunk
+        Cells along a stored chunk.
+    progress
+        Called after each strip.
+    bound
+        What every valid pixel has to keep.
+
+    Raises
+    ------
+    VerificationError
+        If the stored mask differs from the source's, or a pixel breaks the bound.
+    CorruptDataError
+        If stored bytes do not decode.
+    """
+    distortion = Distortion(source.decoded, reader.codec.steps)
+    strips = list(tiles(source.grid.cells, STRIP * chunk))
+    for i, strip in enumerate(strips):
+        truth = _Truth(source, strip)
+        (y0, y1), (x0, x1) = strip
+        for (a, b), (c, d) in tiles((y1 - y0, x1 - x0), chunk):
+            truth.measure(reader, ((y0 + a, y0 + b), (x0 + c, x0 + d)), distortion, bound)
+        if progress:
+            progress("measure", i + 1, len(strips))
+    return distortion
+
+
+def measurements(distortion: Distortion) -> dict[str, float | list[float]]:
+    """Fields of an asset: ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees].
+
+    ``latent:band_psnr`` and ``latent:band_max_error`` are those of each band; there is an angle for several bands only,
+    and nothing at all without a valid pixel.
+    """
+    if distortion.max_error is None:
+        return {}
+    several = {"latent:band_psnr": distortion.band_psnr, "latent:band_max_error": distortion.band_max_error}
+    found = {
+        "latent:psnr": distortion.psnr,
+        "latent:max_error": distortion.max_error,
+        "latent:sam": distortion.sam,
+        **(several if len(distortion.bands) > 1 else {}),
+    }
+    return {k: v for k, v in found.items() if v is not None}
 
 
 def _covers(outer: Window, part: Window) -> bool:

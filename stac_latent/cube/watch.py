@@ -43,6 +43,11 @@ class Asked:
     bound: float = 0.0
     """Largest error of flagged tiles under the policy ``fallback``, stored unit."""
 
+    def options(self) -> dict[str, Any]:
+        """What decides the outcome, as JSON; nothing where nobody looks."""
+        guard = {} if self.guards is None else {"guard": [self.policy, self.bound]}
+        return guard | ({"checks": [str(c) for c in self.checks]} if self.checks else {})
+
     def watches(self, codecs: Sequence[Codec], *, judge: bool = True) -> list[Watch]:
         """One for each lattice, without its guard where it does not ``judge``; they share the checks."""
         shared = Checks(self.checks)

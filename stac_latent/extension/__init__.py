@@ -297,6 +297,12 @@ class AssetLatentExtension(_Measured):
     error_bounds = Field(list_of(number), "guaranteed error of each band: absolute, or a share of the value")
     error_bound_kinds = Field(list_of(one_of("absolute", "relative")), "which of them, for each band")
     reference = Field(text, "id of the Item with the key frame that it was coded against")
+    band_psnr = Field(list_of(number), "psnr of each decoded band")
+    band_max_error = Field(list_of(number), "max_error of each decoded band")
+    input = Field(text, "digest of what was encoded")
+    encryption = Field(text, "how the stored chunks are encrypted")
+    key_id = Field(text, "which key opens the wrapped key")
+    wrapped_key = Field(text, "key of the asset's chunks, encrypted with the user's key")
     determinism: Field[Literal["exact", "platform"]] = Field(
         one_of("exact", "platform"), "whether every machine decodes to the same values"
     )

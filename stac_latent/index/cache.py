@@ -47,7 +47,7 @@ def _digest(path: Path) -> str:
 
 def _stat(path: Path) -> dict[str, Any]:
     stat = path.stat()
-    return {"name": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
+    return {"name": path.name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
 def write_cache(table: VectorTable, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -63,14 +63,16 @@ def write_cache(table: VectorTable, progress: Callable[[int, int], None] | None 
     try:
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
         try:
-            _fill(table, work, progress)
-            files = [s | {"checksum": _digest(Path(s["name"]))} for s in before]
+            made = work / "index"
+            made.mkdir()
+            _fill(table, made, progress)
+            files = [s | {"checksum": _digest(f.path)} for s, f in zip(before, table.files, strict=True)]
             if [_stat(f.path) for f in table.files] != before:
                 raise CatalogError(f"{table.name} changed while its index was written; try again")
             meta = {"version": VERSION, "space": table.space, "rows": table.rows, "files": files}
-            (work / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+            (made / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
-            work.rename(folder)
+            made.rename(folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as exc:

@@ -143,9 +143,9 @@ def _usable(x: F32, form: Form) -> npt.NDArray[np.bool_]:
 def _build(cache: Cache, form: Form, progress: Callable[[int, int], None] | None) -> InvertedIndex:
     lib = _faiss()
     n, k = cache.table.rows, cache.dimensions
-    lists = int(np.clip(4 * n**0.5, 1, max(1, n // 39)))
+    lists = int(np.clip(2 * n**0.5, 1, max(1, n // 39)))
     rng = np.random.default_rng(0)
-    some = np.sort(rng.choice(n, min(n, max(64 * lists, 10_000)), replace=False))
+    some = np.sort(rng.choice(n, min(n, max(40 * lists, 10_000)), replace=False))
     sample = _fed(cache.take(some), form)
     sample = sample[_usable(sample, form)]
     if not len(sample):

@@ -19,6 +19,7 @@ from stac_latent.codec import Array, Codec
 from stac_latent.container import apply_nodata, valid_mask
 from stac_latent.errors import CodecError, CorruptDataError
 from stac_latent.frame import SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
+from stac_latent.limits import check_bytes
 from stac_latent.native.grids import (
     DEEPEST,
     Family,
@@ -219,6 +220,8 @@ def _read_head(codec: Codec, head: dict[str, Any]) -> tuple[tuple[Family, ...], 
     found = families_of([s[0] for s in shapes], joint)
     if wrong := misfit(found, shapes):
         raise CorruptDataError(f"the header cannot be: {wrong}")
+    for shape in shapes:
+        check_bytes(shape, 4, "the header")
     return found, shapes
 
 

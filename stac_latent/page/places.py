@@ -16,9 +16,10 @@ import pystac
 import shapely
 
 from stac_latent.catalog.publish import publish
-from stac_latent.cube.contract import LatentRef
+from stac_latent.catalog.vectors import load_table, table_assets
+from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
-from stac_latent.errors import CatalogError
+from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.page.facts import text
 from stac_latent.page.shapes import pack, packed_bytes
 from stac_latent.store.embeddings import read_every, table_size, vectors
@@ -27,6 +28,8 @@ __all__ = ["ROW", "Places", "embedding_asset", "places_of_items", "places_of_tab
 
 ROW = 48
 """Bytes of a row beside its vector, at most: its footprint and its Item."""
+MOST_BYTES = 1 << 31
+"""Vectors of tables that Items describe, in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +101,37 @@ def places_of_table(
     step = max(1, math.ceil(rows * (dimensions + ROW) / max(limit, 1)))
     table = read_every(path, ["collection", "item_id", "vector", "scale", "geometry"], step)
     footer = json.loads(table.schema.metadata[b"latent"])
-    values = vectors(table)
-    good = np.isfinite(values).all(axis=1) & (np.abs(values).max(axis=1, initial=0) > 0)
-    if not good.any():
-        raise CatalogError(
-            f"no vector of {path} has a direction ({rows} rows, all zero or not finite): nothing can be similar; publish "
-            "latents that hold values"
-        )
-    notes = []
-    if step > 1:
-        notes.append(
-            f"{len(values):,} of {rows:,} vectors: every {step}th of the table, to keep this page small."
-        )
-    if not good.all():
-        notes.append(f"{int((~good).sum()):,} vectors are zero or not finite and were left out.")
     known = {(i.collection_id, i.id): n for n, i in enumerate(items)}
     named = zip(table["collection"].to_pylist(), table["item_id"].to_pylist(), strict=True)
     owner = np.array([known.get(pair, -1) for pair in named], np.int32)
     shapes = shapely.from_wkb(table["geometry"].to_numpy())
-    return Places(
-        quantise(values[good]), shapes[good], owner[good], str(footer["latent:space"]),
-        origin or f"{Path(path).name}{_how(footer)}", tuple(notes),
-    )  # fmt: skip
+    told = origin or f"{Path(path).name}{_how(footer)}"
+    return _kept(vectors(table), shapes, owner, rows, str(footer["latent:space"]), told)
+
+
+def _kept(
+    values: npt.NDArray[np.float32],
+    shapes: npt.NDArray[np.object_],
+    owner: npt.NDArray[np.int32],
+    rows: int,
+    space: str,
+    origin: str,
+) -> Places:
+    """Rows that have a direction, out of ``rows`` that were thinned evenly."""
+    good = np.isfinite(values).all(axis=1) & (np.abs(values).max(axis=1, initial=0) > 0)
+    if not good.any():
+        raise CatalogError(
+            f"no vector of {origin} has a direction ({rows} rows, all zero or not finite): nothing can be similar; publish "
+            "latents that hold values"
+        )
+    notes = []
+    if len(values) < rows:
+        notes.append(
+            f"{len(values):,} of {rows:,} vectors, evenly spaced along the table, to keep this page small."
+        )
+    if not good.all():
+        notes.append(f"{int((~good).sum()):,} vectors are zero or not finite and were left out.")
+    return Places(quantise(values[good]), shapes[good], owner[good], space, origin, tuple(notes))
 
 
 def _how(footer: dict[str, Any]) -> str:
@@ -131,13 +143,14 @@ def _how(footer: dict[str, Any]) -> str:
 
 
 def embedding_asset(items: Sequence[pystac.Item]) -> str | None:
-    """Key of the embedding that the Items carry; None where there is none, or more than one to choose from."""
-    keys = {
+    """Key of the embedding that the Items carry, a raster before a table; None where there is none, or several."""
+    rasters = {
         key
         for item in items
-        for key, asset in item.assets.items()
-        if asset.extra_fields.get("latent:kind") == "embedding" and "parquet" not in (asset.media_type or "")
+        for key in latent_assets(item)
+        if item.assets[key].extra_fields.get("latent:kind") == "embedding"
     }
+    keys = rasters or {key for item in items for key in table_assets(item)}
     return next(iter(keys)) if len(keys) == 1 else None
 
 
@@ -154,7 +167,7 @@ def places_of_items(
     items
         Those on the page; those without the asset have no places.
     asset
-        Key of a latent asset, of one space.
+        Key of a latent asset or a table of vectors, of one space.
     limit
         As in :func:`places_of_table`.
     progress
@@ -170,10 +183,12 @@ def places_of_items(
         raise CatalogError(
             f"no item has an asset {asset!r} to find similar places with; give the key of an embedding, or a .parquet file"
         )
+    if all(asset in table_assets(i) for i in own):
+        return _places_of_tables(items, own, asset, limit)
     refs = [LatentRef.from_item(i, asset) for i in own]
     cells = sum(math.prod(ref.grid.cells) for ref in refs)
     side = max(1, math.ceil(math.sqrt(cells * (refs[0].spec.dimensions + ROW) / limit)))
-    standardise = LatentReader(refs[0]).codec.stats is not None
+    standardise = _has_stats(refs[0])
     with tempfile.TemporaryDirectory(prefix="stac-latent-map-") as folder:
         path = Path(folder) / "places.parquet"
         publish(
@@ -183,3 +198,32 @@ def places_of_items(
         unit = "cells" if side == 1 else f"patches of {side} x {side} cells"
         how = ", standardised" if standardise else ""
         return places_of_table(path, items, limit, f"asset {text(asset)!r}, by {unit}{how}")
+
+
+def _has_stats(ref: LatentRef) -> bool:
+    """Whether the codec of a latent is at hand, and states statistics of its channels; embeddings of others have none."""
+    try:
+        return LatentReader(ref).codec.stats is not None
+    except StacLatentError:
+        return False
+
+
+def _places_of_tables(
+    items: Sequence[pystac.Item], own: Sequence[pystac.Item], asset: str, limit: int
+) -> Places:
+    """Rows of tables that Items describe, whoever published them."""
+    shape = [i.assets[asset].extra_fields.get("latent:shape") or (0, 0) for i in own]
+    if (size := 4 * sum(n * k for n, k in shape)) > MOST_BYTES:
+        raise CatalogError(
+            f"the tables of asset {asset!r} hold {size:,} bytes of vectors, and {MOST_BYTES:,} are read at most; narrow the search"
+        )
+    frame = load_table(own, [], asset=asset, invalid="drop")
+    rows, dimensions = len(frame), int(frame.attrs["latent"]["latent:dimensions"])
+    step = max(1, math.ceil(rows * (dimensions + ROW) / max(limit, 1)))
+    some = frame.iloc[::step]
+    known = {i.id: n for n, i in enumerate(items)}
+    return _kept(
+        np.array(some["vector"].tolist(), np.float32).reshape(len(some), dimensions), some.geometry.to_numpy(),
+        np.array([known[name] for name in some["item_id"]], np.int32), rows, str(frame.attrs["latent"]["latent:space"]),
+        f"asset {text(asset)!r}, by row",
+    )  # fmt: skip

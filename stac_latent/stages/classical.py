@@ -14,6 +14,7 @@ import numpy as np
 
 from stac_latent.codec import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
+from stac_latent.limits import check_bytes
 from stac_latent.stages.base import BaseStage
 
 __all__ = ["Jpeg2000", "Zstd"]
@@ -50,6 +51,7 @@ def _unpack(magic: bytes, y: bytes) -> tuple[tuple[int, int, int], np.dtype[Any]
         raise CorruptDataError(
             f"the header declares {c} x {h} x {w} values of {name!r}; at most {_MAX_VALUES} are read"
         )
+    check_bytes((c, h, w), np.dtype(name).itemsize, "the header")
     return (c, h, w), np.dtype(name), payload
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from stac_latent.codec import Array, Codec
+from stac_latent.errors import CorruptDataError
 from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.blockdct import BlockDCT
 from stac_latent.stages.kernels import COMPILED, synthesise
@@ -40,6 +41,17 @@ def _run(codec: Codec, stages: Sequence[object], symbols: Array) -> Array:
     normalise, klt, block, uniform = stages
     assert isinstance(normalise, Normalise) and isinstance(klt, SpectralKLT)  # noqa: PT018, S101 - narrows types
     assert isinstance(block, BlockDCT) and isinstance(uniform, Uniform)  # noqa: PT018, S101 - narrows types
+    bands = len(codec.bands)
+    fits = (
+        symbols.ndim == 3 and symbols.shape[0] == block.channels == block.keep.size and symbols.dtype.name in ("int8", "int16")
+        and klt.matrix.shape == (block.components, bands) and normalise.unit.size == bands
+        and uniform.step.size in (1, block.channels)
+    )  # fmt: skip
+    if not fits:  # the compiled loops look at no bounds
+        raise CorruptDataError(
+            f"symbols {symbols.shape} of {symbols.dtype} do not fit the chain: {block.channels} channels, {block.components} "
+            f"components, matrix {klt.matrix.shape}, {normalise.unit.size} units, {uniform.step.size} steps, {bands} bands"
+        )
     _, cy, cx = symbols.shape
     out = np.empty((len(codec.bands), cy * block.size, cx * block.size), codec.bands[0].data_type)
     synthesise(

@@ -17,6 +17,7 @@ import numpy as np
 from stac_latent.codec import Array, Codec, Level
 from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
 from stac_latent.frame import MAX_PIXELS
+from stac_latent.limits import check_bytes
 from stac_latent.spec import Band, Window
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.lifting import levels_of, synthesise
@@ -215,6 +216,7 @@ class Lin(TileCoder, BaseStage):
     def inverse(self, y: bytes) -> Array:
         """Bytes to latents ``(band * 64, y, x)`` float32."""
         parts, (h, w) = split(y)
+        check_bytes((self.bands * CELL**2, h, w), 4, "lin: the header")
         tiles = each(self._latents, parts)
         if len(tiles) == 1:
             return tiles[0]
@@ -241,6 +243,7 @@ class Lin(TileCoder, BaseStage):
 
         def field(payload: bytes) -> Array:
             parts, (h, w) = split(payload)
+            check_bytes((self.bands, h * CELL, w * CELL), 4, "lin: the header")
             tiles = each(one, parts)
             return tiles[0] if len(tiles) == 1 else assemble(tiles, (h * CELL, w * CELL), TILE)
 

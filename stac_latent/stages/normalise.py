@@ -155,6 +155,10 @@ def store(x: Array, stage: Normalise, codec: Codec) -> Array:
 
     Equal to :meth:`Normalise.inverse`, rounding and clipping, bit for bit, in one pass where there is numba.
     """
+    if not len(x) == stage.unit.size == len(codec.bands):  # the compiled loop looks at no bounds
+        raise BundleError(
+            f"normalise: {len(x)} bands of pixels, {stage.unit.size} units and {len(codec.bands)} bands of the codec do not match"
+        )
     dtypes = {b.data_type for b in codec.bands}
     if COMPILED and len(dtypes) == 1 and np.dtype(codec.bands[0].data_type).kind in "iu":
         out = np.empty(x.shape, codec.bands[0].data_type)

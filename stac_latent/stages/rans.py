@@ -28,6 +28,7 @@ import numpy as np
 
 from stac_latent.codec import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
+from stac_latent.limits import check_bytes
 from stac_latent.stages.ans import Decoder
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.kernels import gather, group_sizes, scatter, table_numbers
@@ -192,6 +193,7 @@ class Rans(BaseStage):
             raise CorruptDataError(
                 f"rans: the header declares {c} channels of {h} x {w} cells; this codec has {self.channels} channels"
             )
+        check_bytes((c, h, w), 8, "rans: the header")
         n_runs = len(self.tables.gaps)
         start = _HEADER.size + 4 * n_runs
         if len(y) != start + 4 * n_words + n_tail:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.store.parquet import UNREADABLE, open_parquet
 
 if TYPE_CHECKING:
     import geopandas
@@ -51,14 +52,10 @@ def open_embeddings(path: Any) -> pq.ParquetFile:
     """
     try:
         source = path if hasattr(path, "read") else str(path)
-        file = pq.ParquetFile(source, page_checksum_verification=True)
+        file = open_parquet(source, str(path), page_checksum_verification=True)
     except FileNotFoundError as exc:
         raise CatalogError(
             f"no embeddings file at {path}; give the path of a published .parquet file"
-        ) from exc
-    except pa.ArrowInvalid as exc:
-        raise CorruptDataError(
-            f"{path} is no complete Parquet file ({exc}); fetch or publish it again"
         ) from exc
     if b"latent" not in (file.schema_arrow.metadata or {}):
         file.close()
@@ -133,7 +130,7 @@ def read_table(path: Any, columns: Sequence[str] | None = None, bbox: BBox | Non
             if bbox is None:
                 return file.read(columns=wanted)
             table = file.read_row_groups(groups_in(file, bbox), columns=[*wanted, *({"bbox"} - set(wanted))])
-        except (OSError, pa.ArrowInvalid) as exc:
+        except UNREADABLE as exc:
             raise CorruptDataError(f"{path} holds damaged data ({exc}); fetch or publish it again") from exc
     return _touching(table, bbox).select(wanted)
 

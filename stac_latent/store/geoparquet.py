@@ -29,7 +29,7 @@ import shapely
 
 from stac_latent.errors import CatalogError
 from stac_latent.store.embeddings import SIDES, BBox, read_embeddings, read_table, vectors
-from stac_latent.store.hilbert import LEVEL, hilbert_keys
+from stac_latent.store.hilbert import LEVEL, hilbert_keys, tile_name
 from stac_latent.store.spool import KEY, Spool
 
 __all__ = [
@@ -315,7 +315,7 @@ class EmbeddingsWriter:
                         if file is not None:
                             out[name] = file.info
                         number = int(tiles[low])
-                        name = _tile(rows["geometry"][low].as_py(), self._zoom)
+                        name = tile_name(rows["geometry"][low].as_py(), self._zoom)
                         path = folder / f"tile={name}" / "part-0.parquet"
                         path.parent.mkdir(parents=True)
                         file = stack.enter_context(self._file(path, footer, self._bounds[number]))
@@ -394,12 +394,3 @@ class _File:
         columns = tuple((field.name, str(field.type)) for field in self._schema)
         west, south, east, north = self._bounds.tolist()
         return TableInfo(self._rows, (west, south, east, north), len(self._boxes), columns)
-
-
-def _tile(wkb: bytes, zoom: int) -> str:
-    """Name z-x-y of the tile that holds the centre of a footprint's bounds."""
-    west, south, east, north = shapely.bounds(shapely.from_wkb(wkb)).tolist()
-    x, y = (180.0 if east - west > 180 else (west + east) / 2) + 180, (south + north) / 2 + 90
-    side = 180 / 2**zoom
-    column, row = min(int(x / side), 2 ** (zoom + 1) - 1), min(int(y / side), 2**zoom - 1)
-    return f"{zoom}-{column}-{2**zoom - 1 - row}"

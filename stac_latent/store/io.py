@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from stac_latent.bundle import multihash
-from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
+from stac_latent.store.remote import options_for, retried
 
 __all__ = ["is_local", "local_path", "read_bytes", "tree_size"]
 
@@ -56,12 +57,11 @@ def read_bytes(href: str, *, checksum: str | None = None, limit: int = 64 << 20)
             with local_path(href).open("rb") as file:
                 data = file.read(limit + 1)
         else:
-            import fsspec
-
-            with fsspec.open(href, "rb") as file:
-                data = file.read(limit + 1)
-    except (OSError, ImportError, ValueError) as exc:
-        raise CatalogError(f"cannot read {href}: {exc}") from exc
+            data = retried(lambda: _fetch(href, limit))
+    except StacLatentError:
+        raise
+    except Exception as exc:
+        raise CatalogError(f"cannot read {href}: {exc or type(exc).__name__}") from exc
     if len(data) > limit:
         raise CatalogError(f"{href} is larger than the {limit} bytes that are read of such a file")
     if checksum is not None and multihash(data) != checksum:
@@ -69,6 +69,13 @@ def read_bytes(href: str, *, checksum: str | None = None, limit: int = 64 << 20)
             f"{href} has checksum {multihash(data)}, the catalogue expects {checksum}; it was changed, or the link is stale"
         )
     return data
+
+
+def _fetch(href: str, limit: int) -> bytes:
+    import fsspec
+
+    with fsspec.open(href, "rb", **options_for(href)) as file:
+        return bytes(file.read(limit + 1))
 
 
 def tree_size(folder: str | os.PathLike[str]) -> int:

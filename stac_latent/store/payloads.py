@@ -1,4 +1,4 @@
-"""Coded chunks as they are stored: the bytes of one tile out of its shard, without decoding them.
+"""Coded chunks as they are stored: the bytes of one tile, out of its shard or a file of its own, without decoding them.
 
 Layout of a shard (Zarr v3, codec ``sharding_indexed``): the inner chunks, then for each of them, in C order, offset and
 length as uint64, then the CRC-32C of this index.
@@ -38,7 +38,7 @@ class PayloadReader:
     Parameters
     ----------
     array
-        Sharded, with the zarr codec ``stac_latent`` inside.
+        With the zarr codec ``stac_latent``, sharded or not.
 
     Raises
     ------
@@ -48,7 +48,7 @@ class PayloadReader:
 
     def __init__(self, array: zarr.Array[Any]) -> None:
         if not self.reads(array):
-            raise TypeError(f"{array.store_path} holds no coded shards")
+            raise TypeError(f"{array.store_path} holds no coded chunks")
         self.array = array
         self._lock = threading.Lock()
         self._indexes: OrderedDict[str, npt.NDArray[np.uint64]] = OrderedDict()
@@ -61,13 +61,9 @@ class PayloadReader:
         """Whether the chunks of an array can be read so."""
         codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
         if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
-            return False
-        inner = codecs[0].codecs
+            return _coded(codecs)
         at_end = str(getattr(codecs[0].index_location, "value", codecs[0].index_location)) == "end"
-        plain = (
-            len(inner) == 2 and isinstance(inner[0], LatentZarrCodec) and isinstance(inner[1], Crc32cCodec)
-        )
-        return plain and at_end and len(codecs[0].index_codecs) == 2
+        return _coded(codecs[0].codecs) and at_end and len(codecs[0].index_codecs) == 2
 
     def read(self, y: int, x: int) -> bytes:
         """Payload of the chunk in row ``y`` and column ``x`` of the grid of chunks.
@@ -77,6 +73,8 @@ class PayloadReader:
         CorruptDataError
             If the shard is missing, cut short, or does not hold the chunk.
         """
+        if self.array.shards is None:
+            return self._alone(f"{self.array.path}/{self.array.metadata.encode_chunk_key((0, y, x))}")
         shard = (0, y // self._per[1], x // self._per[2])
         key = f"{self.array.path}/{self.array.metadata.encode_chunk_key(shard)}"
         index = self._index(key)
@@ -92,6 +90,15 @@ class PayloadReader:
         data = self._get(key, RangeByteRequest(offset, offset + length))
         if len(data) != length:
             raise CorruptDataError(f"{self._where(key)} ends within chunk ({y}, {x}); it was truncated")
+        return data[:-_CRC_BYTES]
+
+    def _alone(self, key: str) -> bytes:
+        """Payload of a chunk that is a file of its own."""
+        data = self._get(key, None)
+        if not _CRC_BYTES < len(data) <= self._most:
+            raise CorruptDataError(
+                f"{self._where(key)} has {len(data)} bytes, which cannot be; it was changed"
+            )
         return data[:-_CRC_BYTES]
 
     def _index(self, key: str) -> npt.NDArray[np.uint64]:
@@ -119,7 +126,7 @@ class PayloadReader:
                 self._indexes.popitem(last=False)
         return index
 
-    def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest) -> bytes:
+    def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest | None) -> bytes:
         try:
             found = sync(self.array.store.get(key, default_buffer_prototype(), byte_range=part))
         except (ValueError, OverflowError) as exc:
@@ -134,3 +141,7 @@ class PayloadReader:
 
     def _where(self, key: str) -> str:
         return f"{str(self.array.store_path).removeprefix('wrapping-').removesuffix(self.array.path)}{key}"
+
+
+def _coded(codecs: tuple[Any, ...]) -> bool:
+    return len(codecs) == 2 and isinstance(codecs[0], LatentZarrCodec) and isinstance(codecs[1], Crc32cCodec)

@@ -15,7 +15,10 @@ import zarr
 import zarr.errors
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from stac_latent.errors import CorruptDataError
+from stac_latent.errors import CorruptDataError, StacLatentError
+from stac_latent.secure import Encrypt
+from stac_latent.store.guard import UNREADABLE
+from stac_latent.store.sealed import for_writing
 
 __all__ = ["SPARSE", "ResidualWriter", "mark_residual", "read_residual"]
 
@@ -39,20 +42,22 @@ class ResidualWriter:
         Chunks of the latents along y and x.
     size
         Bytes of a payload, at most.
+    seal
+        Encrypts the payloads, which are then not gathered in shards.
     """
 
-    def __init__(self, path: Path, counts: tuple[int, int], size: int) -> None:
+    def __init__(self, path: Path, counts: tuple[int, int], size: int, seal: Encrypt | None = None) -> None:
         self.counts, self.size = counts, size + _LENGTH
         self.side = max(1, min(8, int((_SHARD_BYTES / self.size) ** 0.5)))
         self.shape = (min(self.side, counts[0]), min(self.side, counts[1]))
-        group = zarr.open_group(str(path), mode="r+", zarr_format=3)
+        group = zarr.open_group(for_writing(path, seal), mode="r+", zarr_format=3)
         with zarr.config.set({"json_indent": None}):
             self.array: zarr.Array[Any] = group.create_array(
                 "residual",
                 shape=(*counts, self.size),
                 dtype="uint8",
                 chunks=(1, 1, self.size),
-                shards=(*self.shape, self.size),
+                shards=(*self.shape, self.size) if seal is None else None,
                 compressors=[ZstdCodec(level=3), Crc32cCodec()],
                 dimension_names=("tile_y", "tile_x", "byte"),
                 config={"write_empty_chunks": True},
@@ -97,7 +102,9 @@ def read_residual(array: zarr.Array[Any] | None, y: int, x: int, *, sparse: bool
         raise CorruptDataError(f"{where} is not there; the array has {array.shape[:2]}")
     try:
         data = np.asarray(array[y, x]).tobytes()
-    except (ValueError, RuntimeError, TypeError, OSError, zarr.errors.BaseZarrError) as exc:
+    except StacLatentError:
+        raise
+    except UNREADABLE as exc:
         raise CorruptDataError(f"{where} does not decode: {exc}; fetch or write the store again") from exc
     length = int.from_bytes(data[:_LENGTH], "little")
     if sparse and length == _NONE:

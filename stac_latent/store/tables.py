@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
-from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.store.io import is_local, local_path
+from stac_latent.store.parquet import open_parquet
 
 __all__ = ["Invalid", "TableFacts", "VectorTable", "sound_vectors"]
 
@@ -121,15 +122,17 @@ class VectorTable:
     def _opened(self) -> Iterator[pq.ParquetFile]:
         try:
             if is_local(self.href):
-                with pq.ParquetFile(local_path(self.href)) as file:
+                with open_parquet(local_path(self.href), self.href) as file:
                     yield file
             else:
                 import fsspec
 
-                with fsspec.open(self.href, "rb") as raw, pq.ParquetFile(raw) as file:
+                with fsspec.open(self.href, "rb") as raw, open_parquet(raw, self.href) as file:
                     yield file
         except FileNotFoundError as exc:
             raise CatalogError(f"{self.href} does not exist") from exc
+        except StacLatentError:
+            raise
         except (pa.ArrowException, OSError) as exc:
             raise CorruptDataError(
                 f"{self.href} is no complete Parquet file ({exc}); fetch it again"

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 import zarr
 import zarr.errors
+from zarr.abc.store import RangeByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
@@ -32,9 +32,14 @@ from zarr.storage import LocalStore, WrapperStore
 
 from stac_latent.codec import Array, Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
+from stac_latent.limits import check_bytes, memory
+from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec, Window
+from stac_latent.store.guard import CONFIG, UNREADABLE, check_array
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.payloads import PayloadReader
+from stac_latent.store.remote import options_for, retried_async
+from stac_latent.store.sealed import SealedStore, for_writing
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
@@ -46,8 +51,8 @@ if TYPE_CHECKING:
 __all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "finish", "open_arrays"]
 
 Payload = Literal["coded", "plain"]
-_MAX_CHUNK_BYTES = 1 << 30
-
+_MAX_METADATA = 64 << 20
+_MAX_FILE = 2 << 30
 
 _COMPACT = {"json_indent": None}
 P = ParamSpec("P")
@@ -147,11 +152,13 @@ class LatentArrays:
 
     @staticmethod
     def _read(array: zarr.Array[Any], where: tuple[slice, ...]) -> Array:
+        shape = [len(range(*s.indices(n))) for s, n in zip(where, array.shape, strict=True)]
+        check_bytes(shape, array.dtype.itemsize, _where(array), memory())
         try:
             return np.asarray(array[where])
         except StacLatentError:
             raise
-        except (ValueError, RuntimeError, TypeError, IndexError, zarr.errors.BaseZarrError) as exc:
+        except UNREADABLE as exc:
             raise CorruptDataError(
                 f"{_where(array)}: stored bytes of window {where[-2:]} do not decode: {exc}; the store is truncated or was "
                 "changed, fetch or write it again"
@@ -188,6 +195,7 @@ def create(
     mask_bands: int,
     attributes: Mapping[str, Any],
     part: int = 0,
+    seal: Encrypt | None = None,
 ) -> LatentArrays:
     """Make an empty group at a local path, ready to be filled shard by shard.
 
@@ -207,6 +215,8 @@ def create(
         Written as the group's attributes.
     part
         Which of the codec's lattices this is, where it has several.
+    seal
+        Encrypts the chunks, which are then not gathered in shards.
     """
     if payload == "coded" and codec.tail is None:
         raise CodecError(f"codec {codec.name!r} has no entropy coder; write its symbols with payload='plain'")
@@ -214,7 +224,8 @@ def create(
     inner, shard = chunk_cells(codec)
     cells, channels = grid.cells, spec.dimensions
     shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
-    group = zarr.create_group(store=str(path), zarr_format=3, attributes=dict(attributes))
+    where = for_writing(path, seal)
+    group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
         bitstream = codec.bitstream or ""
@@ -227,7 +238,7 @@ def create(
         shape=(channels, *cells),
         dtype=spec.data_type,
         chunks=(channels, inner, inner),
-        shards=(channels, *shards),
+        shards=(channels, *shards) if seal is None else None,
         fill_value=np.nan if np.dtype(spec.data_type).kind == "f" else 0,
         dimension_names=("channel", "y", "x"),
         attributes={"latent:space": spec.space},
@@ -273,13 +284,17 @@ def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
         out[:] = centres
 
 
-def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -> LatentArrays:
+def open_arrays(
+    href: str, spec: Spec | None = None, grid: Grid | None = None, seal: Encrypt | None = None
+) -> LatentArrays:
     """Open a latent group for reading; with ``spec`` and ``grid``, check that it is the one they describe.
 
     Parameters
     ----------
     href
         Local path, or a URL that fsspec opens.
+    seal
+        Decrypts the chunks of an encrypted asset.
 
     Raises
     ------
@@ -287,24 +302,33 @@ def open_arrays(href: str, spec: Spec | None = None, grid: Grid | None = None) -
         If there is no readable group, or its arrays contradict the item.
     """
     try:
-        group = zarr.open_group(_store(href), mode="r", zarr_format=3)
-        latent = group["latent"]
-        mask, valid = group.get("mask"), group.get("valid")
-        residual = group.get("residual")
-        gain, crc = group.get("reference_gain"), group.get("reference_crc")
+        with zarr.config.set(CONFIG):
+            store = _store(href) if seal is None else SealedStore(_store(href), seal, written=True)
+            group = zarr.open_group(store, mode="r", zarr_format=3)
+            latent = group["latent"]
+            mask, valid = group.get("mask"), group.get("valid")
+            residual = group.get("residual")
+            gain, crc = group.get("reference_gain"), group.get("reference_crc")
     except StacLatentError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, json.JSONDecodeError, zarr.errors.BaseZarrError) as exc:
+    except UNREADABLE as exc:
         raise CorruptDataError(f"{href} is no readable latent group: {type(exc).__name__}: {exc}") from exc
     if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
         raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
-    if np.prod(latent.chunks, dtype=np.int64) * latent.dtype.itemsize > _MAX_CHUNK_BYTES:
-        raise CorruptDataError(
-            f"{href}/latent declares chunks of {latent.chunks}; more than {_MAX_CHUNK_BYTES} bytes each"
-        )
+    for array, name, ndim, kinds in (
+        (latent, "latent", 3, "iuf"), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
+        (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
+        (residual, "residual", 3, "u"),
+    ):  # fmt: skip
+        if isinstance(array, zarr.Array):
+            check_array(array, f"{href}/{name}", ndim, kinds)
     if spec is not None and grid is not None and latent.shape != (spec.dimensions, *grid.cells):
         raise CorruptDataError(
             f"{href}/latent has shape {latent.shape}; the item declares {(spec.dimensions, *grid.cells)} (channel, y, x)"
+        )
+    if isinstance(valid, zarr.Array) and valid.shape != latent.shape[1:]:
+        raise CorruptDataError(
+            f"{href}/valid has shape {valid.shape}; the latent has {latent.shape[1:]} cells"
         )
     if grid is not None and isinstance(mask, zarr.Array) and mask.shape[1:] != grid.shape:
         raise CorruptDataError(f"{href}/mask has shape {mask.shape}; the item declares {grid.shape} pixels")
@@ -326,17 +350,24 @@ def _store(href: str) -> Any:
         return _NoEmptyFiles(LocalStore(path, read_only=True))
     from zarr.storage import FsspecStore
 
-    return _NoEmptyFiles(FsspecStore.from_url(href, read_only=True))
+    return _NoEmptyFiles(FsspecStore.from_url(href, storage_options=options_for(href), read_only=True))
 
 
 class _NoEmptyFiles(WrapperStore[Any]):
-    """Refuses files of no bytes, which zarr would take for chunks that were never written."""
+    """Refuses files of no bytes, which zarr would take for chunks that were never written, and files that are too large.
+
+    Reads over a network are tried again where it is at fault.
+    """
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As the store's, but for files that were cut to nothing."""
-        out: Buffer | None = await self._store.get(key, prototype, byte_range)
+        """As the store's, but for files that were cut to nothing or are too large."""
+        limit = _MAX_METADATA if key.endswith("zarr.json") else _MAX_FILE
+        part = RangeByteRequest(0, limit + 1) if byte_range is None else byte_range
+        out: Buffer | None = await retried_async(lambda: self._store.get(key, prototype, part))
         if out is not None and len(out) == 0:
             raise ValueError(f"{key} is empty")
+        if out is not None and byte_range is None and len(out) > limit:
+            raise CorruptDataError(f"{key} is larger than the {limit} bytes that are read of such a file")
         return out

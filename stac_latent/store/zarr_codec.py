@@ -7,6 +7,7 @@ found by that digest among the codecs already opened in this process, the instal
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,7 @@ from zarr.abc.codec import ArrayBytesCodec
 from zarr.registry import register_codec
 
 from stac_latent.errors import CorruptDataError, StacLatentError
+from stac_latent.limits import at_most
 from stac_latent.registry import resolve_space
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["LatentZarrCodec"]
 
 NAME = "stac_latent"
+_ROOM = 16
+"""Bytes that decoding may take for each value of a chunk."""
+_SLACK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,13 @@ class LatentZarrCodec(ArrayBytesCodec):
         return await asyncio.to_thread(self._encode, chunk_array, chunk_spec)
 
     def _decode(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        room = math.prod(chunk_spec.shape) * _ROOM + _SLACK
         try:
-            symbols = self._codec().entropy_decode(chunk_bytes.to_bytes())
+            with at_most(room):
+                symbols = self._codec().entropy_decode(chunk_bytes.to_bytes())
         except StacLatentError:
             raise
-        except (ValueError, AssertionError) as exc:
+        except (ValueError, AssertionError, IndexError, MemoryError) as exc:
             raise CorruptDataError(f"a chunk of {self.space} does not decode: {exc}") from exc
         symbols = _filled(symbols, chunk_spec.shape)
         if symbols.shape != chunk_spec.shape:

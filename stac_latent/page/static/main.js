@@ -112,9 +112,9 @@ function frame() {
   if (state.chosen !== null) paintPicture();
   drawPictures(state);
   drawFootprints(state);
-  drawSimilar(state);
   if (state.chosen !== null) ring(state.shapes, state.chosen, 2.5, theme.accent);
-  state.places && state.similar && paintHits();
+  drawSimilar(state);
+  if (state.similar) paintHits();
   const ms = performance.now() - start;
   keep(ms);
   canvas.dataset.ms = ms.toFixed(2);

@@ -1,0 +1,107 @@
+"""What went into a latent, as a digest: an encode that is run again passes over what it finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import pystac
+import rasterio
+
+from stac_latent.cube.source import ItemSource
+from stac_latent.errors import CatalogError
+from stac_latent.store.io import is_local, local_path, tree_size
+
+__all__ = ["INPUT", "input_digest", "intact", "made_from"]
+
+INPUT = "latent:input"
+"""Field of an asset: the digest."""
+
+
+def input_digest(sources: Sequence[ItemSource], options: Mapping[str, Any]) -> str | None:
+    """Digest of the source's files, of how they are read, and of ``options``; None where a file cannot be told by name.
+
+    A local file counts by its contents, and so do the files that GDAL reads beside it. A remote one counts by the
+    ``file:checksum`` that its asset declares, else by the ETag and size that its server states. What is none of these, and a
+    VRT, whose pixels lie elsewhere, has no digest: it is encoded again.
+
+    Parameters
+    ----------
+    sources
+        Pixels of one Item, matched to the codec's bands: of each lattice.
+    options
+        All else that decides on the bytes: space, target, payload, key frame. Values that JSON holds.
+    """
+    item, files = sources[0].item, {}
+    for key in sorted({b.asset for s in sources for b in s.bands}):
+        files[key] = _identity(item.assets[key], item)
+        if files[key] is None:
+            return None
+    about = {
+        "files": files,
+        "bands": [
+            [b.asset, b.index, b.data_type, str(b.nodata), b.gain, b.shift] for s in sources for b in s.bands
+        ],
+        "decoded": [[str(v) for v in astuple(b)] for s in sources for b in s.decoded],
+        "grids": [[str(v) for v in astuple(s.grid)] for s in sources],
+        "options": dict(options),
+    }
+    text = json.dumps(about, sort_keys=True, allow_nan=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def made_from(known: pystac.Item | None, key: str, digest: str | None) -> bool:
+    """Whether a catalogued Item has the asset, made from these inputs."""
+    asset = None if known is None else known.assets.get(key)
+    return asset is not None and digest is not None and asset.extra_fields.get(INPUT) == digest
+
+
+def intact(asset: pystac.Asset) -> bool:
+    """Whether the store of an asset has as many bytes as were written."""
+    href = asset.get_absolute_href()
+    return (
+        href is not None
+        and is_local(href)
+        and asset.extra_fields.get("file:size") == tree_size(local_path(href))
+    )
+
+
+def _identity(asset: pystac.Asset, item: pystac.Item) -> list[str] | None:
+    href = asset.get_absolute_href() or asset.href
+    if is_local(href):
+        return _local_identity(href)
+    checksum = asset.extra_fields.get("file:checksum")
+    return [str(checksum)] if checksum else _remote_identity(href, item)
+
+
+def _local_identity(href: str) -> list[str] | None:
+    path = local_path(href)
+    try:
+        with rasterio.open(path) as src:
+            found, virtual = [Path(f) for f in src.files], src.driver == "VRT"
+    except rasterio.errors.RasterioIOError as exc:
+        raise CatalogError(f"asset file {href} cannot be read: {exc}") from exc
+    if virtual or not found or not all(f.is_file() for f in found):
+        return None
+    return [_sha256(f) for f in found]
+
+
+def _remote_identity(href: str, item: pystac.Item) -> list[str] | None:
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, path = url_to_fs(href)
+        info = fs.info(path)
+    except (OSError, ImportError, ValueError) as exc:
+        raise CatalogError(f"{href} of item {item.id!r} cannot be read: {exc}") from exc
+    tag = info.get("ETag") or info.get("etag")
+    return [str(tag), str(info.get("size"))] if tag else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

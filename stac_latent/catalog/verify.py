@@ -1,0 +1,286 @@
+"""The verb ``verify``: every latent asset of a catalogue, checked again as when it was written."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import zarr
+
+from stac_latent.bound import ErrorBound
+from stac_latent.catalog.query import Query
+from stac_latent.catalog.reader import Reader
+from stac_latent.catalog.sources import StaticSource, open_sources
+from stac_latent.checks.metrics import Distortion
+from stac_latent.codec import Codec
+from stac_latent.cube.contract import LatentRef, latent_assets
+from stac_latent.cube.decode import LatentReader
+from stac_latent.cube.natives import lattices_of
+from stac_latent.cube.source import ItemSource
+from stac_latent.cube.tiling import tiles
+from stac_latent.cube.verify import Progress, measure_again, measurements
+from stac_latent.errors import CatalogError, StacLatentError
+from stac_latent.registry import replace_known
+from stac_latent.secure import Key, has_key, use
+from stac_latent.store.guard import CONFIG, check_array
+from stac_latent.store.io import is_local, local_path, tree_size
+
+__all__ = ["Checked", "verify"]
+
+_TOLERANCE = 1e-6
+"""Relative; sums of floats depend on the order of what is summed."""
+
+_LOCKED = "encrypted for key {}, which is not at hand: its size and its bundle alone were checked; pass its key, or let such assets pass"
+
+
+@dataclass
+class Checked:
+    """One asset, and what is wrong with it."""
+
+    item: str
+    asset: str
+    problems: list[str] = field(default_factory=list)
+    compared: bool = False
+    """Whether its error was measured against the source."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    locked: bool = False
+    """Whether it is encrypted for a key that is not at hand, so that nothing was decoded."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def verify(
+    source: Any,
+    *,
+    asset: str | None = None,
+    key: Key | str | os.PathLike[str] | None = None,
+    locked: bool = False,
+    progress: Progress | None = None,
+) -> list[Checked]:
+    """Check latent assets; one that fails does not stop the others.
+
+    For each: the Item and its links; the checksums, digest and probe of its bundle, which is opened anew; the bytes that are
+    stored against ``file:size``; every chunk, mask and coordinate, decoded; and where the raw assets are local files, error
+    and rate against what the fields say. Files of other assets are held against their ``file:checksum``.
+
+    Parameters
+    ----------
+    source
+        Whatever :func:`stac_latent.search` takes, or Items.
+    asset
+        Name of the assets to check; None for all.
+    key
+        Opens encrypted assets; else as :func:`stac_latent.load`.
+    locked
+        Let encrypted assets pass whose key is not at hand: of these, size and bundle alone are checked.
+    progress
+        Called with a label, the steps done and their number.
+
+    Returns
+    -------
+    list of Checked
+        One for each latent asset, and one for each document that could not be read.
+
+    Examples
+    --------
+    >>> [row.problems for row in verify("catalogue/catalog.json")]  # doctest: +SKIP
+    [[], []]
+    """
+    if key is not None:
+        use(key)
+    failures: list[tuple[str, str]] = []
+    found = list(_items(source, failures))
+    out = [Checked(where, "", [text]) for where, text in failures]
+    todo = [(item, name) for item in found for name in latent_assets(item) if asset in (None, name)]
+    opened: dict[Any, Codec | StacLatentError] = {}
+    for item in found:
+        for name, problem in _files(item):
+            out.append(Checked(item.id, name, [problem]))
+    for i, (item, name) in enumerate(todo):
+        row = Checked(item.id, name)
+        try:
+            _check(item, name, row, opened, progress)
+        except (StacLatentError, OSError) as exc:
+            row.problems.append(f"{type(exc).__name__}: {exc}")
+        if row.locked and not locked:
+            row.problems.append(_LOCKED.format(item.assets[name].extra_fields["latent:key_id"]))
+        out.append(row)
+        if progress:
+            progress("assets", i + 1, len(todo))
+    return out
+
+
+def _items(source: Any, failures: list[tuple[str, str]]) -> Iterator[pystac.Item]:
+    for part in open_sources(source, Reader()):
+        if isinstance(part, StaticSource):
+            part.failures = failures
+        yield from part.items(Query(), 100)
+
+
+def _check(
+    item: pystac.Item,
+    key: str,
+    row: Checked,
+    opened: dict[Any, Codec | StacLatentError],
+    progress: Progress | None,
+) -> None:
+    ref = LatentRef.from_item(item, key)
+    fields = item.assets[key].extra_fields
+    codec = _codec(ref, opened)
+    size = tree_size(local_path(ref.href)) if is_local(ref.href) else None
+    declared = fields.get("file:size")
+    if size is not None and declared is not None and size != declared:
+        row.problems.append(f"{size} bytes are stored, the item declares {declared}")
+    if ref.sealed is not None and not has_key(ref.sealed.key_id):
+        row.locked = True
+        return
+    readers = [LatentReader(lattice, codec) for lattice in lattices_of(ref)]
+    for reader in readers:
+        _metadata(reader, row)
+    bounds = _bounds(fields, [len(r.codec.bands) for r in readers])
+    raw = _sources(item, readers, infinite=bounds[0] is not None) if ref.spec.kind == "codec" else None
+    if raw is None:
+        for reader in readers:
+            _decode(reader, progress)
+        return
+    row.compared = True
+    parts = zip(raw, readers, bounds, strict=True)
+    found = [measure_again(s, r, int(r.arrays.latent.chunks[1]), progress, b) for s, r, b in parts]
+    row.measured = dict(measurements(Distortion.merged(found)))
+    if size is not None:
+        row.measured["latent:bits_per_pixel"] = size * 8 / sum(s.samples for s in raw)
+    row.problems += _differences(row.measured, fields)
+
+
+def _bounds(fields: Mapping[str, Any], counts: Sequence[int]) -> list[ErrorBound] | list[None]:
+    """What the bands of each lattice shall keep, as the asset's fields say."""
+    values: Any = fields.get("latent:error_bounds")
+    kinds: Any = fields.get("latent:error_bound_kinds")
+    if values is None:
+        return [None] * len(counts)
+    lists = isinstance(values, list) and isinstance(kinds, list) and len(values) == len(kinds) == sum(counts)
+    if not lists or not all(isinstance(v, int | float) and v >= 0 for v in values):
+        raise CatalogError(
+            f"latent:error_bounds {values} and latent:error_bound_kinds {kinds} do not give one bound for each of {sum(counts)} bands"
+        )
+    return ErrorBound(tuple(values), tuple(k == "relative" for k in kinds)).split(counts)
+
+
+def _decode(reader: LatentReader, progress: Progress | None) -> None:
+    """Decode every chunk."""
+    ref = reader.ref
+    parts = list(tiles(ref.grid.cells, int(reader.arrays.latent.chunks[1])))
+    for i, cells in enumerate(parts):
+        reader.read_latent(cells)
+        if ref.spec.kind == "codec":
+            reader.decode_block(_pixels(ref, cells))
+        if progress:
+            progress("decode", i + 1, len(parts))
+
+
+def _codec(ref: LatentRef, opened: dict[Any, Codec | StacLatentError]) -> Codec:
+    """Codec read anew, once for each decoder link; its error again where it had one."""
+    place = (ref.decoder, ref.spec.space)
+    if place not in opened:
+        try:
+            opened[place] = ref.open_codec(again=True)
+        except StacLatentError as exc:
+            opened[place] = exc
+    found = opened[place]
+    if isinstance(found, StacLatentError):
+        raise found
+    replace_known(found)
+    return found
+
+
+def _metadata(reader: LatentReader, row: Checked) -> None:
+    """Attributes and coordinates of a store against the Item."""
+    ref, attributes = reader.ref, reader.arrays.attributes
+    for name, value in ref.spec.to_fields().items():
+        if name.startswith("latent:") and name in attributes and attributes[name] != value:
+            row.problems.append(f"{name} is {attributes[name]!r} in the store, {value!r} in the item")
+    with zarr.config.set(CONFIG):
+        group = zarr.open_group(reader.arrays.latent.store, mode="r")
+    a, _, c, _, e, f = ref.grid.cell_transform
+    for name, n, start, step in (("y", ref.grid.cells[0], f, e), ("x", ref.grid.cells[1], c, a)):
+        found = group.get(name)
+        if isinstance(found, zarr.Array) and found.shape == (n,):
+            check_array(found, f"{ref.href}/{name}", 1, "f")
+            centres = reader.arrays.read_all(found)
+            if not np.allclose(centres, start + step * (np.arange(n) + 0.5), rtol=0, atol=1e-6 * abs(step)):
+                row.problems.append(f"coordinate {name} of the store is not that of the item's grid")
+
+
+def _sources(
+    item: pystac.Item, readers: Sequence[LatentReader], *, infinite: bool
+) -> list[ItemSource] | None:
+    """The raw pixels of each lattice, where they are local files on the asset's grids; None where they are not at hand."""
+    raw = item
+    if link := next((x for x in item.links if x.rel == "derived_from"), None):
+        href = link.get_absolute_href()
+        if href is None or not is_local(href) or not local_path(href).is_file():
+            return None
+        raw = pystac.Item.from_file(str(local_path(href)))
+    try:
+        sources = [ItemSource(raw, reader.codec, infinite=infinite) for reader in readers]
+        hrefs = [raw.assets[b.asset].get_absolute_href() or "" for s in sources for b in s.bands]
+    except (StacLatentError, OSError):
+        return None
+    if not all(is_local(h) and Path(local_path(h)).is_file() for h in hrefs):
+        return None
+    same = (s.grid == r.grid for s, r in zip(sources, readers, strict=True))
+    return sources if all(same) else None
+
+
+def _pixels(ref: LatentRef, cells: Any) -> Any:
+    spans = zip(cells, ref.grid.stride, ref.grid.lead, ref.grid.shape, strict=True)
+    return tuple((max(0, lo * s - p), min(n, hi * s - p)) for (lo, hi), s, p, n in spans)
+
+
+def _differences(measured: Mapping[str, Any], fields: Mapping[str, Any]) -> list[str]:
+    """Measurements that are not what the fields say."""
+    out = []
+    for name, value in measured.items():
+        declared = fields.get(name)
+        if declared is not None and not _close(value, declared):
+            out.append(
+                f"{name} is {declared} in the item and {value} when measured again; the source or the latent was changed, "
+                "or the item was encoded with bands= or resolution="
+            )
+    return out
+
+
+def _close(a: float | Sequence[float], b: Any) -> bool:
+    if isinstance(a, Sequence):
+        return isinstance(b, Sequence) and len(a) == len(b) and all(map(_close, a, b))
+    return isinstance(b, int | float) and math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+
+
+def _files(item: pystac.Item) -> Iterator[tuple[str, str]]:
+    """Local files of an Item that are not what their ``file:checksum`` says."""
+    for key, asset in item.assets.items():
+        checksum, href = asset.extra_fields.get("file:checksum"), asset.get_absolute_href()
+        if (
+            not isinstance(checksum, str)
+            or not checksum.startswith("1220")
+            or href is None
+            or not is_local(href)
+        ):
+            continue
+        path = local_path(href)
+        if not path.is_file():
+            yield key, f"{path} is missing"
+            continue
+        with path.open("rb") as file:
+            found = "1220" + hashlib.file_digest(file, "sha256").hexdigest()
+        if found != checksum:
+            yield key, f"{path} has checksum {found}, the item expects {checksum}"
