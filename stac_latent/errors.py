@@ -14,6 +14,7 @@ __all__ = [
     "EncryptionError",
     "FieldError",
     "GridError",
+    "RemoteError",
     "SearchError",
     "StacLatentError",
     "TrainError",
@@ -60,6 +61,10 @@ class VerificationError(StacLatentError, RuntimeError):
 
 class CatalogError(StacLatentError, ValueError):
     """An Item, Asset or catalogue does not say what is needed, or says it wrongly."""
+
+
+class RemoteError(CatalogError):
+    """A server or an object store does not give what a link promises: it refuses, is silent, or sends something else."""
 
 
 class SearchError(StacLatentError, ValueError):

@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from stac_latent.access import shown
 from stac_latent.codec import Array, Codec
 from stac_latent.container import apply_nodata
-from stac_latent.cube.chunks import chunk, workers
+from stac_latent.cube.chunks import chunk, known, workers
 from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.opening import open_store
 from stac_latent.cube.reference import Reference, open_reference
 from stac_latent.errors import CorruptDataError, FieldError, GridError
 from stac_latent.registry import remember
 from stac_latent.spec import Grid, Spec, Window
-from stac_latent.store.zarr import LatentArrays, open_arrays
+from stac_latent.store.zarr import LatentArrays
 
 if TYPE_CHECKING:
     import pystac
 
 __all__ = ["LatentReader"]
+
+_AHEAD = 64
+"""Chunks that are read from a server ahead of decoding."""
 
 
 class LatentReader:
@@ -78,9 +83,10 @@ class LatentReader:
     @cached_property
     def arrays(self) -> LatentArrays:
         """The stored arrays."""
+        codec = None
         if self.spec.bitstream is not None:
-            remember(self.codec)  # so that the zarr codec finds its space
-        return open_arrays(self.ref.href, self.spec, self.ref.grid, self.ref.seal())
+            codec = remember(self.codec)  # so that the zarr codec finds its space
+        return open_store(self.ref, codec)
 
     @cached_property
     def reference(self) -> Reference | None:
@@ -159,6 +165,7 @@ class LatentReader:
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
         every = chosen == list(range(len(self.codec.bands)))
         out: Array | None = None
+        self.arrays.mask_ahead(window)
         for (a0, a1), (b0, b1), piece in self._pieces(window):
             if out is None:
                 out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
@@ -212,13 +219,22 @@ class LatentReader:
     def _pieces(self, window: Window) -> Iterator[tuple[tuple[int, int], tuple[int, int], Array]]:
         """Parts ``(rows, columns, pixels)`` of a window, one for each stored chunk; a few are decoded ahead."""
         pending: deque[tuple[Window, Future[Array]]] = deque()
-        for place in itertools.product(*self._chunks_of(window)):
+        places = list(itertools.product(*self._chunks_of(window)))
+        self._ahead(places[:_AHEAD])
+        for i, place in enumerate(places):
+            if i and i % _AHEAD == 0:
+                self._ahead(places[i : i + _AHEAD])
             whole = self._pixels_of(place)
             pending.append((whole, chunk((self._token, place), partial(self._decode_alone, whole))))
             if len(pending) > 2 * workers():
                 yield self._cut(*pending.popleft(), window)
         while pending:
             yield self._cut(*pending.popleft(), window)
+
+    def _ahead(self, places: Sequence[tuple[int, ...]]) -> None:
+        """Start to read chunks that will be decoded from their bytes, and are not decoded yet."""
+        if self.codec.whole:
+            self.arrays.ahead((p[0], p[1]) for p in places if not known((self._token, p)))
 
     @staticmethod
     def _cut(
@@ -257,7 +273,7 @@ class LatentReader:
         (y, x) = (spans[0] for spans in self._chunks_of(window))
         payloads = self.arrays.payloads
         if payloads is None:
-            raise GridError(f"{self.ref.href} holds no coded chunks")
+            raise GridError(f"{shown(self.ref.href)} holds no coded chunks")
         coded: Any = payloads.read(y, x)
         if self.reference is not None and self.reference.refers(y, x):
             coded = self.reference.restore(self.codec.entropy_decode(coded), y, x)
@@ -268,7 +284,7 @@ class LatentReader:
         part = pixels[:, rows, columns]
         if part.shape[1:] != (rows.stop - rows.start, columns.stop - columns.start):
             raise CorruptDataError(
-                f"{self.ref.href}: chunk ({y}, {x}) decodes to {pixels.shape[1:]} pixels, which do not hold its place"
+                f"{shown(self.ref.href)}: chunk ({y}, {x}) decodes to {pixels.shape[1:]} pixels, which do not hold its place"
             )
         return part
 

@@ -25,6 +25,7 @@ from stac_latent.errors import FieldError, VerificationError
 from stac_latent.secure import Encrypt, Key, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.store.io import tree_size
+from stac_latent.store.layout import layout_fields
 from stac_latent.store.sealed import write_manifest
 from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
 
@@ -141,7 +142,8 @@ def encode_source(
         ref = replace(ref, sealed=(seal.key_id, seal.wrapped))
     fields = verify_store(source, codec, ref, bundle, sums, progress)
     pixels = grid.shape[0] * grid.shape[1] * len(codec.bands)
-    return Encoded(spec, where, size, {"latent:bits_per_pixel": size * 8 / pixels, **fields, **sealed}, used)
+    about = {"latent:bits_per_pixel": size * 8 / pixels, **layout_fields(path, arrays.mask, seal)}
+    return Encoded(spec, where, size, {**about, **fields, **sealed}, used)
 
 
 def _encode_strip(

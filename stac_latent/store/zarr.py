@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -26,8 +26,9 @@ from zarr.abc.store import RangeByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
+from stac_latent.access import shown, without_secrets
 from stac_latent.codec import Array, Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
 from stac_latent.limits import check_bytes, memory
@@ -36,7 +37,8 @@ from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.guard import CONFIG, check_array
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.payloads import PayloadReader
-from stac_latent.store.remote import options_for, retried_async
+from stac_latent.store.remote import Sign, is_served
+from stac_latent.store.remote_store import MAX_FILE, MAX_METADATA, RemoteStore
 from stac_latent.store.sealed import SealedStore
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
@@ -49,14 +51,13 @@ if TYPE_CHECKING:
 __all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "finish", "open_arrays"]
 
 Payload = Literal["coded", "plain"]
-_MAX_METADATA = 64 << 20
-_MAX_FILE = 2 << 30
 
 _MALFORMED = (
     OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError,
     AssertionError, RuntimeError, zarr.errors.BaseZarrError,
 )  # fmt: skip
 """What zarr raises for stores that are not as they should be."""
+_MASKS_AHEAD = 64
 _COMPACT = {"json_indent": None}
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,6 +123,23 @@ class LatentArrays:
     def _shard(self) -> tuple[int, ...]:
         return (self.latent.shards or self.latent.chunks)[1:]
 
+    def ahead(self, chunks: Iterable[tuple[int, int]]) -> None:
+        """Start to read remote chunks of a coded latent, which will be asked for by row and column."""
+        if self.payloads is not None:
+            self.payloads.ahead(chunks)
+
+    def mask_ahead(self, window: Window) -> None:
+        """Start to read the mask of a pixel window from a remote store, where it is small."""
+        if self.mask is None or not isinstance(self.mask.store, RemoteStore):
+            return
+        spans = [
+            range(lo // n, (hi - 1) // n + 1)
+            for (lo, hi), n in zip(window, self.mask.chunks[1:], strict=True)
+        ]
+        if len(spans[0]) * len(spans[1]) <= _MASKS_AHEAD:
+            for y, x in itertools.product(*spans):
+                self.mask.store.ahead(f"{self.mask.path}/{self.mask.metadata.encode_chunk_key((0, y, x))}")
+
     def read_mask(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         """Valid pixels ``(1 or band, y, x)`` of a pixel window; None where the group has no mask."""
         if self.mask is None:
@@ -178,18 +196,18 @@ def chunk_cells(codec: Codec) -> tuple[int, int]:
 
 
 @_compact
-def finish(path: Path) -> None:
+def finish(path: Path | MemoryStore) -> None:
     """Gather the metadata of a filled group in one document, so that it opens with one request and without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", ZarrUserWarning
         )  # consolidated metadata is not yet part of the v3 text
-        zarr.consolidate_metadata(str(path), zarr_format=3)
+        zarr.consolidate_metadata(path if isinstance(path, MemoryStore) else str(path), zarr_format=3)
 
 
 @_compact
 def create(
-    path: Path,
+    path: Path | MemoryStore,
     codec: Codec,
     grid: Grid,
     payload: Payload,
@@ -197,7 +215,7 @@ def create(
     attributes: Mapping[str, Any],
     seal: Encrypt | None = None,
 ) -> LatentArrays:
-    """Make an empty group at a local path, ready to be filled shard by shard.
+    """Make an empty group at a local path, or in memory, ready to be filled shard by shard.
 
     Parameters
     ----------
@@ -222,7 +240,9 @@ def create(
     inner, shard = chunk_cells(codec)
     cells, channels = grid.cells, spec.dimensions
     shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
-    where = str(path) if seal is None else SealedStore(LocalStore(path), seal)
+    where: Any = path if isinstance(path, MemoryStore) else str(path)
+    if seal is not None:
+        where = SealedStore(LocalStore(str(path)), seal)
     group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
@@ -280,16 +300,26 @@ def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
 
 
 def open_arrays(
-    href: str, spec: Spec | None = None, grid: Grid | None = None, seal: Encrypt | None = None
+    href: str,
+    spec: Spec | None = None,
+    grid: Grid | None = None,
+    seal: Encrypt | None = None,
+    *,
+    sign: Sign | None = None,
+    known: Mapping[str, bytes] | None = None,
 ) -> LatentArrays:
     """Open a latent group for reading; with ``spec`` and ``grid``, check that it is the one they describe.
 
     Parameters
     ----------
     href
-        Local path, or a URL that fsspec opens.
+        Local path, or the address of a server or object store.
     seal
         Decrypts the chunks of an encrypted asset.
+    sign
+        Signs remote addresses.
+    known
+        Remote files that need not be read, by name: metadata that the Item pins.
 
     Raises
     ------
@@ -298,7 +328,8 @@ def open_arrays(
     """
     try:
         with zarr.config.set(CONFIG):
-            store = _store(href) if seal is None else SealedStore(_store(href), seal, written=True)
+            store = _store(href, sign, known)
+            store = store if seal is None else SealedStore(store, seal, written=True)
             group = zarr.open_group(store, mode="r", zarr_format=3)
             latent = group["latent"]
             mask, valid = group.get("mask"), group.get("valid")
@@ -306,7 +337,10 @@ def open_arrays(
     except StacLatentError:
         raise
     except _MALFORMED as exc:
-        raise CorruptDataError(f"{href} is no readable latent group: {type(exc).__name__}: {exc}") from exc
+        raise CorruptDataError(
+            f"{shown(href)} is no readable latent group: {type(exc).__name__}: {without_secrets(str(exc))}"
+        ) from exc
+    href = shown(href)  # for messages
     if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
         raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
     for array, name, ndim, kinds in (
@@ -334,30 +368,29 @@ def open_arrays(
     )
 
 
-def _store(href: str) -> Any:
+def _store(href: str, sign: Sign | None = None, known: Mapping[str, bytes] | None = None) -> Any:
     if is_local(href):
         path = local_path(href)
         if not (path / "zarr.json").is_file():
             raise CorruptDataError(f"{href} is no Zarr v3 group: it has no zarr.json")
         return _NoEmptyFiles(LocalStore(path, read_only=True))
+    if is_served(href):
+        return RemoteStore(href, sign, known)
     from zarr.storage import FsspecStore
 
-    return _NoEmptyFiles(FsspecStore.from_url(href, storage_options=options_for(href), read_only=True))
+    return _NoEmptyFiles(FsspecStore.from_url(href, read_only=True))
 
 
 class _NoEmptyFiles(WrapperStore[Any]):
-    """Refuses files of no bytes, which zarr would take for chunks that were never written, and files that are too large.
-
-    Reads over a network are tried again where it is at fault.
-    """
+    """Refuses files of no bytes, which zarr would take for chunks that were never written, and files that are too large."""
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """As the store's, but for files that were cut to nothing or are too large."""
-        limit = _MAX_METADATA if key.endswith("zarr.json") else _MAX_FILE
+        limit = MAX_METADATA if key.endswith("zarr.json") else MAX_FILE
         part = RangeByteRequest(0, limit + 1) if byte_range is None else byte_range
-        out: Buffer | None = await retried_async(lambda: self._store.get(key, prototype, part))
+        out: Buffer | None = await self._store.get(key, prototype, part)
         if out is not None and len(out) == 0:
             raise ValueError(f"{key} is empty")
         if out is not None and byte_range is None and len(out) > limit:
