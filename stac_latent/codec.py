@@ -11,7 +11,6 @@ and no file format; :mod:`stac_latent.bundle` reads and writes chains, :mod:`sta
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.errors import CodecError, FieldError
+from stac_latent.frame import canonical_json
 from stac_latent.masking import fill_invalid, fits, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats, Window
 from stac_latent.stored import check_field, to_field
@@ -52,38 +52,30 @@ class Stage(Protocol):
     @property
     def stride(self) -> tuple[int, int]:
         """Input pixels per output cell (y, x)."""
-        ...
 
     @property
     def halo(self) -> tuple[int, int]:
         """Output cells needed on each side of a window to decode it (y, x)."""
-        ...
 
     @property
     def overlap(self) -> tuple[int, int]:
         """Input pixels needed on each side of a window to encode it (y, x)."""
-        ...
 
     def forward(self, x: Array) -> Any:
         """Encode: ``(channel, y, x)`` to the next array, or to bytes."""
-        ...
 
     def inverse(self, y: Any) -> Array:
         """Decode what ``forward`` gave."""
-        ...
 
     def config(self) -> dict[str, Any]:
         """JSON parameters; with :meth:`tensors` they rebuild the stage exactly."""
-        ...
 
     def tensors(self) -> dict[str, Array]:
         """Arrays that belong to the stage: matrices, tables, weights."""
-        ...
 
     @classmethod
     def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """Rebuild a stage from :meth:`config` and :meth:`tensors`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -115,6 +107,8 @@ class Codec:
     granularity: Granularity = "patch"
     about: Mapping[str, Any] = field(default_factory=dict)
     """Model card: description, licence, training data, metrics. Not part of the space."""
+    whole_space: str = ""
+    """Space of the codec that this is one of the :attr:`parts` of."""
 
     def __post_init__(self) -> None:
         if not self.stages or not self.bands:
@@ -125,7 +119,6 @@ class Codec:
                 f"codec {self.name!r}: levels of its stages are {[s.level for s in self.stages]}; a chain goes from "
                 "field over latent and symbols to bytes and never back"
             )
-
         for b in self.bands:
             if not fits(b.nodata, np.dtype(b.data_type)):
                 raise CodecError(
@@ -168,6 +161,16 @@ class Codec:
         """True where tiles decode alone and as a whole: there is no halo then, and windows are cut from whole tiles."""
         return any(hasattr(s, "tile") for s in self.stages)
 
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """Pixels of the field along a native pixel of each band: 1 but where larger ones are repeated."""
+        return next((v for s in self.stages if (v := getattr(s, "steps", None))), (1,) * len(self.bands))
+
+    @cached_property
+    def parts(self) -> tuple[Codec, ...]:
+        """Codec of each lattice of cells, of this one's space: itself, but where pixels fit no cell of the finest's."""
+        return next((p(self) for s in self.stages if (p := getattr(s, "parts", None))), (self,))
+
     @property
     def tail(self) -> Stage | None:
         """The entropy-coding stage, if the chain ends with one."""
@@ -176,10 +179,12 @@ class Codec:
     @cached_property
     def space(self) -> str:
         """Digest of chain, weights and normalisation: equal digests mean comparable, decodable latents."""
+        if self.whole_space:
+            return self.whole_space
         h = hashlib.sha256()
         h.update(canonical_json(self.chain()))
-        bands = [[b.name, b.data_type, b.scale, b.offset, str(b.nodata)] for b in self.bands]
-        h.update(canonical_json(bands))
+        rows = [[b.name, b.data_type, b.scale, b.offset, str(b.nodata)] for b in self.bands]
+        h.update(canonical_json(rows))
         for key, arr in sorted(self.tensors().items()):
             little = np.ascontiguousarray(arr, dtype=arr.dtype.newbyteorder("<"))
             h.update(f"{key}:{little.dtype.str}:{list(arr.shape)}".encode())
@@ -241,6 +246,8 @@ class Codec:
             ``latent``: float64 before quantising; ``symbols``: integers ``(channel, y, x)``.
         """
         check_field(field, self.name, self.bands, self.stride)
+        if upto == "bytes" and self._encoder is not None:
+            return self._encoder(field, mask)
         x: Any = field if mask is None else zero_invalid(field, mask)
         if self.stages[0].level == "bytes":  # a coder of pixels
             x = to_field(x, self.bands)
@@ -293,16 +300,19 @@ class Codec:
         return to_field(x[:, crop[0], crop[1]], self.bands)
 
     @cached_property
+    def _encoder(self) -> Callable[[Array, Array | None], bytes] | None:
+        """Function from pixels and their mask to a bitstream without the latents, if the last stage offers one."""
+        return getattr(self.tail, "encoder", lambda _: None)(self)
+
+    @cached_property
     def _direct(self) -> Callable[[bytes], Array] | None:
         """Function from a bitstream to pixels that leaves the latents out, if the last stage offers one."""
-        offer = getattr(self.tail, "direct", None)
-        return None if offer is None else offer(self)
+        return getattr(self.tail, "direct", lambda _: None)(self)
 
     @cached_property
     def _fused(self) -> Callable[[Array], Array] | None:
         """Inverse of the whole chain in one go, if its first stage offers one (see ``Normalise.fused``)."""
-        offer = getattr(self.stages[0], "fused", None)
-        return None if offer is None else offer(self)
+        return getattr(self.stages[0], "fused", lambda _: None)(self)
 
     def entropy_encode(self, symbols: Array) -> bytes:
         """Symbols ``(channel, y, x)`` to one self-contained bitstream."""
@@ -366,13 +376,6 @@ class Codec:
         return symbols[:, cuts[0], cuts[1]], (crops[0], crops[1])
 
 
-def canonical_json(obj: Any) -> bytes:
-    """UTF-8 JSON with sorted keys and no spaces: equal objects give equal bytes."""
-    return json.dumps(
-        obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
 def open_codec(name: Any, **options: Any) -> Codec:
     """Open a codec by registered name, bundle path, or from a STAC Item that links to its decoder.
 
@@ -391,5 +394,4 @@ def open_codec(name: Any, **options: Any) -> Codec:
     """
     from stac_latent.registry import open_any
 
-    opener: Callable[..., Codec] = open_any
-    return opener(name, **options)
+    return open_any(name, **options)

@@ -104,6 +104,10 @@ def compress(
     """
     if field.ndim != 3 or 0 in field.shape:
         raise FieldError(f"compress takes (band, y, x) with at least one pixel; got shape {field.shape}")
+    if max(codec.steps) > 1 or len(codec.parts) > 1:
+        raise FieldError(
+            f"codec {codec.name!r} codes bands on several native grids; give compress() a list of fields, one for each grid"
+        )
     if field.shape[1] * field.shape[2] > MAX_PIXELS:
         raise FieldError(
             f"compress takes at most {MAX_PIXELS} pixels a band; got {field.shape[1:]}: code it in parts, or as a catalogue"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,15 +13,17 @@ from stac_latent.codec import Array, Codec
 from stac_latent.container import valid_mask
 from stac_latent.errors import CodecError
 from stac_latent.masking import fill_invalid
+from stac_latent.native.derive import block_basis, members_of
 from stac_latent.spec import Band, Stats
 from stac_latent.stages.lifting import analyse, levels_of
 from stac_latent.stages.lin import Lin
 from stac_latent.stages.lin_tile import MAX_LEVELS, TileCoder
+from stac_latent.stages.nesting import CELL, CELL_LEVELS, Lattices, Nest
 from stac_latent.stages.normalise import Normalise
 from stac_latent.stages.planes import PlaneModel
 from stac_latent.stages.planes_fit import ModelFit
-from stac_latent.stages.pyramid import CELL, CELL_LEVELS, Pyramid
-from stac_latent.stages.subbands import layout_of, pack_cells
+from stac_latent.stages.pyramid import Pyramid
+from stac_latent.stages.subbands import layout_of
 
 __all__ = ["Tiles", "fit_lin"]
 
@@ -32,6 +35,8 @@ _PEAK_UNITS = 10_000.0
 _MODEL_TILES = 6
 _RELATIVE_STEPS = (0.4, 1.0, 2.5)
 _LEAST_VALID = 0.5
+_ENOUGH = 5
+"""Valid pixels for each band, at least."""
 
 
 def fit_lin(
@@ -42,6 +47,7 @@ def fit_lin(
     psnr: float = 46.0,
     step: float | None = None,
     about: dict[str, Any] | None = None,
+    lattices: Lattices | None = None,
 ) -> Codec:
     """Fit a chain normalise > pyramid > lin.
 
@@ -59,6 +65,9 @@ def fit_lin(
         The default step instead, in units of the normalised field.
     about
         Model card.
+    lattices
+        Bands of each grid of each lattice, where they have several (see :mod:`stac_latent.stages.nesting`): tiles then give
+        a field and a mask of each lattice, larger pixels repeated on the finest.
 
     Returns
     -------
@@ -76,77 +85,120 @@ def fit_lin(
     details: else snow and clouds dominate. Context weights are the non-negative least squares of magnitudes on their
     neighbours'; tables are the histograms of what was coded, at three steps.
     """
-    first = _First(bands)
-    for field, mask in tiles():
-        first.add(field, mask)
-    normalise = first.normalise()
-    moments = _Moments(len(bands))
-    kept: list[Array] = []
-    spare: Array | None = None
-    every = max(1, first.tiles // _MODEL_TILES)
-    for i, (field, mask) in enumerate(tiles()):
-        x = _normalised(field, mask, normalise)
-        if x is None:
-            continue
-        moments.add(x)
-        spare = x if spare is None else spare
-        if i % every == 0 and len(kept) < _MODEL_TILES:
-            kept.append(x)
-    basis = moments.basis()
-    if not kept and spare is not None:
-        kept.append(spare)
+    counts = lattices or ((len(bands),),)
+    ends = list(itertools.accumulate(map(sum, counts)))
+    fits = [_LatticeFit(bands[end - sum(c) : end], Nest(c)) for c, end in zip(counts, ends, strict=True)]
+    for layers in map(_layers, tiles()):
+        for fit, (field, mask) in zip(fits, layers, strict=True):
+            fit.first.add(field, mask)
+    for fit in fits:
+        fit.normalise = fit.first.normalise()
+    for i, layers in enumerate(map(_layers, tiles())):
+        for fit, (field, mask) in zip(fits, layers, strict=True):
+            fit.add(i, field, mask)
+    blocks = [fit.moments.basis() for fit in fits]
+    basis = (
+        blocks[0]
+        if lattices is None
+        else block_basis([_blocks(b, f.nest) for b, f in zip(blocks, fits, strict=True)])
+    )
     if step is None:
-        step = _step_for(TileCoder(basis), kept, psnr, first.peaks(normalise.unit))
-    model = _fit_model(basis, kept, step)
-    mean, std = moments.stats()
-    stages = (normalise, Pyramid(), Lin(basis, model, float(f"{step:.3g}")))
+        step = _step_for(
+            TileCoder(blocks[0]), fits[0].tiles, psnr, fits[0].first.peaks(fits[0].normalise.unit)
+        )
+    model = _fit_model(list(zip(blocks, (f.tiles for f in fits), strict=True)), step)
+    mean, std = (np.concatenate(v) for v in zip(*(f.moments.stats() for f in fits), strict=True))
+    centre, unit = (np.concatenate([getattr(f.normalise, n) for f in fits]) for n in ("mean", "unit"))
+    stages = (
+        Normalise(centre.tolist(), unit.tolist()),
+        Pyramid(lattices),
+        Lin(basis, model, float(f"{step:.3g}"), lattices=lattices),
+    )
     stats = Stats(tuple(mean.tolist()), tuple(std.tolist()))
-    return Codec(name, stages, tuple(bands), dimensions=CELL**2 * len(bands), stats=stats, about=about or {})
+    return Codec(name, stages, tuple(bands), dimensions=len(mean), stats=stats, about=about or {})
+
+
+def _layers(tile: tuple[Any, Any]) -> list[tuple[Array, Array | None]]:
+    """Field and mask of each lattice."""
+    field, mask = tile
+    return list(zip(field, mask, strict=True)) if isinstance(field, list | tuple) else [(field, mask)]
+
+
+class _LatticeFit:
+    """What is fitted to the tiles of one lattice."""
+
+    def __init__(self, bands: Sequence[Band], nest: Nest) -> None:
+        self.nest, self.first, self.moments = nest, _First(bands), _Moments(nest)
+        self.normalise = Normalise([0.0], [1.0])
+        self.kept: list[list[Array]] = []
+        self.spare: list[list[Array]] = []
+
+    def add(self, i: int, field: Array, mask: Array | None) -> None:
+        """Tile ``i`` of the second pass."""
+        x = _normalised(field, mask, self.normalise)
+        if x is None:
+            return
+        grids = [np.ascontiguousarray(g) for g in self.nest.gather(x)]
+        self.moments.add(grids)
+        self.spare = self.spare or [grids]
+        if i % max(1, self.first.tiles // _MODEL_TILES) == 0 and len(self.kept) < _MODEL_TILES:
+            self.kept.append(grids)
+
+    @property
+    def tiles(self) -> list[list[Array]]:
+        """A few tiles in normalised units, to fit tables to."""
+        return self.kept or self.spare
+
+
+def _blocks(basis: Array, nest: Nest) -> list[Array]:
+    """Of each level, the components of the bands that its group has."""
+    sizes = [members_of(nest, level) for level in range(len(basis))]
+    return [b[:m, :m] for b, m in zip(basis, sizes, strict=True)]
 
 
 class _First:
-    """First pass: centre and range of each band."""
+    """First pass: centre and range of each band over its own valid pixels; 0 and none of a band that has no such pixel."""
 
     def __init__(self, bands: Sequence[Band]) -> None:
         self.bands, self.tiles, self.pixels = tuple(bands), 0, 0
-        self.medians: list[Array] = []
-        self.lows: list[Array] = []
-        self.highs: list[Array] = []
+        self.medians: list[list[float]] = [[] for _ in bands]
+        self.lows, self.highs = np.full(len(bands), np.inf), np.full(len(bands), -np.inf)
 
     def add(self, field: Array, mask: Array | None) -> None:
-        n = len(self.bands)
-        flat = field.reshape(n, -1)
-        good = np.isfinite(flat).all(axis=0) if mask is None else mask.reshape(len(mask), -1).all(axis=0)
-        flat = flat[:, good & np.isfinite(flat).all(axis=0)]
         self.tiles += 1
-        self.pixels += flat.shape[1]
-        if flat.shape[1]:
-            self.medians.append(np.median(flat, axis=1))
-            self.lows.append(np.quantile(flat, 0.001, axis=1))
-            self.highs.append(np.quantile(flat, 0.999, axis=1))
+        valid = np.isfinite(field)
+        if mask is not None:
+            valid &= mask
+        self.pixels += int(valid.any(axis=0).sum())
+        for i, (values, here) in enumerate(zip(field, valid, strict=True)):
+            known = values[here]
+            if known.size:
+                self.medians[i].append(float(np.median(known)))
+                low, high = np.quantile(known, (0.001, 0.999))
+                self.lows[i], self.highs[i] = min(self.lows[i], low), max(self.highs[i], high)
+
+    @property
+    def spread(self) -> Array:
+        """Range of each band, float64; 1 of a band that is constant."""
+        return np.where(self.highs > self.lows, self.highs - self.lows, 1.0)
 
     def normalise(self) -> Normalise:
         n = len(self.bands)
-        if self.pixels < 10 * max(n, 100):
+        if self.pixels < _ENOUGH * max(n, 200):
             raise CodecError(
-                f"only {self.pixels} valid pixels to fit {n} bands on; at least {10 * max(n, 100)} are needed: give more "
+                f"only {self.pixels} valid pixels to fit {n} bands on; at least {_ENOUGH * max(n, 200)} are needed: give more "
                 "items, or a larger area"
             )
-        mean = np.median(self.medians, axis=0)
-        spread = np.max(self.highs, axis=0) - np.min(self.lows, axis=0)
+        mean = [float(np.median(m)) if m else 0.0 for m in self.medians]
         units = []
-        for band, range_ in zip(self.bands, spread, strict=True):
-            peak = 1 / abs(band.scale) if band.scale != 1 else (range_ if range_ > 0 else 1.0)
+        for band, spread in zip(self.bands, self.spread, strict=True):
+            peak = 1 / abs(band.scale) if band.scale != 1 else spread
             units.append(float(f"{peak / _PEAK_UNITS:.3g}"))
         return Normalise([float(f"{m:.4g}") for m in mean], units)
 
     def peaks(self, units: Array) -> Array:
         """Peaks in normalised units."""
-        spread = np.max(self.highs, axis=0) - np.min(self.lows, axis=0)
-        own = [
-            1 / abs(b.scale) if b.scale != 1 else max(s, 1e-30)
-            for b, s in zip(self.bands, spread, strict=True)
-        ]
+        own = [1 / abs(b.scale) if b.scale != 1 else s for b, s in zip(self.bands, self.spread, strict=True)]
         return np.asarray(own) / units
 
 
@@ -168,39 +220,43 @@ def _normalised(field: Array, mask: Array | None, normalise: Normalise) -> Array
 class _Moments:
     """Second pass: covariances of the subbands and moments of the latents, tile by tile."""
 
-    def __init__(self, bands: int) -> None:
-        self.bands = bands
-        self.cov = np.zeros((MAX_LEVELS + 1, bands, bands))
+    def __init__(self, nest: Nest) -> None:
+        self.nest, self.bands = nest, len(nest.steps)
+        self.cov = np.zeros((MAX_LEVELS + 1, self.bands, self.bands))
         self.weight = np.zeros(MAX_LEVELS + 1)
         self.count = 0
-        self.sum, self.square = np.zeros(bands * CELL**2), np.zeros(bands * CELL**2)
+        self.sum, self.square = np.zeros(nest.channels), np.zeros(nest.channels)
 
-    def add(self, x: Array) -> None:
-        t = x.copy()
-        analyse(t, CELL_LEVELS)
-        cells = pack_cells(t, CELL_LEVELS).reshape(len(self.sum), -1).astype(np.float64)
+    def add(self, grids: Sequence[Array]) -> None:
+        tile = [x.copy() for x in grids]
+        for depth, part in enumerate(tile):
+            analyse(part, CELL_LEVELS - depth)
+        cells = self.nest.pack(tile).reshape(len(self.sum), -1).astype(np.float64)
         self.count += cells.shape[1]
         self.sum += cells.sum(axis=1)
         self.square += np.square(cells).sum(axis=1)
+        t = tile[0]
         levels = levels_of(*t.shape[1:], most=MAX_LEVELS)
-        analyse(t, levels, CELL_LEVELS)
-        layout = layout_of((t.shape,), levels)
+        for depth, part in enumerate(tile):
+            analyse(part, levels - depth, CELL_LEVELS - depth)
+        layout = layout_of(tuple(part.shape for part in tile), levels)
         detail = float(np.square(np.rint(t[:, t.shape[1] // 2 :]), dtype=np.float64).mean())
         for group in layout.groups:
+            m = len(group.members)
             flat = np.concatenate(
-                [group.samples([t], o).reshape(self.bands, -1) for o in range(len(group.norms))], axis=1
+                [group.samples(tile, o).reshape(m, -1) for o in range(len(group.norms))], axis=1
             )
             if flat.shape[1]:
                 flat = np.rint(flat).astype(np.float64)  # sums of integers are exact, in any order
                 w = 1 / (detail + _FLOOR**2)
-                self.cov[group.level] += w * (flat @ flat.T)
+                self.cov[group.level, :m, :m] += w * (flat @ flat.T)
                 self.weight[group.level] += w * flat.shape[1]
 
     def basis(self) -> Array:
         """Rows are components by descending variance, the largest entry of each positive."""
         if not self.weight.any():
             raise CodecError("no tile is at least half valid; give items with fewer holes, or a smaller area")
-        out = np.zeros_like(self.cov, dtype=np.float32)
+        out = np.tile(np.eye(self.bands, dtype=np.float32), (MAX_LEVELS + 1, 1, 1))
         known = np.flatnonzero(self.weight)
         for level in range(MAX_LEVELS + 1):
             nearest = (
@@ -208,10 +264,11 @@ class _Moments:
                 if level in known
                 else (known[-1] if level == 0 else known[np.abs(known - level).argmin()])
             )
-            _, vectors = np.linalg.eigh(self.cov[nearest])
+            m = members_of(self.nest, level)
+            _, vectors = np.linalg.eigh(self.cov[nearest, :m, :m])
             rows = vectors.T[::-1]
-            signs = np.sign(rows[np.arange(self.bands), np.abs(rows).argmax(axis=1)])
-            out[level] = np.rint(rows * signs[:, None] * 2.0**14) * 2.0**-14
+            signs = np.sign(rows[np.arange(m), np.abs(rows).argmax(axis=1)])
+            out[level, :m, :m] = np.rint(rows * signs[:, None] * 2.0**14) * 2.0**-14
         return out
 
     def stats(self) -> tuple[Array, Array]:
@@ -219,31 +276,35 @@ class _Moments:
         return mean, np.sqrt(np.maximum(self.square / self.count - mean**2, 0))
 
 
-def _prepare(coder: TileCoder, x: Array) -> Any:
-    t = x.copy()
-    analyse(t, levels_of(*t.shape[1:], most=MAX_LEVELS))
-    return coder.prepare([t])
+def _prepare(coder: TileCoder, grids: Sequence[Array]) -> Any:
+    tile = [x.copy() for x in grids]
+    levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
+    for depth, part in enumerate(tile):
+        analyse(part, levels - depth)
+    return coder.prepare(tile)
 
 
-def _step_for(coder: TileCoder, tiles: Sequence[Array], psnr: float, peaks: Array) -> float:
+def _step_for(coder: TileCoder, tiles: Sequence[Sequence[Array]], psnr: float, peaks: Array) -> float:
     """Step at which the tiles reach a PSNR, by the mean square error of their coefficients."""
     goal = float(np.mean(np.asarray(peaks) ** 2)) / 10 ** (psnr / 10)
     prepared = [_prepare(coder, x) for x in tiles[:4]]
     low, high = 2.0**-6, 2.0**14
     for _ in range(10):
         step = math.sqrt(low * high)
-        mse = float(np.mean([coder.code(p, step)[1] for p in prepared]))
+        mse = float(np.mean([coder.code_measured(p, step)[1] for p in prepared]))
         low, high = (step, high) if mse < goal else (low, step)
     return math.sqrt(low * high)
 
 
-def _fit_model(basis: Array, tiles: Sequence[Array], step: float) -> PlaneModel:
-    """Context weights and tables, from what the default model codes."""
-    coder, fit = TileCoder(basis), ModelFit()
-    for x in tiles:
-        prepared = _prepare(coder, x)
-        for relative in _RELATIVE_STEPS:
-            fit.add(*coder.quantise(prepared, step * relative))
+def _fit_model(lattices: Sequence[tuple[Array, Sequence[Sequence[Array]]]], step: float) -> PlaneModel:
+    """Context weights and tables, from what the default model codes of the tiles of each lattice with its basis."""
+    fit = ModelFit()
+    for basis, tiles in lattices:
+        coder = TileCoder(basis)
+        for grids in tiles:
+            prepared = _prepare(coder, grids)
+            for relative in _RELATIVE_STEPS:
+                fit.add(*coder.quantise(prepared, step * relative))
     return fit.model()
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_PIXELS",
     "ONE_GRID",
     "SEVERAL_GRIDS",
+    "canonical_json",
     "pack_mask",
     "seal",
     "unpack_mask",
@@ -92,3 +93,10 @@ def unpack_mask(data: bytes, rows: int, pixels: tuple[int, int]) -> npt.NDArray[
     if len(raw) != size:
         raise CorruptDataError(f"the mask inflates to {len(raw)} bytes, {size} were declared")
     return np.unpackbits(np.frombuffer(raw, np.uint8), count=count).astype(bool).reshape(rows, *pixels)
+
+
+def canonical_json(obj: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: equal objects give equal bytes."""
+    return json.dumps(
+        obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()

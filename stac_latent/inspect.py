@@ -11,6 +11,7 @@ import pystac
 
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
+from stac_latent.cube.natives import view_of
 from stac_latent.errors import CatalogError
 from stac_latent.preview import quicklook
 from stac_latent.spec import Window
@@ -58,6 +59,7 @@ def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
         "chain": " > ".join(s["stage"] for s in codec.chain()),
         "payload": spec.bitstream or "plain",
         "bands": [b.name for b in spec.bands],
+        **_native_grids(ref),
         "channels": spec.dimensions,
         "stride": list(spec.stride),
         "halo": None if spec.halo is None else list(spec.halo),
@@ -68,6 +70,14 @@ def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
         "bytes": fields.get("file:size"),
         **measured,
     }
+
+
+def _native_grids(ref: LatentRef) -> dict[str, Any]:
+    """Bands by the size of their pixels, where these differ."""
+    out: dict[str, list[str]] = {}
+    for i, band in enumerate(ref.spec.bands if ref.places else ()):
+        out.setdefault(f"{abs(view_of(ref, i).grid.transform[0]):g}", []).append(band.name)
+    return {"native_grids": out} if out else {}
 
 
 def write_quicklook(ref: LatentRef, path: Path) -> Path:

@@ -46,6 +46,7 @@ def environment() -> dict[str, str]:
 
 def make_probe(codec: Codec) -> dict[str, Any]:
     """A small field that exercises every stage, its payload and the checksums of what they decode to."""
+    codec = codec.parts[0]
     sy, sx = codec.stride
     h, w = max(sy * 2, 16 // sy * sy), max(sx * 2, 16 // sx * sx)
     n = len(codec.bands) * h * w
@@ -95,6 +96,7 @@ def run_probe(
     if not again and (key in _PASSED or _on_record(key)):
         _PASSED.add(key)
         return
+    codec = codec.parts[0]
     try:
         payload = tensors.get("probe.payload")
         if payload is None:

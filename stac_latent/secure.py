@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import hashlib
+import itertools
 import json
 import os
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from stac_latent.errors import EncryptionError
 from stac_latent.spec import Grid, Spec
 
-__all__ = ["FORM", "Encrypt", "Key", "context_of", "find_key", "keygen", "use"]
+__all__ = ["FORM", "Encrypt", "Key", "Sealed", "context_of", "find_key", "has_key", "keygen", "use"]
 
 FORM = "aes-256-gcm-1"
 _HEAD = "stac-latent-key-1:"
@@ -103,32 +106,64 @@ def use(key: Key | str | os.PathLike[str]) -> Key:
     return _ring.setdefault(found.id, found)
 
 
+def has_key(key_id: str) -> bool:
+    """Whether :func:`find_key` finds it."""
+    if key_id not in _ring:
+        for path in filter(None, os.environ.get("STAC_LATENT_KEY", "").split(os.pathsep)):
+            use(path)
+    return key_id in _ring
+
+
 def find_key(key_id: str) -> Key:
     """Key of an id: given to this process, or in a file that ``$STAC_LATENT_KEY`` names.
 
     Raises
     ------
     EncryptionError
-        If there is none.
+        If there is none, or such a file holds none.
     """
-    if key_id not in _ring:
-        for path in filter(None, os.environ.get("STAC_LATENT_KEY", "").split(os.pathsep)):
-            use(path)
-    if key_id not in _ring:
-        have = ", ".join(_ring) or "none is at hand"
+    if not has_key(key_id):
+        have = f"at hand: {', '.join(_ring)}" if _ring else "none is at hand"
         raise EncryptionError(
             f"the asset is encrypted for key {key_id}; {have}. Pass key=, or name its file in STAC_LATENT_KEY"
         )
     return _ring[key_id]
 
 
-def context_of(spec: Spec, grid: Grid) -> bytes:
-    """What a data key is bound to: the fields that decide on what its chunks mean."""
+def context_of(spec: Spec, grid: Grid, places: Sequence[Any] = ()) -> bytes:
+    """What a data key is bound to: the fields that decide on what its chunks mean.
+
+    ``places`` are those of bands of several native grids, as dataclasses.
+    """
     fields = json.loads(json.dumps({**spec.to_fields(), **grid.to_fields()}))
     bound = Spec.from_fields(fields)
     place = Grid.from_fields(fields)
     place = place.cell_grid() if spec.kind == "embedding" else place
-    return json.dumps({**bound.to_fields(), **place.to_fields()}, sort_keys=True).encode()
+    own = {"places": [None if p is None else asdict(p) for p in places]} if places else {}
+    return json.dumps({**bound.to_fields(), **place.to_fields(), **own}, sort_keys=True).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What an Item says of an encrypted asset."""
+
+    key_id: str
+    wrapped: str
+    """The asset's own key, encrypted."""
+    context: bytes
+    """Of :func:`context_of`."""
+    group: str = ""
+    """Group of the store that is meant; empty: the store itself."""
+
+    def open(self) -> Encrypt:
+        """Stage that decrypts, with a key of this process.
+
+        Raises
+        ------
+        EncryptionError
+            If the key is not at hand, or does not open it.
+        """
+        return Encrypt.open(self.wrapped, find_key(self.key_id), self.context).within(self.group)
 
 
 class Encrypt:
@@ -150,12 +185,14 @@ class Encrypt:
 
     def __init__(self, data_key: bytes, wrapped: str, key_id: str, *, writes: bool) -> None:
         self._cipher, self.wrapped, self.key_id = _aes(data_key), wrapped, key_id
-        self._next: int | None = 0 if writes else None
+        self._nonces = itertools.count() if writes else None
         self._lock = threading.Lock()
+        self.group = ""
 
     @classmethod
     def new(cls, key: Key, context: bytes) -> Self:
         """With a new data key, for writing one asset."""
+        _needed()
         data_key, salt = os.urandom(32), os.urandom(_SALT)
         sealed = _aes(_derive(key, salt)).encrypt(bytes(_NONCE), data_key, context)
         return cls(data_key, base64.b64encode(salt + sealed).decode(), key.id, writes=True)
@@ -169,6 +206,7 @@ class Encrypt:
         EncryptionError
             If the key is another one, or the asset's fields or its data key were changed.
         """
+        _needed()
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -182,19 +220,25 @@ class Encrypt:
             ) from exc
         return cls(data_key, wrapped, key.id, writes=False)
 
+    def within(self, group: str) -> Self:
+        """The same for a group of the store; both take their nonces from one counter."""
+        out = copy.copy(self)
+        out.group = group
+        return out
+
     def fields(self) -> dict[str, Any]:
         """Fields of the asset."""
         return {"latent:encryption": FORM, "latent:key_id": self.key_id, "latent:wrapped_key": self.wrapped}
 
     def forward(self, data: bytes, place: str) -> bytes:
         """Encrypt the chunk of a place."""
+        if self._nonces is None:
+            raise EncryptionError(
+                "an asset that was written is not added to: encode it again, under a new data key"
+            )
         with self._lock:
-            if self._next is None:
-                raise EncryptionError(
-                    "an asset that was written is not added to: encode it again, under a new data key"
-                )
-            nonce, self._next = self._next.to_bytes(_NONCE, "big"), self._next + 1
-        return nonce + bytes(self._cipher.encrypt(nonce, data, _bound(place)))
+            nonce = next(self._nonces).to_bytes(_NONCE, "big")
+        return nonce + bytes(self._cipher.encrypt(nonce, data, self._bound(place)))
 
     def inverse(self, data: bytes, place: str) -> bytes:
         """Decrypt the chunk of a place.
@@ -207,15 +251,14 @@ class Encrypt:
         from cryptography.exceptions import InvalidTag
 
         try:
-            return bytes(self._cipher.decrypt(data[:_NONCE], data[_NONCE:], _bound(place)))
+            return bytes(self._cipher.decrypt(data[:_NONCE], data[_NONCE:], self._bound(place)))
         except (InvalidTag, ValueError) as exc:
             raise EncryptionError(
                 f"{place} does not decrypt: it was changed, or is the chunk of another place or asset"
             ) from exc
 
-
-def _bound(place: str) -> bytes:
-    return f"{FORM}|{place}".encode()
+    def _bound(self, place: str) -> bytes:
+        return f"{FORM}|{self.group}/{place}".encode()
 
 
 def _derive(key: Key, salt: bytes) -> bytes:
@@ -226,10 +269,16 @@ def _derive(key: Key, salt: bytes) -> bytes:
 
 
 def _aes(key: bytes) -> Any:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
+
+
+def _needed() -> None:
+    """Say so where the package is missing."""
     try:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        import cryptography  # noqa: F401
     except ImportError as exc:
         raise EncryptionError(
             "encryption needs the package cryptography: pip install 'stac-latent[secure]'"
         ) from exc
-    return AESGCM(key)

@@ -100,8 +100,8 @@ def read_basis(side, fixed, last):
 
 class Coder:
     def __init__(self, model, raw, states, words):
-        self.weights, self.counts, self.runs = (
-            model[k].astype(int).tolist() for k in ("weights", "counts", "runs")
+        self.weights, self.counts, self.runs, self.signs = (
+            model[k].astype(int).tolist() for k in ("weights", "counts", "runs", "signs")
         )
         self.raw, self.states, self.words = raw, states, words
         self.number = self.word = 0
@@ -126,23 +126,46 @@ class Coder:
         for t in tables:
             if sum(t) > 2**15:
                 t[:] = [(n + 1) // 2 for n in t]
-            f = [1 + n * (2**14 - len(t)) // sum(t) for n in t]
+            share = 2**20 * (2**14 - len(t)) // sum(t)
+            f = [1 + n * share // 2**20 for n in t]
             f[t.index(max(t))] += 2**14 - sum(f)
             out.append(f)
         return out
 
-    def plane(self, h, w, kind, parent, before, others):  # noqa: C901 - as the page has it
+    def sign(self, q, y, x, orientation, step, frequencies):
+        """Whether a sample is negative."""
+
+        def of(a, b):
+            v = q.get((y + a, x + b), 0)
+            return (v > 0) - (v < 0)
+
+        if orientation < 0 or step == 0:
+            return self.raw.take(1)
+        if step == 1:
+            a, b = of(-1, -1) + of(1, 1), of(-1, 1) + of(1, -1)
+        else:
+            a, b = of(0, -1) + of(0, 1), of(-1, 0) + of(1, 0)
+        around = 5 * a + b
+        if around == 0:
+            return self.raw.take(1)
+        row = abs(around) - 1
+        s = self.symbol(frequencies[orientation][step > 1][row])
+        self.signs[orientation][step > 1][row][s] += 1
+        return s if around > 0 else 1 - s
+
+    def plane(self, h, w, kind, orientation, parent, before, others):  # noqa: C901 - as the page has it
         """Samples ``{(y, x): value}`` of one plane; planes that are looked up are such dictionaries, or empty."""
         q = {}
         if not h * w:
             return q
-        tables, flags = self.frequencies(self.counts), self.frequencies(self.runs)
+        by_pass, flags = [self.frequencies(t) for t in self.counts], self.frequencies(self.runs)
+        directed = [[self.frequencies(t) for t in both] for both in self.signs]
 
         def size(plane, y, x):
             return min(abs(plane.get((y, x), 0)), 32767)
 
         for step, (oy, ox) in enumerate(PASSES):
-            ws = self.weights[kind][step]
+            ws, tables = self.weights[kind][step], by_pass[step]
             done = dict(q)
             found, waiting, flag = [], 0, 0
             for y in range(oy, h, 2):
@@ -164,10 +187,10 @@ class Coder:
                         if not flag:
                             continue
                     s = self.symbol(tables[b])
-                    self.counts[b][s] += 1
+                    self.counts[step][b][s] += 1
                     if s:
                         found.append((y, x, s, e))
-            signs = [self.raw.take(1) for _ in found]
+            signs = [self.sign(done, y, x, orientation, step, directed) for y, x, _, _ in found]
             for (y, x, s, e), negative in zip(found, signs, strict=True):
                 value = s
                 if s == 15:
@@ -242,7 +265,8 @@ def decode(payload, basis, model, unit, mean):  # noqa: C901, PLR0912 - as the p
                 others = [planes[n] for n in near if n in planes and shapes[n[:2]] == shape]
                 parent = planes.get((g - 1, o, c), {}) if g > 1 else {}
                 before = planes.get((g, o, c - 1), {})
-                planes[g, o, c] = coder.plane(*shape, (3 if g else 0) + o, parent, before, others)
+                kind = (2 + 2 * (3 * (min(level, 3) - 1) + o) if level else 0) + (c > 0)
+                planes[g, o, c] = coder.plane(*shape, kind, o if level else -1, parent, before, others)
             norm = 1.0 if not level else NORMS[level - 1][o == 2]
             for b in range(bands):
                 for c in range(count):

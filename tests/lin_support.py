@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stac_latent.stages import lifting, normalise, planes, planes_plain
 from stac_latent.stages.kernels import COMPILED
 from stac_latent.stages.planes import PlaneModel
-from stac_latent.stages.planes_model import BINS, SYMBOLS
+from stac_latent.stages.planes_model import BINS, SETS, SIGNS, SYMBOLS
 from stac_latent.stages.subbands import layout_of
 
 needs_numba = pytest.mark.skipif(
@@ -90,10 +90,11 @@ def models(draw):
     if draw(st.booleans()):
         return PlaneModel.default()
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    weights = rng.integers(0, draw(st.sampled_from((2, 30, 256))), (6, 4, 7))
-    counts = rng.integers(1, draw(st.sampled_from((2, 500, 65536))), (BINS, SYMBOLS))
+    weights = rng.integers(0, draw(st.sampled_from((2, 30, 256))), (SETS, 4, 7))
+    counts = rng.integers(1, draw(st.sampled_from((2, 500, 65536))), (4, BINS, SYMBOLS))
     runs = rng.integers(1, draw(st.sampled_from((2, 100, 65536))), (4, 2))
-    return PlaneModel(weights.astype(np.int16), counts.astype(np.uint16), runs.astype(np.uint16))
+    signs = rng.integers(1, draw(st.sampled_from((2, 100, 65536))), (3, 2, SIGNS, 2))
+    return PlaneModel(weights.astype(np.int16), *(v.astype(np.uint16) for v in (counts, runs, signs)))
 
 
 def resealed(payload):

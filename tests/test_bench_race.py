@@ -209,7 +209,18 @@ def test_a_codec_may_take_all_grids_as_one():
     )
     assert result["failed"] == 0
     assert set(result["summary"]) == {"lin", "lin, grids as one"}
-    assert [e.name for e in chains(["lin"])] == ["lin"]
+    assert [e.name for e in chains(["lin"])] == ["lin", "lin fitted on other places"]
+    assert result["skipped"]["lin fitted on other places"].endswith("has no places to fit on")
+
+
+def test_lin_is_raced_as_fitted_to_the_other_places():
+    fit, tiles = list(TILES[:2]), list(TILES[2:])
+    result = run_rd(
+        Dataset("s", "Sample", (BANDS,), tuple(TILES)), fit, tiles, chains(["lin"]), isolated=False
+    )
+    assert result["failed"] == 0
+    assert set(result["bd_rate"]) == {"lin", "lin fitted on other places"}
+    assert result["summary"]["lin fitted on other places"]["bd_rate"] < -3, "a fit is worth its bytes"
 
 
 def test_a_scene_is_the_same_every_time_and_made_of_the_tiles():

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from stac_latent import open_codec
+from stac_latent.bench.budget import budget_of
 from stac_latent.bench.coder import Entrant, Framed, Team
 from stac_latent.bench.data import Dataset, Tile
-from stac_latent.bench.speed import budget_of, nearest_knob, run_speed
+from stac_latent.bench.speed import nearest_knob, run_speed
 from stac_latent.bench.windows import run_windows
 from stac_latent.spec import Band
+from stac_latent.testing import make_field
 
 BANDS = (Band("B02", "uint16", nodata=0, scale=1e-4), Band("B03", "uint16", nodata=0, scale=1e-4))
 X = np.add.outer(np.arange(160), np.arange(160))[None].repeat(2, axis=0).astype(np.uint16) * 9 + 500
@@ -54,12 +56,15 @@ def test_the_setting_is_bisected_then_interpolated():
     assert nearest_knob(Known((0.0,)), SET, TILE, 42.0) == 0.0
 
 
-def test_a_budget_is_asked_for_where_a_codec_offers_one():
-    codec = SimpleNamespace(
-        tail=SimpleNamespace(budget=lambda _, payload: {"entropy": len(payload), "io": 1})
-    )
-    assert budget_of(SimpleNamespace(codec=codec), b"abc") == {"entropy": 3.0, "io": 1.0}
-    assert budget_of(SimpleNamespace(codec=SimpleNamespace(tail=None)), b"") is None
+def test_a_budget_names_the_parts_of_the_decoder():
+    bands = [Band("a", scale=1e-4), Band("b", scale=1e-4)]
+    codec = open_codec("lin", bands=bands)
+    data = codec.compress(make_field(bands, (300, 80), 1), step=50)
+    found = budget_of(SimpleNamespace(codec=codec), data)
+    assert list(found) == ["frame", "entropy", "rotation", "wavelet", "types"]
+    assert all(seconds > 0 for seconds in found.values())
+    other = open_codec("zstd", bands=bands)
+    assert budget_of(SimpleNamespace(codec=other), other.compress(make_field(bands, (8, 8), 1))) is None
     assert budget_of(SimpleNamespace(), b"") is None
 
 
@@ -75,6 +80,7 @@ def test_windows_of_a_store_cold_opened_and_warm():
     assert found["psnr"] > 40
     assert 0 < found["bits_per_pixel"] < 16
     assert found["warm"]["median_ms"] < found["cold"]["max_ms"]
+    assert 0 < found["aligned"]["median_ms"] <= found["aligned"]["max_ms"]
 
 
 def test_windows_take_a_step_and_floats():

@@ -228,7 +228,7 @@ def test_encode_refuses(run, args, code, message):
     [
         ([], {"spyndex-s2-sample", "synthetic-later", "spyndex-s2-sample-coarse"}),
         (["--min-psnr", 45], {"spyndex-s2-sample", "synthetic-later"}),
-        (["--max-bits-per-pixel", 1], {"spyndex-s2-sample", "spyndex-s2-sample-coarse"}),
+        (["--max-bits-per-pixel", 0.9], {"spyndex-s2-sample", "spyndex-s2-sample-coarse"}),
         (["--max-error", 400, "--datetime", "2020-06-01/.."], {"synthetic-later"}),
         (["--kind", "embedding", "--datetime", "../2020-03-01"], {"spyndex-s2-sample"}),
         (["--filter", '"latent:psnr" < 45'], {"spyndex-s2-sample-coarse"}),

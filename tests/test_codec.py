@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stac_latent import open_codec
-from stac_latent.codec import Codec, canonical_json
+from stac_latent.codec import Codec
 from stac_latent.codecs import dct, embed_patch, fit, jpeg2000, lin, zstd
 from stac_latent.errors import CodecError, FieldError
+from stac_latent.frame import canonical_json
 from stac_latent.masking import fill_invalid, zero_invalid
 from stac_latent.registry import codec_names
 from stac_latent.spec import Band

@@ -17,6 +17,7 @@ from stac_latent.catalog.encode import encode
 from stac_latent.catalog.fit import fit
 from stac_latent.catalog.fit_bands import choose_bands, stand_in
 from stac_latent.catalog.fit_plan import make_plan, round_robin
+from stac_latent.catalog.fit_sources import FitSource
 from stac_latent.catalog.fit_spool import Spool
 from stac_latent.cli import app
 from stac_latent.codec import open_codec
@@ -63,7 +64,7 @@ def fitted(items, tmp_path_factory):
 
 def sources_of(items, **options):
     bands, usable = choose_bands(items, ["red", "nir"])
-    return [ItemSource(i, stand_in(bands), **options) for i in usable]
+    return [FitSource((ItemSource(i, stand_in(bands), **options),)) for i in usable]
 
 
 # -- what is written ------------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ def test_rate_and_distortion_are_measured_on_real_bytes(fitted, items):
     (identifier, *_) = fitted.codec.about["held_out"]["items"]
     item = next(i for i in items if f"scenes/{i.id}" == identifier)
     (source,) = sources_of([item])
-    field, _ = source.read(((0, SIDE), (0, SIDE)))
+    ((field, _),) = source.read(((0, SIDE), (0, SIDE)))
     data = fitted.codec.compress(field.astype(np.uint16), quality=50)
     assert 8 * len(data) / field.size == pytest.approx(points[2]["bits_per_pixel"], rel=0.3)
 
@@ -222,7 +223,7 @@ def test_tiles_with_little_data_are_passed_over(tmp_path):
     hollow = make_scene(tmp_path, field, name="hollow", origin=ORIGIN).item
     sources = sources_of([hollow, empty])
     plan = make_plan(sources, 10**9, 0, 0)
-    spool = Spool(tmp_path / "spool", "key", sources, sources[0].codec.bands)
+    spool = Spool(tmp_path / "spool", "key", sources, sources[0].parts[0].codec.bands)
     taken, passed = spool.draw(plan.fit, 10**9, lambda _: None)
     assert [sources[t.source].item.id for t in taken] == ["p0-d1"]
     assert passed == 1
@@ -258,8 +259,8 @@ def test_items_of_another_unit_are_brought_to_the_first(tmp_path):
     plain, shifted = scene(tmp_path, 0), scene(tmp_path, 1, fields=fields)
     bands, usable = choose_bands([plain, shifted], ["red"])
     assert len(usable) == 2
-    source = ItemSource(shifted, stand_in(bands))
-    field, valid = source.read(((0, 8), (0, 8)))
+    source = FitSource((ItemSource(shifted, stand_in(bands)),))
+    ((field, valid),) = source.read(((0, 8), (0, 8)))
     raw = make_field(BANDS, (SIDE, SIDE), 10)[:1, :8, :8].astype(int)
     np.testing.assert_array_equal(field[valid], raw[valid] - 1000)
 
@@ -343,15 +344,24 @@ def test_refused_one_place(tmp_path):
         fit(scene(tmp_path, 0, shape=(16, 16)), tmp_path / "x-codec")
 
 
-def test_refused_several_grids(tmp_path):
-    item = scene(tmp_path, 0)
-    coarse = scene(tmp_path / "coarse", 0, shape=(SIDE // 2, SIDE // 2), res=20.0)
+def mixed(folder, place=0):
+    """An Item with a band of 10 m and one of 20 m."""
+    item = scene(folder, place)
+    coarse = scene(folder / "coarse", place, shape=(SIDE // 2, SIDE // 2), res=20.0)
     item.assets["nir"] = coarse.assets["nir"]
     item.assets["nir"].extra_fields |= {k: coarse.properties[k] for k in ("proj:shape", "proj:transform")}
+    return item
+
+
+def test_refused_grids_that_differ_from_item_to_item(tmp_path):
+    item, plain = mixed(tmp_path), scene(tmp_path, 1)
+    way_out = r"Fit to items of one kind, to a group of bands by itself \(--bands\), or state the grid.*--resolution"
+    with pytest.raises(GridError, match=rf"resolutions: red 10, nir 20\). {way_out}"):
+        fit([plain, item], tmp_path / "x-codec", ["red", "nir"])
     with pytest.raises(
-        GridError, match=r"red 10, nir 20\). Fit each group of bands by itself \(--bands\).*--resolution"
+        GridError, match=rf"{plain.id}' lie on other native grids than those of item '{item.id}'. {way_out}"
     ):
-        fit(item, tmp_path / "x-codec", ["red", "nir"])
+        fit([item, plain], tmp_path / "x-codec", ["red", "nir"])
     bands, _ = choose_bands([item], ["red", "nir"])
     assert ItemSource(item, stand_in(bands), resolution=20.0).grid.shape == (SIDE // 2, SIDE // 2)
 

@@ -101,6 +101,19 @@ def test_holes_are_left_out(fitted):
     assert np.abs(np.abs(codec.stages[2].basis[1]) - np.abs(fitted.stages[2].basis[1]))[0].max() < 0.1
 
 
+def test_a_band_without_data_does_not_hinder_the_others():
+    """As of hyperspectral scenes, whose bands of water vapour are empty."""
+    fields = [np.concatenate([f[:4], np.zeros_like(f[:1])]) for f, _ in TILES]
+    codec = fit_lin("mine", lambda: ((f, mask_of(f, BANDS)) for f in fields), BANDS)
+    assert codec.stages[0].mean[4] == 0
+    four = fit_lin("mine", lambda: ((f[:4], None) for f in fields), BANDS[:4])
+    assert np.array_equal(codec.stages[0].mean[:4], four.stages[0].mean)
+    assert codec.stages[2].step == pytest.approx(four.stages[2].step, rel=0.2)
+    back = codec.decompress(codec.compress(fields[0], max_error=5))
+    assert not back[4].any()
+    assert np.abs(back[:4].astype(int) - fields[0][:4]).max() <= 5
+
+
 def test_the_model_has_a_tile_where_any_is_valid():
     empty = (np.zeros((5, 96, 104), np.uint16), np.zeros((1, 96, 104), bool))
     tiles = [empty, TILES[0]] + [empty] * 10  # every second would be one that is empty

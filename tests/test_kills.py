@@ -48,9 +48,9 @@ def counted(monkeypatch):
 
     done, honest = [], module.encode_source
 
-    def encode_source(source, *args):
-        done.append(source.item.id)
-        return honest(source, *args)
+    def encode_source(sources, *args):
+        done.append(sources[0].item.id)
+        return honest(sources, *args)
 
     monkeypatch.setattr(module, "encode_source", encode_source)
     return done

@@ -63,6 +63,27 @@ def test_any_field_comes_back(data, kind, count, step):
     assert error.max(initial=0) <= 12 * step + 1
 
 
+@settings(LAW, max_examples=20)
+@given(
+    data=st.data(),
+    kind=st.sampled_from(sorted(TYPES)),
+    cells=st.tuples(st.integers(1, 34), st.integers(1, 3)),
+    holes=st.sampled_from((None, 1, 2)),
+)
+def test_pixels_are_coded_as_their_latents_are(data, kind, cells, holes):
+    """The way from pixels to bytes that lays out no latents gives the bytes of the chain."""
+    bands = [replace(TYPES[kind], name=f"b{i}") for i in range(2)]
+    seed = data.draw(st.integers(0, 99))
+    field = make_field(bands, (cells[0] * 8, cells[1] * 8), seed)
+    mask = None if holes is None else np.random.default_rng(seed).random((holes, *field.shape[1:])) < 0.7
+    if bands[0].nodata == -1e30:  # far from all that is coded
+        known = field != bands[0].nodata
+        mask = known if mask is None else mask & known
+    codec = lin(bands, step=30.0)
+    latent = codec.encode(field, mask=mask, upto="symbols")
+    assert codec.encode(field, mask=mask) == codec.entropy_encode(latent)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 1), (1, 300), (8, 8), (257, 3), (255, 257)])
 @pytest.mark.parametrize("kind", ["scene", "constant", "noise", "empty"])
 def test_sizes(shape, kind):

@@ -29,7 +29,7 @@ CODER = TileCoder(np.tile(np.eye(3, dtype=np.float32), (7, 1, 1)))
 def payload_of(shape=(40, 56), step=60.0, gains=None, seed=2):
     field = make_field(BANDS, shape, seed).astype(np.float32)
     analyse(field, levels_of(*shape))
-    return CODER.code(CODER.prepare([field], gains=gains), step)[0]
+    return CODER.code(CODER.prepare([field], gains=gains), step)
 
 
 SMALL = payload_of((17, 22), 200.0)

@@ -53,7 +53,7 @@ def test_another_decoder_gives_the_same_pixels(cells, bands, seed, step, kind, m
     field = make_field(names, (8 * cells[0], 8 * cells[1]), seed, kind)
     if weighted:
         stage.gains = rng.uniform(0.5, 2, bands).astype(np.float32)
-    payload = stage.code(stage.prepare(_tiles(codec, field), None, stage.gains), step)[0]
+    payload = stage.code(stage.prepare(_tiles(codec, field), None, stage.gains), step)
     assert np.array_equal(as_reference(codec, payload), codec.decode(payload))
 
 

@@ -127,7 +127,10 @@ def test_frequencies_fill_the_range(seed):
     assert (counts.sum(axis=1) <= ADAPT_LIMIT * 9).all()
     if COMPILED:
         f, c = np.zeros((BINS, SYMBOLS), np.int64), np.zeros((BINS, SYMBOLS), np.int64)
-        planes_compiled.renormalise(other, f, c)
+        seen, fresh = np.zeros(BINS, np.int64), np.zeros(BINS, bool)
+        planes_compiled.renormalise(other, f, c, seen, fresh)
+        assert fresh.all()
+        assert (seen == other.sum(axis=1)).all()
         assert (f == freq).all()
         assert (c == cum).all()
         assert (other == counts).all()
@@ -137,12 +140,12 @@ def test_models_are_checked():
     good = PlaneModel.default()
     again = PlaneModel.build(good.tensors())
     assert all((v == again.tensors()[k]).all() for k, v in good.tensors().items())
-    with pytest.raises(BundleError, match=r"must be \(6, 4, 7\)"):
-        PlaneModel(good.weights[:5], good.counts, good.runs)
+    with pytest.raises(BundleError, match=r"must be \(\(20, 4, 7\)"):
+        PlaneModel(good.weights[:5], good.counts, good.runs, good.signs)
     with pytest.raises(BundleError, match="counts must be positive"):
-        PlaneModel(good.weights, np.zeros_like(good.counts), good.runs)
+        PlaneModel(good.weights, np.zeros_like(good.counts), good.runs, good.signs)
     with pytest.raises(BundleError, match="weights 0 to 255"):
-        PlaneModel(good.weights + 256, good.counts, good.runs)
+        PlaneModel(good.weights + 256, good.counts, good.runs, good.signs)
     with pytest.raises(BundleError, match="needs tensor 'runs'"):
         PlaneModel.build({"weights": good.weights, "counts": good.counts})
     assert default_weights().max() <= 255

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pystac
 import pytest
+import xarray as xr
 from core_support import make_scene, scene_field, small_chunks, small_codec
 
 from stac_latent import encode, load, secure
@@ -96,7 +98,7 @@ def test_wrong_key_no_key_and_the_right_one(cat, tmp_path, monkeypatch):
         EncryptionError, match=rf"encrypted for key {KEY.id}; none is at hand. Pass key=, or name"
     ):
         load(item, asset="coded")
-    with pytest.raises(EncryptionError, match=f"encrypted for key {KEY.id}; {OTHER.id}"):
+    with pytest.raises(EncryptionError, match=f"encrypted for key {KEY.id}; at hand: {OTHER.id}"):
         load(item, asset="coded", key=OTHER)
     monkeypatch.setattr(secure, "_ring", {KEY.id: OTHER})
     with pytest.raises(EncryptionError, match="does not open latent:wrapped_key"):
@@ -182,6 +184,20 @@ def test_a_data_key_that_was_read_encrypts_nothing():
         stage.inverse(b"short", "p")
 
 
+def test_without_the_package(cat, tmp_path, monkeypatch):
+    item = item_of(cat)
+    for name in [m for m in sys.modules if m.partition(".")[0] == "cryptography"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    text = r"encryption needs the package cryptography: pip install 'stac-latent\[secure\]'"
+    with pytest.raises(EncryptionError, match=text):
+        load(item, asset="coded")
+    with pytest.raises(EncryptionError, match=text):
+        encode(_raw(item), small_codec("dct"), tmp_path / "new", encrypt=KEY)
+    assert not (tmp_path / "new/scenes").exists()
+    assert load(item, asset="open").red.values.any()
+
+
 def test_key_files(tmp_path):
     path = tmp_path / "my.key"
     key = keygen(path)
@@ -197,6 +213,46 @@ def test_key_files(tmp_path):
         Key.read(tmp_path / "gone.key")
     with pytest.raises(EncryptionError, match="a key has 32 bytes"):
         Key(b"short")
+
+
+def test_verify_without_the_key(cat, monkeypatch):
+    """Nothing encrypted can be said to be sound without its key; sizes and bundles are checked all the same."""
+    monkeypatch.setattr(secure, "_ring", {})
+    rows = {r.asset: r for r in verify(str(cat / "catalog.json"))}
+    assert (rows["open"].problems, rows["open"].locked) == ([], False)
+    (text,) = rows["coded"].problems
+    assert rows["coded"].locked
+    assert (
+        f"encrypted for key {KEY.id}, which is not at hand: its size and its bundle alone were checked"
+        in text
+    )
+    rows = verify(str(cat / "catalog.json"), locked=True)
+    assert [(r.problems, r.compared, r.locked) for r in rows] == [
+        ([], r.asset == "open", r.asset != "open") for r in rows
+    ]
+    chunks(cat)[0].unlink()
+    rows = {r.asset: r for r in verify(str(cat / "catalog.json"), locked=True)}
+    assert "bytes are stored, the item declares" in rows["coded"].problems[0]
+
+
+def test_verify_with_the_key_names_what_was_changed(cat):
+    path = chunks(cat)[1]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    rows = {r.asset: r for r in verify(str(cat / "catalog.json"), key=KEY)}
+    assert "EncryptionError: latent/c/" in rows["coded"].problems[0]
+    assert not rows["plain-zstd"].problems
+
+
+def test_a_store_that_is_opened_by_its_path(cat, monkeypatch):
+    href = cat / "scenes/scene/coded.zarr"
+    cube = xr.open_dataset(href, engine="stac-latent", upto="field")
+    np.testing.assert_array_equal(cube.red, load(item_of(cat), asset="open").red[0])
+    monkeypatch.setattr(secure, "_ring", {})
+    href = shutil.copytree(href, cat / "elsewhere.zarr")  # readers that are open stay open
+    with pytest.raises(EncryptionError, match="none is at hand"):
+        xr.open_dataset(href, engine="stac-latent", upto="field").load()
 
 
 def test_verify_and_a_second_run(cat, made):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lin_support import LAW, same_bits
 
 from stac_latent.stages.lifting import NORMS, analyse, levels_of
+from stac_latent.stages.planes_model import SETS, orientation_of
 from stac_latent.stages.subbands import layout_of, pack_cells, unpack_cells
 
 native = st.tuples(
@@ -54,11 +55,11 @@ def test_programs(tile, extra, data):
         assert offset == at
         at += (rows + 2) * (columns + 2)
         assert parent < k
-        assert 0 <= weights < 6
+        assert 0 <= weights < SETS
         if parent >= 0:  # a sample's parent is there, or the margin that stands for it
             assert -(-rows // 2) <= table[parent, 1] + 1
             assert -(-columns // 2) <= table[parent, 2] + 1
-            assert table[parent, 7] == weights
+            assert orientation_of(table[parent, 7]) == orientation_of(weights)
         for r in relatives:
             assert r < k
             assert r < 0 or (table[r, 1], table[r, 2]) == (rows, columns)

@@ -15,21 +15,25 @@ from stac_latent.bench.coder import Array, Context, Entrant, Team, UnavailableEr
 from stac_latent.bench.integers import to_type
 from stac_latent.codec import Codec, open_codec
 from stac_latent.errors import StacLatentError
+from stac_latent.fitting import fit_lin, mask_of
 from stac_latent.registry import codec_names
 from stac_latent.spec import Band
 
 __all__ = ["Chain", "Grids", "chains", "fitted_on"]
 
 _KNOBS = tuple(float(k) for k in range(-58, 66, 3))
+_FITTED = "lin fitted on other places"
 _PEERS = {"jpeg2000": "it is the peer 'JPEG 2000, rate shared among bands'"}
 
 
 def chains(names: Sequence[str] | None, grids: int = 1) -> list[Entrant]:
     """Entrants of codecs by name or bundle folder; None: every installed one.
 
-    With several grids, codecs that code them as one take part in that form too.
+    With several grids, codecs that code them as one take part in that form too; beside ``lin`` goes ``lin`` as fitted to the
+    fitting places of the data set.
     """
     chosen = list(names or codec_names())
+    chosen += [_FITTED] if "lin" in chosen else []
     together = [n for n in chosen if n == "lin"] if grids > 1 else []
     return [
         *(Entrant(f"{n}, grids as one", partial(Chain, n), partial(Grids, n)) for n in together),
@@ -77,7 +81,9 @@ class Chain:
         if self.name in _PEERS:
             raise UnavailableError(f"{self.name} is not raced twice: {_PEERS[self.name]}")
         try:
-            self.codec = open_codec(self.name)
+            self.codec = self._fit() if self.name == _FITTED else open_codec(self.name)
+        except UnavailableError:
+            raise
         except StacLatentError:
             self._options = self._unfitted()
             try:
@@ -118,6 +124,15 @@ class Chain:
     def converted(self, field: Array) -> Array:
         """A field in the unit of the codec's bands."""
         return _convert(field, self.context.bands, self.codec.bands)
+
+    def _fit(self) -> Codec:
+        bands, fields = self.context.bands, self.context.fit
+        if not fields:
+            raise UnavailableError(f"{self.name}: the data set has no places to fit on")
+        try:
+            return fit_lin("lin", lambda: [(x, mask_of(x, bands)) for x in fields], bands)
+        except StacLatentError as exc:
+            raise UnavailableError(f"{self.name}: {exc}") from exc
 
     def _unfitted(self) -> dict[str, Any]:
         """Options of a chain that takes any bands: units of 1 / 10,000 of the peaks where these are no whole numbers."""

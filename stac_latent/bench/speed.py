@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from stac_latent.bench.apart import apart
+from stac_latent.bench.budget import budget_of
 from stac_latent.bench.chains import Chain
-from stac_latent.bench.coder import Array, Coder, Entrant, Team
+from stac_latent.bench.coder import Array, Entrant, Team
 from stac_latent.bench.data import Dataset, Tile
 from stac_latent.bench.race import Progress, Row, distortion, open_team
 from stac_latent.bench.scene import assemble
 from stac_latent.bench.windows import run_windows
 from stac_latent.errors import StacLatentError
 
-__all__ = ["budget_of", "nearest_knob", "run_speed"]
+__all__ = ["nearest_knob", "run_speed"]
 
 _ENOUGH = 6.0
 """Seconds after which a measurement is not repeated."""
@@ -75,7 +76,7 @@ def run_speed(
     dict
         ``rows``: for each coder and number of threads ``encode_mpixel_s`` and ``decode_mpixel_s`` (Mpixel/s of all bands, by the clock;
         ``..._cpu_s`` for each second of a processor, which other processes disturb less),
-        ``bits_per_pixel``, ``psnr``; ``budget`` (seconds by part of the decoder) where the codec offers one; ``windows`` (see
+        ``bits_per_pixel``, ``psnr``; ``budget`` for ``lin`` (see :func:`~stac_latent.bench.budget.budget_of`); ``windows`` (see
         :func:`~stac_latent.bench.windows.run_windows`) for the package's own, with most threads; ``skipped``.
     """
     scene = assemble(tiles, size)
@@ -183,10 +184,3 @@ def _quarter(field: Array) -> Array:
     """The upper left quarter, in pixels of a side a half."""
     side = -(-field.shape[1] // 2)
     return np.ascontiguousarray(field[:, :side, :side])
-
-
-def budget_of(coder: Coder, payload: bytes) -> dict[str, float] | None:
-    """Seconds by part of the decoder, by the function ``budget(codec, payload)`` that a codec's last stage may offer."""
-    codec = getattr(coder, "codec", None)
-    offer = getattr(getattr(codec, "tail", None), "budget", None)
-    return None if offer is None else {k: float(v) for k, v in offer(codec, payload).items()}

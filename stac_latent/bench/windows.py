@@ -13,7 +13,7 @@ import numpy as np
 
 from stac_latent.bench.coder import Array
 from stac_latent.codec import Codec
-from stac_latent.spec import Band
+from stac_latent.spec import Band, Window
 
 __all__ = ["run_windows"]
 
@@ -42,32 +42,43 @@ def run_windows(
     -------
     dict
         Medians [ms] and extremes of ``cold`` (nothing open: metadata, codec and window), ``opened`` (the store is open, the window is
-        not decoded) and ``warm`` (decoded before); bits per pixel and band of the store.
+        not decoded), ``aligned`` (the same for windows that begin where chunks do) and ``warm`` (decoded before); bits per pixel and
+        band of the store.
     """
     from stac_latent.catalog.encode import encode
     from stac_latent.cube.chunks import forget
     from stac_latent.cube.decode import LatentReader
+    from stac_latent.store.zarr import chunk_cells
 
     rng = np.random.default_rng(0)
     high = [max(1, n - size) for n in field.shape[1:]]
+    chunk = chunk_cells(codec)[0] * codec.stride[0]
     places = [(int(rng.integers(high[0])), int(rng.integers(high[1]))) for _ in range(count)]
-    times: dict[str, list[float]] = {"cold": [], "opened": [], "warm": []}
+    times: dict[str, list[float]] = {"cold": [], "opened": [], "aligned": [], "warm": []}
     with tempfile.TemporaryDirectory() as folder:
         raw = _item(field, codec.bands, Path(folder))
         (item,) = encode(raw, codec, Path(folder) / "latents", step=step)
         opened = LatentReader.open(item)
         opened.read_field(((0, min(64, field.shape[1])), (0, min(64, field.shape[2]))))
         for y, x in places:
-            window = ((y, min(y + size, field.shape[1])), (x, min(x + size, field.shape[2])))
+            window = _window((y, x), size, field)
             forget()
             times["cold"].append(_seconds(lambda w=window: LatentReader.open(item).read_field(w)))
             forget()
             times["opened"].append(_seconds(lambda w=window: opened.read_field(w)))
             times["warm"].append(_seconds(lambda w=window: opened.read_field(w)))
+            forget()
+            corner = _window((y // chunk * chunk, x // chunk * chunk), size, field)
+            times["aligned"].append(_seconds(lambda w=corner: opened.read_field(w)))
         rate = item.properties.get("latent:bits_per_pixel")
         psnr = item.properties.get("latent:psnr")
     out = {k: {"median_ms": 1e3 * float(np.median(v)), "max_ms": 1e3 * max(v)} for k, v in times.items()}
     return {"pixels": size, "windows": count, "bits_per_pixel": rate, "psnr": psnr, **out}
+
+
+def _window(corner: tuple[int, int], size: int, field: Array) -> Window:
+    (y0, y1), (x0, x1) = ((lo, min(lo + size, n)) for lo, n in zip(corner, field.shape[1:], strict=True))
+    return (y0, y1), (x0, x1)
 
 
 def _seconds(function: Any) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.items import codec_item, decoder_link
+from stac_latent.catalog.native import on_native_grids
 from stac_latent.catalog.references import References, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.codec import Codec, open_codec
@@ -30,7 +31,7 @@ from stac_latent.cube.verify import Progress
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
 from stac_latent.files import clear_killed, clear_parts, temporary
-from stac_latent.registry import remember
+from stac_latent.registry import remember, resolve_space
 from stac_latent.secure import Key, use
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
@@ -65,10 +66,11 @@ def encode(
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
 
-    Each Item is encoded on its native grid, written to a temporary folder, decoded again from the stored bytes and
-    measured; only then is the store renamed into place and the Item catalogued. A failing Item leaves nothing. Items
-    whose asset was made from the same inputs (see :mod:`stac_latent.catalog.inputs`) are passed over and returned as they
-    are, so that a run that was cut short goes on where it stopped when it is started again.
+    Each Item is encoded on its native grid, or, with a codec of the ``lin`` family, each of its bands on its own, written
+    to a temporary folder, decoded again from the stored bytes and measured; only then is the store renamed into place and
+    the Item catalogued. A failing Item leaves nothing. Items whose asset was made from the same inputs (see
+    :mod:`stac_latent.catalog.inputs`) are passed over and returned as they are, so that a run that was cut short goes on
+    where it stopped when it is started again.
 
     Parameters
     ----------
@@ -89,7 +91,8 @@ def encode(
     bands
         Asset keys by the codec's band names, where they cannot be matched.
     resolution, resampling
-        Needed only where the bands lie on several native grids.
+        A grid to resample to. Without one, bands of several native grids are coded on these, in one asset, by a chain such
+        as ``lin``; other chains need one.
     references
         Code dates against key frames, chunk by chunk, where that takes fewer bytes; needs a chain such as ``lin``.
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
@@ -124,6 +127,8 @@ def encode(
     chosen = open_codec(codec)
     remember(chosen)
     goal = Target(**target)
+    if not goal.given and (own_aim := getattr(chosen.tail, "aim", None)) is not None:
+        goal = own_aim.target
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
     secret = _secret(encrypt, references)
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
@@ -137,20 +142,20 @@ def encode(
     if len({i.id for i in todo}) < len(todo):
         raise CatalogError("two of the items have the same id; a catalogue holds each id once")
 
-    def source_of(item: pystac.Item) -> ItemSource:
-        return ItemSource(item, chosen, bands, resolution, resampling)
+    def sources_of(item: pystac.Item) -> list[ItemSource]:
+        own = on_native_grids(item, chosen, bands) if resolution is None else chosen
+        _check_references(item, own, references)
+        return [ItemSource(item, part, bands, resolution, resampling) for part in own.parts]
 
     out: dict[int, pystac.Item] = {}
     with _disk_errors(dest):
         tree = CatalogTree(local_path(os.fspath(dest)))
-        for i, frame in dates(todo, references, aimed, form, key, source_of, progress):
+        for i, frame in dates(todo, references, aimed, form, key, lambda i: sources_of(i)[0], progress):
             item, key_item = todo[i], out[frame] if isinstance(frame, int) else frame
-            name, source = _name(item, key, mode), source_of(item)
-            path = tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr"
-            for place in (path.parent, path.parent.parent, tree.root):
-                clear_parts(place)
-            clear_killed(path)
-            digest = input_digest(source, _options(chosen, goal, form, key_item, key, secret))
+            name, sources = _name(item, key, mode), sources_of(item)
+            _clear(tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr", tree.root)
+            whole = resolve_space(sources[0].codec.space)
+            digest = input_digest(sources, _options(whole, goal, form, key_item, key, secret))
             known = tree.find(name, item.collection_id)
             same = made_from(known, key, digest)
             if same and not overwrite and known is not None and intact(known.assets[key]):
@@ -161,12 +166,12 @@ def encode(
                 raise CatalogError(
                     f"item {base.id!r} cannot be its own key frame; leave it out of references"
                 )
-            decoder = _write_codec(chosen, tree.root)
+            decoder = _write_codec(whole, tree.root)
             folder = tree.item_folder(base)
-            coder = aim(chosen, goal, bands=source.decoded)
+            coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
             store = _new_store(
-                source, coder, folder / f"{key}.zarr", form, decoder.parent, progress, reference, secret
+                sources, coders, folder / f"{key}.zarr", form, decoder.parent, progress, reference, secret
             )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
@@ -183,6 +188,21 @@ def _secret(encrypt: Key | str | os.PathLike[str] | None, references: References
             "encrypted dates are not coded against key frames: leave out references or encrypt"
         )
     return None if encrypt is None else use(encrypt)
+
+
+def _check_references(item: pystac.Item, codec: Codec, references: References) -> None:
+    if references is not None and (max(codec.steps) > 1 or len(codec.parts) > 1):
+        raise CatalogError(
+            f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
+            "out, or state a grid with resolution="
+        )
+
+
+def _clear(store: Path, root: Path) -> None:
+    """Remove what a killed process left of a store, and beside it."""
+    for place in (store.parent, store.parent.parent, root):
+        clear_parts(place)
+    clear_killed(store)
 
 
 class _disk_errors:  # noqa: N801 - reads as a context manager
@@ -269,8 +289,8 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
 
 @contextmanager
 def _new_store(
-    source: ItemSource,
-    codec: Codec,
+    sources: Sequence[ItemSource],
+    coders: Sequence[Codec],
     path: Path,
     form: Payload,
     bundle: Path,
@@ -283,7 +303,7 @@ def _new_store(
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(source, codec, part, form, bundle, progress, reference, secret)
+        made = encode_source(sources, coders, part, form, bundle, progress, reference, secret)
         if path.exists():
             path.rename(old)
         part.rename(path)

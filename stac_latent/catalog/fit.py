@@ -12,21 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pystac
 
 from stac_latent.bundle import FILES, save_bundle
-from stac_latent.catalog.fit_bands import choose_bands, stand_in
+from stac_latent.catalog.fit_bands import choose_bands
 from stac_latent.catalog.fit_card import band_table_of, licence_of, measure, write_card
+from stac_latent.catalog.fit_check import check_amount, live_bands, summarise
 from stac_latent.catalog.fit_plan import Plan, Tile, make_plan
+from stac_latent.catalog.fit_sources import FitSource, native_bands, open_sources
 from stac_latent.catalog.fit_spool import Spool
 from stac_latent.catalog.tree import safe_name
-from stac_latent.checks.moments import Moments
-from stac_latent.codec import Codec, canonical_json
-from stac_latent.cube.source import ItemSource
-from stac_latent.errors import CatalogError, GridError, StacLatentError
+from stac_latent.checks.moments import Summary
+from stac_latent.codec import Codec
+from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.fitting import fit_lin
+from stac_latent.frame import canonical_json
 from stac_latent.spec import Band
+from stac_latent.stages.nesting import Lattices
 
 if TYPE_CHECKING:
     from stac_latent.cube.verify import Progress
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Fitted", "fit"]
 
 _MAX_ITEMS = 512
-_CHUNK = 256
 _HOLDOUT_PIXELS = 0.25
 """Of the fitting pixels."""
 _NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]$")
@@ -67,6 +68,7 @@ class _Job:
     pixels: int
     holdout: float
     seed: int
+    lattices: Lattices | None
 
 
 def fit(
@@ -111,7 +113,7 @@ def fit(
     seed
         Of the draw and of the split.
     resolution, resampling
-        Needed only where the bands lie on several native grids.
+        A grid to resample to. Without one, bands of several native grids are fitted on these, as one codec.
     about
         More of the model card: ``description``, ``license``, ``attribution``.
     overwrite
@@ -127,7 +129,7 @@ def fit(
         If there is nothing to fit on: no items, no bands in common, no or too few valid pixels, one place only; or ``dest``
         is taken.
     GridError
-        If the bands lie on several native grids and no ``resolution`` is given.
+        If the bands of Items lie on different native grids and no ``resolution`` is given.
 
     Examples
     --------
@@ -147,7 +149,10 @@ def fit(
         raise CatalogError("nothing to fit on: the list of items is empty; loosen the search")
     chosen, usable = choose_bands(_thinned(given, seed), bands, keys)
     skipped = min(len(given), _MAX_ITEMS) - len(usable)
-    job = _Job(usable, chosen, keys, resolution, resampling, pixels, holdout, seed)
+    lattices = None
+    if resolution is None:
+        chosen, lattices = native_bands(usable[0], chosen, keys)
+    job = _Job(usable, chosen, keys, resolution, resampling, pixels, holdout, seed, lattices)
     return _run(
         job,
         folder,
@@ -156,7 +161,7 @@ def fit(
         dict(about or {}),
         progress or (lambda *_: None),
         options,
-        named=bands is not None,
+        named=bands is not None or lattices is not None,
     )
 
 
@@ -165,7 +170,7 @@ def _run(
     *, named: bool,
 ) -> Fitted:  # fmt: skip
     clock = [time.perf_counter()]
-    sources = _sources(job)
+    sources = open_sources(job.items, job.bands, job.lattices, job.keys, job.resolution, job.resampling)
     plan = make_plan(sources, job.pixels, job.holdout, job.seed)
     key = hashlib.sha256(canonical_json(_identity(job, plan))).hexdigest()
     spool = Spool(folder.with_name(f".{folder.name}.fit"), key, sources, job.bands)
@@ -175,22 +180,22 @@ def _run(
         )
         apart_pixels = int(job.pixels * _HOLDOUT_PIXELS) if job.holdout else 0
         apart, empty = spool.draw(plan.held_out, apart_pixels, lambda n: progress("read to measure", n, apart_pixels)) if apart_pixels else ([], 0)  # fmt: skip
-        moments = _moments(spool, taken, len(job.bands))
-        keep = _live_bands(job.bands, moments, taken, passed, named)
+        moments = summarise(spool, taken, len(job.bands))
+        keep = live_bands(job.bands, moments, taken, passed, named)
         bands = [job.bands[i] for i in keep]
-        _check_amount(
-            moments if len(keep) == len(job.bands) else _moments(spool, taken, len(bands), keep), bands
+        check_amount(
+            moments if len(keep) == len(job.bands) else summarise(spool, taken, len(bands), keep), bands
         )
         clock.append(time.perf_counter())
 
         passes = _Passes(spool, taken, keep, progress)
-        codec = fit_lin(name, passes, bands, **options)
+        codec = fit_lin(name, passes, bands, lattices=job.lattices, **options)
         clock.append(time.perf_counter())
 
         points = []
         if apart:
             report = lambda done, total: progress("measure", done, total)  # noqa: E731 - names its label
-            points = measure(codec, lambda: spool.tiles(apart, keep), len(apart), report)
+            points = measure(codec, lambda: spool.layers(apart, keep), len(apart), report)
         clock.append(time.perf_counter())
         used = _items_of(sources, taken)
         card = _card(job, plan, taken, apart, sources, moments, points, bands)
@@ -221,8 +226,9 @@ class _Passes:
     def __call__(self) -> Iterator[tuple[Any, Any]]:
         self.count += 1
         label, total = f"fit, pass {self.count}", len(self.taken)
-        for i, pair in enumerate(self.spool.tiles(self.taken, self.keep)):
-            yield pair
+        for i, layers in enumerate(self.spool.layers(self.taken, self.keep)):
+            fields, masks = zip(*layers, strict=True)
+            yield (fields[0], masks[0]) if len(layers) == 1 else (fields, masks)
             self.progress(label, i + 1, total)
 
 
@@ -252,81 +258,25 @@ def _thinned(items: list[pystac.Item], seed: int) -> list[pystac.Item]:
     return [items[k] for k in kept]
 
 
-def _sources(job: _Job) -> list[ItemSource]:
-    probe = stand_in(job.bands)
-    out = []
-    for item in job.items:
-        try:
-            out.append(ItemSource(item, probe, job.keys, job.resolution, job.resampling, _CHUNK))
-        except GridError as exc:
-            if "several native grids" not in str(exc):
-                raise
-            text = str(exc).partition(". Encode")[0]
-            raise GridError(
-                f"{text}. Fit each group of bands by itself (--bands), or state the grid to resample to with resolution= "
-                "(--resolution)"
-            ) from exc
-    return out
-
-
 def _identity(job: _Job, plan: Plan) -> dict[str, Any]:
     """All that decides what the spooled tiles hold."""
     hrefs = [[i.id, *sorted(str(a.get_absolute_href()) for a in i.assets.values())] for i in job.items]
     bands = [[b.name, b.data_type, b.scale, b.offset, str(b.nodata)] for b in job.bands]
     orders = [t.order for t in (*plan.fit, *plan.held_out)]
-    return {"items": hrefs, "bands": bands, "tiles": orders, "grid": [job.resolution, job.resampling, plan.tile], "keys": dict(job.keys or {})}  # fmt: skip
+    return {"items": hrefs, "bands": bands, "tiles": orders, "grid": [job.resolution, job.resampling, plan.tile, job.lattices], "keys": dict(job.keys or {})}  # fmt: skip
 
 
-def _moments(spool: Spool, tiles: Sequence[Tile], bands: int, keep: Sequence[int] | None = None) -> Moments:
-    """About the mean of the first tile."""
-    out: Moments | None = None
-    for field, mask in spool.tiles(tiles, keep):
-        if out is None:
-            first = field.reshape(bands, -1).astype(np.float64)
-            out = Moments(np.nan_to_num(first.mean(axis=1), posinf=0, neginf=0).tolist())
-        out.add(field, mask)
-    return out or Moments([0.0] * bands)
-
-
-def _live_bands(
-    bands: Sequence[Band], moments: Moments, taken: Sequence[Tile], passed: int, named: bool
-) -> list[int]:
-    """Positions of the bands that hold data."""
-    if not taken:
-        raise CatalogError(
-            f"none of {passed} tile(s) is at least half valid: the sampled pixels are nodata; check the nodata value that the "
-            "items state, or give items with data (--bbox, --datetime)"
-        )
-    live = np.flatnonzero(moments.seen > 0).tolist()
-    dead = [b.name for i, b in enumerate(bands) if i not in live]
-    if dead and named:
-        shown = ", ".join(dead[:8]) + (f" and {len(dead) - 8} more" if len(dead) > 8 else "")
-        raise CatalogError(
-            f"band(s) {shown} hold no data in any of {len(taken)} tile(s); leave them out of bands= (--bands)"
-        )
-    return live
-
-
-def _check_amount(moments: Moments, bands: Sequence[Band]) -> None:
-    needed = 10 * max(100, len(bands))
-    if moments.count < needed:
-        raise CatalogError(
-            f"{moments.count} pixels are valid in all of the {len(bands)} bands; a fit needs {needed} at least: give more items, "
-            "or fewer bands (--bands)"
-        )
-
-
-def _items_of(sources: Sequence[ItemSource], tiles: Sequence[Tile]) -> list[pystac.Item]:
+def _items_of(sources: Sequence[FitSource], tiles: Sequence[Tile]) -> list[pystac.Item]:
     return [sources[i].item for i in sorted({t.source for t in tiles})]
 
 
-def _labels(sources: Sequence[ItemSource], tiles: Sequence[Tile]) -> list[str]:
+def _labels(sources: Sequence[FitSource], tiles: Sequence[Tile]) -> list[str]:
     items = _items_of(sources, tiles)
     return sorted(f"{i.collection_id}/{i.id}" if i.collection_id else i.id for i in items)
 
 
 def _card(
-    job: _Job, plan: Plan, taken: Sequence[Tile], apart: Sequence[Tile], sources: Sequence[ItemSource], moments: Moments,
+    job: _Job, plan: Plan, taken: Sequence[Tile], apart: Sequence[Tile], sources: Sequence[FitSource], moments: Summary,
     points: list[dict[str, float]], bands: Sequence[Band],
 ) -> dict[str, Any]:  # fmt: skip
     everything = dict(

@@ -13,17 +13,23 @@ from stac_latent.codec import Codec
 from stac_latent.cube.source import SourceBand, band_table, find_bands
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Band
+from stac_latent.stages.nesting import Lattices
 from stac_latent.stages.normalise import Normalise
+from stac_latent.stages.pyramid import Pyramid
 
 __all__ = ["choose_bands", "stand_in"]
 
 _MAX_BANDS = 400
 
 
-def stand_in(bands: Sequence[Band], name: str = "fit") -> Codec:
-    """A chain of these bands with cells of one pixel, for readers that take a codec before there is one."""
+def stand_in(bands: Sequence[Band], name: str = "fit", lattices: Lattices | None = None) -> Codec:
+    """A chain of these bands with cells of one pixel, for readers that take a codec before there is one.
+
+    With lattices, for bands of several native grids, cells are those of ``lin``.
+    """
     n = len(bands)
-    return Codec(name, (Normalise([0.0] * n, [1.0] * n),), tuple(bands))
+    first = Normalise([0.0] * n, [1.0] * n)
+    return Codec(name, (first,) if lattices is None else (first, Pyramid(lattices)), tuple(bands))
 
 
 def choose_bands(

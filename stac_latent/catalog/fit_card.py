@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,11 @@ import pystac
 from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.tree import write_json
 from stac_latent.checks.metrics import Distortion
-from stac_latent.checks.moments import Moments
+from stac_latent.checks.moments import Summary
 from stac_latent.codec import Codec
 from stac_latent.container import apply_nodata
 from stac_latent.spec import Band
+from stac_latent.stages.nesting import Nest
 
 __all__ = ["QUALITIES", "band_table_of", "licence_of", "measure", "write_card"]
 
@@ -27,7 +29,7 @@ _LISTED = 200
 
 def measure(
     codec: Codec,
-    tiles: Callable[[], Iterable[tuple[Any, Any]]],
+    tiles: Callable[[], Iterable[list[tuple[Any, Any]]]],
     count: int,
     report: Callable[[int, int], None],
 ) -> list[dict[str, float]]:
@@ -38,7 +40,7 @@ def measure(
     codec
         Fitted.
     tiles
-        Gives fields and masks.
+        Gives the fields and masks of each lattice.
     count
         Their number.
     report
@@ -52,22 +54,42 @@ def measure(
     """
     qualities: Sequence[int | None] = QUALITIES if hasattr(codec.tail, "aimed") else (None,)
     out, done = [], 0
+    parts = codec.parts
     for quality in qualities:
-        error, size, samples = Distortion(codec.bands), 0, 0
-        for stored, mask in tiles():
-            field = apply_nodata(stored, mask, codec.bands)
-            data = codec.compress(field, **({} if quality is None else {"quality": float(quality)}))
-            error.add(field, codec.decompress(data), mask)
-            size, samples = size + len(data), samples + field.size
+        errors, size, samples = [Distortion(p.bands, p.steps) for p in parts], 0, 0
+        for layers in tiles():
+            fields = [apply_nodata(x, mask, p.bands) for (x, mask), p in zip(layers, parts, strict=True)]
+            goal = {} if quality is None else {"quality": float(quality)}
+            data, decoded = _round_trip(codec, fields, goal)
+            for error, x, y, (_, mask) in zip(errors, fields, decoded, layers, strict=True):
+                error.add(x, y, mask)
+            size += len(data)
+            samples += round(
+                sum(f[0].size / s**2 for f, p in zip(fields, parts, strict=True) for s in p.steps)
+            )
             done += 1
             report(done, count * len(qualities))
+        error = Distortion.merged(errors)
         point = {"quality": quality, "bits_per_pixel": 8 * size / samples, "psnr": error.psnr}
         point |= {"max_error": error.max_error, "sam": error.sam}
         out.append({k: float(f"{v:.5g}") for k, v in point.items() if v is not None})
     return out
 
 
-def band_table_of(bands: Sequence[Band], moments: Moments) -> dict[str, dict[str, float]]:
+def _round_trip(codec: Codec, fields: Sequence[Any], goal: dict[str, float]) -> tuple[bytes, list[Any]]:
+    """Bytes of a tile, and what they decode to."""
+    parts = codec.parts
+    if len(parts) == 1 and max(codec.steps) == 1:
+        data = codec.compress(fields[0], **goal)
+        return data, [codec.decompress(data)]
+    nests = [Nest(tuple(Counter(p.steps).values())) for p in parts]
+    grids = [np.ascontiguousarray(g) for x, nest in zip(fields, nests, strict=True) for g in nest.gather(x)]
+    data = codec.compress(grids, **goal)
+    back = iter(codec.decompress(data))
+    return data, [nest.spread([next(back) for _ in nest.counts]) for nest in nests]
+
+
+def band_table_of(bands: Sequence[Band], moments: Summary) -> dict[str, dict[str, float]]:
     """Mean, deviation and range of each band over the fitting tiles, stored unit."""
     columns = {"mean": moments.mean, "std": moments.std, "min": moments.low, "max": moments.high}
     return {

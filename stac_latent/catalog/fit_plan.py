@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio.warp
 
-from stac_latent.cube.source import ItemSource
+from stac_latent.catalog.fit_sources import FitSource
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Grid, Window
 
@@ -64,7 +64,7 @@ class Plan:
     held_out_places: tuple[str, ...]
 
 
-def make_plan(sources: Sequence[ItemSource], pixels: int, share: float, seed: int) -> Plan:
+def make_plan(sources: Sequence[FitSource], pixels: int, share: float, seed: int) -> Plan:
     """Lay out tiles and split their places.
 
     Parameters
@@ -121,10 +121,10 @@ def round_robin(tiles: Sequence[Tile]) -> tuple[Tile, ...]:
     return tuple(tile for _, _, tile in order)
 
 
-def _tiles(i: int, source: ItemSource, size: int, block: float, most: int, seed: int) -> Iterator[Tile]:
+def _tiles(i: int, source: FitSource, size: int, block: float, most: int, seed: int) -> Iterator[Tile]:
     """Tiles of one item: whole cells, evenly laid out, at most ``most`` of them."""
     grid = source.grid
-    rows, columns = (_spans(n, size) for n in grid.shape)
+    rows, columns = (_spans(n, size, source.align) for n in grid.shape)
     every = [(r, c) for r in rows for c in columns]
     if len(every) > most:
         draw = np.random.default_rng(int(_hash(seed, _name(source))[:16], 16))
@@ -134,11 +134,12 @@ def _tiles(i: int, source: ItemSource, size: int, block: float, most: int, seed:
         yield Tile(i, window, place, _hash(seed, f"{_name(source)}|{window}"))
 
 
-def _spans(length: int, size: int) -> list[tuple[int, int]]:
+def _spans(length: int, size: int, align: int = 1) -> list[tuple[int, int]]:
     count = max(1, math.floor(length / size + 0.6))
     step = length / count
     side = min(size, int(step)) // CELL * CELL
-    return [(int(k * step), int(k * step) + side) for k in range(count)] if side else []
+    starts = [int(k * step) // align * align for k in range(count)]
+    return [(start, start + side) for start in starts] if side else []
 
 
 def _place(grid: Grid, window: Window, edge: float) -> str:
@@ -151,7 +152,7 @@ def _place(grid: Grid, window: Window, edge: float) -> str:
 
 
 def _split(
-    sources: Sequence[ItemSource], tiles: list[Tile], size: int, block: float, share: float, seed: int
+    sources: Sequence[FitSource], tiles: list[Tile], size: int, block: float, share: float, seed: int
 ) -> Plan:
     places = sorted({t.place for t in tiles}, key=lambda p: _hash(seed, p))
     apart_places = _held_out(places, tiles, share)
@@ -186,7 +187,7 @@ def _held_out(places: list[str], tiles: list[Tile], share: float) -> list[str]:
     return out
 
 
-def _without_overlap(sources: Sequence[ItemSource], fit: list[Tile], apart: list[Tile]) -> list[Tile]:
+def _without_overlap(sources: Sequence[FitSource], fit: list[Tile], apart: list[Tile]) -> list[Tile]:
     boxes = _boxes(sources, [*fit, *apart])
     ours, theirs = boxes[: len(fit)], boxes[len(fit) :]
     kept = []
@@ -197,7 +198,7 @@ def _without_overlap(sources: Sequence[ItemSource], fit: list[Tile], apart: list
     return kept
 
 
-def _boxes(sources: Sequence[ItemSource], tiles: list[Tile]) -> npt.NDArray[np.float64]:
+def _boxes(sources: Sequence[FitSource], tiles: list[Tile]) -> npt.NDArray[np.float64]:
     """West, south, east, north [deg] of tiles, a little smaller than they are."""
     out = np.empty((len(tiles), 4))
     by_crs: dict[str, list[int]] = {}
@@ -220,7 +221,7 @@ def _boxes(sources: Sequence[ItemSource], tiles: list[Tile]) -> npt.NDArray[np.f
     return out
 
 
-def _name(source: ItemSource) -> str:
+def _name(source: FitSource) -> str:
     return f"{source.item.collection_id}/{source.item.id}"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.catalog.fit_plan import CELL, Tile
-from stac_latent.cube.source import ItemSource
+from stac_latent.catalog.fit_sources import FitSource
 from stac_latent.spec import Band
 from stac_latent.stored import to_field
 
@@ -42,7 +42,7 @@ class Spool:
 
     folder: Path
     key: str
-    sources: Sequence[ItemSource]
+    sources: Sequence[FitSource]
     bands: Sequence[Band]
 
     def __post_init__(self) -> None:
@@ -89,18 +89,22 @@ class Spool:
                 break
         return taken, passed
 
-    def tiles(self, tiles: Sequence[Tile], keep: Sequence[int] | None = None) -> Iterator[Pair]:
-        """Fields ``(band, y, x)`` in the bands' stored type and masks ``(1 or band, y, x)``; None where all is valid.
+    def layers(self, tiles: Sequence[Tile], keep: Sequence[int] | None = None) -> Iterator[list[Pair]]:
+        """For each lattice fields ``(band, y, x)`` in the bands' stored type and masks ``(1 or band, y, x)``; None where all
+        is valid.
 
-        ``keep`` chooses bands.
-        """
+        ``keep`` chooses bands of a single lattice.
+        """  # noqa: D205 - reads as one
         for tile in tiles:
+            out: list[Pair] = []
             with np.load(self._path(tile)) as data:
-                field, mask = data["field"], data["mask"]
-            if keep is not None:
-                field, mask = field[list(keep)], (mask if len(mask) == 1 else mask[list(keep)])
-                mask = mask[:1] if (mask == mask[:1]).all() else mask
-            yield field, (None if mask.all() else mask)
+                pairs = [(data[f"field{k}"], data[f"mask{k}"]) for k in range(len(data.files) // 2)]
+            for field, mask in pairs:
+                if keep is not None and len(pairs) == 1:
+                    field, mask = field[list(keep)], (mask if len(mask) == 1 else mask[list(keep)])  # noqa: PLW2901
+                    mask = mask[:1] if (mask == mask[:1]).all() else mask  # noqa: PLW2901
+                out.append((field, None if mask.all() else mask))
+            yield out
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -113,12 +117,20 @@ class Spool:
         """Pixels of a tile with data in any band, zero if it is too empty; read where that has not been done."""
         path = self._path(tile)
         if not path.exists():
-            field, mask = self.sources[tile.source].read(tile.window)
-            if mask.mean() < _LEAST_VALID:
-                field, mask = field[:, :CELL, :CELL], np.zeros((1, CELL, CELL), bool)
+            layers = self.sources[tile.source].read(tile.window)
+            if layers[0][1].mean() < _LEAST_VALID:
+                layers = [
+                    (f[:, :CELL, :CELL], np.zeros((1, *f.shape[1:]), bool)[:, :CELL, :CELL])
+                    for f, _ in layers
+                ]
+            arrays, at = {}, 0
+            for k, (field, mask) in enumerate(layers):
+                arrays[f"field{k}"] = to_field(field, self.bands[at : at + len(field)])
+                arrays[f"mask{k}"] = mask
+                at += len(field)
             part = path.with_name(f".{path.name}.{os.getpid()}")
             with part.open("wb") as file:
-                np.savez(file, field=to_field(field, self.bands), mask=mask)
+                np.savez(file, **arrays)  # type: ignore[arg-type]
             part.replace(path)
         with np.load(path) as data:
-            return int(data["mask"].any(axis=0).sum())
+            return int(data["mask0"].any(axis=0).sum())

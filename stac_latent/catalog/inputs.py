@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ INPUT = "latent:input"
 """Field of an asset: the digest."""
 
 
-def input_digest(source: ItemSource, options: Mapping[str, Any]) -> str | None:
+def input_digest(sources: Sequence[ItemSource], options: Mapping[str, Any]) -> str | None:
     """Digest of the source's files, of how they are read, and of ``options``; None where a file cannot be told by name.
 
     A local file counts by its contents, and so do the files that GDAL reads beside it. A remote one counts by the
@@ -31,21 +31,23 @@ def input_digest(source: ItemSource, options: Mapping[str, Any]) -> str | None:
 
     Parameters
     ----------
-    source
-        Pixels of one Item, matched to the codec's bands.
+    sources
+        Pixels of one Item, matched to the codec's bands: of each lattice.
     options
         All else that decides on the bytes: space, target, payload, key frame. Values that JSON holds.
     """
-    item, files = source.item, {}
-    for key in sorted({b.asset for b in source.bands}):
+    item, files = sources[0].item, {}
+    for key in sorted({b.asset for s in sources for b in s.bands}):
         files[key] = _identity(item.assets[key], item)
         if files[key] is None:
             return None
     about = {
         "files": files,
-        "bands": [[b.asset, b.index, b.data_type, str(b.nodata), b.gain, b.shift] for b in source.bands],
-        "decoded": [[str(v) for v in astuple(b)] for b in source.decoded],
-        "grid": [str(v) for v in astuple(source.grid)],
+        "bands": [
+            [b.asset, b.index, b.data_type, str(b.nodata), b.gain, b.shift] for s in sources for b in s.bands
+        ],
+        "decoded": [[str(v) for v in astuple(b)] for s in sources for b in s.decoded],
+        "grids": [[str(v) for v in astuple(s.grid)] for s in sources],
         "options": dict(options),
     }
     text = json.dumps(about, sort_keys=True, allow_nan=True)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.catalog.rows import Pool
-from stac_latent.codec import canonical_json
 from stac_latent.errors import CatalogError
+from stac_latent.frame import canonical_json
 from stac_latent.spec import Spec, Stats
 
 __all__ = ["Recipe"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,14 +19,17 @@ from zarr.core.sync import sync
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import Reader
 from stac_latent.catalog.sources import StaticSource, open_sources
+from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
+from stac_latent.cube.natives import lattices_of
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.tiling import tiles
-from stac_latent.cube.verify import Progress, measure_again
+from stac_latent.cube.verify import Progress, measure_again, measurements
 from stac_latent.errors import StacLatentError
 from stac_latent.registry import replace_known
+from stac_latent.secure import Key, has_key, use
 from stac_latent.store.guard import CONFIG, check_array
 from stac_latent.store.io import is_local, local_path, tree_size
 from stac_latent.store.layout import metadata_checksum, stored_chunks
@@ -34,6 +38,8 @@ __all__ = ["Checked", "verify"]
 
 _TOLERANCE = 1e-6
 """Relative; sums of floats depend on the order of what is summed."""
+
+_LOCKED = "encrypted for key {}, which is not at hand: its size and its bundle alone were checked; pass its key, or let such assets pass"
 
 
 @dataclass
@@ -46,13 +52,22 @@ class Checked:
     compared: bool = False
     """Whether its error was measured against the source."""
     measured: dict[str, Any] = field(default_factory=dict)
+    locked: bool = False
+    """Whether it is encrypted for a key that is not at hand, so that nothing was decoded."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
 
 
-def verify(source: Any, *, asset: str | None = None, progress: Progress | None = None) -> list[Checked]:
+def verify(
+    source: Any,
+    *,
+    asset: str | None = None,
+    key: Key | str | os.PathLike[str] | None = None,
+    locked: bool = False,
+    progress: Progress | None = None,
+) -> list[Checked]:
     """Check latent assets; one that fails does not stop the others.
 
     For each: the Item and its links; the checksums, digest and probe of its bundle, which is opened anew; the bytes that are
@@ -64,7 +79,11 @@ def verify(source: Any, *, asset: str | None = None, progress: Progress | None =
     source
         Whatever :func:`stac_latent.search` takes, or Items.
     asset
-        Key of the assets to check; None for all.
+        Name of the assets to check; None for all.
+    key
+        Opens encrypted assets; else as :func:`stac_latent.load`.
+    locked
+        Let encrypted assets pass whose key is not at hand: of these, size and bundle alone are checked.
     progress
         Called with a label, the steps done and their number.
 
@@ -78,20 +97,24 @@ def verify(source: Any, *, asset: str | None = None, progress: Progress | None =
     >>> [row.problems for row in verify("catalogue/catalog.json")]  # doctest: +SKIP
     [[], []]
     """
+    if key is not None:
+        use(key)
     failures: list[tuple[str, str]] = []
     found = list(_items(source, failures))
     out = [Checked(where, "", [text]) for where, text in failures]
-    todo = [(item, key) for item in found for key in latent_assets(item) if asset in (None, key)]
+    todo = [(item, name) for item in found for name in latent_assets(item) if asset in (None, name)]
     opened: dict[Any, Codec | StacLatentError] = {}
     for item in found:
-        for key, problem in _files(item):
-            out.append(Checked(item.id, key, [problem]))
-    for i, (item, key) in enumerate(todo):
-        row = Checked(item.id, key)
+        for name, problem in _files(item):
+            out.append(Checked(item.id, name, [problem]))
+    for i, (item, name) in enumerate(todo):
+        row = Checked(item.id, name)
         try:
-            _check(item, key, row, opened, progress)
+            _check(item, name, row, opened, progress)
         except (StacLatentError, OSError) as exc:
             row.problems.append(f"{type(exc).__name__}: {exc}")
+        if row.locked and not locked:
+            row.problems.append(_LOCKED.format(item.assets[name].extra_fields["latent:key_id"]))
         out.append(row)
         if progress:
             progress("assets", i + 1, len(todo))
@@ -121,20 +144,31 @@ def _check(
     declared = fields.get("file:size")
     if size is not None and declared is not None and size != declared:
         row.problems.append(f"{size} bytes are stored, the item declares {declared}")
-    reader = LatentReader(ref, codec)
-    _metadata(reader, row)
-    row.problems += _layout(reader, fields)
-    chunk = int(reader.arrays.latent.chunks[1])
-    raw = _source(item, ref, codec) if ref.spec.kind == "codec" else None
-    if raw is not None:
-        row.compared = True
-        row.measured = dict(measure_again(raw, reader, chunk, progress))
-        if size is not None:
-            pixels = ref.grid.shape[0] * ref.grid.shape[1] * len(codec.bands)
-            row.measured["latent:bits_per_pixel"] = size * 8 / pixels
-        row.problems += _differences(row.measured, fields)
+    if ref.sealed is not None and not has_key(ref.sealed.key_id):
+        row.locked = True
         return
-    parts = list(tiles(ref.grid.cells, chunk))
+    readers = [LatentReader(lattice, codec) for lattice in lattices_of(ref)]
+    for reader in readers:
+        _metadata(reader, row)
+    row.problems += _layout(readers[0], fields)
+    raw = _sources(item, readers) if ref.spec.kind == "codec" else None
+    if raw is None:
+        for reader in readers:
+            _decode(reader, progress)
+        return
+    row.compared = True
+    pairs = zip(raw, readers, strict=True)
+    found = [measure_again(s, r, int(r.arrays.latent.chunks[1]), progress) for s, r in pairs]
+    row.measured = dict(measurements(Distortion.merged(found)))
+    if size is not None:
+        row.measured["latent:bits_per_pixel"] = size * 8 / sum(s.samples for s in raw)
+    row.problems += _differences(row.measured, fields)
+
+
+def _decode(reader: LatentReader, progress: Progress | None) -> None:
+    """Decode every chunk."""
+    ref = reader.ref
+    parts = list(tiles(ref.grid.cells, int(reader.arrays.latent.chunks[1])))
     for i, cells in enumerate(parts):
         reader.read_latent(cells)
         if ref.spec.kind == "codec":
@@ -191,8 +225,8 @@ def _layout(reader: LatentReader, fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"latent:mask_chunks is {stored!r}, the store has {found!r}; encode the item again"
 
 
-def _source(item: pystac.Item, ref: LatentRef, codec: Codec) -> ItemSource | None:
-    """The raw pixels, where they are local files on the asset's grid; None where they are not at hand."""
+def _sources(item: pystac.Item, readers: Sequence[LatentReader]) -> list[ItemSource] | None:
+    """The raw pixels of each lattice, where they are local files on the asset's grids; None where they are not at hand."""
     raw = item
     if link := next((x for x in item.links if x.rel == "derived_from"), None):
         href = link.get_absolute_href()
@@ -200,13 +234,14 @@ def _source(item: pystac.Item, ref: LatentRef, codec: Codec) -> ItemSource | Non
             return None
         raw = pystac.Item.from_file(str(local_path(href)))
     try:
-        source = ItemSource(raw, codec)
-        hrefs = [raw.assets[b.asset].get_absolute_href() or "" for b in source.bands]
+        sources = [ItemSource(raw, reader.codec) for reader in readers]
+        hrefs = [raw.assets[b.asset].get_absolute_href() or "" for s in sources for b in s.bands]
     except (StacLatentError, OSError):
         return None
-    if not all(is_local(h) and Path(local_path(h)).is_file() for h in hrefs) or source.grid != ref.grid:
+    if not all(is_local(h) and Path(local_path(h)).is_file() for h in hrefs):
         return None
-    return source
+    same = (s.grid == r.grid for s, r in zip(sources, readers, strict=True))
+    return sources if all(same) else None
 
 
 def _pixels(ref: LatentRef, cells: Any) -> Any:

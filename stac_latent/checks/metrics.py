@@ -35,6 +35,8 @@ class Distortion:
     ----------
     bands
         Bands of the fields, for peaks.
+    steps
+        Pixels of the fields along a native pixel of each band, where larger ones are repeated: one of each counts.
 
     Examples
     --------
@@ -46,6 +48,7 @@ class Distortion:
     """
 
     bands: Sequence[Band]
+    steps: Sequence[int] = ()
     sse: Array = field(init=False)
     count: Array = field(init=False)
     worst: Array = field(init=False)
@@ -65,22 +68,24 @@ class Distortion:
         Parameters
         ----------
         truth, decoded
-            ``(band, y, x)`` in the stored unit.
+            ``(band, y, x)`` in the stored unit, from a corner that native pixels share.
         valid
             Pixels that count, ``(1 or band, y, x)``.
         """
         mask = np.broadcast_to(True if valid is None else valid, truth.shape)
         for i in range(len(truth)):  # band by band: float64 copies of one band at a time
-            chosen = mask[i]
-            a = truth[i][chosen].astype(np.float64)
+            step = self.steps[i] if self.steps else 1
+            chosen = mask[i, ::step, ::step]
+            a = truth[i, ::step, ::step][chosen].astype(np.float64)
             if not a.size:
                 continue
-            e = decoded[i][chosen].astype(np.float64) - a
+            e = decoded[i, ::step, ::step][chosen].astype(np.float64) - a
             self.sse[i] += float(e @ e)
             self.count[i] += e.size
             self.worst[i] = max(self.worst[i], float(np.abs(e).max()))
             self.low[i], self.high[i] = min(self.low[i], a.min()), max(self.high[i], a.max())
-        self._add_angles(truth, decoded, np.asarray(mask.all(axis=0)))
+        if len(set(self.steps)) < 2:  # bands of several pixel sizes have no spectrum in common
+            self._add_angles(truth, decoded, np.asarray(mask.all(axis=0)))
 
     def _add_angles(self, truth: Array, decoded: Array, valid: npt.NDArray[np.bool_]) -> None:
         if len(truth) < 2 or not valid.any():
@@ -95,6 +100,16 @@ class Distortion:
         cosine = dot[use] / np.sqrt(aa[use] * bb[use])
         self.angle_sum += float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).sum())
         self.angle_count += int(use.sum())
+
+    @classmethod
+    def merged(cls, parts: Sequence[Distortion]) -> Distortion:
+        """All bands of several fields as one, without a spectral angle; a single one stays as it is."""
+        if len(parts) == 1:
+            return parts[0]
+        out = cls([b for p in parts for b in p.bands])
+        for name in ("sse", "count", "worst", "low", "high"):
+            setattr(out, name, np.concatenate([getattr(p, name) for p in parts]))
+        return out
 
     @property
     def psnr(self) -> float | None:

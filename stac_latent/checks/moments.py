@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stac_latent.errors import FieldError
 
-__all__ = ["Moments"]
+__all__ = ["Moments", "Summary"]
 
 Array = npt.NDArray[Any]
 
@@ -140,3 +140,34 @@ class Moments:
     @property
     def _about(self) -> Array:
         return np.asarray(self.total / self.weight if self.weight else np.full_like(self.total, np.nan))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What :class:`Moments` of one or several fields say of each band."""
+
+    count: int
+    """Pixels that are valid in all bands of a field, of the field that has fewest."""
+    seen: Array
+    low: Array
+    high: Array
+    mean: Array
+    std: Array
+
+    @classmethod
+    def of(cls, parts: Sequence[Moments]) -> Self:
+        """Bands of all fields, in order.
+
+        Examples
+        --------
+        >>> a, b = Moments([0.0]), Moments([0.0, 0.0])
+        >>> a.add(np.ones((1, 4, 4)))
+        >>> b.add(np.full((2, 2, 2), 3.0))
+        >>> both = Summary.of([a, b])
+        >>> both.count, both.seen.tolist(), both.mean.tolist()
+        (4, [16, 4, 4], [1.0, 3.0, 3.0])
+        """
+        names = ("seen", "low", "high", "mean", "std")
+        return cls(
+            min(p.count for p in parts), *(np.concatenate([getattr(p, n) for p in parts]) for n in names)
+        )

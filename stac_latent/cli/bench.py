@@ -154,13 +154,19 @@ def _print_speed(result: dict[str, Any]) -> None:
     stored = [(r["coder"], r["windows"]) for r in result["rows"] if "windows" in r]
     if stored:
         table = Table(
-            "store", "cold ms", "opened ms", "warm ms", "bpppb", title="One window of 512 pixels, medians"
+            "store",
+            "cold ms",
+            "opened ms",
+            "aligned ms",
+            "warm ms",
+            "bpppb",
+            title="One window of 512 pixels, medians",
         )
         for name, w in stored:
             if "error" in w:
                 err.print(f"no store of {name}: {w['error']}", markup=False, highlight=False, soft_wrap=True)
                 continue
-            times = (_number(w[k]["median_ms"], ".1f") for k in ("cold", "opened", "warm"))
+            times = (_number(w[k]["median_ms"], ".1f") for k in ("cold", "opened", "aligned", "warm"))
             table.add_row(name, *times, _number(w["bits_per_pixel"], ".3f"))
         out.print(table)
     _print_end(result)

@@ -43,7 +43,9 @@ def fit(
     ] = 46.0,
     holdout: Annotated[float, typer.Option(help="Share to measure on, by place; 0: none.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the draw and of the split.")] = 0,
-    resolution: Annotated[float | None, typer.Option(help="Where the bands' native grids differ.")] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="Bring all bands to it first. [default: native grids]")
+    ] = None,
     resampling: Annotated[str, typer.Option(help="nearest, bilinear, cubic, average, ...")] = "nearest",
     licence: Annotated[
         str | None, typer.Option(help="Of the fitting data. [default: as the items state]")

@@ -129,13 +129,17 @@ def keygen(path: Annotated[Path, typer.Argument(help="File to write; one that is
 def verify(
     source: Annotated[str, typer.Argument(help="Catalogue, item, item collection or stac-geoparquet file.")],
     asset: Asset = None,
+    key: Annotated[Path | None, typer.Option(help="Key file of encrypted latents.")] = None,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Let encrypted latents pass without their key.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check every latent asset again: bundle, probe, stored bytes, decoding, and its error where the source is at hand."""
     from stac_latent.catalog.verify import verify as run
 
     with progress(as_json) as report:
-        checked = run(source, asset=asset, progress=report)
+        checked = run(source, asset=asset, key=key, locked=locked, progress=report)
     failed = [row for row in checked if row.problems]
     if as_json:
         print_json(
@@ -149,7 +153,10 @@ def verify(
                     table.add_row(row.item, row.asset, problem)
             out.print(table)
         compared = sum(row.compared for row in checked)
-        out.print(f"{len(checked)} checked, {len(failed)} failed; {compared} measured against their source")
+        closed = f"; {n} encrypted and not opened" if (n := sum(row.locked for row in checked)) else ""
+        out.print(
+            f"{len(checked)} checked, {len(failed)} failed; {compared} measured against their source{closed}"
+        )
     if failed:
         raise typer.Exit(1)
 

@@ -63,7 +63,9 @@ def encode(
     bands: Annotated[
         str | None, typer.Option(help="Bands for codecs that take any, or B02=blue pairs to match them.")
     ] = None,
-    resolution: Annotated[float | None, typer.Option(help="Where the bands' native grids differ.")] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="Bring all bands to it first. [default: native grids]")
+    ] = None,
     resampling: Resampling = "nearest",
     bbox: Bbox = None,
     when: When = None,

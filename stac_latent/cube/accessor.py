@@ -82,6 +82,8 @@ class LatentAccessor:
     def codec(self) -> Codec:
         """Codec of the space: from the decoder link, the installed codecs, or those opened before.
 
+        Of a codec of several lattices, the part for the finest, which is the one that is loaded.
+
         Raises
         ------
         UnresolvedSpaceError
@@ -91,9 +93,11 @@ class LatentAccessor:
         href = attrs.get("latent:decoder")
         decoder = None if href is None else Decoder(str(href), attrs.get("latent:decoder_checksum"))
         nowhere = Grid("EPSG:4326", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (1, 1))
-        return LatentRef(
-            str(self._obj.attrs.get("id", "cube")), "latent", "", self.spec, nowhere, decoder
-        ).open_codec()
+        return (
+            LatentRef(str(self._obj.attrs.get("id", "cube")), "latent", "", self.spec, nowhere, decoder)
+            .open_codec()
+            .parts[0]
+        )
 
     @property
     def stats(self) -> Stats:

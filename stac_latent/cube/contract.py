@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,21 +13,33 @@ from typing import Any, Self
 import pystac
 from pystac.utils import is_absolute_href, make_absolute_href
 
-from stac_latent.access import check_link, is_remote, is_uri, shown
+from stac_latent.access import check_link, is_uri, shown
 from stac_latent.bundle import FILES, read_bundle
 from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
 from stac_latent.extension import check_version
 from stac_latent.registry import opened, remember, resolve_space
-from stac_latent.secure import FORM, Encrypt, context_of, find_key
+from stac_latent.secure import FORM, Sealed, context_of
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.io import read_bytes
 from stac_latent.store.remote import Sign, inner
 
-__all__ = ["MEDIA_TYPE", "Decoder", "KeyFrameLink", "LatentRef", "as_items", "codec_of_item", "latent_assets"]
+__all__ = [
+    "MEDIA_TYPE",
+    "BandPlace",
+    "Decoder",
+    "KeyFrameLink",
+    "LatentRef",
+    "as_items",
+    "band_places",
+    "codec_of_item",
+    "latent_assets",
+    "sealed_of",
+]
 
 MEDIA_TYPE = "application/vnd.zarr; version=3"
 _ITEM_LIMIT = 8 << 20
+_GROUP = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,52 @@ class KeyFrameLink:
 
 
 @dataclass(frozen=True, slots=True)
+class BandPlace:
+    """What differs for one band from the asset's fields; see :mod:`stac_latent.cube.natives`."""
+
+    shape: tuple[int, int] | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    group: str = ""
+    """Group of the store that holds its latents; empty: the store itself."""
+    dimensions: int | None = None
+    """Channels of a cell in that group."""
+
+
+def band_places(fields: Mapping[str, Any]) -> tuple[BandPlace | None, ...]:
+    """Places of the bands of an asset; empty where all are as the asset says.
+
+    Raises
+    ------
+    CatalogError
+        If a group's name is none, or its fields are not those of a grid.
+    """
+    out: list[BandPlace | None] = []
+    for band in fields.get("bands") or ():
+        names = ("proj:shape", "proj:transform", "latent:group", "latent:dimensions")
+        shape, transform, group, dimensions = (band.get(name) for name in names)
+        group = group or ""
+        sound = (shape is None or len(shape) == 2) and (transform is None or len(transform) in (6, 9))
+        if not sound or not _GROUP.fullmatch(group) or (group and None in (shape, transform, dimensions)):
+            raise CatalogError(
+                f"band {band.get('name')!r}: latent:group {group!r}, latent:dimensions {dimensions}, proj:shape {shape} and "
+                f"proj:transform {transform} do not tell where it is: a group is named with letters, digits, '.' and '-', and "
+                "needs the other three"
+            )
+        same = shape is None and transform is None and not group
+        out.append(
+            None
+            if same
+            else BandPlace(
+                None if shape is None else (int(shape[0]), int(shape[1])),
+                None if transform is None else tuple(float(v) for v in transform[:6]),  # type: ignore[arg-type]
+                group,
+                None if dimensions is None else int(dimensions),
+            )
+        )
+    return tuple(out) if any(out) else ()
+
+
+@dataclass(frozen=True, slots=True)
 class LatentRef:
     """All that is needed to read one latent asset, in a form that is cheap to pickle."""
 
@@ -91,8 +150,12 @@ class LatentRef:
     """Which chunks of the mask are stored; None where the Item does not say."""
     sign: Sign | None = field(default=None, compare=False, repr=False)
     """Signs remote addresses before each request."""
-    sealed: tuple[str, str] | None = None
-    """Id of the key that opens its chunks, and their own key, encrypted; None where they are plain."""
+    sealed: Sealed | None = None
+    """What opens its chunks; None where they are plain."""
+    places: tuple[BandPlace | None, ...] = ()
+    """Where the bands of several native grids are; empty where all share the asset's."""
+    part: int = 0
+    """Which of the codec's lattices this is."""
 
     def __repr__(self) -> str:
         return f"LatentRef({self.item_id!r}, {self.asset!r}, {shown(self.href)!r}, {self.spec.space!r})"
@@ -101,18 +164,6 @@ class LatentRef:
     def text(self) -> str:
         """All that it says, secrets included, to be compared or hashed; NaN equals itself."""
         return repr(astuple(replace(self, sign=None)))
-
-    def seal(self) -> Encrypt | None:
-        """Stage that decrypts its chunks, with a key of this process; None where they are plain.
-
-        Raises
-        ------
-        EncryptionError
-            If the key is not at hand, or does not open it.
-        """
-        if self.sealed is None:
-            return None
-        return Encrypt.open(self.sealed[1], find_key(self.sealed[0]), context_of(self.spec, self.grid))
 
     @classmethod
     def from_item(cls, item: pystac.Item, asset: str | None = None) -> Self:
@@ -161,7 +212,8 @@ class LatentRef:
             reference=_key_frame(item, key),
             metadata=_text(fields, "latent:metadata_checksum"),
             masks=_text(fields, "latent:mask_chunks"),
-            sealed=_sealed(fields, key),
+            sealed=sealed_of(fields, key),
+            places=band_places(fields),
         )
 
     def signed(self, sign: Sign | None) -> Self:
@@ -178,14 +230,9 @@ class LatentRef:
             with _opening[self.spec.space]:  # several readers of one space open it once
                 return _from_link(self.decoder, self.spec.space, again=again, sign=self.sign)
         tried.append(f"latent:decoder links of item {self.item_id!r} (none with this space)")
-        own = inner(self.href, "bundle") if is_remote(self.href) else f"{self.href.rstrip('/')}/bundle"
+        own = inner(self.href, "bundle")
         try:
-            files = {
-                name: read_bytes(
-                    inner(own, name) if is_remote(own) else f"{own}/{name}", limit=512 << 20, sign=self.sign
-                )
-                for name in FILES
-            }
+            files = {name: read_bytes(inner(own, name), limit=512 << 20, sign=self.sign) for name in FILES}
         except CatalogError:
             tried.append(shown(own))
         else:
@@ -245,7 +292,8 @@ def _text(fields: Mapping[str, Any], name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _sealed(fields: Mapping[str, Any], key: str) -> tuple[str, str] | None:
+def sealed_of(fields: Mapping[str, Any], key: str) -> Sealed | None:
+    """What the fields of asset ``key`` say of its encryption; None where it has none."""
     form = fields.get("latent:encryption")
     if form is None:
         return None
@@ -254,7 +302,8 @@ def _sealed(fields: Mapping[str, Any], key: str) -> tuple[str, str] | None:
         raise CatalogError(
             f"asset {key!r} is encrypted with {form!r:.60}; this version reads {FORM!r}, with latent:key_id and latent:wrapped_key"
         )
-    return str(names[0]), str(names[1])
+    context = context_of(Spec.from_fields(fields), Grid.from_fields(fields), band_places(fields))
+    return Sealed(str(names[0]), str(names[1]), context)
 
 
 def _decoder(item: pystac.Item, space: str) -> Decoder | None:

@@ -74,7 +74,17 @@ class LatentReader:
 
     @property
     def codec(self) -> Codec:
-        """The codec of the asset's space, resolved on first use."""
+        """What decodes the asset, resolved on first use: of a codec of several lattices, the part of this one."""
+        parts = self._whole.parts
+        if self.ref.part >= len(parts):
+            raise CorruptDataError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r} names {self.ref.part} group(s) besides the first; codec "
+                f"{self._whole.name!r} has {len(parts) - 1}"
+            )
+        return parts[self.ref.part]
+
+    @property
+    def _whole(self) -> Codec:
         with self._lock:
             if self._codec is None:
                 self._codec = self.ref.open_codec()
@@ -85,7 +95,8 @@ class LatentReader:
         """The stored arrays."""
         codec = None
         if self.spec.bitstream is not None:
-            codec = remember(self.codec)  # so that the zarr codec finds its space
+            remember(self._whole)  # so that the zarr codec finds its space
+            codec = self.codec
         return open_store(self.ref, codec)
 
     @cached_property

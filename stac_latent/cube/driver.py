@@ -26,6 +26,7 @@ from stac_latent.access import shown, without_secrets
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
+from stac_latent.cube.natives import NativeReader, view_of
 from stac_latent.cube.refs import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
 from stac_latent.cube.resample import Roi, read_onto
 from stac_latent.errors import StacLatentError
@@ -125,8 +126,9 @@ class FieldReader(_Reader):
 
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
         reader = reader_for(self._data["ref"], self._data["stamp"])
-        bands = _select(self._data["bands"], selection)
-        return read_onto(reader, pixel_box(reader.grid), bands, cfg, dst_geobox)
+        bands, grid = _select(self._data["bands"], selection), self._data["grid"]
+        source = reader if grid == reader.grid else NativeReader(reader, grid)
+        return read_onto(source, pixel_box(grid), bands, cfg, dst_geobox)
 
 
 class CellReader(_Reader):
@@ -181,7 +183,8 @@ class LatentParser:
         """Give what the workers need to read a band; None for a raw one."""
         key, index = band_key
         if key in decodable_assets(md):
-            return driver_data(md, reference(md, key), "field", [index - 1])
+            view = view_of(reference(md, key), index - 1)
+            return driver_data(md, view.ref, "field", [view.index], view.grid)
         return self._raw.driver_data(md, band_key)
 
 

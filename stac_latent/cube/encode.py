@@ -5,29 +5,35 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
+from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Array, Codec
 from stac_latent.container import over
-from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.contract import LatentRef, band_places
+from stac_latent.cube.natives import band_objects, group_names
 from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
-from stac_latent.cube.verify import STRIP, Progress, Source, verify_store
+from stac_latent.cube.verify import STRIP, Progress, Source, measurements, verify_store
 from stac_latent.errors import FieldError, VerificationError
-from stac_latent.secure import Encrypt, Key, context_of
+from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.store.io import tree_size
 from stac_latent.store.layout import layout_fields
 from stac_latent.store.sealed import write_manifest
 from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 __all__ = ["Encoded", "asset_spec", "encode_source"]
 
@@ -54,9 +60,18 @@ def asset_spec(codec: Codec, payload: Payload, bands: tuple[Band, ...]) -> Spec:
     return replace(codec.spec, bitstream=codec.bitstream if payload == "coded" else None, bands=bands)
 
 
+class Scene(Source, Protocol):
+    """A source whose bands may have pixels of several sizes; see :class:`~stac_latent.cube.source.ItemSource`."""
+
+    boxes: list[GeoBox]
+    """Each band's own pixels: those of the grid, or two, four or eight times as large."""
+    samples: int
+    """Pixels of all bands, each on its own grid."""
+
+
 def encode_source(
-    source: Source,
-    codec: Codec,
+    sources: Sequence[Scene],
+    coders: Sequence[Codec],
     path: Path,
     payload: Payload,
     bundle: Path,
@@ -68,10 +83,10 @@ def encode_source(
 
     Parameters
     ----------
-    source
-        Pixels; read twice, once to encode and once to verify.
-    codec
-        What to encode with.
+    sources
+        Pixels of each lattice; read twice, once to encode and once to verify.
+    coders
+        What to encode each with: the parts of one codec, aimed at a target or not.
     path
         New folder; the caller renames it into place.
     payload
@@ -81,8 +96,7 @@ def encode_source(
     progress
         Called after each shard.
     reference
-        Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes.
-
+        Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes; of one lattice.
     key
         Encrypts the chunks, under a data key of their own.
 
@@ -98,52 +112,134 @@ def encode_source(
     VerificationError
         If the stored bytes do not decode to what was encoded.
     """
-    spec, grid = asset_spec(codec, payload, source.decoded), source.grid
-    where = grid.cell_grid() if spec.kind == "embedding" else grid
-    seal = None if key is None else Encrypt.new(key, context_of(spec, where))
-    sealed = {} if seal is None else seal.fields()
-    arrays = create(path, codec, grid, payload, 1, {**spec.to_fields(), **grid.to_fields(), **sealed}, seal)
-    inner, shard = chunk_cells(codec)
-    coder = None
-    if reference is not None:
-        counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
-        coder = ReferenceCoder(open_key_frame(reference, grid, codec), counts)
-    sums: dict[Window, int] = {}
+    names = group_names([s.boxes for s in sources])
+    parts = zip(sources, coders, names, strict=True)
+    layers = [_Layer(s, c, path / n, payload, bundle, i, n) for i, (s, c, n) in enumerate(parts)]
+    first = layers[0]
+    spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
+    native = first.bands(layers)
+    sealed = {} if key is None else _seal(layers, key, context_of(spec, first.where, band_places(native)))
     valid_pixels = 0
-    shards = list(tiles(grid.cells, shard))
-    for i, cells in enumerate(shards):
-        (y0, y1), (x0, x1) = cells
-        symbols = np.empty((spec.dimensions, y1 - y0, x1 - x0), spec.data_type)
-        for top in range(y0, y1, STRIP * inner):
-            strip = ((top, min(top + STRIP * inner, y1)), (x0, x1))
-            part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
-            valid, crcs = _encode_strip(source, codec, strip, part, coder)
-            arrays = _write_mask(arrays, codec, grid, strip, valid)
-            valid_pixels += int(valid.any(axis=0).sum())
-            sums |= crcs
-        arrays.latent[:, y0:y1, x0:x1] = symbols
-        del symbols, part, valid
-        if progress:
-            progress("encode", i + 1, len(shards))
+    sums = []
+    for layer in layers:
+        valid, crcs = layer.write(layers if layer is layers[0] else [layer], progress, reference)
+        valid_pixels += valid
+        sums.append(crcs)
     if not valid_pixels:
         raise FieldError("no pixel of the source is valid: every one is nodata; there is nothing to encode")
-    used = reference if coder is not None and coder.used else None
-    if coder is not None and used is not None:
-        if not coder.pays:
+    used = reference if first.coder is not None and first.coder.used else None
+    if first.coder is not None and used is not None:
+        if not first.coder.pays:
             shutil.rmtree(path)
-            return encode_source(source, codec, path, payload, bundle, progress)
-        coder.write(path, relative_href(used.href, path))
-    finish(path)
-    if seal is not None:
-        write_manifest(path, seal)
+            return encode_source(sources, coders, path, payload, bundle, progress)
+        first.coder.write(path, relative_href(used.href, path))
+    for layer in reversed(layers):
+        layer.close()
     size = tree_size(path)
-    ref = LatentRef("new item", path.name, str(path), spec, where, reference=used)
-    if seal is not None:
-        ref = replace(ref, sealed=(seal.key_id, seal.wrapped))
-    fields = verify_store(source, codec, ref, bundle, sums, progress)
-    pixels = grid.shape[0] * grid.shape[1] * len(codec.bands)
-    about = {"latent:bits_per_pixel": size * 8 / pixels, **layout_fields(path, arrays.mask, seal)}
-    return Encoded(spec, where, size, {**about, **fields, **sealed}, used)
+    found = Distortion.merged([x.verify(crcs, progress, used) for x, crcs in zip(layers, sums, strict=True)])
+    rate: dict[str, Any] = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
+    if len(layers) == 1:
+        rate |= layout_fields(path, first.masks, first.seal)
+    return Encoded(spec, first.where, size, {**rate, **measurements(found), **native, **sealed}, used)
+
+
+def _seal(layers: Sequence[_Layer], key: Key, context: bytes) -> dict[str, str]:
+    """Have all layers encrypt under one new data key; fields of the asset."""
+    seal = Encrypt.new(key, context)
+    for layer in layers:
+        layer.seal = seal.within(layer.group)
+        layer.sealed = Sealed(seal.key_id, seal.wrapped, context, layer.group)
+    return seal.fields()
+
+
+@dataclass
+class _Layer:
+    """One lattice of what is written, as a group of its own: the store itself, or one below it."""
+
+    source: Scene
+    codec: Codec
+    path: Path
+    payload: Payload
+    bundle: Path
+    part: int
+    group: str
+    coder: ReferenceCoder | None = None
+    seal: Encrypt | None = None
+    sealed: Sealed | None = None
+    masks: zarr.Array[Any] | None = None
+    """The mask's array, once it is written."""
+
+    @property
+    def spec(self) -> Spec:
+        return asset_spec(self.codec, self.payload, self.source.decoded)
+
+    @property
+    def where(self) -> Grid:
+        """Grid that readers see: pixels for a codec, cells for an embedding."""
+        return self.source.grid.cell_grid() if self.spec.kind == "embedding" else self.source.grid
+
+    def bands(self, layers: Sequence[_Layer]) -> dict[str, Any]:
+        """Band Objects of these lattices, as seen from this one; nothing where all bands share its grid."""
+        objects = []
+        for x in layers:
+            group = "" if x is self else x.group
+            own = [b.to_stac() for b in x.spec.bands]
+            objects += band_objects(own, x.source.boxes, self.source.grid, group, x.spec.dimensions)
+        return {"bands": objects} if band_places({"bands": objects}) else {}
+
+    def write(
+        self, layers: Sequence[_Layer], progress: Progress | None, reference: LatentRef | None
+    ) -> tuple[int, dict[Window, int]]:
+        """Fill the group; its attributes mirror the fields of an asset of these layers.
+
+        Returns
+        -------
+        pixels, sums
+            Valid pixels; CRC-32 of the symbols of each chunk by its cells.
+        """
+        source, codec, grid = self.source, self.codec, self.source.grid
+        fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
+        fields |= {"latent:part": self.part} if self.part else {}
+        fields |= self.seal.fields() if self.seal is not None and not self.part else {}
+        arrays = create(self.path, codec, grid, self.payload, 1, fields, self.part, self.seal)
+        inner, shard = chunk_cells(codec)
+        if reference is not None:
+            counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
+            self.coder = ReferenceCoder(open_key_frame(reference, grid, codec), counts)
+        sums: dict[Window, int] = {}
+        valid_pixels = 0
+        shards = list(tiles(grid.cells, shard))
+        for i, cells in enumerate(shards):
+            (y0, y1), (x0, x1) = cells
+            symbols = np.empty((self.spec.dimensions, y1 - y0, x1 - x0), self.spec.data_type)
+            for top in range(y0, y1, STRIP * inner):
+                strip = ((top, min(top + STRIP * inner, y1)), (x0, x1))
+                part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
+                valid, crcs = _encode_strip(source, codec, strip, part, self.coder)
+                arrays = _write_mask(arrays, codec, grid, strip, valid)
+                valid_pixels += int(valid.any(axis=0).sum())
+                sums |= crcs
+            arrays.latent[:, y0:y1, x0:x1] = symbols
+            del symbols, part, valid
+            if progress:
+                progress(f"encode {self.group}".strip(), i + 1, len(shards))
+        self.masks = arrays.mask
+        return valid_pixels, sums
+
+    def close(self) -> None:
+        """Gather the metadata; nothing is written afterwards."""
+        finish(self.path)
+        if self.seal is not None:
+            write_manifest(self.path, self.seal)
+
+    def verify(
+        self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None
+    ) -> Distortion:
+        """Decode the group cold and measure it."""
+        ref = LatentRef(
+            "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, sealed=self.sealed, part=self.part
+        )  # fmt: skip
+        return verify_store(self.source, self.codec, ref, self.bundle, sums, progress)
 
 
 def _encode_strip(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,7 @@ from xarray.core import indexing
 
 if TYPE_CHECKING:
     from stac_latent.cube.contract import LatentRef
+    from stac_latent.cube.natives import BandView
     from stac_latent.cube.refs import Upto
 
 __all__ = ["LatentBackendEntrypoint"]
@@ -97,14 +98,17 @@ class _Given(NamedTuple):
 class _Windowed(BackendArray):
     """An array ``(..., y, x)`` that is read window by window."""
 
-    def __init__(self, given: _Given, shape: tuple[int, ...], dtype: Any, band: int | None = None) -> None:
-        self.given, self.shape, self.dtype, self.band = given, shape, np.dtype(dtype), band
+    def __init__(
+        self, given: _Given, shape: tuple[int, ...], dtype: Any, view: BandView | None = None
+    ) -> None:
+        self.given, self.shape, self.dtype, self.view = given, shape, np.dtype(dtype), view
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> Any:
         from stac_latent.cube.driver import reader_for
+        from stac_latent.cube.natives import NativeReader
 
         spans = [
             range(n)[k] if isinstance(k, slice) else range(k, k + 1)
@@ -115,11 +119,11 @@ class _Windowed(BackendArray):
             return np.empty(tuple(len(s) for s in spans), self.dtype)[rest]
         (y0, y1), (x0, x1) = ((min(s[0], s[-1]), max(s[0], s[-1]) + 1) for s in spans[-2:])
         window = ((y0, y1), (x0, x1))
-        reader = reader_for(self.given.ref, self.given.stamp)
-        if self.band is None:
-            out = reader.read_latent(window)[np.asarray(spans[0])]
+        if self.view is None:
+            out = reader_for(self.given.ref, self.given.stamp).read_latent(window)[np.asarray(spans[0])]
         else:
-            out = reader.read_field(window, [self.band])[0].astype(self.dtype, copy=False)
+            source = NativeReader(reader_for(self.view.ref, self.given.stamp), self.view.grid)
+            out = source.read_field(window, [self.view.index])[0].astype(self.dtype, copy=False)
         iy, ix = (np.asarray(s) - lo for s, lo in zip(spans[-2:], (y0, x0), strict=True))
         return out[..., iy, :][..., ix][rest]
 
@@ -128,10 +132,10 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     """Find out what was given: an Item, the href of one, or a latent group."""
     import pystac
 
-    from stac_latent.cube.contract import LatentRef, latent_assets
+    from stac_latent.cube.contract import LatentRef, band_places, latent_assets, sealed_of
     from stac_latent.cube.reference import with_key_frame
     from stac_latent.cube.refs import pick_refs, stamp_of
-    from stac_latent.errors import CatalogError
+    from stac_latent.errors import CatalogError, CorruptDataError
     from stac_latent.spec import Grid, Spec
     from stac_latent.store.io import is_local
     from stac_latent.store.zarr import open_arrays
@@ -147,7 +151,20 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
         if not href.endswith((".json", ".geojson")):
             attrs = open_arrays(href).attributes
             name = href.rstrip("/").rsplit("/", 1)[-1]
-            ref = LatentRef(name, "latent", href, Spec.from_fields(attrs), Grid.from_fields(attrs))
+            part = attrs.get("latent:part", 0)
+            if type(part) is not int or part < 0:
+                raise CorruptDataError(f"{href} declares latent:part {part!r}; expected 0, 1, ...")
+            spec, grid = Spec.from_fields(attrs), Grid.from_fields(attrs)
+            ref = LatentRef(
+                name,
+                "latent",
+                href,
+                spec,
+                grid,
+                sealed=sealed_of(attrs, name),
+                places=band_places(attrs),
+                part=part,
+            )
             return _Given(with_key_frame(ref, attrs.get("latent:reference")), repr(sorted(attrs.items())))
         try:
             obj = pystac.Item.from_file(href)
@@ -165,15 +182,25 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
 def _field(given: _Given, bands: dict[str, Any]) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
+    from stac_latent.cube.natives import view_of
     from stac_latent.cube.refs import band_attrs, band_index, pixel_box
+    from stac_latent.errors import GridError
 
     ref = given.ref
-    box = pixel_box(ref.grid)
+    views = {name: view_of(ref, cast("int", band_index(ref.spec, name))) for name in bands}
+    grids: dict[Any, list[str]] = {}
+    for name, view in views.items():
+        grids.setdefault((view.grid.transform, view.grid.shape), []).append(name)
+    if len(grids) > 1:
+        listed = "; ".join(f"{', '.join(names)} at {t[0]:g}" for (t, _), names in grids.items())
+        raise GridError(
+            f"the bands of asset {ref.asset!r} of {ref.item_id!r} lie on several native grids ({listed}): choose those of one with "
+            "bands=, or bring all to one grid with stac_latent.load"
+        )
+    box = pixel_box(next(iter(views.values())).grid)
     out = {}
     for name, band in bands.items():
-        data = indexing.LazilyIndexedArray(
-            _Windowed(given, tuple(box.shape), band.data_type, band_index(ref.spec, name))
-        )
+        data = indexing.LazilyIndexedArray(_Windowed(given, tuple(box.shape), band.data_type, views[name]))
         attrs = band_attrs(band) | ({} if band.nodata is None else {"nodata": band.nodata})
         out[name] = xr.Variable(box.dimensions, data, attrs, encoding={"grid_mapping": "spatial_ref"})
     return xr.Dataset(out, coords=xr_coords(box), attrs={"latent:space": ref.spec.space})

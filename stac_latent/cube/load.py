@@ -27,6 +27,7 @@ from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Data
 from stac_latent.cube.contract import LatentRef, as_items
 from stac_latent.cube.driver import LatentDriver
 from stac_latent.cube.lattice import cell_geobox, check_area, common_lattice, geobox_like
+from stac_latent.cube.natives import view_of
 from stac_latent.cube.refs import (
     Upto,
     band_attrs,
@@ -165,7 +166,7 @@ def load(
             cells, refs, geobox=geobox, like=like, bbox=bbox, area=area, crs=crs, resolution=resolution
         )
         return _run(found, refs, [_latent_group(refs[0])], geobox=box, **common)
-    groups = _field_groups(check_bands(bands, refs), resampling, dtype)
+    groups = _field_groups(check_bands(bands, refs), refs[0], resampling, dtype)
     given = {
         "bbox": bbox,
         "geobox": geobox,
@@ -194,9 +195,20 @@ class _Group:
     resampling: str = "nearest"
     upto: Upto = "field"
 
-    def data(self, item: pystac.Item, ref: LatentRef) -> Mapping[str, Any]:
-        index = [cast("int", band_index(ref.spec, n)) for n in self.names] if self.upto == "field" else []
-        return driver_data(item, ref, self.upto, index)
+    def data(self, item: pystac.Item, ref: LatentRef) -> tuple[GeoBox, Mapping[str, Any]]:
+        """The grid that the bands of an Item lie on, and what a worker needs to read them."""
+        if self.upto == "latent":
+            return cell_box(ref.grid), driver_data(item, ref, self.upto)
+        views = [view_of(ref, cast("int", band_index(ref.spec, n))) for n in self.names]
+        if len({(v.ref.part, v.grid) for v in views}) > 1:
+            raise GridError(
+                f"bands {', '.join(self.names)} share a grid in the first item, and lie on several in item {ref.item_id!r}: load "
+                "them one by one, or the items apart"
+            )
+        first = views[0]
+        return pixel_box(first.grid), driver_data(
+            item, first.ref, self.upto, [v.index for v in views], first.grid
+        )
 
 
 class _Template:
@@ -212,15 +224,17 @@ class _Template:
         return md.assets[band_key[0]].extra_fields[_DATA]
 
 
-def _field_groups(bands: Mapping[str, Band], resampling: PerBand, dtype: Any) -> list[_Group]:
+def _field_groups(bands: Mapping[str, Band], ref: LatentRef, resampling: PerBand, dtype: Any) -> list[_Group]:
     members: dict[tuple[Any, ...], list[str]] = {}
     for name, band in bands.items():
         nodata = "nan" if band.nodata is not None and math.isnan(band.nodata) else band.nodata
         how = _for_band(resampling, name) or "nearest"
         _check_resampling(how)
-        members.setdefault((band.data_type, nodata, how, _for_band(dtype, name)), []).append(name)
+        view = view_of(ref, cast("int", band_index(ref.spec, name)))
+        kind = (band.data_type, nodata, how, _for_band(dtype, name), view.ref.part, view.grid)
+        members.setdefault(kind, []).append(name)
     groups = []
-    for i, ((data_type, _, how, out), names) in enumerate(members.items()):
+    for i, ((data_type, _, how, out, *_), names) in enumerate(members.items()):
         dim = f"band_{i}"
         meta = RasterBandMetadata(out or data_type, bands[names[0]].nodata, dims=(dim, "y", "x"))
         coord = FixedCoord(dim, list(names))
@@ -262,7 +276,6 @@ def _run(
 
 
 def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pystac.Item:
-    box = pixel_box(ref.grid) if groups[0].upto == "field" else cell_box(ref.grid)
     out = pystac.Item(
         item.id,
         item.geometry,
@@ -272,13 +285,14 @@ def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pys
         stac_extensions=[_PROJ],
         collection="stac-latent",
     )
-    proj = {
-        "proj:code": str(box.crs),
-        "proj:shape": list(box.shape),
-        "proj:transform": list(box.transform)[:6],
-    }
     for group in groups:
-        fields = {**proj, _DATA: group.data(item, ref)}
+        box, data = group.data(item, ref)
+        fields = {
+            "proj:code": str(box.crs),
+            "proj:shape": list(box.shape),
+            "proj:transform": list(box.transform)[:6],
+            _DATA: data,
+        }
         out.add_asset(group.key, pystac.Asset(shown(ref.href), roles=["data"], extra_fields=fields))
     return out
 

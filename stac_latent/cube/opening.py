@@ -31,7 +31,8 @@ def open_store(ref: LatentRef, codec: Codec | None) -> LatentArrays:
     if codec is not None and ref.metadata is not None and ref.sealed is None and not is_local(ref.href):
         payload: Payload = "plain" if ref.spec.bitstream is None else "coded"
         known = known_metadata(ref.metadata, codec, ref.grid, payload)
-    arrays = open_arrays(ref.href, ref.spec, ref.grid, ref.seal(), sign=ref.sign, known=known)
+    seal = None if ref.sealed is None else ref.sealed.open()
+    arrays = open_arrays(ref.href, ref.spec, ref.grid, seal, sign=ref.sign, known=known)
     mask = arrays.mask
     if ref.masks is not None and mask is not None and isinstance(mask.store, RemoteStore):
         mask.store.lacks(absent_chunks(mask, ref.masks))

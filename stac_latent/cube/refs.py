@@ -47,7 +47,9 @@ class DriverData(TypedDict):
     stamp: str
     upto: Upto
     bands: list[int]
-    """Bands of the decoded field (zero based, in the asset's order); empty for latents."""
+    """Bands of the decoded field (zero based, in the order of ``ref``); empty for latents."""
+    grid: Grid
+    """Their pixels: those of ``ref``, or larger ones that it holds repeated."""
 
 
 def stamp_of(item: pystac.Item, asset: str) -> str:
@@ -58,12 +60,20 @@ def stamp_of(item: pystac.Item, asset: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def driver_data(item: pystac.Item, ref: LatentRef, upto: Upto, bands: Sequence[int] = ()) -> DriverData:
+def driver_data(
+    item: pystac.Item, ref: LatentRef, upto: Upto, bands: Sequence[int] = (), grid: Grid | None = None
+) -> DriverData:
     """Pack what the odc-loader driver is to read, with a digest of it for dask."""
     stamp = stamp_of(item, ref.asset)
-    digest = hashlib.sha256(f"{ref.text}|{stamp}|{upto}|{list(bands)}".encode()).hexdigest()
-    space = f"{ref.spec.space}/{digest}"
-    return {"subdataset": space, "ref": ref, "stamp": stamp, "upto": upto, "bands": list(bands)}
+    digest = hashlib.sha256(f"{ref.text}|{stamp}|{upto}|{list(bands)}|{grid!r}".encode()).hexdigest()
+    return {
+        "subdataset": f"{ref.spec.space}/{digest}",
+        "ref": ref,
+        "stamp": stamp,
+        "upto": upto,
+        "bands": list(bands),
+        "grid": grid or ref.grid,
+    }
 
 
 def reference(item: pystac.Item, asset: str) -> LatentRef:

@@ -13,11 +13,11 @@ from urllib.parse import urlparse
 import numpy as np
 import odc.stac
 import pystac
-import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from stac_latent.codec import Array, Codec
+from stac_latent.cube.grids import arrange, asset_geobox, cover, crs_code, native_geobox, offset_of
 from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.tiling import lattice_grid
 from stac_latent.errors import CatalogError, FieldError, GridError
@@ -214,12 +214,15 @@ def _baseline(item: pystac.Item) -> tuple[int, int]:
 class ItemSource:
     """Pixels of one Item on its native grid, padded to whole cells, read window by window.
 
+    Where the codec's bands have pixels of several sizes, each is read on its own grid, and larger pixels are repeated on
+    the finest ones.
+
     Parameters
     ----------
     item
         STAC Item with raw raster assets.
     codec
-        Tells the bands, their unit and the stride.
+        Tells the bands, their unit and the stride; one of the ``parts`` of a codec of several lattices.
     bands
         See :func:`find_bands`.
     resolution, resampling
@@ -248,11 +251,36 @@ class ItemSource:
         for key in {b.asset for b in self.bands}:
             check_raw_asset(item, key)
         self._check_types()
-        self.native = _native_geobox(item, self.bands, resolution)
-        crs, t = _crs_code(self.native), self.native.affine
+        self.boxes = [asset_geobox(item, b.asset) for b in self.bands]
+        if max(codec.steps) == 1:
+            boxes = {b.name: g for b, g in zip(self.bands, self.boxes, strict=True)}
+            self.native = native_geobox(item.id, boxes, resolution)
+            self.boxes = [self.native] * len(self.bands)
+        else:
+            self._check_nest(resolution)
+            self.native = cover(self.boxes, codec.steps)
+        crs, t = crs_code(self.native), self.native.affine
         height, width = self.native.shape.yx
         self.grid: Grid = lattice_grid(crs, (t.a, t.b, t.c, t.d, t.e, t.f), (height, width), codec.stride)
         self.decoded = tuple(b.decoded for b in self.bands)
+        self.samples = sum(math.prod(g.shape.yx) for g in self.boxes)
+
+    def _check_nest(self, resolution: float | None) -> None:
+        sizes = ", ".join(
+            f"{b.name} {abs(g.affine.a):g}" for b, g in zip(self.bands, self.boxes, strict=True)
+        )
+        if resolution is not None:
+            raise GridError(
+                f"codec {self.codec.name!r} codes bands on their native grids (resolutions: {sizes}); leave resolution out"
+            )
+        order, lattices = arrange(self.boxes)
+        steps = tuple(1 << d for d, n in enumerate(lattices[0]) for _ in range(n))
+        if len(lattices) > 1 or order != tuple(range(len(order))) or steps != self.codec.steps:
+            raise GridError(
+                f"the grids of item {self.item.id!r} (resolutions: {sizes}) do not nest as codec {self.codec.name!r} has them: "
+                f"pixels {', '.join(map(str, self.codec.steps))} times the finest's, edge on edge; fit a codec to such items, or "
+                "take one that was not made for native grids"
+            )
 
     def _check_types(self) -> None:
         for b in self.bands:
@@ -266,24 +294,29 @@ class ItemSource:
                 )
 
     @cached_property
-    def _cube(self) -> xr.Dataset:
+    def _cubes(self) -> dict[int, xr.Dataset]:
+        """Bands of each pixel size, on the padded grid of that size."""
+        return {step: self._cube(step) for step in dict.fromkeys(self.codec.steps)}
+
+    def _cube(self, step: int) -> xr.Dataset:
         top, bottom, left, right = self.grid.padding
         a, b, c, d, e, f = self.grid.transform
         t = Affine(a, b, c - a * left - b * top, d, e, f - d * left - e * top)
         shape = (self.grid.shape[0] + top + bottom, self.grid.shape[1] + left + right)
-        geobox = GeoBox(shape, t, self.native.crs)
-        size = -(-self._chunk // self.codec.stride[0]) * self.codec.stride[0]
+        geobox = GeoBox((shape[0] // step, shape[1] // step), t * Affine.scale(step), self.native.crs)
+        size = -(-self._chunk // self.codec.stride[0]) * self.codec.stride[0] // step
+        bands = [b for b, s in zip(self.bands, self.codec.steps, strict=True) if s == step]
         item = self.item.clone()
         # odc-stac skips what lies outside the footprint, and footprints in catalogues are drawn by hand.
         item.geometry = self.native.geographic_extent.buffer(0.02).json
         item.set_self_href(self.item.get_self_href())
         return odc.stac.load(
             [item],
-            bands=[b.name for b in self.bands],
+            bands=[b.name for b in bands],
             geobox=geobox,
             resampling=self._resampling,
             chunks={"y": size, "x": size},
-            stac_cfg=_stac_cfg(self.item, self.bands),
+            stac_cfg=_stac_cfg(self.item, bands),
         )
 
     def read(self, window: Window) -> tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]:
@@ -292,7 +325,7 @@ class ItemSource:
         Parameters
         ----------
         window
-            Pixels, counted from the corner of the first cell.
+            Pixels, counted from the corner of the first cell; whole pixels of every band.
 
         Returns
         -------
@@ -302,24 +335,31 @@ class ItemSource:
         """
         (y0, y1), (x0, x1) = window
         rows, columns = self.native.dimensions  # latitude and longitude in geographic CRSs
-        part = self._cube.isel({rows: slice(y0, y1), columns: slice(x0, x1)}).compute()
+        parts = {
+            s: cube.isel({rows: slice(y0 // s, y1 // s), columns: slice(x0 // s, x1 // s)}).compute()
+            for s, cube in self._cubes.items()
+        }
         layers, masks = [], []
-        for b in self.bands:
-            raw = part[b.name].values[0]
+        for b, step, box in zip(self.bands, self.codec.steps, self.boxes, strict=True):
+            raw = parts[step][b.name].values[0]
+            if step > 1:
+                raw = raw.repeat(step, axis=0).repeat(step, axis=1)
             valid = np.ones(raw.shape, bool) if b.nodata is None or math.isnan(b.nodata) else raw != b.nodata
             if raw.dtype.kind == "f":
                 valid &= np.isfinite(raw)
             layers.append(_to_codec_unit(raw, b, valid))
-            masks.append(valid & self._inside(window))
+            masks.append(valid & self._inside(window, box, step))
         field, valid = np.stack(layers), np.stack(masks)
         return field, valid[:1] if (valid == valid[:1]).all() else valid
 
-    def _inside(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def _inside(self, window: Window, box: GeoBox, step: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Pixels of a window that lie on a band's own grid."""
         (y0, y1), (x0, x1) = window
-        rows = np.arange(y0, y1) - self.grid.lead[0]
-        cols = np.arange(x0, x1) - self.grid.lead[1]
+        top, left = offset_of(self.native.affine, box.affine)
+        rows = np.arange(y0, y1) - self.grid.lead[0] - top
+        cols = np.arange(x0, x1) - self.grid.lead[1] - left
         return np.logical_and.outer(
-            (rows >= 0) & (rows < self.grid.shape[0]), (cols >= 0) & (cols < self.grid.shape[1])
+            (rows >= 0) & (rows < box.shape.y * step), (cols >= 0) & (cols < box.shape.x * step)
         )
 
 
@@ -343,57 +383,3 @@ def _stac_cfg(item: pystac.Item, bands: Sequence[SourceBand]) -> dict[str, Any]:
             entry  # odc-stac reads the bands of the latter from the Item
         )
     return {item.collection_id or "_": {"assets": assets}}
-
-
-def _native_geobox(item: pystac.Item, bands: Sequence[SourceBand], resolution: float | None) -> GeoBox:
-    boxes = {b.name: _asset_geobox(item, b.asset) for b in bands}
-    distinct = {(tuple(g.shape.yx), tuple(g.affine), str(g.crs)): g for g in boxes.values()}
-    if len(distinct) == 1 and resolution is None:
-        return next(iter(distinct.values()))
-    if len({str(g.crs) for g in distinct.values()}) > 1:
-        raise GridError(
-            f"the bands of item {item.id!r} lie in several CRSs: {sorted({str(g.crs) for g in distinct.values()})}"
-        )
-    if resolution is None:
-        sizes = ", ".join(f"{n} {abs(g.affine.a):g}" for n, g in boxes.items())
-        raise GridError(
-            f"the bands of item {item.id!r} have several native grids (resolutions: {sizes}). Encode each group of bands "
-            "with a codec of its own, or state the grid to resample to with resolution="
-        )
-    for box in distinct.values():
-        if math.isclose(abs(box.affine.a), resolution):
-            return box
-    finest = min(distinct.values(), key=lambda g: abs(g.affine.a))
-    return GeoBox.from_bbox(finest.boundingbox, resolution=resolution, tight=True)
-
-
-def _asset_geobox(item: pystac.Item, key: str) -> GeoBox:
-    """Grid of an asset from ``proj:`` fields, else from the file itself."""
-    asset = item.assets[key]
-    fields = {**item.properties, **asset.extra_fields}
-    code = fields.get("proj:code") or (f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else None)
-    crs = code or fields.get("proj:wkt2") or fields.get("proj:projjson")
-    transform, shape = fields.get("proj:transform"), fields.get("proj:shape")
-    if crs and transform and shape:
-        return GeoBox((int(shape[0]), int(shape[1])), Affine(*transform[:6]), crs)
-    href = asset.get_absolute_href() or asset.href
-    try:
-        with rasterio.open(href) as src:
-            found, affine, size = src.crs, src.transform, src.shape
-    except rasterio.errors.RasterioIOError as exc:
-        raise CatalogError(f"asset {key!r} of item {item.id!r} cannot be read: {exc}") from exc
-    if found is None and not crs:
-        raise GridError(
-            f"asset {key!r} of item {item.id!r} has no CRS: neither proj:code, proj:transform and proj:shape in the Item nor "
-            f"georeferencing in {href}; add the projection extension to the Item"
-        )
-    return GeoBox(size, Affine(*transform[:6]) if transform else affine, crs or found)
-
-
-def _crs_code(geobox: GeoBox) -> str:
-    crs = geobox.crs
-    if crs is None or not crs.to_epsg():
-        raise GridError(
-            f"the grid's CRS has no EPSG code, which proj:code needs: {crs}; encode on a grid that has one"
-        )
-    return f"EPSG:{crs.to_epsg()}"

@@ -49,7 +49,7 @@ def verify_store(
     bundle: Path,
     sums: Mapping[Window, int],
     progress: Progress | None = None,
-) -> dict[str, float | list[float]]:
+) -> Distortion:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
     Parameters
@@ -57,7 +57,7 @@ def verify_store(
     source
         What was encoded; read once more.
     codec, ref
-        What it was encoded with, and the store.
+        What it was encoded with (one of a codec's parts where it has several), and the store.
     bundle
         Folder of the codec's bundle as it was written.
     sums
@@ -67,8 +67,8 @@ def verify_store(
 
     Returns
     -------
-    dict
-        What :func:`measurements` gives.
+    Distortion
+        Over native samples: larger pixels, repeated on the grid, count once.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def verify_store(
     fresh = load_bundle(bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
     spec, reader = ref.spec, LatentReader(ref, fresh)
-    distortion = Distortion(source.decoded)
+    distortion = Distortion(source.decoded, codec.steps)
     exact = spec.bitstream is None or getattr(codec.tail, "lossless", False)
     inner, _ = chunk_cells(codec)
     strips = list(tiles(source.grid.cells, STRIP * inner))
@@ -95,20 +95,20 @@ def verify_store(
                 )
         if progress:
             progress("verify", i + 1, len(strips))
-    return measurements(distortion)
+    return distortion
 
 
 def measure_again(
     source: Source, reader: LatentReader, chunk: int, progress: Progress | None = None
-) -> dict[str, float | list[float]]:
-    """Decode a store chunk by chunk and measure it against its source, as when it was written.
+) -> Distortion:
+    """Decode a lattice of a store chunk by chunk and measure it against its source, as when it was written.
 
     Parameters
     ----------
     source
-        Pixels on the grid of the asset.
+        Pixels on the grid of the lattice.
     reader
-        The asset.
+        The lattice.
     chunk
         Cells along a stored chunk.
     progress
@@ -121,7 +121,7 @@ def measure_again(
     CorruptDataError
         If stored bytes do not decode.
     """
-    distortion = Distortion(source.decoded)
+    distortion = Distortion(source.decoded, reader.codec.steps)
     strips = list(tiles(source.grid.cells, STRIP * chunk))
     for i, strip in enumerate(strips):
         truth = _Truth(source, strip)
@@ -130,7 +130,7 @@ def measure_again(
             truth.measure(reader, ((y0 + a, y0 + b), (x0 + c, x0 + d)), distortion)
         if progress:
             progress("measure", i + 1, len(strips))
-    return measurements(distortion)
+    return distortion
 
 
 def measurements(distortion: Distortion) -> dict[str, float | list[float]]:

@@ -157,7 +157,7 @@ class _Work:
         return self.coder.prepare(tile)
 
     def code(self, step: float) -> list[bytes]:
-        return each(lambda p: self.coder.code(p, step)[0], self.prepared)
+        return each(lambda p: self.coder.code(p, step), self.prepared)
 
 
 def _decode(coder: TileCoder, grids: Sequence[Array], job: tuple[Window, bytes]) -> None:
@@ -177,6 +177,9 @@ def _coder(codec: Codec, family: Family) -> TileCoder:
     """Tile coder of the bands of a family; the codec's bases where these are all of its bands, else none to start from."""
     _, tail = stages_of(codec)
     n = sum(map(len, family.bands))
+    if tail.lattices is not None:
+        index = next(i for i, f in enumerate(families(codec)) if f.grids == family.grids)
+        tail = stages_of(codec.parts[index])[1]
     none = np.broadcast_to(np.eye(n, dtype=np.float32), (MAX_LEVELS + 1, n, n))
     return TileCoder(tail.basis if n == tail.bands else np.ascontiguousarray(none), tail.model, tail.lam)
 

@@ -15,8 +15,8 @@ from stac_latent.frame import MAX_PIXELS
 from stac_latent.masking import fill_invalid, zero_invalid
 from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.lin import Lin
+from stac_latent.stages.nesting import CELL, DEEPEST
 from stac_latent.stages.normalise import Normalise
-from stac_latent.stages.pyramid import CELL
 from stac_latent.stored import check_field
 
 __all__ = [
@@ -32,9 +32,6 @@ __all__ = [
     "stages_of",
 ]
 
-DEEPEST = 3
-"""Levels of the finest grid below which no other joins its pyramid."""
-
 
 @dataclass(frozen=True)
 class Family:
@@ -47,14 +44,16 @@ class Family:
 
 
 def families(codec: Codec) -> tuple[Family, ...]:
-    """Grids of a codec by its bands' ``gsd``, and which of them share a pyramid.
+    """Grids of a codec, by what it was made for or its bands' ``gsd``, and which of them share a pyramid.
 
     Raises
     ------
     CodecError
         If a band has no ``gsd``, bands are not in order of it, or the chain is not that of ``lin``.
     """
-    stages_of(codec)
+    _, tail = stages_of(codec)
+    if tail.lattices is not None:
+        return families_of([n for counts in tail.lattices for n in counts], range(len(tail.lattices[0])))
     sizes = [b.gsd or math.nan for b in codec.bands]
     if not all(a <= b for a, b in itertools.pairwise(sizes)) or math.isnan(sizes[0]):
         raise CodecError(

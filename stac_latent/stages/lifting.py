@@ -53,12 +53,13 @@ def analyse(x: Array, levels: int, start: int = 0) -> None:
     """Transform ``(band, y, x)`` float32 in place, from level ``start`` on."""
     ys, xs = sizes(x.shape[1], levels), sizes(x.shape[2], levels)
     for level in range(start, levels):
-        part = x[:, : ys[level], : xs[level]]
+        h, w = ys[level], xs[level]
         if COMPILED:
-            for band in part:
-                _forward_rows(band)
-                _forward_columns(band)
+            for band in x:
+                _forward_rows(band, h, w)
+                _forward_columns(band, h, w)
         else:
+            part = x[:, :h, :w]
             part[...] = _swap(_forward(_swap(_forward(part))))
 
 
@@ -66,11 +67,13 @@ def synthesise(x: Array, levels: int, stop: int = 0) -> None:
     """Inverse of :func:`analyse` in place, down to level ``stop``."""
     ys, xs = sizes(x.shape[1], levels), sizes(x.shape[2], levels)
     for level in range(levels - 1, stop - 1, -1):
-        part = x[:, : ys[level], : xs[level]]
+        h, w = ys[level], xs[level]
         if COMPILED:
-            for band in part:
-                inverse_level(band)
+            for band in x:
+                _inverse_columns(band, h, w)
+                _inverse_rows(band, h, w)
         else:
+            part = x[:, :h, :w]
             part[...] = _inverse(_swap(_inverse(_swap(part))))
 
 
@@ -117,6 +120,13 @@ def _inverse(x: Array) -> Array:
 
 
 @kernel
+def _copy(a: Array, b: Array) -> None:
+    """As much of ``a`` into ``b`` as both hold."""
+    for i in range(min(a.size, b.size)):
+        b[i] = a[i]
+
+
+@kernel
 def _add_neighbours(x: Array, a: Array, b: Array, f: Any) -> None:
     for i in range(x.size):
         x[i] += f * (a[i] + b[i])
@@ -129,9 +139,8 @@ def _sub_neighbours(x: Array, a: Array, b: Array, f: Any) -> None:
 
 
 @kernel
-def _forward_rows(x: Array) -> None:  # noqa: C901 - one loop for each lifting step
-    """Along x, row by row."""
-    h, n = x.shape
+def _forward_rows(x: Array, h: int, n: int) -> None:  # noqa: C901 - one loop for each lifting step
+    """Along x, row by row, of the upper left ``h`` by ``n`` samples."""
     if n == 1:
         return
     ns, nd = (n + 1) // 2, n // 2
@@ -161,17 +170,16 @@ def _forward_rows(x: Array) -> None:  # noqa: C901 - one loop for each lifting s
 
 
 @kernel
-def _forward_columns(x: Array) -> None:  # noqa: C901 - one loop for each lifting step
-    """Along y, whole rows at a time."""
-    n, w = x.shape
+def _forward_columns(x: Array, n: int, w: int) -> None:  # noqa: C901 - one loop for each lifting step
+    """Along y, whole rows at a time, of the upper left ``n`` by ``w`` samples."""
     if n == 1:
         return
     ns, nd = (n + 1) // 2, n // 2
     t = np.empty((n, w), np.float32)
     for i in range(ns):
-        t[i] = x[2 * i]
+        _copy(x[2 * i], t[i])
     for i in range(nd):
-        t[ns + i] = x[2 * i + 1]
+        _copy(x[2 * i + 1], t[ns + i])
     s, d = t[:ns], t[ns:]
     for i in range(nd):
         _add_neighbours(d[i], s[i], s[min(i + 1, ns - 1)], _A)
@@ -190,8 +198,7 @@ def _forward_columns(x: Array) -> None:  # noqa: C901 - one loop for each liftin
 
 
 @kernel
-def _inverse_rows(x: Array) -> None:  # noqa: C901 - one loop for each lifting step
-    h, n = x.shape
+def _inverse_rows(x: Array, h: int, n: int) -> None:  # noqa: C901 - one loop for each lifting step
     if n == 1:
         return
     ns, nd = (n + 1) // 2, n // 2
@@ -222,8 +229,7 @@ def _inverse_rows(x: Array) -> None:  # noqa: C901 - one loop for each lifting s
 
 
 @kernel
-def _inverse_columns(x: Array) -> None:  # noqa: C901 - one loop for each lifting step
-    n, w = x.shape
+def _inverse_columns(x: Array, n: int, w: int) -> None:  # noqa: C901 - one loop for each lifting step
     if n == 1:
         return
     ns, nd = (n + 1) // 2, n // 2
@@ -247,11 +253,5 @@ def _inverse_columns(x: Array) -> None:  # noqa: C901 - one loop for each liftin
         _sub_neighbours(t[2 * ns - 3], t[2 * ns - 4], t[2 * ns - 2], _A)
     if nd == ns:
         _sub_neighbours(t[n - 1], t[n - 2], t[n - 2], _A)
-    x[...] = t
-
-
-@kernel
-def inverse_level(x: Array) -> None:
-    """One level of one band, ``(y, x)``: columns, then rows."""
-    _inverse_columns(x)
-    _inverse_rows(x)
+    for i in range(n):
+        _copy(t[i], x[i, :w])

@@ -15,18 +15,20 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from stac_latent.codec import Array, Codec, Level
-from stac_latent.errors import BundleError, CorruptDataError, FieldError
+from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
 from stac_latent.frame import MAX_PIXELS
 from stac_latent.limits import check_bytes
-from stac_latent.spec import Band
+from stac_latent.spec import Band, Window
 from stac_latent.stages.base import BaseStage, take
-from stac_latent.stages.lifting import analyse, levels_of, synthesise
+from stac_latent.stages.lifting import levels_of, synthesise
+from stac_latent.stages.lin_plan import Prepared
 from stac_latent.stages.lin_rate import Aim, Reached, measure, search
-from stac_latent.stages.lin_tile import LAMBDA, MAX_LEVELS, Prepared, TileCoder
+from stac_latent.stages.lin_source import FromField, FromLatents, Source
+from stac_latent.stages.lin_tile import LAMBDA, MAX_LEVELS, TileCoder
+from stac_latent.stages.nesting import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
 from stac_latent.stages.normalise import Normalise, store
 from stac_latent.stages.planes import PlaneModel
-from stac_latent.stages.pyramid import CELL, CELL_LEVELS, TILE, tiles_of
-from stac_latent.stages.subbands import pack_cells, unpack_cells
+from stac_latent.stages.pyramid import TILE, tiles_of
 from stac_latent.target import Target
 
 __all__ = ["Lin"]
@@ -46,6 +48,8 @@ class Lin(TileCoder, BaseStage):
         Of the tile coder.
     step
         Quantiser step in units of the normalised field, where no target is set.
+    lattices
+        Bands of each grid of each lattice, where they have several; see :mod:`stac_latent.stages.nesting`.
     """
 
     name: ClassVar[str] = "lin"
@@ -60,9 +64,18 @@ class Lin(TileCoder, BaseStage):
     """Factor on the precision of each band, float32 ``(band,)``; None for one."""
 
     def __init__(
-        self, basis: Array, model: PlaneModel | None = None, step: float = 64.0, lam: float = LAMBDA
+        self,
+        basis: Array,
+        model: PlaneModel | None = None,
+        step: float = 64.0,
+        lam: float = LAMBDA,
+        lattices: Lattices | None = None,
     ) -> None:
         TileCoder.__init__(self, basis, model, lam)
+        self.lattices = checked_lattices(lattices, self.name)
+        if self.lattices is not None and sum(map(sum, self.lattices)) != self.bands:
+            raise BundleError(f"lin: lattices {self.lattices} are not of {self.bands} bands")
+        self.nest = Nest((self.bands,) if self.lattices is None else self.lattices[0])
         if not step > 0:
             raise BundleError(f"lin: the step must be positive; got {step}")
         self.step = float(step)
@@ -94,6 +107,8 @@ class Lin(TileCoder, BaseStage):
         first = codec.stages[0]
         if not isinstance(first, Normalise):
             raise BundleError("lin: a chain that codes towards a target starts with normalise")
+        if weights is not None and not self.nest.single:
+            raise CodecError("regions of interest are for fields on one grid; leave roi out")
         peaks = np.array([1 / abs(b.scale) if b.scale != 1 else np.nan for b in bands])
         integer = np.array([np.dtype(b.data_type).kind in "iu" for b in codec.bands])
         out = copy.copy(self)
@@ -111,31 +126,42 @@ class Lin(TileCoder, BaseStage):
         """Have ``forward`` answer these latents with a payload that was coded before; once."""
         self.ready.setdefault(_digest(x), []).append(payload)
 
-    # -- latents to bytes ----------------------------------------------------------------------------------------
+    # -- to bytes ------------------------------------------------------------------------------------------------
 
     def forward(self, x: Array) -> bytes:
         """Latents ``(band * 64, y, x)`` float32 to bytes; trailing rows and columns of NaN lie outside the field."""
-        x = self._inside(x)
+        source = FromLatents.inside(x, self.nest)
         if self.ready:
             with suppress(KeyError, IndexError):
-                return self.ready[_digest(x)].pop()
-        windows = list(tiles_of(*x.shape[1:], size=TILE // CELL))
+                return self.ready[_digest(source.latents)].pop()
+        return self._payload(source)
+
+    def encoder(self, codec: Codec) -> Callable[[Array, Array | None], bytes] | None:
+        """Function from a field and its mask to bytes, equal to the chain's, without the latents."""
+        first = self._normalise(codec)
+        if first is None:
+            return None
+        return lambda field, mask: self._payload(FromField(field, mask, first, self.nest))
+
+    def _payload(self, source: Source) -> bytes:
+        cells = source.cells
+        windows = list(tiles_of(*cells, size=TILE // CELL))
         fixed = self._known_step()
         if fixed is not None or self.aim is None:  # tile by tile: none is kept
             step = fixed or self.step
-            return join(each(lambda w: self.code(self._prepared(x, w)[1], step)[0], windows), x.shape[1:])
-        truth, prepared = zip(*each(lambda w: self._prepared(x, w), windows), strict=True)
-        aim, shape = self.aim, x.shape[1:]
-        valid = [_cut(aim.valid, w) for w in windows]
+            return join(each(lambda w: self.code(self._prepared(source, w)[1], step), windows), cells)
+        truth, prepared = zip(*each(lambda w: self._prepared(source, w, pixels=True), windows), strict=True)
+        aim = self.aim
+        valid = [self.nest.native(_cut(aim.valid, w), t.shape) for w, t in zip(windows, truth, strict=True)]
         wanted = each(aim.stored, truth)
-        peaks = aim.heights(wanted)
-        samples = aim.target.samples or (aim.pixels or shape[0] * shape[1] * CELL**2) * self.bands
+        peaks = aim.heights(wanted, valid)
+        samples = aim.target.samples or (aim.pixels or cells[0] * cells[1] * CELL**2) * self.nest.share
         bounds = None if aim.target.max_error is None else aim.bounds(truth)
 
         def trial(step: float) -> Reached:
-            coded = each(lambda p: self.code(p, step)[0], prepared)
-            payload = join(coded, shape)
-            decoded = each(lambda c: _pixels(self.decode_tile(c)[0], deep=True), coded)
+            coded = each(lambda p: self.code(p, step), prepared)
+            payload = join(coded, cells)
+            decoded = each(self._decoded, coded)
             psnr, worst = measure(wanted, each(aim.stored, decoded), valid, peaks, aim.lost)
             rate = (len(payload) + aim.target.overhead) * 8 / samples
             ratio = 0.0
@@ -145,16 +171,22 @@ class Lin(TileCoder, BaseStage):
                 ratio = min(ratio, 1.0) if (worst <= bounds).all() else max(ratio, 1.0 + 2**-10)
             return Reached(payload, rate, psnr, ratio)
 
-        part = aim.pixels is not None and shape[0] * shape[1] < (TILE // CELL) ** 2
+        part = aim.pixels is not None and cells[0] * cells[1] < (TILE // CELL) ** 2
         return search(trial, aim.target, self.step, near=part).payload
 
-    def _prepared(self, x: Array, window: Any) -> tuple[Array, Prepared]:
-        """Pixels of a tile in normalised units where they are needed, and its coefficients in groups."""
-        (y0, y1), (x0, x1) = window
-        tile = unpack_cells(x[:, y0:y1, x0:x1], CELL_LEVELS)
-        pixels = tile if self._known_step() is not None else _pixels(tile)
-        weights = None if self.weights is None else self._weight_map(window, x.shape)
-        return pixels, self.prepare([_deepen(tile)], weights, self.gains)
+    def _prepared(self, source: Source, window: Window, *, pixels: bool = False) -> tuple[Any, Prepared]:
+        """Pixels of a tile in normalised units where they are asked for, and its coefficients, ready to be coded."""
+        truth, tile = source.tile(window, pixels)
+        weights = None if self.weights is None else self._weight_map(window, source.cells)
+        return truth, self.prepare(tile, weights, self.gains)
+
+    def _decoded(self, payload: bytes, *, borrow: bool = False) -> Array:
+        """Pixels ``(band, y, x)`` of a tile in normalised units, those of larger ones repeated."""
+        tile = self.decode_tile(payload, self.nest.counts, borrow=borrow)
+        levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
+        for depth, part in enumerate(tile):
+            synthesise(part, levels - depth)
+        return self.nest.spread(tile)
 
     def _known_step(self) -> float | None:
         """Step in normalised units where there is nothing to search for."""
@@ -165,26 +197,14 @@ class Lin(TileCoder, BaseStage):
             return target.step / float(np.median(self.aim.first.unit))
         return None if target.quality is None else self.step * 2.0 ** ((50 - target.quality) / 10)
 
-    def _inside(self, x: Array) -> Array:
-        if x.ndim != 3 or len(x) != self.bands * CELL**2:
-            raise FieldError(
-                f"lin takes ({self.bands * CELL**2}, y, x) latents of {self.bands} bands; got {x.shape}"
-            )
-        inside = ~np.isnan(x[0])
-        x = x[:, : int(inside.any(axis=1).sum()), : int(inside.any(axis=0).sum())]
-        if not x.size or not np.isfinite(x).all():
-            raise FieldError(
-                "lin: latents hold NaN or infinite values inside the field; mask its pixels as nodata first"
-            )
-        return x
-
-    def _weight_map(self, window: Any, shape: tuple[int, ...]) -> Sequence[Array]:
+    def _weight_map(self, window: Window, cells: tuple[int, int]) -> Sequence[Array]:
         """Weights of a tile's pixels as weights of its coefficients: the largest under each."""
         (y0, y1), (x0, x1) = window
         assert self.weights is not None  # noqa: S101 - narrows the type
-        if self.weights.shape != (shape[1] * CELL, shape[2] * CELL):
+        pixels = cells[0] * CELL, cells[1] * CELL
+        if self.weights.shape != pixels:
             raise FieldError(
-                f"weights of pixels have shape {self.weights.shape}; the padded field has {(shape[1] * CELL, shape[2] * CELL)}"
+                f"weights of pixels have shape {self.weights.shape}; the padded field has {pixels}"
             )
         return [_pyramid_max(self.weights[y0 * CELL : y1 * CELL, x0 * CELL : x1 * CELL])]
 
@@ -198,22 +218,23 @@ class Lin(TileCoder, BaseStage):
         return assemble(tiles, (h, w), TILE // CELL)
 
     def _latents(self, payload: bytes) -> Array:
-        (tile,) = self.decode_tile(payload)
-        if any(n % CELL for n in tile.shape[1:]):
-            raise CorruptDataError(f"lin: a tile of {tile.shape[1:]} pixels is not made of cells of {CELL}")
-        synthesise(tile, levels_of(*tile.shape[1:], most=MAX_LEVELS), CELL_LEVELS)
-        return pack_cells(tile, CELL_LEVELS)
+        tile = self.decode_tile(payload, self.nest.counts)
+        shape = tile[0].shape[1:]
+        if any(n % CELL for n in shape):
+            raise CorruptDataError(f"lin: a tile of {shape} pixels is not made of cells of {CELL}")
+        levels = levels_of(*shape, most=MAX_LEVELS)
+        for depth, part in enumerate(tile):
+            synthesise(part, levels - depth, CELL_LEVELS - depth)
+        return self.nest.pack(tile)
 
     def direct(self, codec: Codec) -> Callable[[bytes], Array] | None:
         """Function from bytes to pixels ``(band, y, x)`` of the stored type, equal to the chain's, without the latents."""
-        first = codec.stages[0]
-        if [s.name for s in codec.stages] != ["normalise", "pyramid", "lin"] or not isinstance(
-            first, Normalise
-        ):
+        first = self._normalise(codec)
+        if first is None:
             return None
 
         def one(payload: bytes) -> Array:
-            return store(_pixels(self.decode_tile(payload)[0], deep=True), first, codec)
+            return store(self._decoded(payload, borrow=True), first, codec)
 
         def field(payload: bytes) -> Array:
             parts, (h, w) = split(payload)
@@ -223,9 +244,21 @@ class Lin(TileCoder, BaseStage):
 
         return field
 
+    def _normalise(self, codec: Codec) -> Normalise | None:
+        """First stage of a chain normalise > pyramid > this one, of one lattice; None of any other."""
+        first, several = codec.stages[0], self.lattices is not None and len(self.lattices) > 1
+        known = [s.name for s in codec.stages] == ["normalise", "pyramid", self.name] and not several
+        return first if isinstance(first, Normalise) and known else None
+
     def config(self) -> dict[str, Any]:
-        """Default step and the price of a bit."""
-        return {"step": self.step, "lam": self.lam}
+        """Default step and the price of a bit, and lattices where there are several grids."""
+        out: dict[str, Any] = {"step": self.step, "lam": self.lam}
+        return out if self.lattices is None else out | {"lattices": [list(c) for c in self.lattices]}
+
+    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """Stage of one lattice."""
+        basis = np.ascontiguousarray(self.basis[:, bands, bands])
+        return type(self)(basis, self.model, self.step, self.lam, (counts,))
 
     def tensors(self) -> dict[str, Array]:
         """Bases, weights and tables."""
@@ -235,7 +268,8 @@ class Lin(TileCoder, BaseStage):
     def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """Rebuild from :meth:`config` and :meth:`tensors`."""
         basis = take(tensors, "basis", cls.name, 3, "f")
-        return cls(basis, PlaneModel.build(tensors), float(config["step"]), float(config["lam"]))
+        model, lattices = PlaneModel.build(tensors), config.get("lattices")
+        return cls(basis, model, float(config["step"]), float(config["lam"]), lattices)
 
 
 def _digest(x: Array) -> bytes:
@@ -249,18 +283,6 @@ def _cut(valid: Array | None, cells: Any) -> Array | None:
         return None
     (y0, y1), (x0, x1) = cells
     return valid[:, y0 * CELL : y1 * CELL, x0 * CELL : x1 * CELL]
-
-
-def _deepen(tile: Array) -> Array:
-    analyse(tile, levels_of(*tile.shape[1:], most=MAX_LEVELS), CELL_LEVELS)
-    return tile
-
-
-def _pixels(tile: Array, deep: bool = False) -> Array:
-    """Pixels of a tile in normalised units, from its latents or, ``deep``, from all its levels."""
-    out = tile if deep else tile.copy()
-    synthesise(out, levels_of(*out.shape[1:], most=MAX_LEVELS) if deep else CELL_LEVELS)
-    return out
 
 
 def _pyramid_max(pixels: Array) -> Array:

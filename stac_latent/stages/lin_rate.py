@@ -41,10 +41,17 @@ class Aim:
         """Variance of each band that normalising takes: it keeps a 16th of the unit, and so any integer."""
         return np.where(self.integer & (self.first.unit < 12), 0, (self.first.unit / 16) ** 2 / 12)
 
-    def heights(self, truth: Sequence[Array]) -> Array:
-        """Peak of each band, in stored units."""
-        low, high = (np.array([f(t.reshape(len(t), -1), axis=1) for t in truth]) for f in (np.min, np.max))
-        spread = high.max(axis=0).astype(np.float64) - low.min(axis=0)
+    def heights(self, truth: Sequence[Array], valid: Sequence[Array | None]) -> Array:
+        """Peak of each band, in stored units; of one without a scale, the range of its valid pixels."""
+        if not np.isnan(self.peaks).any():
+            return self.peaks
+        low, high = np.full(len(self.peaks), np.inf), np.full(len(self.peaks), -np.inf)
+        for t, mask in zip(truth, valid, strict=True):
+            x = t.astype(np.float64)
+            here = np.ones(x.shape, bool) if mask is None else np.broadcast_to(mask, x.shape)
+            low = np.minimum(low, x.min(axis=(1, 2), where=here, initial=np.inf))
+            high = np.maximum(high, x.max(axis=(1, 2), where=here, initial=-np.inf))
+        spread = np.where(high >= low, high - low, 0.0)
         floor = np.where(self.integer, 1.0, max(float(spread.max()), 1e-30))
         return np.where(np.isnan(self.peaks), np.where(spread > 0, spread, floor), self.peaks)
 

@@ -7,68 +7,61 @@ tiles of one space may differ in rate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stac_latent.codec import Array
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
 from stac_latent.stages.lifting import levels_of
-from stac_latent.stages.lin_basis import choose_basis, get_bits, put_bits, read_basis, side_size
+from stac_latent.stages.lin_basis import get_bits, read_basis
 from stac_latent.stages.lin_payload import GAINS, STEPS, Head, pack, unpack
-from stac_latent.stages.planes import PlaneModel, rotate_samples
+from stac_latent.stages.lin_plan import Planned, Prepared, plan, squared_error
+from stac_latent.stages.planes import Coded, PlaneModel
+from stac_latent.stages.planes_samples import mix, moments, scratch
 from stac_latent.stages.pyramid import TILE
 from stac_latent.stages.subbands import Group, Layout, layout_of
 
-__all__ = ["LAMBDA", "MAX_LEVELS", "Prepared", "TileCoder"]
+__all__ = ["LAMBDA", "MAX_LEVELS", "Prepared", "ReadPlanes", "TileCoder"]
 
 MAX_LEVELS = 6
 LAMBDA = 0.12
 """Squared steps that a bit is worth; ``2 ln(2) / 12`` in the limit of high rate."""
-_QUIET = 0.9
-"""A plane none of whose samples passes this, in steps, is not coded: its nonzeros would cost more than they gain."""
-_LARGEST = 2**22
 _ENOUGH = 2**14
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A tile analysed and grouped, ready to be coded at any step."""
+class ReadPlanes:
+    """What a payload holds; valid until this thread reads another."""
 
+    head: Head
     layout: Layout
-    flats: tuple[tuple[Array, ...], ...]
-    """Samples ``(member, n)`` of each group and orientation, times their norm."""
-    covariances: tuple[Array, ...]
-    weights: tuple[tuple[Array, ...], ...] | None
-    gains: Array | None
-
-    @property
-    def samples(self) -> int:
-        """Number of samples of all bands."""
-        return sum(int(np.prod(s)) for s in self.layout.shapes)
-
-
-@dataclass(frozen=True)
-class _Planned:
-    """Rotated planes of a tile, in steps."""
-
-    side: Array
-    side_bits: int
+    bases: list[Array]
+    active: list[list[int]]
     table: Array
-    u: Array
-    weight: Array
-    lost: float
-    """Squared error of what is not coded."""
+    q: Array
 
 
-def _covariance(flat: Array) -> Array:
-    """Second moments of ``(member, n)`` over at most some 16,000 samples.
+def _stored(step: float) -> float:
+    """The step as a payload has it."""
+    if not STEPS[0] <= step <= STEPS[1]:
+        raise FieldError(
+            f"the step must be {STEPS[0]:g} to {STEPS[1]:g} units of the normalised field; got {step:g}"
+        )
+    return float(np.float32(step))
 
-    Of rounded values, so that the sums are exact and do not depend on the machine or its threads.
-    """
-    few = np.rint(flat[:, :: 1 + flat.shape[1] // _ENOUGH]).astype(np.float64)
-    return np.asarray(few @ few.T / max(1, few.shape[1]))
+
+def _covariance(prepared: Prepared, group: Group) -> Array:
+    """Second moments of the samples of a group, of at most some 16,000 of them."""
+    total = sum(h * w for h, w in group.shapes)
+    every = 1 + total // _ENOUGH
+    out, count = np.zeros((len(group.members),) * 2), 0
+    for o, (h, w) in enumerate(group.shapes):
+        part, top, left = group.place(prepared.tile, o)
+        count += moments(part, (top, left, h, w), prepared.factors(group, o), every, out)
+    return out / max(1, count)
 
 
 class TileCoder:
@@ -121,116 +114,50 @@ class TileCoder:
         if gains is not None and not ((gains >= GAINS[0]) & (gains <= GAINS[1])).all():
             raise FieldError(f"gains of bands must be {GAINS[0]:g} to {GAINS[1]:g}; got {gains.tolist()}")
         layout = layout_of(shapes, levels_of(*shapes[0][1:], most=MAX_LEVELS))
-        flats, covariances, every = [], [], []
-        for group in layout.groups:
-            parts = []
-            for o, norm in enumerate(group.norms):
-                s = group.samples(tile, o)
-                factor = (
-                    np.float32(norm) if gains is None else gains[list(group.members), None] * np.float32(norm)
-                )
-                parts.append(s.reshape(len(s), -1) * factor)
-            whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-            covariances.append(_covariance(whole))
-            flats.append(tuple(parts))
-            if weights is not None:
-                every.append(
-                    tuple(
-                        np.ascontiguousarray(weights[0][group.regions[o][0]]).ravel()
-                        for o in range(len(group.norms))
-                    )
-                )
-        return Prepared(
-            layout, tuple(flats), tuple(covariances), tuple(every) if weights is not None else None, gains
-        )
-
-    def _plan(self, prepared: Prepared, step: float) -> _Planned:
-        """Choose bases, rotate, and lay out the planes that are worth coding."""
-        layout = prepared.layout
-        side = np.zeros(sum(side_size(len(g.members)) for g in layout.groups), np.uint8)
-        at, last = 0, None
-        active: list[list[int]] = []
-        rotated: list[list[Array]] = []
-        lost = 0.0
-        for g, group in enumerate(layout.groups):
-            basis, at = choose_basis(self.basis, group, prepared.covariances[g], step, last, side, at)
-            last = basis
-            rows = basis.astype(np.float32)
-            counts, zs = [], []
-            width = len(group.members).bit_length()
-            for flat in prepared.flats[g]:
-                z = rotate_samples(rows, flat)
-                peaks = np.abs(z).max(axis=1) if z.shape[1] else np.zeros(len(z))
-                if peaks.max(initial=0.0) > _LARGEST * step:
-                    raise FieldError(
-                        f"a step of {step:g} is too fine for values of {peaks.max():g}: at most {_LARGEST} steps are coded"
-                    )
-                loud = np.flatnonzero(peaks > _QUIET * step)
-                k = int(loud[-1]) + 1 if loud.size else 0
-                lost += float(np.square(z[k:], dtype=np.float64).sum())
-                counts.append(k)
-                zs.append(z[:k])
-                at = put_bits(side, at, k, width)
-            active.append(counts)
-            rotated.append(zs)
-        table, size = layout.program(active)
-        u = np.zeros(size, np.float32)
-        weight = np.ones(1 if prepared.weights is None else size, np.float32)
-        p, inverse = 0, np.float32(1 / step)
-        for g, zs in enumerate(rotated):
-            for o, z in enumerate(zs):
-                for row in z:
-                    o0, h, w = table[p, :3]
-                    inner = u[o0 : o0 + (h + 2) * (w + 2)].reshape(h + 2, w + 2)[1:-1, 1:-1]
-                    np.multiply(row.reshape(h, w), inverse, out=inner)
-                    if prepared.weights is not None:
-                        weight[o0 : o0 + (h + 2) * (w + 2)].reshape(h + 2, w + 2)[1:-1, 1:-1] = (
-                            prepared.weights[g][o].reshape(h, w)
-                        )
-                    p += 1
-        return _Planned(side, at, table, u, weight, lost)
+        whole = Prepared(layout, tuple(np.ascontiguousarray(t, np.float32) for t in tile), (), None, gains)
+        every = None
+        if weights is not None:
+            first = weights[0]
+            every = tuple(
+                tuple(np.ascontiguousarray(first[places[0]]).ravel() for places in group.regions)
+                for group in layout.groups
+            )
+        return replace(whole, covariances=tuple(_covariance(whole, g) for g in layout.groups), weights=every)
 
     def quantise(self, prepared: Prepared, step: float) -> tuple[Array, Array]:
         """Quantised planes of a tile, int32, and their table; for the fit of the model."""
-        plan = self._plan(prepared, step)
-        return self.model.encode(plan.u, plan.weight, plan.table, self.lam).q, plan.table
+        planned, coded = self._coded(prepared, step)
+        return coded.q.copy(), planned.table
 
-    def code(self, prepared: Prepared, step: float) -> tuple[bytes, float]:
+    def code(self, prepared: Prepared, step: float) -> bytes:
         """Code a tile at a step.
-
-        Returns
-        -------
-        payload, mse
-            The bytes, and the mean square error of the coefficients: within a few percent that of the pixels.
 
         Raises
         ------
         FieldError
             If the step is none that a payload can hold, or too fine for the values.
         """
-        if not STEPS[0] <= step <= STEPS[1]:
-            raise FieldError(
-                f"the step must be {STEPS[0]:g} to {STEPS[1]:g} units of the normalised field; got {step:g}"
-            )
-        step = float(np.float32(step))  # as the payload has it
-        plan, layout = self._plan(prepared, step), prepared.layout
-        coded = self.model.encode(plan.u, plan.weight, plan.table, self.lam)
-        error = plan.u - coded.q
-        mse = (plan.lost + step * step * float(np.square(error, dtype=np.float64).sum())) / max(
-            1, prepared.samples
-        )
-        head = Head(
-            layout.shapes[0][1],
-            layout.shapes[0][2],
-            layout.levels,
-            step,
-            plan.side_bits,
-            coded,
-            prepared.gains,
-        )
-        return pack(head, plan.side[: plan.side_bits]), mse
+        return self._pack(prepared, step, *self._coded(prepared, step))
 
-    def decode_tile(self, payload: bytes, counts: Sequence[int] | None = None) -> list[Array]:
+    def code_measured(self, prepared: Prepared, step: float) -> tuple[bytes, float]:
+        """As :meth:`code`, and the mean square error of the coefficients: within a few percent that of the pixels."""
+        planned, coded = self._coded(prepared, step)
+        error = squared_error(planned, coded.q, _stored(step))
+        return self._pack(prepared, step, planned, coded), error / max(1, prepared.samples)
+
+    def _coded(self, prepared: Prepared, step: float) -> tuple[Planned, Coded]:
+        planned = plan(self.basis, prepared, _stored(step))
+        return planned, self.model.encode(planned.u, planned.weight, planned.table, self.lam)
+
+    def _pack(self, prepared: Prepared, step: float, planned: Planned, coded: Coded) -> bytes:
+        layout = prepared.layout
+        _, height, width = layout.shapes[0]
+        head = Head(height, width, layout.levels, _stored(step), planned.side.size, coded, prepared.gains)
+        return pack(head, planned.side)
+
+    def decode_tile(
+        self, payload: bytes, counts: Sequence[int] | None = None, *, borrow: bool = False
+    ) -> list[Array]:
         """Coefficients of a tile in Mallat's layout, float32, as :meth:`prepare` takes them.
 
         Parameters
@@ -239,12 +166,18 @@ class TileCoder:
             What :meth:`code` gave.
         counts
             Bands of each array, finest first; None where all share one.
+        borrow
+            Give arrays that are valid until this thread decodes again: fresh memory is slow.
 
         Raises
         ------
         CorruptDataError
             If the payload was truncated or changed, or is none of a tile of so many bands.
         """
+        return self.mixed(self.read_planes(payload, counts), borrow=borrow)
+
+    def read_planes(self, payload: bytes, counts: Sequence[int] | None = None) -> ReadPlanes:
+        """First half of :meth:`decode_tile`: what the bytes hold, before any sample of a band is made of it."""
         head, side, coded = unpack(payload, self.bands)
         shapes = self.shapes(head.height, head.width, counts)
         if max(head.height, head.width) > TILE or head.levels != levels_of(
@@ -256,15 +189,22 @@ class TileCoder:
         layout = layout_of(shapes, head.levels)
         bases, active = self._read_side(layout, side)
         table, size = layout.program(active)
-        q = self.model.decode(coded, table, size)
-        tile = [np.empty(s, np.float32) for s in shapes]
+        return ReadPlanes(head, layout, bases, active, table, self.model.decode(coded, table, size))
+
+    def mixed(self, planes: ReadPlanes, *, borrow: bool = False) -> list[Array]:
+        """Second half of :meth:`decode_tile`: samples of the bands from those of their components."""
+        head, layout, table, q = planes.head, planes.layout, planes.table, planes.q
+        tile = [
+            scratch(f"tile{i}", math.prod(s), np.float32).reshape(s) if borrow else np.empty(s, np.float32)
+            for i, s in enumerate(layout.shapes)
+        ]
         p = 0
-        for group, basis, coded_of in zip(layout.groups, bases, active, strict=True):
+        for group, basis, coded_of in zip(layout.groups, planes.bases, planes.active, strict=True):
             for o, k in enumerate(coded_of):
-                mix = (basis[:k].astype(np.float32) * np.float32(head.step / group.norms[o])).T
+                matrix = (basis[:k].astype(np.float32) * np.float32(head.step / group.norms[o])).T
                 if head.gains is not None:
-                    mix = mix / head.gains[list(group.members), None]
-                self._mix(q, table[p : p + k], mix, tile, group, o)
+                    matrix = matrix / head.gains[list(group.members), None]
+                self._mix(q, table[p : p + k], matrix, tile, group, o)
                 p += k
         return tile
 
@@ -288,13 +228,14 @@ class TileCoder:
             )
         return bases, active
 
-    def _mix(self, q: Array, rows: Array, mix: Array, tile: Sequence[Array], group: Group, o: int) -> None:
+    @staticmethod
+    def _mix(q: Array, rows: Array, matrix: Array, tile: Sequence[Array], group: Group, o: int) -> None:
         """Samples of one orientation into every array that has it."""
         at = 0
         for a, (ys, xs) in zip(group.arrays, group.regions[o], strict=True):
             part = tile[a]
             if len(rows):
-                self.model.mix(q, rows, mix[at : at + len(part)], part, ys.start, xs.start)
+                mix(q, rows, matrix[at : at + len(part)], part, ys.start, xs.start)
             else:
                 part[:, ys, xs] = 0
             at += len(part)

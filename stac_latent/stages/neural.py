@@ -12,23 +12,19 @@ correction each level takes, 0 to 15 eighths; where none helps, a tile decodes t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stac_latent.codec import Array, Codec
+from stac_latent.codec import Array
 from stac_latent.errors import BundleError, CorruptDataError
 from stac_latent.stages.base import take
-from stac_latent.stages.lifting import levels_of, synthesise
-from stac_latent.stages.lin import Lin, assemble, each, split
+from stac_latent.stages.lin import Lin
 from stac_latent.stages.lin_payload import Head, unpack
 from stac_latent.stages.lin_tile import LAMBDA, MAX_LEVELS, Prepared
 from stac_latent.stages.neural_net import Network, details
-from stac_latent.stages.normalise import Normalise, store
 from stac_latent.stages.planes import PlaneModel
-from stac_latent.stages.pyramid import CELL, TILE
 from stac_latent.stages.subbands import Layout
 
 __all__ = ["Fast"]
@@ -36,13 +32,6 @@ __all__ = ["Fast"]
 _EIGHTHS = 8
 _LEAST = 1e-3
 """Part of a tile's squared error that a level must take away to be worth decoding it: 0.004 dB."""
-
-
-@dataclass(frozen=True)
-class Known(Prepared):
-    """A prepared tile that keeps its coefficients."""
-
-    tile: Array | None = None
 
 
 class Fast(Lin):
@@ -81,24 +70,18 @@ class Fast(Lin):
 
     # -- one tile ------------------------------------------------------------------------------------------------
 
-    def prepare(
-        self, tile: Sequence[Array], weights: Sequence[Array] | None = None, gains: Array | None = None
-    ) -> Known:
-        """As of ``lin``; keeps the coefficients."""
-        p = super().prepare(tile, weights, gains)
-        return Known(
-            p.layout, p.flats, p.covariances, p.weights, p.gains, tile[0] if len(tile) == 1 else None
-        )
-
-    def code(self, prepared: Prepared, step: float) -> tuple[bytes, float]:
+    def code(self, prepared: Prepared, step: float) -> bytes:
         """Code a tile at a step; choose the share of the correction that each level takes."""
-        payload, mse = super().code(prepared, step)
+        return self.code_measured(prepared, step)[0]
+
+    def code_measured(self, prepared: Prepared, step: float) -> tuple[bytes, float]:
+        """As :meth:`code`, and the mean square error of the coefficients."""
+        payload, mse = super().code_measured(prepared, step)
         shares, gained = [0] * len(self.network.scales), 0.0
-        truth = getattr(prepared, "tile", None)
-        if truth is not None:
+        if len(prepared.tile) == 1:
             (coded,) = super().decode_tile(payload)
             used, error = unpack(payload, self.bands)[0], mse * prepared.samples
-            shares, gained = self._shares(truth, coded, used, prepared.layout, _LEAST * error)
+            shares, gained = self._shares(prepared.tile[0], coded, used, prepared.layout, _LEAST * error)
         head = _pack(shares)
         mse = max(mse - gained / max(1, prepared.samples), 0.0)
         return head + bytes([_check(head, payload)]) + payload, mse
@@ -129,7 +112,9 @@ class Fast(Lin):
                 total += gained
         return out, total
 
-    def decode_tile(self, payload: bytes, counts: Sequence[int] | None = None) -> list[Array]:
+    def decode_tile(
+        self, payload: bytes, counts: Sequence[int] | None = None, *, borrow: bool = False
+    ) -> list[Array]:
         """As of ``lin``, corrected; tiles of several grids are left as they are."""
         size = (len(self.network.scales) + 1) // 2
         head, rest = payload[:size], payload[size + 1 :]
@@ -140,7 +125,7 @@ class Fast(Lin):
             )
         if payload[size] != _check(head, rest):
             raise CorruptDataError("fast: the checksum does not match; the payload was truncated or changed")
-        tiles = super().decode_tile(rest, counts)
+        tiles = super().decode_tile(rest, counts, borrow=borrow)
         shares = _unpack(head, len(self.network.scales))
         if any(shares) and len(tiles) == 1:
             tile, used = tiles[0], unpack(rest, self.bands)[0]
@@ -153,26 +138,6 @@ class Fast(Lin):
         return tiles
 
     # -- the stage -----------------------------------------------------------------------------------------------
-
-    def direct(self, codec: Codec) -> Callable[[bytes], Array] | None:
-        """Function from bytes to pixels; see :meth:`Lin.direct`."""
-        first = codec.stages[0]
-        if [s.name for s in codec.stages] != ["normalise", "pyramid", self.name] or not isinstance(
-            first, Normalise
-        ):
-            return None
-
-        def one(payload: bytes) -> Array:
-            (tile,) = self.decode_tile(payload)
-            synthesise(tile, levels_of(*tile.shape[1:], most=MAX_LEVELS))
-            return store(tile, first, codec)
-
-        def field(payload: bytes) -> Array:
-            parts, (h, w) = split(payload)
-            tiles = each(one, parts)
-            return tiles[0] if len(tiles) == 1 else assemble(tiles, (h * CELL, w * CELL), TILE)
-
-        return field
 
     def config(self) -> dict[str, Any]:
         """Those of ``lin``, and the blocks of each level of the network."""

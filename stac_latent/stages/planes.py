@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
 
 import numpy as np
 
@@ -14,29 +12,30 @@ from stac_latent.codec import Array
 from stac_latent.errors import BundleError, CorruptDataError
 from stac_latent.stages import planes_compiled, planes_plain
 from stac_latent.stages.base import take
-from stac_latent.stages.kernels import COMPILED, kernel
+from stac_latent.stages.kernels import COMPILED
 from stac_latent.stages.planes_model import (
     BINS,
+    SETS,
+    SIGNS,
     SYMBOLS,
     bin_table,
     bits_table,
     default_counts,
     default_runs,
+    default_signs,
     default_weights,
 )
+from stac_latent.stages.planes_samples import scratch
 
-__all__ = ["Coded", "PlaneModel", "rotate_samples"]
+__all__ = ["Coded", "PlaneModel"]
 
-_BLOCK = 1024
-_KEPT = 1 << 22
-"""Samples of the largest buffer that a thread keeps."""
-
+_SHAPES = ((SETS, 4, 7), (4, BINS, SYMBOLS), (4, 2), (3, 2, SIGNS, 2))
 _coder = planes_compiled if COMPILED else planes_plain
 
 
 @dataclass(frozen=True)
 class Coded:
-    """Planes as they are stored, and what they hold."""
+    """Planes as they are stored, and what they hold; of an encoder, valid until its thread encodes again."""
 
     q: Array
     """int32 buffer of quantised samples; empty when read."""
@@ -58,24 +57,26 @@ class PlaneModel:
     Parameters
     ----------
     weights
-        int16 ``(6, 4, 7)``; see :mod:`stac_latent.stages.planes_model`.
+        int16 ``(SETS, 4, 7)``; see :mod:`stac_latent.stages.planes_model`.
     counts
-        uint16 ``(BINS, SYMBOLS)``, none of them zero.
+        uint16 ``(4, BINS, SYMBOLS)``, none of them zero.
     runs
         uint16 ``(4, 2)``.
+    signs
+        uint16 ``(3, 2, SIGNS, 2)``.
     """
 
     weights: Array
     counts: Array
     runs: Array
+    signs: Array
 
     def __post_init__(self) -> None:
-        shapes = (self.weights.shape, self.counts.shape, self.runs.shape)
-        if shapes != ((6, 4, 7), (BINS, SYMBOLS), (4, 2)):
-            raise BundleError(
-                f"planes: weights, counts and runs must be (6, 4, 7), {(BINS, SYMBOLS)} and (4, 2); got {shapes}"
-            )
-        if self.counts.min() < 1 or self.runs.min() < 1 or self.weights.min() < 0 or self.weights.max() > 255:
+        shapes = tuple(v.shape for v in self.tensors().values())
+        if shapes != _SHAPES:
+            raise BundleError(f"planes: weights, counts, runs and signs must be {_SHAPES}; got {shapes}")
+        least = min(self.counts.min(), self.runs.min(), self.signs.min())
+        if least < 1 or self.weights.min() < 0 or self.weights.max() > 255:
             raise BundleError("planes: counts must be positive and weights 0 to 255")
 
     @classmethod
@@ -85,6 +86,7 @@ class PlaneModel:
             default_weights().astype(np.int16),
             default_counts().astype(np.uint16),
             default_runs().astype(np.uint16),
+            default_signs().astype(np.uint16),
         )
 
     @classmethod
@@ -92,13 +94,19 @@ class PlaneModel:
         """Rebuild from :meth:`tensors`."""
         return cls(
             take(tensors, "weights", "lin", 3),
-            take(tensors, "counts", "lin", 2),
+            take(tensors, "counts", "lin", 3),
             take(tensors, "runs", "lin", 2),
+            take(tensors, "signs", "lin", 4),
         )
 
     def tensors(self) -> dict[str, Array]:
         """Arrays of the model."""
-        return {"weights": self.weights, "counts": self.counts, "runs": self.runs}
+        return {"weights": self.weights, "counts": self.counts, "runs": self.runs, "signs": self.signs}
+
+    def _adaptive(self) -> tuple[Array, Array, Array]:
+        """Counts as they are before the first plane, int64."""
+        signs = self.signs.reshape(-1, 2).astype(np.int64)
+        return self.counts.astype(np.int64), self.runs.astype(np.int64), signs
 
     def encode(self, u: Array, weight: Array, table: Array, lam: float) -> Coded:
         """Quantise and code planes.
@@ -116,19 +124,20 @@ class PlaneModel:
         """
         lut, bits = _tables()
         samples = int((table[:, 1] * table[:, 2]).sum()) if table.size else 0
-        most = samples + samples // 8 + 4 * len(table) + 16
-        freq, cum = np.empty(most, np.uint16), np.empty(most, np.uint16)
-        raw, tally = np.zeros(7 * samples + 16, np.uint8), np.zeros(2, np.int64)
-        q = np.zeros(u.size, np.int32)
-        counts, runs = self.counts.astype(np.int64), self.runs.astype(np.int64)
-        m, r = (_scratch(f"mags{i}", n, np.int16) for i, n in enumerate(_coder.scratch_sizes(table)))
+        most = 2 * samples + samples // 8 + 4 * len(table) + 16
+        freq, cum = scratch("freq", most, np.uint16), scratch("cum", most, np.uint16)
+        raw, tally = scratch("raw", 7 * samples + 16, np.uint8), np.zeros(2, np.int64)
+        q = scratch("chosen", u.size, np.int32)
+        q[:] = 0
+        adaptive = self._adaptive()
+        m, r = (scratch(f"mags{i}", n, np.int16) for i, n in enumerate(_coder.scratch_sizes(table)))
         _coder.choose(
-            u, weight, table, self.weights.astype(np.int64), counts, runs, lut, bits, float(lam), q, freq, cum, raw, tally,
+            u, weight, table, self.weights.astype(np.int64), *adaptive, lut, bits, float(lam), q, freq, cum, raw, tally,
             m, r,
         )  # fmt: skip
         n, n_raw = int(tally[0]), int(tally[1])
         lanes = 8 if n >= 4096 else 4 if n >= 1024 else 2 if n >= 256 else 1
-        words, states = np.empty(n + 1, np.uint16), np.zeros(lanes, np.int64)
+        words, states = scratch("words", n + 1, np.uint16), np.zeros(lanes, np.int64)
         start = int(_coder.rans_encode(freq[:n], cum[:n], lanes, words, states))
         return Coded(q, words[start:], states, raw[: -(-n_raw // 8)], n_raw)
 
@@ -140,107 +149,14 @@ class PlaneModel:
         CorruptDataError
             If the stream does not end where the planes do.
         """
-        q = _scratch("q", size, np.int32)
+        q = scratch("q", size, np.int32)
         q[:] = 0
-        m, r = (_scratch(f"mags{i}", n, np.int16) for i, n in enumerate(_coder.scratch_sizes(table)))
+        m, r = (scratch(f"mags{i}", n, np.int16) for i, n in enumerate(_coder.scratch_sizes(table)))
         lut, _ = _tables()
-        counts, runs = self.counts.astype(np.int64), self.runs.astype(np.int64)
         failed = _coder.decode(
-            coded.words, coded.states, coded.raw, coded.raw_bits, table, self.weights.astype(np.int64), counts, runs, lut,
-            q, m, r,
+            coded.words, coded.states, coded.raw, coded.raw_bits, table, self.weights.astype(np.int64),
+            *self._adaptive(), lut, q, m, r,
         )  # fmt: skip
         if failed:
             raise CorruptDataError("lin: the coded planes do not end where the stream does; it was changed")
         return q
-
-    @staticmethod
-    def mix(q: Array, rows: Array, matrix: Array, out: Array, top: int, left: int) -> None:
-        """Samples of all bands from the planes of their components, into a region of ``out``.
-
-        Sums run over components in order, one addition at a time.
-
-        Parameters
-        ----------
-        q, rows
-            Planes, and their rows of the table.
-        matrix
-            float32 ``(band, component)``.
-        out
-            float32 ``(band, y, x)``, contiguous.
-        top, left
-            Upper left of the region.
-        """
-        if COMPILED:
-            _mix(q, rows, np.ascontiguousarray(matrix), out, top, left)
-            return
-        h, w = int(rows[0, 1]), int(rows[0, 2])
-        region = out[:, top : top + h, left : left + w]
-        region[...] = 0
-        for c, row in enumerate(rows):
-            plane = (
-                q[row[0] : row[0] + (h + 2) * (w + 2)].reshape(h + 2, w + 2)[1:-1, 1:-1].astype(np.float32)
-            )
-            for b in range(len(matrix)):
-                region[b] += matrix[b, c] * plane
-
-
-@kernel
-def _mix(q: Array, rows: Array, matrix: Array, out: Array, top: int, left: int) -> None:
-    h, w = rows[0, 1], rows[0, 2]
-    line = np.empty(w, np.float32)
-    for y in range(h):
-        for b in range(out.shape[0]):
-            for x in range(w):
-                out[b, top + y, left + x] = 0
-        for c in range(rows.shape[0]):
-            at = rows[c, 0] + (y + 1) * (w + 2) + 1
-            some = np.int32(0)
-            for x in range(w):
-                some |= q[at + x]
-                line[x] = q[at + x]
-            if some == 0:
-                continue
-            for b in range(out.shape[0]):
-                f, target = matrix[b, c], out[b, top + y]
-                for x in range(w):
-                    target[left + x] += f * line[x]
-
-
-def rotate_samples(rows: Array, flat: Array) -> Array:
-    """Components of samples, float32 ``(component, n)``: ``rows @ flat``, one addition at a time in order of the bands.
-
-    Unlike a matrix product of a library, equal on any machine and with any number of threads.
-    """
-    out = np.zeros((len(rows), flat.shape[1]), np.float32)
-    if COMPILED:
-        _rotate_samples(np.ascontiguousarray(rows), np.ascontiguousarray(flat), out)
-        return out
-    for c in range(len(rows)):
-        for b in range(len(flat)):
-            out[c] += rows[c, b] * flat[b]
-    return out
-
-
-@kernel
-def _rotate_samples(rows: Array, flat: Array, out: Array) -> None:
-    n = flat.shape[1]
-    for start in range(0, n, _BLOCK):
-        stop = min(start + _BLOCK, n)
-        for c in range(rows.shape[0]):
-            for b in range(flat.shape[0]):
-                f, source, target = rows[c, b], flat[b, start:stop], out[c, start:stop]
-                for x in range(source.size):
-                    target[x] += f * source[x]
-
-
-_local = threading.local()
-
-
-def _scratch(name: str, size: int, dtype: Any) -> Array:
-    """A buffer of this thread, kept from call to call: fresh pages cost more than the work on them."""
-    held = getattr(_local, name, None)
-    if held is None or held.size < size:
-        held = np.empty(max(size, 1), dtype)
-        if size <= _KEPT:
-            setattr(_local, name, held)
-    return cast("Array", held[:size])

@@ -11,17 +11,24 @@ import numpy as np
 
 from stac_latent.codec import Array
 from stac_latent.stages.kernels import kernel
-from stac_latent.stages.planes_contexts import context, places_of, renormalise, rice, scratch_sizes
+from stac_latent.stages.planes_contexts import (
+    context,
+    places_of,
+    renormalise,
+    rice,
+    scratch_sizes,
+    sign_context,
+)
 from stac_latent.stages.planes_decode import decode
-from stac_latent.stages.planes_model import BINS, CAP, ESCAPE, LOW, PRECISION, RUN, SYMBOLS
+from stac_latent.stages.planes_model import BINS, CAP, ESCAPE, LOW, PRECISION, RUN, SIGNS, SYMBOLS
 
 __all__ = ["choose", "decode", "rans_encode", "scratch_sizes"]
 
 
 @kernel
 def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes, rows and samples
-    u: Array, weight: Array, tab: Array, weights: Array, counts: Array, runs: Array, lut: Array, bits: Array,
-    lam: float, q: Array, out_freq: Array, out_cum: Array, raw: Array, tally: Array, m: Array, r: Array,
+    u: Array, weight: Array, tab: Array, weights: Array, counts: Array, runs: Array, signs: Array, lut: Array,
+    bits: Array, lam: float, q: Array, out_freq: Array, out_cum: Array, raw: Array, tally: Array, m: Array, r: Array,
 ) -> None:  # fmt: skip
     """Quantise by rate and distortion, and list what is coded.
 
@@ -35,8 +42,8 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
         int64 ``(plane, 8)``: offset, height, width, parent, three relatives, set of weights.
     weights
         int64 ``(set, pass, 7)``.
-    counts, runs
-        int64 ``(BINS, SYMBOLS)`` and ``(4, 2)``; adapted on the way.
+    counts, runs, signs
+        int64 ``(4, BINS, SYMBOLS)``, ``(4, 2)`` and ``(6 * SIGNS, 2)``; adapted on the way.
     lut
         Bin of each expected magnitude.
     bits
@@ -54,9 +61,12 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
     m, r
         int16, scratch; see :func:`scratch_sizes`.
     """
-    freq, cum = np.zeros((BINS, SYMBOLS), np.int64), np.zeros((BINS, SYMBOLS), np.int64)
+    freq, cum = np.zeros(counts.shape, np.int64), np.zeros(counts.shape, np.int64)
     rfreq, rcum = np.zeros((4, 2), np.int64), np.zeros((4, 2), np.int64)
-    cost = np.zeros((BINS, SYMBOLS))
+    sfreq, scum = np.zeros((6 * SIGNS, 2), np.int64), np.zeros((6 * SIGNS, 2), np.int64)
+    seen, rseen, sseen = np.zeros((4, BINS), np.int64), np.zeros(4, np.int64), np.zeros(6 * SIGNS, np.int64)
+    fresh = np.zeros(6 * SIGNS, np.bool_)
+    costs = np.zeros((4, BINS, SYMBOLS))
     one = weight.size == 1
     places = places_of(tab)
     m[:], r[:] = 0, 0
@@ -66,17 +76,21 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
         widest = max(widest, (tab[k, 1] + 1) // 2 * ((tab[k, 2] + 1) // 2))
     e, bins = np.zeros(widest + 2, np.int32), np.zeros(widest + 2, np.uint8)
     mags = np.zeros(widest + 2, np.int32)
-    filled = np.zeros(widest + 2, np.int64)
+    filled, where = np.zeros(widest + 2, np.int64), np.zeros(widest + 2, np.int64)
     n_sym, n_raw = 0, 0
     for k in range(tab.shape[0]):
         h, wd = tab[k, 1], tab[k, 2]
         if h == 0 or wd == 0:
             continue
-        renormalise(counts, freq, cum)
-        renormalise(runs, rfreq, rcum)
-        for b in range(BINS):
-            for s in range(SYMBOLS):
-                cost[b, s] = bits[freq[b, s]]
+        renormalise(runs, rfreq, rcum, rseen, fresh)
+        renormalise(signs, sfreq, scum, sseen, fresh)
+        for ps in range(4):
+            renormalise(counts[ps], freq[ps], cum[ps], seen[ps], fresh)
+            for b in range(BINS):
+                if fresh[b]:
+                    for s in range(SYMBOLS):
+                        costs[ps, b, s] = bits[freq[ps, b, s]]
+        oriented = -1 if tab[k, 7] < 2 else (tab[k, 7] - 2) // 2 % 3
         ws = (wd + 1) // 2 + 2
         size = ((h + 1) // 2 + 2) * ws
         for ps in range(4):
@@ -84,8 +98,10 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
             n, rows = (wd - ox + 1) // 2, (h - oy + 1) // 2
             if n <= 0 or rows <= 0:
                 continue
+            cost = costs[ps]
             first = bits[rfreq[ps, 1]] - bits[rfreq[ps, 0]] + (RUN - 1) * cost[0, 0]
             total, n_filled = 0, 0
+            directed = oriented >= 0 and ps > 0
             for row in range(rows):
                 some = context(m, r, places, k, tab, w32[tab[k, 7], ps], ps, row, n, e[total:])
                 at = tab[k, 0] + (2 * row + oy + 1) * (wd + 2) + 1 + ox
@@ -103,18 +119,26 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
                         if at + 2 * i < r.size:
                             r[at + 2 * i] = min(best, CAP)
                         m[places[k] + (0, 3, 1, 2)[ps] * size + (row + 1) * ws + 1 + i] = min(best, CAP)
-                        filled[n_filled] = total + i if signed > 0 else -total - i - 1
+                        filled[n_filled], where[n_filled] = total + i, at + 2 * i
                         n_filled += 1
                 total += n
             n_sym = _list_pass(
-                bins, mags, total, freq, cum, rfreq[ps], rcum[ps], counts, runs[ps], out_freq, out_cum, n_sym
-            )
+                bins, mags, total, freq[ps], cum[ps], rfreq[ps], rcum[ps], counts[ps], runs[ps], out_freq,
+                out_cum, n_sym,
+            )  # fmt: skip
             for j in range(n_filled):
-                if filled[j] < 0:
-                    raw[n_raw >> 3] |= 128 >> (n_raw & 7)
-                n_raw += 1
+                negative = q[where[j]] < 0
+                around = sign_context(q, where[j], wd + 2, ps) if directed else 12
+                if around == 12:
+                    n_raw = _put_bit(raw, n_raw, negative)
+                    continue
+                other = np.int64(negative) if around > 12 else np.int64(not negative)
+                c = (2 * oriented + (ps > 1)) * SIGNS + (around - 13 if around > 12 else 11 - around)
+                out_freq[n_sym], out_cum[n_sym] = sfreq[c, other], scum[c, other]
+                signs[c, other] += 1
+                n_sym += 1
             for j in range(n_filled):
-                i = filled[j] if filled[j] >= 0 else -filled[j] - 1
+                i = filled[j]
                 if mags[i] >= ESCAPE:
                     n_raw = _put_escape(raw, n_raw, np.int64(mags[i]), np.int64(e[i]))
     tally[0], tally[1] = n_sym, n_raw
@@ -181,6 +205,16 @@ def _list_pass(
 
 
 @kernel
+def _put_bit(raw: Array, n_raw: int, bit: bool) -> int:
+    """Append a bit, the highest of a byte first; returns the next position."""
+    if n_raw & 7 == 0:
+        raw[n_raw >> 3] = 0
+    if bit:
+        raw[n_raw >> 3] |= 128 >> (n_raw & 7)
+    return n_raw + 1
+
+
+@kernel
 def _put_escape(raw: Array, n_raw: int, v: Any, e: Any) -> int:
     """Exponential Golomb code of a magnitude beyond the tables; returns the next bit."""
     k = rice(e)
@@ -188,13 +222,10 @@ def _put_escape(raw: Array, n_raw: int, v: Any, e: Any) -> int:
     while x >> (length + 1):
         length += 1
     for _ in range(length - k):
-        raw[n_raw >> 3] |= 128 >> (n_raw & 7)
-        n_raw += 1
-    n_raw += 1
+        n_raw = _put_bit(raw, n_raw, True)
+    n_raw = _put_bit(raw, n_raw, False)
     for bit in range(length - 1, -1, -1):
-        if (x >> bit) & 1:
-            raw[n_raw >> 3] |= 128 >> (n_raw & 7)
-        n_raw += 1
+        n_raw = _put_bit(raw, n_raw, (x >> bit) & 1 == 1)
     return n_raw
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from stac_latent.codec import Array
 from stac_latent.stages.kernels import kernel
-from stac_latent.stages.planes_model import ADAPT_LIMIT, TOTAL
+from stac_latent.stages.planes_model import ADAPT_LIMIT, SHARE_BITS, TOTAL
 
-__all__ = ["context", "places_of", "renormalise", "rice", "scratch_sizes", "unsigned"]
+__all__ = ["context", "places_of", "renormalise", "rice", "scratch_sizes", "sign_context", "unsigned"]
 
 
 @kernel
@@ -112,26 +112,50 @@ def context(  # noqa: C901, PLR0912 - one branch for each neighbour
 
 
 @kernel
-def renormalise(counts: Array, freq: Array, cum: Array) -> None:
-    """Frequencies of sum ``TOTAL`` from counts, none of them zero; the remainder goes to the likeliest symbol."""
+def sign_context(q: Array, at: Any, stride: Any, step: int) -> Any:
+    """``5 (a + 2) + b + 2`` of the signs around a sample that were coded before: 12 where they say nothing.
+
+    ``a`` and ``b`` are sums of two: along x and along y, or, in pass 1, along the two diagonals.
+    """
+    if step == 1:
+        a = np.sign(q[at - stride - 1]) + np.sign(q[at + stride + 1])
+        b = np.sign(q[at - stride + 1]) + np.sign(q[at + stride - 1])
+    else:
+        a = np.sign(q[at - 1]) + np.sign(q[at + 1])
+        b = np.sign(q[at - stride]) + np.sign(q[at + stride])
+    return 5 * a + b + 12
+
+
+@kernel
+def renormalise(counts: Array, freq: Array, cum: Array, seen: Array, fresh: Array) -> None:
+    """Frequencies of sum ``TOTAL`` from counts, none of them zero; the remainder goes to the likeliest symbol.
+
+    Rows whose sum is that which was ``seen`` last stay; the others are marked in ``fresh``.
+    """
+    n = counts.shape[1]
     for b in range(counts.shape[0]):
         total = 0
-        for s in range(counts.shape[1]):
+        for s in range(n):
             total += counts[b, s]
+        fresh[b] = total != seen[b] or total > ADAPT_LIMIT
+        if not fresh[b]:
+            continue
         if total > ADAPT_LIMIT:
             total = 0
-            for s in range(counts.shape[1]):
+            for s in range(n):
                 counts[b, s] = (counts[b, s] + 1) // 2
                 total += counts[b, s]
+        seen[b] = total
+        share = ((TOTAL - n) << SHARE_BITS) // total
         left, best = TOTAL, 0
-        for s in range(counts.shape[1]):
-            freq[b, s] = 1 + counts[b, s] * (TOTAL - counts.shape[1]) // total
+        for s in range(n):
+            freq[b, s] = 1 + (counts[b, s] * share >> SHARE_BITS)
             left -= freq[b, s]
             if counts[b, s] > counts[b, best]:
                 best = s
         freq[b, best] += left
         at = 0
-        for s in range(counts.shape[1]):
+        for s in range(n):
             cum[b, s] = at
             at += freq[b, s]
 

@@ -6,8 +6,15 @@ import numpy as np
 
 from stac_latent.codec import Array
 from stac_latent.stages.kernels import kernel
-from stac_latent.stages.planes_contexts import context, places_of, renormalise, rice, unsigned
-from stac_latent.stages.planes_model import BINS, CAP, ESCAPE, LOW, PRECISION, RUN, SYMBOLS, TOTAL
+from stac_latent.stages.planes_contexts import (
+    context,
+    places_of,
+    renormalise,
+    rice,
+    sign_context,
+    unsigned,
+)
+from stac_latent.stages.planes_model import BINS, CAP, ESCAPE, LOW, PRECISION, RUN, SIGNS, SYMBOLS, TOTAL
 
 __all__ = ["decode"]
 
@@ -17,7 +24,7 @@ _MASK = TOTAL - 1
 @kernel
 def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and rans_encode, in one loop nest
     words: Array, states: Array, raw: Array, n_raw: int, tab: Array, weights: Array, counts: Array, runs: Array,
-    lut: Array, q: Array, m: Array, r: Array,
+    signs: Array, lut: Array, q: Array, m: Array, r: Array,
 ) -> int:  # fmt: skip
     """Decode planes; see :func:`choose` for the arguments.
 
@@ -35,8 +42,11 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
     int
         0, or 1 where the stream ends too soon or does not end where it should.
     """
-    freq, cum = np.zeros((BINS, SYMBOLS), np.int64), np.full((BINS, SYMBOLS + 1), TOTAL, np.int64)
+    freqs, cums = np.zeros(counts.shape, np.int64), np.full((4, BINS, SYMBOLS + 1), TOTAL, np.int64)
     rfreq, rcum = np.zeros((4, 2), np.int64), np.zeros((4, 2), np.int64)
+    sfreq, scum = np.zeros((6 * SIGNS, 2), np.int64), np.zeros((6 * SIGNS, 2), np.int64)
+    seen, rseen, sseen = np.zeros((4, BINS), np.int64), np.zeros(4, np.int64), np.zeros(6 * SIGNS, np.int64)
+    fresh = np.zeros(6 * SIGNS, np.bool_)
     st, lane_mask = states.copy(), states.size - 1
     places = places_of(tab)
     m[:], r[:] = 0, 0
@@ -47,14 +57,17 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
         most = max(most, (tab[k, 1] + 1) // 2 * ((tab[k, 2] + 1) // 2))
     e = np.zeros(widest + 2, np.int32)
     filled, phased = np.zeros(most + 2, np.int64), np.zeros(most + 2, np.int64)
-    escaped = np.zeros((most + 2, 2), np.int64)
+    escaped, negative = np.zeros((most + 2, 2), np.int64), np.zeros(most + 2, np.bool_)
     n_sym, at_raw, at_word, n_words = 0, 0, 0, words.size
     for k in range(tab.shape[0]):
         h, wd = tab[k, 1], tab[k, 2]
         if h == 0 or wd == 0:
             continue
-        renormalise(counts, freq, cum)
-        renormalise(runs, rfreq, rcum)
+        renormalise(runs, rfreq, rcum, rseen, fresh)
+        renormalise(signs, sfreq, scum, sseen, fresh)
+        for ps in range(4):
+            renormalise(counts[ps], freqs[ps], cums[ps], seen[ps], fresh)
+        oriented = -1 if tab[k, 7] < 2 else (tab[k, 7] - 2) // 2 % 3
         ws = (wd + 1) // 2 + 2
         size = ((h + 1) // 2 + 2) * ws
         for ps in range(4):
@@ -63,6 +76,7 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
             if n <= 0 or rows <= 0:
                 continue
             waiting, n_filled, n_escaped = 0, 0, 0
+            freq, cum, count = freqs[ps], cums[ps], counts[ps]
             for row in range(rows):
                 some = context(m, r, places, k, tab, w32[tab[k, 7], ps], ps, row, n, e)
                 at = tab[k, 0] + (2 * row + oy + 1) * (wd + 2) + 1 + ox
@@ -114,7 +128,7 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
                         x = (x << 16) | words[at_word]
                         at_word += 1
                     st[lane] = x
-                    counts[b, s] += 1
+                    count[b, s] += 1
                     if s:
                         q[at + 2 * i] = s
                         if at + 2 * i < r.size:
@@ -125,10 +139,30 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
                             n_escaped += 1
                         filled[n_filled], phased[n_filled] = at + 2 * i, phase + i
                         n_filled += 1
-            if at_raw + n_filled > n_raw:
-                return 1
-            signs = at_raw
-            at_raw += n_filled
+            directed = oriented >= 0 and ps > 0
+            for j in range(n_filled):
+                around = sign_context(q, filled[j], wd + 2, ps) if directed else 12
+                if around == 12:
+                    if at_raw >= n_raw:
+                        return 1
+                    negative[j] = raw[at_raw >> 3] & (128 >> (at_raw & 7)) != 0
+                    at_raw += 1
+                    continue
+                c = (2 * oriented + (ps > 1)) * SIGNS + (around - 13 if around > 12 else 11 - around)
+                lane = n_sym & lane_mask
+                n_sym += 1
+                x = st[lane]
+                slot = x & _MASK
+                s = np.int64(slot >= scum[c, 1])
+                x = sfreq[c, s] * (x >> PRECISION) + slot - scum[c, s]
+                if x < LOW:
+                    if at_word >= n_words:
+                        return 1
+                    x = (x << 16) | words[at_word]
+                    at_word += 1
+                st[lane] = x
+                signs[c, s] += 1
+                negative[j] = (s == 1) == (around > 12)
             for j in range(n_escaped):
                 kk = rice(escaped[j, 1])
                 length = kk
@@ -153,7 +187,7 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
                     r[filled[place]] = min(v, CAP)
                 m[phased[place]] = min(v, CAP)
             for j in range(n_filled):
-                if raw[(signs + j) >> 3] & (128 >> ((signs + j) & 7)):
+                if negative[j]:
                     q[filled[j]] = -q[filled[j]]
     for lane in range(states.size):
         if st[lane] != LOW:

@@ -10,18 +10,24 @@ from stac_latent.stages.planes_model import (
     BINS,
     ESCAPE,
     RUN,
+    SETS,
+    SIGNS,
     SYMBOLS,
     bin_table,
     default_counts,
     default_runs,
+    default_signs,
     default_weights,
+    orientation_of,
 )
-from stac_latent.stages.planes_plain import features
+from stac_latent.stages.planes_plain import features, pass_of, sign_contexts
 
 __all__ = ["ModelFit"]
 
-_STRENGTH = 300
+_STRENGTH = 800
 _SWEEPS = 300
+_POOLED = 1000
+"""Samples that what sets or passes have in common is worth."""
 _SATURATED = 64
 """Magnitudes are cut here, so that a few large ones do not outweigh the rest."""
 
@@ -33,8 +39,9 @@ class ModelFit:
     """
 
     def __init__(self) -> None:
-        self.gram = np.zeros((6, 4, 7, 7))
-        self.cross = np.zeros((6, 4, 7))
+        self.gram = np.zeros((SETS, 4, 7, 7))
+        self.cross = np.zeros((SETS, 4, 7))
+        self.samples = np.zeros((SETS, 4))
         self.planes: list[tuple[Array, Array]] = []
 
     def add(self, q: Array, table: Array) -> None:
@@ -50,17 +57,14 @@ class ModelFit:
                 key = int(table[k, 7]), step
                 self.gram[key] += (f * w[:, None]).T @ f
                 self.cross[key] += (f * w[:, None]).T @ m
+                self.samples[key] += m.size
         self.planes.append((q, table))
 
     def model(self) -> PlaneModel:
         """Weights, then the counts of what they sort into bins."""
-        weights = default_weights()
-        for s in range(6):
-            for step in range(4):
-                if self.gram[s, step, 6, 6] > 0:
-                    w = _non_negative(self.gram[s, step], self.cross[s, step])
-                    weights[s, step] = np.clip(np.rint(64 * w), 0, 255)
-        counts, runs = np.zeros((BINS, SYMBOLS)), np.zeros((4, 2))
+        weights = self._weights()
+        counts, runs = np.zeros((4, BINS, SYMBOLS)), np.zeros((4, 2))
+        signs = np.zeros((6 * SIGNS, 2))
         lut = bin_table()
         for q, table in self.planes:
             for k in range(len(table)):
@@ -75,13 +79,41 @@ class ModelFit:
                         full = np.logical_or.reduceat(m[zero] > 0, np.arange(0, zero.size, RUN))
                         runs[step] += np.bincount(full.astype(int), minlength=2)
                         coded[zero] = np.repeat(full, RUN)[: zero.size]
-                    np.add.at(counts, (b[coded], np.minimum(m[coded], ESCAPE)), 1)
-        prior = default_counts() / default_counts().sum(axis=1, keepdims=True)
-        mixed = counts + 50 * prior
-        mixed = np.maximum(1, np.rint(_STRENGTH * mixed / mixed.sum(axis=1, keepdims=True)))
-        mixed_runs = runs + default_runs()
-        mixed_runs = np.maximum(1, np.rint(100 * mixed_runs / mixed_runs.sum(axis=1, keepdims=True)))
-        return PlaneModel(weights.astype(np.int16), mixed.astype(np.uint16), mixed_runs.astype(np.uint16))
+                    np.add.at(counts[step], (b[coded], np.minimum(m[coded], ESCAPE)), 1)
+                    filled = np.flatnonzero(m)
+                    row, mirrored = sign_contexts(q, table, k, step, filled)
+                    other = (pass_of(q, table, k, step)[filled] < 0) != mirrored
+                    np.add.at(signs, (row[row >= 0], other[row >= 0].astype(np.int64)), 1)
+        prior = default_counts()[0] / default_counts()[0].sum(axis=1, keepdims=True)
+        pooled = counts.sum(axis=0) + 50 * prior
+        mixed = counts + _POOLED * pooled / pooled.sum(axis=1, keepdims=True)
+        return PlaneModel(
+            weights.astype(np.int16),
+            _scaled(mixed, _STRENGTH),
+            _scaled(runs + default_runs(), 100),
+            _scaled(signs.reshape(3, 2, SIGNS, 2) + default_signs(), _STRENGTH),
+        )
+
+    def _weights(self) -> Array:
+        """Weights of each set; what all sets of its orientation have in common counts as some samples more."""
+        weights = default_weights()
+        oriented = np.array([orientation_of(s) for s in range(SETS)])
+        for s in range(SETS):
+            alike = oriented == oriented[s]
+            for step in range(4):
+                n = self.samples[alike, step].sum()
+                gram, cross = self.gram[alike, step].sum(axis=0), self.cross[alike, step].sum(axis=0)
+                if gram[6, 6] > 0:
+                    share = _POOLED / n
+                    w = _non_negative(self.gram[s, step] + share * gram, self.cross[s, step] + share * cross)
+                    weights[s, step] = np.clip(np.rint(64 * w), 0, 255)
+        return weights
+
+
+def _scaled(counts: Array, total: int) -> Array:
+    """Counts of this sum along the last axis, uint16, none of them zero."""
+    scaled = np.rint(total * counts / counts.sum(axis=-1, keepdims=True))
+    return np.asarray(np.maximum(1, scaled), np.uint16)
 
 
 def _non_negative(gram: Array, cross: Array) -> Array:

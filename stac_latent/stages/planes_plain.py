@@ -17,7 +17,10 @@ from stac_latent.stages.planes_model import (
     LOW,
     PRECISION,
     RUN,
+    SHARE_BITS,
+    SIGNS,
     TOTAL,
+    orientation_of,
 )
 
 __all__ = ["choose", "decode", "features", "rans_encode", "scratch_sizes"]
@@ -81,6 +84,12 @@ def context(q: Array, tab: Array, k: int, weights: Array, step: int) -> Array:
     return e
 
 
+def pass_of(q: Array, tab: Array, k: int, step: int) -> Array:
+    """Samples of one pass, in order."""
+    oy, ox = _SHIFTS[step]
+    return _view(q, tab, k)[1:-1, 1:-1][oy::2, ox::2].ravel()
+
+
 def features(q: Array, tab: Array, k: int, step: int) -> tuple[Array, Array]:
     """What :func:`context` weighs, int64 ``(sample, 7)``, and the magnitudes of one pass, for the fit of the model."""
     oy, ox = _SHIFTS[step]
@@ -93,13 +102,36 @@ def features(q: Array, tab: Array, k: int, step: int) -> tuple[Array, Array]:
     return out, m
 
 
+def sign_contexts(q: Array, tab: Array, k: int, step: int, samples: Array) -> tuple[Array, Array]:
+    """Contexts of the signs of some samples of a pass: rows of the table, -1 for a raw bit, and whether they are mirrored."""
+    oriented = orientation_of(int(tab[k, 7]))
+    if oriented < 0 or step == 0:
+        return np.full(samples.size, -1, np.int64), np.zeros(samples.size, bool)
+    oy, ox = _SHIFTS[step]
+    signs = np.sign(_view(q, tab, k)).astype(np.int64)
+    h, w = signs.shape[0] - 2, signs.shape[1] - 2
+
+    def near(shifts: tuple[tuple[int, int], ...]) -> Array:
+        parts = [signs[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w][oy::2, ox::2] for dy, dx in shifts]
+        return (parts[0] + parts[1]).ravel()[samples]
+
+    a, b = (
+        (near(p) for p in (((-1, -1), (1, 1)), ((-1, 1), (1, -1))))
+        if step == 1
+        else (near(_DIRECT[:2]), near(_DIRECT[2:]))
+    )
+    around = 5 * a + b + 12
+    row = np.where(around > 12, around - 13, 11 - around) + (2 * oriented + (step > 1)) * SIGNS
+    return np.where(around == 12, -1, row), around < 12
+
+
 def renormalise(counts: Array) -> tuple[Array, Array]:
     """Frequencies and cumulated frequencies of counts, as the compiled form has them."""
     total = counts.sum(axis=1)
     big = total > ADAPT_LIMIT
     counts[big] = (counts[big] + 1) // 2
     total = counts.sum(axis=1)
-    freq = 1 + counts * (TOTAL - counts.shape[1]) // total[:, None]
+    freq = 1 + (counts * (((TOTAL - counts.shape[1]) << SHARE_BITS) // total)[:, None] >> SHARE_BITS)
     freq[np.arange(len(freq)), counts.argmax(axis=1)] += TOTAL - freq.sum(axis=1)
     return freq, np.cumsum(freq, axis=1) - freq
 
@@ -129,16 +161,20 @@ def _runs(bins: Array, nonzero: Array) -> tuple[Array, Array, Array]:
 
 
 def choose(
-    u: Array, weight: Array, tab: Array, weights: Array, counts: Array, runs: Array, lut: Array, bits: Array,
-    lam: float, q: Array, out_freq: Array, out_cum: Array, raw: Array, tally: Array, _m: Array, _r: Array,
+    u: Array, weight: Array, tab: Array, weights: Array, counts: Array, runs: Array, signs: Array, lut: Array,
+    bits: Array, lam: float, q: Array, out_freq: Array, out_cum: Array, raw: Array, tally: Array, _m: Array, _r: Array,
 ) -> None:  # fmt: skip
     """As :func:`stac_latent.stages.planes_compiled.choose`."""
     n_sym, n_raw = 0, 0
-    freq = cum = rfreq = rcum = np.zeros((0, 0), np.int64)
+    raw[:] = 0
+    tables: list[tuple[Array, Array]] = []
+    rfreq = rcum = sfreq = scum = np.zeros((0, 0), np.int64)
     for k, start, step in _passes(tab):
         if start:
-            freq, cum = renormalise(counts)
+            tables = [renormalise(c) for c in counts]
             rfreq, rcum = renormalise(runs)
+            sfreq, scum = renormalise(signs)
+        freq, cum = tables[step]
         oy, ox = _SHIFTS[step]
         where = (slice(oy, None, 2), slice(ox, None, 2))
         e = context(q, tab, k, weights, step).ravel()
@@ -164,10 +200,18 @@ def choose(
         out_cum[n_sym : n_sym + every.size] = np.concatenate([rcum[step, f], cum[b, s][coded]])[order]
         n_sym += every.size
         np.add.at(runs[step], f, 1)
-        np.add.at(counts, (b[coded], s[coded]), 1)
-        negative = signed[signed != 0] < 0
-        _put(raw, n_raw, negative)
-        n_raw += negative.size
+        np.add.at(counts[step], (b[coded], s[coded]), 1)
+        filled = np.flatnonzero(signed)
+        negative = signed[filled] < 0
+        row, mirrored = sign_contexts(q, tab, k, step, filled)
+        plain = row < 0
+        _put(raw, n_raw, negative[plain])
+        n_raw += int(plain.sum())
+        row, other = row[~plain], (negative != mirrored)[~plain].astype(np.int64)
+        out_freq[n_sym : n_sym + row.size] = sfreq[row, other]
+        out_cum[n_sym : n_sym + row.size] = scum[row, other]
+        n_sym += row.size
+        np.add.at(signs, (row, other), 1)
         for i in np.flatnonzero(m >= ESCAPE):
             n_raw = _put_escape(raw, n_raw, int(m[i]), int(e[i]))
     tally[0], tally[1] = n_sym, n_raw
@@ -227,30 +271,36 @@ def rans_encode(freq: Array, cum: Array, lanes: int, words: Array, states: Array
 
 def decode(
     words: Array, states: Array, raw: Array, n_raw: int, tab: Array, weights: Array, counts: Array, runs: Array,
-    lut: Array, q: Array, _m: Array, _r: Array,
+    signs: Array, lut: Array, q: Array, _m: Array, _r: Array,
 ) -> int:  # fmt: skip
     """As :func:`stac_latent.stages.planes_compiled.decode`."""
     reader = _Reader(words.tolist(), states.tolist())
     flags = np.unpackbits(raw, count=min(n_raw, 8 * raw.size)).astype(bool)
     at = 0
-    freq = cum = rfreq = rcum = np.zeros((0, 0), np.int64)
+    tables: list[tuple[Array, Array]] = []
+    rfreq = rcum = sfreq = scum = np.zeros((0, 0), np.int64)
     try:
         for k, start, step in _passes(tab):
             if start:
-                freq, cum = renormalise(counts)
+                tables = [renormalise(c) for c in counts]
                 rfreq, rcum = renormalise(runs)
+                sfreq, scum = renormalise(signs)
             oy, ox = _SHIFTS[step]
             e = context(q, tab, k, weights, step).ravel()
             b = lut[np.minimum(e, lut.size - 1)].astype(np.int64)
-            m = reader.magnitudes(b, freq, cum, rfreq[step], rcum[step], counts, runs[step])
-            signs = np.flatnonzero(m)
-            if at + signs.size > n_raw:
+            m = reader.magnitudes(b, *tables[step], rfreq[step], rcum[step], counts[step], runs[step])
+            filled = np.flatnonzero(m)
+            row, mirrored = sign_contexts(q, tab, k, step, filled)
+            plain = row < 0
+            if at + int(plain.sum()) > n_raw:
                 return 1
-            negative = flags[at : at + signs.size]
-            at += signs.size
+            negative = np.zeros(filled.size, bool)
+            negative[plain] = flags[at : at + int(plain.sum())]
+            negative[~plain] = reader.signs(row[~plain], sfreq, scum, signs) != mirrored[~plain]
+            at += int(plain.sum())
             for i in np.flatnonzero(m == ESCAPE):
                 m[i], at = _take_escape(flags, at, int(e[i]))
-            m[signs] = np.where(negative, -m[signs], m[signs])
+            m[filled] = np.where(negative, -m[filled], m[filled])
             plane = _view(q, tab, k)[1:-1, 1:-1][oy::2, ox::2]
             plane[...] = m.reshape(plane.shape)
     except IndexError:
@@ -304,6 +354,13 @@ class _Reader:
             counts[b, s] += 1
             out[i] = s
         return np.array(out, np.int64)
+
+    def signs(self, rows: Array, freq: Array, cum: Array, counts: Array) -> Array:
+        """Signs of some samples, bool: whether they differ from their contexts; counts what it read."""
+        f, c = freq.tolist(), cum.tolist()
+        out = np.array([self.symbol(f[r], c[r]) for r in rows.tolist()], np.int64)
+        np.add.at(counts, (rows, out), 1)
+        return np.asarray(out == 1)
 
     def symbol(self, freq: list[int], cum: list[int]) -> int:
         lane = self.count & self.mask

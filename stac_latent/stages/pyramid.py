@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from stac_latent.codec import Array, Level
+from stac_latent.codec import Array, Codec, Level
 from stac_latent.errors import BundleError, FieldError
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
 from stac_latent.stages.lifting import analyse, synthesise
-from stac_latent.stages.normalise import LIMIT
-from stac_latent.stages.subbands import pack_cells, unpack_cells
+from stac_latent.stages.nesting import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices, parts_of
+from stac_latent.stages.normalise import refuse_far
 
 if TYPE_CHECKING:
     from stac_latent.spec import Window
 
 __all__ = ["CELL", "CELL_LEVELS", "TILE", "Pyramid", "tiles_of"]
 
-CELL_LEVELS = 3
-CELL = 1 << CELL_LEVELS
-"""Pixels of a cell along each axis."""
 TILE = 256
 """Pixels of a tile along each axis; the last ones may be smaller."""
 
@@ -40,6 +37,11 @@ class Pyramid(BaseStage):
     :func:`~stac_latent.stages.subbands.pack_cells`; a step of one unit in any of them changes the field by about as much
     energy, so that latents can be compared and quantised without weights.
 
+    Parameters
+    ----------
+    lattices
+        Bands of each grid of each lattice, where they have several; see :mod:`stac_latent.stages.nesting`.
+
     Examples
     --------
     >>> stage = Pyramid()
@@ -52,6 +54,9 @@ class Pyramid(BaseStage):
     level: ClassVar[Level] = "latent"
     data_type = "float32"
     tile = TILE
+
+    def __init__(self, lattices: Lattices | None = None) -> None:
+        self.lattices = checked_lattices(lattices, self.name)
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -67,39 +72,65 @@ class Pyramid(BaseStage):
             If a value is so large that it was clipped.
         """
         bands, h, w = x.shape
-        far = np.flatnonzero(np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2))) >= LIMIT)
-        if far.size:
-            raise FieldError(
-                f"values of band {int(far[0])} (counted from 0) are more than {LIMIT * 2.0**-FRACTION_BITS:.0f} units from the "
-                "mean that is part of the codec; mask them as nodata, or open the codec with a larger unit="
-            )
-        out = np.empty((bands * CELL**2, h // CELL, w // CELL), np.float32)
+        refuse_far(np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2))))
+        nest = self._nest(bands)
+        out = np.empty((nest.channels, h // CELL, w // CELL), np.float32)
         for (y0, y1), (x0, x1) in tiles_of(h, w, size=TILE):
-            part = (x[:, y0:y1, x0:x1] * 2.0**-FRACTION_BITS).astype(np.float32)
-            analyse(part, CELL_LEVELS)
-            out[:, y0 // CELL : y1 // CELL, x0 // CELL : x1 // CELL] = pack_cells(part, CELL_LEVELS)
+            grids = [
+                (part * 2.0**-FRACTION_BITS).astype(np.float32) for part in nest.gather(x[:, y0:y1, x0:x1])
+            ]
+            for depth, part in enumerate(grids):
+                analyse(part, CELL_LEVELS - depth)
+            out[:, y0 // CELL : y1 // CELL, x0 // CELL : x1 // CELL] = nest.pack(grids)
         return out
 
     def inverse(self, y: Array) -> Array:
         """Inverse of :meth:`forward`, float64."""
         _, cy, cx = y.shape
-        out = np.empty((len(y) // CELL**2, cy * CELL, cx * CELL))
+        nest = self._nest(len(y) // CELL**2)
+        out = np.empty((len(nest.steps), cy * CELL, cx * CELL))
         for (y0, y1), (x0, x1) in tiles_of(cy, cx, size=TILE // CELL):
-            part = unpack_cells(y[:, y0:y1, x0:x1], CELL_LEVELS)
-            synthesise(part, CELL_LEVELS)
-            out[:, y0 * CELL : y1 * CELL, x0 * CELL : x1 * CELL] = part
+            grids = nest.unpack(y[:, y0:y1, x0:x1])
+            for depth, part in enumerate(grids):
+                synthesise(part, CELL_LEVELS - depth)
+            out[:, y0 * CELL : y1 * CELL, x0 * CELL : x1 * CELL] = nest.spread(grids)
         out *= 2.0**FRACTION_BITS
         return out
 
+    def _nest(self, bands: int) -> Nest:
+        if self.lattices is None:
+            return Nest((bands,))
+        if len(self.lattices) > 1:
+            raise FieldError(
+                f"a codec of {len(self.lattices)} lattices codes each by itself: take one of its parts, or compress() a list of fields"
+            )
+        return Nest(self.lattices[0])
+
+    @property
+    def steps(self) -> tuple[int, ...] | None:
+        """Pixels of the field along a pixel of each band; None where all share one grid."""
+        return None if self.lattices is None else tuple(s for c in self.lattices for s in Nest(c).steps)
+
+    def parts(self, codec: Codec) -> tuple[Codec, ...]:
+        """Codec of each lattice of a chain with this stage."""
+        return parts_of(codec, self.lattices)
+
+    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """Stage of one lattice."""
+        del bands
+        return type(self)((counts,))
+
     def config(self) -> dict[str, Any]:
-        """Levels and tile, as they are fixed."""
-        return {"levels": CELL_LEVELS, "tile": TILE}
+        """Levels and tile, as they are fixed, and lattices where there are several grids."""
+        out: dict[str, Any] = {"levels": CELL_LEVELS, "tile": TILE}
+        return out if self.lattices is None else out | {"lattices": [list(c) for c in self.lattices]}
 
     @classmethod
     def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """Rebuild from :meth:`config`."""
-        if dict(config) != {"levels": CELL_LEVELS, "tile": TILE} or tensors:
+        rest = {k: v for k, v in config.items() if k != "lattices"}
+        if rest != {"levels": CELL_LEVELS, "tile": TILE} or tensors:
             raise BundleError(
                 f"pyramid: this version knows {CELL_LEVELS} levels and tiles of {TILE}; got {dict(config)}"
             )
-        return cls()
+        return cls(config.get("lattices"))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from stac_latent.codec import Array
+from stac_latent.stages.kernels import kernel
 from stac_latent.stages.lifting import NORMS, sizes
+from stac_latent.stages.planes_model import set_of
 
 __all__ = ["Group", "Layout", "layout_of", "pack_cells", "unpack_cells"]
 
@@ -51,6 +53,13 @@ class Group:
         parts = [tile[a][:, r[0], r[1]] for a, r in zip(self.arrays, self.regions[orientation], strict=True)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def place(self, tile: Sequence[Array], orientation: int) -> tuple[Array, int, int]:
+        """An array ``(member, y, x)`` that holds all members, and the upper left of the samples in it."""
+        if len(self.arrays) == 1:
+            ys, xs = self.regions[orientation][0]
+            return tile[self.arrays[0]], ys.start, xs.start
+        return self.samples(tile, orientation), 0, 0
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -74,25 +83,59 @@ class Layout:
             int64 ``(plane, 8)``: offset, height, width, parent, three relatives, set of weights; relatives are -1
             where there is none of the same size.
         """
-        rows: list[tuple[int, ...]] = []
-        place: dict[tuple[int, int, int], int] = {}
-        at = 0
-        for g, (group, counts) in enumerate(zip(self.groups, active, strict=True)):
-            for o, ((h, w), count) in enumerate(zip(group.shapes, counts, strict=True)):
-                for c in range(count):
-                    parent = place.get((g - 1, o, c), -1) if g > 1 else -1
-                    before = place.get((g, o, c - 1), -1)
-                    others = (
-                        [(g, o, c - 2), (-1, 0, 0)]
-                        if o == 0
-                        else [(g, 0, c), (g, 1, c) if o > 1 else (-1, 0, 0)]
-                    )
-                    more = [place.get(key, -1) if group.shapes[key[1]] == (h, w) else -1 for key in others]
-                    place[g, o, c] = len(rows)
-                    rows.append((at, h, w, parent, before, *more, (3 if g else 0) + o))
-                    at += (h + 2) * (w + 2)
-        widest = max((w for g in self.groups for _, w in g.shapes), default=0)
-        return np.array(rows, np.int64).reshape(-1, 8), at + 2 * widest + 8
+        counts = np.zeros((len(self.groups), 3), np.int64)
+        for g, row in enumerate(active):
+            counts[g, : len(row)] = row
+        table = np.empty((int(counts.sum()), 8), np.int64)
+        end = _program(self._heights, self._widths, counts, self._sets, table)
+        return table, int(end) + 2 * int(self._widths.max(initial=0)) + 8
+
+    @cached_property
+    def _heights(self) -> Array:
+        return self._sizes(0)
+
+    @cached_property
+    def _widths(self) -> Array:
+        return self._sizes(1)
+
+    def _sizes(self, axis: int) -> Array:
+        """Height or width of each orientation of each group, int64 ``(group, 3)``."""
+        out = np.zeros((len(self.groups), 3), np.int64)
+        for g, group in enumerate(self.groups):
+            out[g, : len(group.shapes)] = [s[axis] for s in group.shapes]
+        return out
+
+    @cached_property
+    def _sets(self) -> Array:
+        """Set of weights of the first component and of later ones, int64 ``(group, 3, 2)``."""
+        sets = [[[set_of(g.level, o, c) for c in range(2)] for o in range(3)] for g in self.groups]
+        return np.array(sets, np.int64)
+
+
+@kernel
+def _program(heights: Array, widths: Array, counts: Array, sets: Array, table: Array) -> int:
+    """Fill the table of planes; returns the end of the last."""
+    first = np.zeros(counts.shape, np.int64)
+    at, k = 0, 0
+    for g in range(counts.shape[0]):
+        for o in range(3):
+            h, w = heights[g, o], widths[g, o]
+            first[g, o] = k
+            for c in range(counts[g, o]):
+                row = table[k]
+                row[0], row[1], row[2] = at, h, w
+                row[3] = first[g - 1, o] + c if g > 1 and c < counts[g - 1, o] else -1
+                row[4] = k - 1 if c > 0 else -1
+                row[5], row[6] = -1, -1
+                if o == 0 and c > 1:
+                    row[5] = k - 2
+                for other in range(o):
+                    if c < counts[g, other] and heights[g, other] == h and widths[g, other] == w:
+                        row[5 + other] = first[g, other] + c
+                row[7] = sets[g, o, min(c, 1)]
+                at += (h + 2) * (w + 2)
+                k += 1
+    return at
 
 
 @lru_cache(maxsize=64)

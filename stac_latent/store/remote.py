@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import cast
 from urllib.parse import quote
 
-from stac_latent.access import shown
+from stac_latent.access import is_remote, shown
 from stac_latent.errors import CatalogError, RemoteError, StacLatentError
 from stac_latent.store.cache import process_cache
 from stac_latent.store.transport import TRIES, WHOLE, Answer, BusyError, Part, connections, get, is_served
@@ -50,13 +50,15 @@ def _imported(name: str) -> Sign:
 
 
 def inner(href: str, key: str) -> str:
-    """Address of an object below another; what the outer one is signed with stays at the end.
+    """Address of what lies below another; what the outer one is signed with stays at the end.
 
     Examples
     --------
     >>> inner("https://x.org/a.zarr?sig=1", "latent/c/0/0/0")
     'https://x.org/a.zarr/latent/c/0/0/0?sig=1'
     """
+    if not is_remote(href):
+        return f"{href.rstrip('/')}/{key}"
     base, mark, query = href.partition("?")
     return f"{base.rstrip('/')}/{quote(key)}{mark}{query}"
 

@@ -7,6 +7,7 @@
       mask    (mask_band, py, px) uint8, 1 = valid; one band where all bands agree; absent chunks are valid
       valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
       y, x                        cell centres, so that xarray.open_zarr shows a map
+      g60/                        the same again for bands whose pixels fit no cell of these
 """
 
 from __future__ import annotations
@@ -213,6 +214,7 @@ def create(
     payload: Payload,
     mask_bands: int,
     attributes: Mapping[str, Any],
+    part: int = 0,
     seal: Encrypt | None = None,
 ) -> LatentArrays:
     """Make an empty group at a local path, or in memory, ready to be filled shard by shard.
@@ -231,6 +233,8 @@ def create(
         1, or the number of bands where their masks differ; 0 for no mask.
     attributes
         Written as the group's attributes.
+    part
+        Which of the codec's lattices this is, where it has several.
     seal
         Encrypts the chunks, which are then not gathered in shards.
     """
@@ -247,7 +251,10 @@ def create(
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
         bitstream = codec.bitstream or ""
-        coded = {"serializer": LatentZarrCodec(codec.space, bitstream, codec), "compressors": [Crc32cCodec()]}
+        coded = {
+            "serializer": LatentZarrCodec(codec.space, bitstream, part, codec),
+            "compressors": [Crc32cCodec()],
+        }
     latent = group.create_array(
         "latent",
         shape=(channels, *cells),

@@ -43,12 +43,15 @@ class LatentZarrCodec(ArrayBytesCodec):
         Digest of the codec bundle.
     bitstream
         Container of the payload, for readers that look without decoding.
+    part
+        Which of the codec's lattices the array holds.
     """
 
     is_fixed_size = False
 
     space: str
     bitstream: str
+    part: int = 0
     encoder: Codec | None = field(default=None, compare=False, repr=False)
     """What to encode with, where it is not the plain codec of the space: one with a target, for instance."""
 
@@ -56,15 +59,27 @@ class LatentZarrCodec(ArrayBytesCodec):
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Read the codec's entry in ``zarr.json``."""
         config = data.get("configuration")
-        if not isinstance(config, dict) or set(config) != {"space", "bitstream"}:
+        if not isinstance(config, dict) or set(config) - {"part"} != {"space", "bitstream"}:
             raise CorruptDataError(
                 f"codec {NAME!r} in zarr.json needs a space and a bitstream; got {config!r}"
             )
-        return cls(space=str(config["space"]), bitstream=str(config["bitstream"]))
+        part = config.get("part", 0)
+        if type(part) is not int or part < 0:
+            raise CorruptDataError(f"codec {NAME!r} in zarr.json declares part {part!r}; expected 0, 1, ...")
+        return cls(str(config["space"]), str(config["bitstream"]), part)
 
     def to_dict(self) -> dict[str, Any]:
         """Entry for ``zarr.json``."""
-        return {"name": NAME, "configuration": {"space": self.space, "bitstream": self.bitstream}}
+        config: dict[str, Any] = {"space": self.space, "bitstream": self.bitstream}
+        return {"name": NAME, "configuration": config | ({"part": self.part} if self.part else {})}
+
+    def _codec(self) -> Codec:
+        parts = resolve_space(self.space).parts
+        if self.part >= len(parts):
+            raise CorruptDataError(
+                f"a chunk is of part {self.part} of {self.space}, which has {len(parts)}; the store was changed"
+            )
+        return parts[self.part]
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         return await asyncio.to_thread(self._decode, chunk_bytes, chunk_spec)
@@ -76,7 +91,7 @@ class LatentZarrCodec(ArrayBytesCodec):
         room = math.prod(chunk_spec.shape) * _ROOM + _SLACK
         try:
             with at_most(room):
-                symbols = resolve_space(self.space).entropy_decode(chunk_bytes.to_bytes())
+                symbols = self._codec().entropy_decode(chunk_bytes.to_bytes())
         except StacLatentError:
             raise
         except (ValueError, AssertionError, IndexError, MemoryError) as exc:
@@ -91,7 +106,7 @@ class LatentZarrCodec(ArrayBytesCodec):
 
     def _encode(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         symbols = np.ascontiguousarray(chunk_array.as_numpy_array())
-        payload = (self.encoder or resolve_space(self.space)).entropy_encode(symbols)
+        payload = (self.encoder or self._codec()).entropy_encode(symbols)
         return chunk_spec.prototype.buffer.from_bytes(payload)
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:

@@ -195,16 +195,17 @@ def _items(index: int, source: Source, bands: Sequence[Band]) -> Iterator[Scene]
     """Windows of STAC Items, read as ``encode`` reads them."""
     from stac_latent.catalog.fit_bands import stand_in
     from stac_latent.catalog.fit_plan import make_plan
+    from stac_latent.catalog.fit_sources import FitSource
     from stac_latent.catalog.search import search
     from stac_latent.cube.source import ItemSource
 
-    sources = [ItemSource(item, stand_in(bands)) for item in search(source.items)]
+    sources = [FitSource((ItemSource(item, stand_in(bands)),)) for item in search(source.items)]
     if not sources:
         return
     plan = make_plan(sources, _PIXELS_PER_ITEM * len(sources), 0.0, 0)
     pixels = 0
     for tile in plan.fit:
-        field, mask = sources[tile.source].read(tile.window)
+        ((field, mask),) = sources[tile.source].read(tile.window)
         if mask.mean() >= _LEAST_VALID:
             item = sources[tile.source].item
             yield Scene(

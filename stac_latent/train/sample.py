@@ -62,10 +62,12 @@ def check_base(codec: Codec) -> tuple[Normalise, Lin]:
         chain != ["normalise", "pyramid", "lin"]
         or not isinstance(first, Normalise)
         or not isinstance(last, Lin)
+        or last.lattices is not None
     ):
+        grids = "" if getattr(last, "lattices", None) is None else " for several native grids"
         raise TrainError(
-            f"base={codec.name!r} is {' > '.join(chain)}; training starts from a fitted chain normalise > pyramid > lin, "
-            "as 'stac-latent fit' makes it"
+            f"base={codec.name!r} is {' > '.join(chain)}{grids}; training starts from a fitted chain normalise > pyramid > lin, "
+            "as 'stac-latent fit' makes it of bands of one grid"
         )
     return first, last
 
@@ -129,7 +131,7 @@ class Sampler:
         for tile, step in zip(tiles, steps, strict=True):
             x = np.array(tile, np.float32, order="C")
             analyse(x, levels)
-            payload, _ = self.coder.code(self.coder.prepare([x]), float(step))
+            payload = self.coder.code(self.coder.prepare([x]), float(step))
             truth.append(x)
             decoded.append(self.coder.decode_tile(payload)[0])
         lows = [low_bands(d, levels, 1, min(levels, self.depth)) for d in decoded]
