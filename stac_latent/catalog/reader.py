@@ -15,8 +15,11 @@ from urllib.request import url2pathname
 import pystac
 from pystac.utils import make_absolute_href
 
-from stac_latent.access import check_link, is_remote
-from stac_latent.errors import SearchError
+from stac_latent.access import check_link, is_remote, shown, without_secrets
+from stac_latent.errors import CatalogError, SearchError
+from stac_latent.store.io import read_bytes
+from stac_latent.store.remote import signed
+from stac_latent.store.transport import is_object, keep_quiet
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -61,12 +64,13 @@ class Reader:
         from pystac_client.stac_api_io import StacApiIO
         from urllib3 import Retry
 
+        keep_quiet()
         retry = Retry(
             total=2,
             connect=1,
             read=0,
             backoff_factor=0.2,
-            status_forcelist=(429, 502, 503, 504),
+            status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=None,
             respect_retry_after_header=False,
             raise_on_status=False,
@@ -87,8 +91,10 @@ class Reader:
         SearchError
             If there is no file, or if what is there is no JSON object.
         """
-        if is_url(href):
-            text: str | bytes = self._fetch(href, io or self.io, request)
+        if is_object(href):
+            text: str | bytes = _object(href)
+        elif is_url(href):
+            text = self._fetch(href, io or self.io, request)
         else:
             try:
                 text = local_path(href).read_bytes()
@@ -98,20 +104,22 @@ class Reader:
             value = json.loads(text)
         except (ValueError, RecursionError) as exc:
             start = (text if isinstance(text, str) else text.decode("utf-8", "replace")).lstrip()[:60]
-            raise SearchError(f"{href} is not JSON ({exc}); it begins with {start!r}") from exc
+            raise SearchError(f"{shown(href)} is not JSON ({exc}); it begins with {start!r}") from exc
         if not isinstance(value, dict):
-            raise SearchError(f"{href} holds a JSON {type(value).__name__}; expected a STAC object")
+            raise SearchError(f"{shown(href)} holds a JSON {type(value).__name__}; expected a STAC object")
         return value
 
     def bytes(self, href: str) -> bytes:
         """All bytes at a URL; raises as :meth:`json` does."""
         from requests import RequestException
 
+        if is_object(href):
+            return _object(href)
         self._check_scheme(href)
         try:
-            response = self.io.session.get(href, timeout=self.io.timeout)
+            response = self.io.session.get(signed(href), timeout=self.io.timeout)
         except RequestException as exc:
-            raise _unreachable(href, exc) from exc
+            raise _unreachable(href, exc) from None
         if not response.ok:
             raise _refused(href, response.status_code, response.text)
         return bytes(response.content)
@@ -121,15 +129,17 @@ class Reader:
 
         self._check_scheme(href)
         try:
-            return io.request(href, **request)
+            return io.request(signed(href), **request)
         except APIError as exc:
             status = getattr(exc, "status_code", None)
-            raise (_unreachable(href, exc) if status is None else _refused(href, status, str(exc))) from exc
+            raise (_unreachable(href, exc) if status is None else _refused(href, status, str(exc))) from None
 
     @staticmethod
     def _check_scheme(href: str) -> None:
         if not href.startswith(("http://", "https://")):
-            raise SearchError(f"{href}: only http and https addresses and local files can be searched")
+            raise SearchError(
+                f"{shown(href)}: only http and https addresses, those of object stores, and local files can be searched"
+            )
 
 
 def _bounded(response: Any, **_: Any) -> None:
@@ -140,14 +150,22 @@ def _bounded(response: Any, **_: Any) -> None:
     if len(body) > _LARGEST:
         response.close()
         raise SearchError(
-            f"{response.url} answers with more than the {_LARGEST} bytes that are read of a document"
+            f"{shown(response.url)} answers with more than the {_LARGEST} bytes that are read of a document"
         )
     response._content = body  # noqa: SLF001 - what requests itself sets
     response._content_consumed = True  # noqa: SLF001
 
 
+def _object(href: str) -> bytes:
+    """A document in an object store."""
+    try:
+        return read_bytes(href, limit=_LARGEST)
+    except CatalogError as exc:
+        raise SearchError(str(exc)) from None
+
+
 def _unreachable(href: str, cause: Exception) -> HttpError:
-    reason = str(cause)[:200]
+    reason = without_secrets(str(cause))[:200]
     for pattern in (
         r"[Tt]imed out",
         r"Connection refused",
@@ -157,14 +175,18 @@ def _unreachable(href: str, cause: Exception) -> HttpError:
             reason = match.group().lower()
             break
     return HttpError(
-        f"cannot reach {href}: {reason}; check the address and the network, "
+        f"cannot reach {shown(href)}: {reason}; check the address and the network, "
         "or search a static catalogue or a stac-geoparquet file instead"
     )
 
 
 def _refused(href: str, status: int, text: str) -> HttpError:
-    hint = "; pass headers={'Authorization': ...}" if status in (401, 403) else ""
-    return HttpError(f"{href} answered HTTP {status}: {text[:300]!r}{hint}", status)
+    hint = (
+        "; pass headers={'Authorization': ...}, or sign addresses with $STAC_LATENT_SIGN"
+        if status in (401, 403)
+        else ""
+    )
+    return HttpError(f"{shown(href)} answered HTTP {status}: {without_secrets(text[:300])!r}{hint}", status)
 
 
 def to_item(

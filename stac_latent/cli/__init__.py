@@ -15,6 +15,7 @@ from stac_latent import __version__
 from stac_latent.cli import bench, look, verbs
 from stac_latent.cli.common import err
 from stac_latent.cli.fit import fit
+from stac_latent.cli.remote import copy
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
 
@@ -32,6 +33,7 @@ for command in (
     look.verify, look.keygen,
 ):  # fmt: skip
     app.command()(command)
+app.command()(copy)
 app.add_typer(bench.app, name="bench")
 
 

@@ -49,7 +49,7 @@ class _Key:
         return hash(self.text)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.text == other.text
+        return isinstance(other, _Key) and self.text == other.text and self.ref.sign == other.ref.sign
 
 
 @functools.lru_cache(maxsize=32)

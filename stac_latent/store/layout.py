@@ -109,7 +109,7 @@ def absent_chunks(array: zarr.Array[Any], bits: str) -> list[str]:
         stored = np.zeros(0, np.uint8)
     if len(stored) != -(-len(keys) // 8) * 8:
         raise CorruptDataError(
-            f"latent:mask_chunks is {bits:.40!r}; a mask of {len(keys)} chunks has {-(-len(keys) // 8)} bytes in hexadecimal "
+            f"latent:mask_chunks is {bits[:40]!r}; a mask of {len(keys)} chunks has {-(-len(keys) // 8)} bytes in hexadecimal "
             "notation: remove the field, or encode the item again"
         )
     return [key for key, there in zip(keys, stored, strict=False) if not there]

@@ -21,7 +21,7 @@ from zarr.codecs import Crc32cCodec, ShardingCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from stac_latent.errors import CorruptDataError
+from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.store.remote import fetch, keep, kept, network
 from stac_latent.store.remote_store import RemoteStore, part_of
 from stac_latent.store.zarr_codec import LatentZarrCodec
@@ -211,6 +211,8 @@ class PayloadReader:
             else:
                 buffer = sync(self.array.store.get(key, default_buffer_prototype(), byte_range=part))
                 found = None if buffer is None else bytes(buffer.to_bytes())
+        except StacLatentError:
+            raise
         except (ValueError, OverflowError) as exc:
             raise CorruptDataError(
                 f"{self._where(key)} cannot be read: {exc}; it was truncated or changed, fetch or write it again"

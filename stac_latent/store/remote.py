@@ -18,7 +18,18 @@ from stac_latent.errors import CatalogError, RemoteError, StacLatentError
 from stac_latent.store.cache import process_cache
 from stac_latent.store.transport import TRIES, WHOLE, Answer, BusyError, Part, connections, get, is_served
 
-__all__ = ["Sign", "fetch", "inner", "is_served", "keep", "kept", "network", "read_remote", "sign_hook"]
+__all__ = [
+    "Sign",
+    "fetch",
+    "inner",
+    "is_served",
+    "keep",
+    "kept",
+    "network",
+    "read_remote",
+    "sign_hook",
+    "signed",
+]
 
 Sign = Callable[[str], str]
 """Takes the address of an object and returns it signed; called before each request."""
@@ -120,7 +131,7 @@ def fetch(href: str, part: Part, limit: int, sign: Sign | None = None) -> tuple[
 def _asked(href: str, part: Part, limit: int, sign: Sign | None, tag: str = "") -> Answer | None:
     for attempt in range(TRIES):
         try:
-            return get(_signed(href, sign), part, limit, tag)
+            return get(signed(href, sign), part, limit, tag)
         except BusyError as exc:
             if attempt + 1 == TRIES:
                 raise RemoteError(f"{exc} (tried {TRIES} times)") from None
@@ -130,7 +141,8 @@ def _asked(href: str, part: Part, limit: int, sign: Sign | None, tag: str = "") 
     raise AssertionError
 
 
-def _signed(href: str, sign: Sign | None) -> str:
+def signed(href: str, sign: Sign | None = None) -> str:
+    """An address, signed by a function or by the one of ``$STAC_LATENT_SIGN``; as it is where there is none."""
     hook = sign or sign_hook()
     if hook is None:
         return href

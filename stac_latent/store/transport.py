@@ -20,7 +20,10 @@ from stac_latent.errors import RemoteError
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["TRIES", "WHOLE", "Answer", "BusyError", "Part", "connections", "get", "is_served"]
+__all__ = [
+    "TRIES", "WHOLE", "Answer", "BusyError", "Part", "connections", "get", "is_object", "is_served", "keep_quiet",
+    "object_store",
+]  # fmt: skip
 
 Part = tuple[int, int | None]
 WHOLE: Part = (0, None)
@@ -57,6 +60,11 @@ class Answer:
 def is_served(href: str) -> bool:
     """Whether :func:`get` knows the scheme of an address."""
     return urlsplit(href).scheme.lower() in ("http", "https", *_OBJECTS)
+
+
+def is_object(href: str) -> bool:
+    """Whether an address is one of an object store."""
+    return urlsplit(href).scheme.lower() in _OBJECTS
 
 
 def connections() -> int:
@@ -99,12 +107,22 @@ def get(href: str, part: Part, limit: int, tag: str = "") -> Answer | None:
 
 
 class _Quiet(logging.Filter):
-    """Leaves the values of queries out of the debugging output of urllib3."""
+    """Leaves what may be secret in addresses out of the debugging output of other libraries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.msg, str):
+            record.msg = without_secrets(record.msg)
         if isinstance(record.args, tuple):
             record.args = tuple(without_secrets(a) if isinstance(a, str) else a for a in record.args)
         return True
+
+
+def keep_quiet() -> None:
+    """Have the libraries that ask servers leave secrets out of what they log."""
+    for name in ("urllib3.connectionpool", "pystac_client.stac_api_io"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(f, _Quiet) for f in logger.filters):
+            logger.addFilter(_Quiet())
 
 
 @lru_cache(maxsize=2)
@@ -112,9 +130,7 @@ def _session(pid: int) -> requests.Session:  # noqa: ARG001 - a forked child mak
     import requests
     from requests.adapters import HTTPAdapter
 
-    logger = logging.getLogger("urllib3.connectionpool")
-    if not any(isinstance(f, _Quiet) for f in logger.filters):
-        logger.addFilter(_Quiet())
+    keep_quiet()
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=connections(), max_retries=0))
@@ -221,7 +237,7 @@ def _body(response: requests.Response, href: str, part: Part, limit: int) -> byt
     pieces, held, end = [], 0, time.monotonic() + 10 * patience()
     try:
         while held < most:
-            piece = response.raw.read(min(_PIECE, most - held), decode_content=False)
+            piece = response.raw.read1(min(_PIECE, most - held), decode_content=False)
             if not piece:
                 break
             pieces.append(piece)
@@ -266,7 +282,9 @@ def _store(root: str, pid: int, wait: float) -> Any:  # noqa: ARG001 - a forked 
         raise RemoteError(
             f"{root} needs obstore, which is not installed: pip install 'stac-latent[cloud]'"
         ) from None
-    client = {"timeout": f"{wait}s", "connect_timeout": f"{_CONNECT}s"}
+    client: dict[str, Any] = {"timeout": f"{wait}s", "connect_timeout": f"{_CONNECT}s"}
+    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        client["allow_http"] = True
     options: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": TRIES - 1}}
     try:
         return from_url(root, **options)
@@ -297,17 +315,20 @@ def _from_store(href: str, part: Part, limit: int, tag: str) -> Answer | None:
         if size > limit:
             raise RemoteError(f"{shown(href)} is larger than the {limit} bytes that are read of such a file")
         return Answer(bytes(found.bytes()), found.meta.get("e_tag") or "")
-    except failed.NotFoundError:
+    except (FileNotFoundError, failed.NotFoundError):
         return None
     except failed.NotModifiedError:
         return Answer(b"", same=True)
-    except failed.BaseError as exc:
+    except (OSError, failed.BaseError) as exc:
         raise _refused(href, exc) from None
 
 
 def _refused(href: str, exc: Exception) -> RemoteError:
-    denied = type(exc).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
-    text = " ".join(without_secrets(str(exc)).split())[:300]
+    denied = isinstance(exc, PermissionError) or type(exc).__name__ in (
+        "PermissionDeniedError",
+        "UnauthenticatedError",
+    )
+    text = " ".join(without_secrets(str(exc).partition("Debug source")[0]).split())[:300]
     way = (
         "give credentials as the environment variables of its provider (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION; "
         "AWS_SKIP_SIGNATURE=true for a public bucket)"
