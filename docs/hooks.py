@@ -10,13 +10,52 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace ``{{ benchmarks }}`` by one table for each file of results, ``{{ time }}`` by that of time series."""
+    """Replace ``{{ benchmarks }}`` by one table for each file of results, ``{{ time }}`` and others by theirs."""
+    if "{{ error_bound }}" in markdown:
+        found = json.loads((RESULTS / "error_bound.json").read_text(encoding="utf-8"))
+        markdown = markdown.replace("{{ error_bound }}", bounds(found))
+    for name in ("kills", "fuzz", "encryption"):
+        if f"{{{{ {name} }}}}" in markdown:
+            result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+            markdown = markdown.replace(f"{{{{ {name} }}}}", FACTS[name](result))
     if "{{ time }}" in markdown:
         found = json.loads((RESULTS / "time.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ time }}", series(found))
     return (
         markdown.replace("{{ benchmarks }}", tables(RESULTS)) if "{{ benchmarks }}" in markdown else markdown
     )
+
+
+def kills(result: dict[str, Any]) -> str:
+    """What ``benchmarks/kills.py`` found, in a sentence."""
+    return (
+        f"{result['kills']} kills: {result['incomplete_items']} Items incomplete, {result['items_twice']} twice, "
+        f"{result['items_done_again']} done again; {result['catalogues_that_differ']} final catalogues differ from an undisturbed one"
+    )
+
+
+def fuzz(result: dict[str, Any]) -> str:
+    """What ``fuzz/run.py`` found, in a sentence."""
+    runs, before = result["runs"], result.get("earlier", {}).get("inputs", 0)
+    kinds = len({name.partition(",")[0] for name in runs})
+    slowest = max(run["slowest_s"] for run in runs.values())
+    now = sum(run["inputs"] for run in runs.values())
+    first = f"{before:,} inputs to earlier versions of the readers, and " if before else ""
+    return f"{first}{now:,} inputs to {kinds} readers as they are, {result['failures_left']} failures left; the slowest took {slowest:.1f} s"
+
+
+def encryption(result: dict[str, Any]) -> str:
+    """What ``benchmarks/encryption.py`` found, in a sentence."""
+    row = result["rows"][0]
+    plain, sealed = row["plain"], row["encrypted"]
+    return (
+        f"{sealed['bytes']:,} bytes in {sealed['files']} files in place of {plain['bytes']:,} in {plain['files']} "
+        f"(+{row['more_bytes_percent']:.1f} %), and {1000 * sealed['read_all_s']:.0f} ms of processor time for all of it in place of "
+        f"{1000 * plain['read_all_s']:.0f}"
+    )
+
+
+FACTS = {"kills": kills, "fuzz": fuzz, "encryption": encryption}
 
 
 def tables(folder: Path) -> str:
@@ -27,13 +66,40 @@ def tables(folder: Path) -> str:
         form = next(
             (
                 f
-                for stem, f in (("rd-", race), ("speed-", speed), ("time", series))
+                for stem, f in (
+                    ("rd-", race),
+                    ("speed-", speed),
+                    ("time", series),
+                    ("error_bound", bounds),
+                )
                 if path.stem.startswith(stem)
             ),
             names,
         )
         parts.append(f"## {path.stem}\n\n{form(result)}\n")
     return "\n".join(parts)
+
+
+def bounds(result: dict[str, Any]) -> str:
+    """Tables of bytes at equal error bounds, relative to ours; a star where a tile broke the bound."""
+    parts = []
+    for case in result["cases"]:
+        peers = list(dict.fromkeys(k for r in case["rows"] for k in r["bytes"] if not k.startswith("ours")))
+        lines = [
+            f"**{case['name']}** ({len(case['tiles'])} tiles, base `{case['codec']}`)\n",
+            "| Bound | Ours, bits per value | " + " | ".join([*peers, "Ours, default base"]) + " |",
+            "| --- " * (len(peers) + 3) + "|",
+        ]
+        for row in case["rows"]:
+            own = row["bytes"]["ours, coarse"]
+            cells = [str(row["bound"]), f"{8 * own / case['samples']:.3g}"]
+            for name in [*peers, "ours, default"]:
+                size = row["bytes"].get(name)
+                star = r"\*" if row["broken"].get(name) else ""
+                cells.append("" if size is None else f"{size / own:.2f}{star}")
+            lines.append("| " + " | ".join(cells) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def names(result: dict[str, Any]) -> str:

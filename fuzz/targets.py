@@ -15,7 +15,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import pystac
 from mutate import mutate_bytes, mutate_json
 
 from stac_latent import encode
+from stac_latent.bound import ErrorBound
 from stac_latent.bundle import FILES, multihash, read_bundle, write_bundle
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import to_item
@@ -35,10 +36,14 @@ from stac_latent.codec import Codec
 from stac_latent.codecs import dct, fit, jpeg2000, lin, wavelet, zstd
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
+from stac_latent.cube.natives import NativeReader, lattices_of, view_of
 from stac_latent.errors import BundleError, SearchError, StacLatentError
 from stac_latent.fitting import fit_lin
 from stac_latent.frame import unpack_mask
+from stac_latent.native.derive import native_codec
+from stac_latent.secure import Key
 from stac_latent.spec import Band
+from stac_latent.stages.residual import decode_residual, encode_residual
 from stac_latent.store.embeddings import read_table, vectors
 from stac_latent.testing import make_field
 
@@ -119,6 +124,22 @@ def payload(name: str, repair: Callable[[bytes], bytes], weight: int) -> Target:
     return Target(seeds, run, repair, weight=weight)
 
 
+def nested() -> Target:
+    """Payloads of ``lin`` for bands of two pixel sizes that share cells."""
+    codec = native_codec(codecs()["lin"], (0, 1), ((1, 1),), (10.0, 20.0)).parts[0]
+    seeds = []
+    for shape, seed in (((32, 48), 11), ((64, 64), 3)):
+        whole = field_of(shape, seed)
+        whole[1] = whole[1, ::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
+        seeds.append(codec.encode(whole))
+
+    def run(data: bytes) -> None:
+        codec.entropy_decode(data)
+        codec.decode(data)
+
+    return Target(seeds, run, repair_lin, weight=10)
+
+
 def several_tiles() -> Target:
     """Several tiles of ``lin`` in one payload: the outer header, with checksums of the tiles as they were."""
     codec = lin(BANDS, step=4000.0, mean=1300.0)
@@ -149,6 +170,24 @@ def native() -> Target:
     whole = field_of((64, 64))
     seeds = [codec.compress([whole[:1], whole[1:, :32, :32]])]
     return Target(seeds, codec.decompress, repair_frame, weight=2)
+
+
+def residual() -> Target:
+    """Residuals of a tile, coded and plain, on the pixels that they refer to."""
+    truth, valid = field_of((32, 40)), np.ones((2, 32, 40), bool)
+    valid[:, 5:9, 7:20] = False
+    base = codecs()["lin"].decode(codecs()["lin"].encode(truth))
+    noise = make_field(BANDS, (32, 40), 5, "noise")
+    seeds = [encode_residual(truth, base, valid, ErrorBound.of(b, BANDS), BANDS) for b in (0, 2, "1%")]
+    seeds += [encode_residual(noise, base, valid, ErrorBound.of(0, BANDS), BANDS)]
+    return Target(seeds, lambda data: decode_residual(data, base, valid, BANDS), weight=5)
+
+
+def bounded() -> Target:
+    """Byte strings of :meth:`Codec.compress` with an error bound."""
+    codec, truth = codecs()["lin"], field_of((37, 45))
+    seeds = [codec.compress(truth, error_bound=b) for b in (0, "1%")]
+    return Target(seeds, codec.decompress, repair_frame, weight=5)
 
 
 def mask() -> Target:
@@ -222,45 +261,55 @@ def bundle(name: str) -> Target:
     return Target(seeds, run, repair, mutate, weight=1)
 
 
-@cache
-def catalogue() -> Path:
-    """A small catalogue on disk, made once."""
+def _write_bands(folder: Path, name: str, sizes: dict[str, int]) -> pystac.Item:
+    """An Item with one GeoTIFF for each band, of a pixel size each."""
     import rasterio
     from rasterio.transform import from_origin
 
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    field_ = field_of((48, 56))
     item = pystac.Item(
-        "scene", {"type": "Point", "coordinates": [15, 46]}, [15, 46, 15, 46], None,
+        name, {"type": "Point", "coordinates": [15, 46]}, [15, 46, 15, 46], None,
         {"start_datetime": "2024-01-01T00:00:00Z", "end_datetime": "2024-01-02T00:00:00Z"}, collection="c",
     )  # fmt: skip
-    for band, layer in zip(BANDS, field_, strict=True):
-        path = folder / f"{band.name}.tif"
+    for seed, (band, size) in enumerate(sizes.items()):
+        values = make_field([Band(band, nodata=0)], (-(-480 // size), -(-560 // size)), seed)[0]
+        path = folder / f"{name}-{band}.tif"
         with rasterio.open(
-            path, "w", driver="GTiff", height=48, width=56, count=1, dtype="uint16", crs="EPSG:32633", nodata=0,
-            transform=from_origin(400_000, 5_100_000, 10, 10),
+            path, "w", driver="GTiff", height=len(values), width=values.shape[1], count=1, dtype="uint16", crs="EPSG:32633",
+            nodata=0, transform=from_origin(400_020, 5_100_000, size, size),
         ) as dst:  # fmt: skip
-            dst.write(layer, 1)
-        fields = {"data_type": "uint16", "nodata": 0, "raster:scale": 1e-4}
+            dst.write(values, 1)
+        fields = {"data_type": "uint16", "nodata": 0, "raster:scale": 1e-4, "bands": [{"name": band}]}
         item.add_asset(
-            band.name,
-            pystac.Asset(str(path), media_type="image/tiff; application=geotiff", extra_fields=fields),
+            band, pystac.Asset(str(path), media_type="image/tiff; application=geotiff", extra_fields=fields)
         )
-    item.set_self_href(str(folder / "raw.json"))
-    encode(item, codecs()["dct"], folder / "cat", key="coded")
-    encode(item, codecs()["dct"], folder / "cat", key="plain", payload="plain")
-    encode(item, codecs()["lin"], folder / "cat", key="lin")
+    item.set_self_href(str(folder / f"{name}.json"))
+    return item
+
+
+@cache
+def catalogue() -> Path:
+    """A small catalogue on disk, made once: bands of one grid, coded, plain and encrypted, and bands of several."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    one = _write_bands(folder, "scene", {b.name: 10 for b in BANDS})
+    encode(one, codecs()["dct"], folder / "cat", key="coded")
+    encode(one, codecs()["dct"], folder / "cat", key="plain", payload="plain")
+    encode(one, codecs()["lin"], folder / "cat", key="lin")
+    encode(one, codecs()["dct"], folder / "cat", key="sealed", encrypt=Key(bytes(32)))
+    encode(one, codecs()["lin"], folder / "cat", key="bounded", error_bound=2)
+    several = {"red": 10, "swir": 20, "coastal": 60}
+    chain = lin([Band(n, nodata=0, scale=1e-4) for n in several], step=60.0, mean=1300.0)
+    encode(_write_bands(folder, "native", several), chain, folder / "cat", key="native")
     return folder / "cat"
 
 
-def item_file() -> Path:
-    """The catalogue's Item."""
-    return catalogue() / "c" / "scene" / "scene.json"
+def item_file(name: str = "scene") -> Path:
+    """An Item of the catalogue."""
+    return catalogue() / "c" / name / f"{name}.json"
 
 
 def item() -> Target:
     """Items as a search gives them, from the network and from disk, read to what a loader needs."""
-    seeds = [item_file().read_bytes()]
+    seeds = [item_file().read_bytes(), item_file("native").read_bytes()]
 
     def run(data: bytes) -> None:
         with suppress(ValueError):  # what is no JSON object never gets here
@@ -271,9 +320,12 @@ def item() -> Target:
                 found = None
                 with suppress(StacLatentError):
                     found = to_item(json.loads(data), "fuzz", href=href)
-                for key in ("coded", "plain", "lin") if found is not None else ():
+                for key in ("coded", "plain", "lin", "sealed", "native") if found is not None else ():
                     with suppress(StacLatentError):
-                        LatentRef.from_item(found, key)
+                        ref = LatentRef.from_item(found, key)
+                        for i in range(len(ref.places)):
+                            view = view_of(ref, i)
+                            NativeReader(LatentReader(view.ref), view.grid)
 
     return Target(seeds, run, mutate=lambda rng, data, _: mutate_json(rng, data), weight=2)
 
@@ -311,16 +363,22 @@ def tree() -> Target:
     return Target([json.dumps(docs).encode()], run, mutate=lambda rng, data, _: mutate_json(rng, data))
 
 
-def store(key: str) -> Target:
+def store(key: str, name: str = "scene", part: int = 0) -> Target:
     """Stores on disk: metadata and chunks changed, then a window read as pixels and as latents."""
-    ref = LatentRef.from_item(pystac.Item.from_file(str(item_file())), key)
-    source, codec = Path(ref.href), ref.open_codec()
+    whole = LatentRef.from_item(pystac.Item.from_file(str(item_file(name))), key)
+    codec, ref = whole.open_codec(), lattices_of(whole)[part]
+    source = Path(ref.href)
     names = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file())
-    files = [n for n in names if n.endswith("zarr.json") or n.startswith(("latent/c", "mask/c"))]
+    files = [
+        n
+        for n in names
+        if n.endswith("zarr.json") or n.startswith(("latent/c", "mask/c", "residual/c", "manifest"))
+    ]
     seeds = [json.dumps([n]).encode() + _CUT + (source / n).read_bytes() for n in files]
     folder = Path(tempfile.mkdtemp(prefix="fuzz-store-")) / "s.zarr"
     shutil.copytree(source, folder)
-    broken = LatentRef(ref.item_id, ref.asset, str(folder), ref.spec, ref.grid)
+    broken = replace(ref, href=str(folder))
+    window = ((0, min(7, ref.grid.shape[0])), (0, min(7, ref.grid.shape[1])))
 
     def run(data: bytes) -> None:
         name, _, content = data.partition(_CUT)
@@ -329,9 +387,9 @@ def store(key: str) -> Target:
         try:
             reader = LatentReader(broken, codec)
             with suppress(StacLatentError):
-                reader.read_field(((3, 20), (5, 30)))
+                reader.read_field(window)
             with suppress(StacLatentError):
-                reader.read_latent(((0, 2), (0, 2)))
+                reader.read_latent(((0, 1), (0, 1)))
         finally:
             shutil.copyfile(source / where, folder / where)
 
@@ -380,6 +438,7 @@ def embeddings() -> Target:
 MAKERS: dict[str, Callable[[], Target]] = {
     "lin": lambda: payload("lin", repair_lin, 20),
     "lin-fitted": lambda: payload("lin-fitted", repair_lin, 10),
+    "lin-nested": nested,
     "lin-tiles": several_tiles,
     "dct": lambda: payload("dct", lambda d: d, 15),
     "wavelet": lambda: payload("wavelet", lambda d: d, 5),
@@ -389,6 +448,8 @@ MAKERS: dict[str, Callable[[], Target]] = {
     "container-lin": lambda: container("lin", repair_lin, 10),
     "container-zstd": lambda: container("zstd", repair_classical, 10),
     "native": native,
+    "residual": residual,
+    "bounded": bounded,
     "mask": mask,
     "zstd-chunk": zstd_chunk,
     "bundle-lin": lambda: bundle("lin-fitted"),
@@ -399,6 +460,10 @@ MAKERS: dict[str, Callable[[], Target]] = {
     "store-coded": lambda: store("coded"),
     "store-plain": lambda: store("plain"),
     "store-lin": lambda: store("lin"),
+    "store-sealed": lambda: store("sealed"),
+    "store-bounded": lambda: store("bounded"),
+    "store-native": lambda: store("native", "native"),
+    "store-native-group": lambda: store("native", "native", 1),
     "table": table,
     "embeddings": embeddings,
 }

@@ -330,27 +330,29 @@ class Codec:
         """One self-contained byte string of a field of any size, nodata kept; see :func:`stac_latent.container.compress`.
 
         A list or tuple holds the fields of several grids, finest first; see :func:`stac_latent.native.compress_native`.
-        ``target`` is at most one of ``psnr=``, ``max_bits_per_pixel=``, ``max_error=``, ``quality=`` and ``step=``.
+        ``target`` is at most one of ``psnr=``, ``max_bits_per_pixel=``, ``max_error=``, ``quality=`` and ``step=``, and beside it
+        ``error_bound=``, which a residual guarantees for every pixel; see :func:`stac_latent.bounded.compress_bounded`.
         """
-        if isinstance(field, list | tuple):
-            from stac_latent.native import compress_native
-
-            return compress_native(self, field, **target)
-        from stac_latent.container import compress
-
-        return compress(self, cast("Array", field), **target)
+        coder: Callable[..., bytes]
+        if "error_bound" in target:
+            from stac_latent.bounded import compress_bounded as coder
+        elif isinstance(field, list | tuple):
+            from stac_latent.native import compress_native as coder
+        else:
+            from stac_latent.container import compress as coder
+        return coder(self, field, **target)
 
     def decompress(self, data: bytes) -> Any:
         """Inverse of :meth:`compress`: ``(band, y, x)`` in the bands' stored type, or a list of them, one for each grid."""
-        from stac_latent.frame import SEVERAL_GRIDS
+        from stac_latent.frame import BOUNDED, SEVERAL_GRIDS
 
-        if data[:4] == SEVERAL_GRIDS:
-            from stac_latent.native import decompress_native
-
-            return decompress_native(self, data)
-        from stac_latent.container import decompress
-
-        return decompress(self, data)
+        if data[:4] == BOUNDED:
+            from stac_latent.bounded import decompress_bounded as inverse
+        elif data[:4] == SEVERAL_GRIDS:
+            from stac_latent.native import decompress_native as inverse
+        else:
+            from stac_latent.container import decompress as inverse
+        return inverse(self, data)
 
     # -- helpers -------------------------------------------------------------------------------------------------
 

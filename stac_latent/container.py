@@ -25,7 +25,7 @@ from stac_latent.target import Target
 if TYPE_CHECKING:
     from stac_latent.codec import Array, Codec
 
-__all__ = ["aim", "apply_nodata", "compress", "decompress", "over", "valid_mask"]
+__all__ = ["aim", "apply_nodata", "compress", "decompress", "over", "unpack", "valid_mask"]
 
 _DIGEST = len("sha256:") + 16
 """Characters of the space that a byte string carries: enough to tell spaces apart, few enough not to weigh on small tiles."""
@@ -77,6 +77,7 @@ def compress(
     band_weights: Sequence[float] | None = None,
     roi: npt.NDArray[np.bool_] | None = None,
     roi_weight: float = 0.1,
+    mask: npt.NDArray[np.bool_] | None = None,
     **target: float | None,
 ) -> bytes:
     """Encode a field of any height and width; pixels without data are kept.
@@ -93,6 +94,8 @@ def compress(
         Region of interest ``(y, x)``: outside it squared errors weigh ``roi_weight``, and bits move inside.
     roi_weight
         More than 0, at most 1.
+    mask
+        Pixels to code ``(1 or band, y, x)``; default: those of :func:`valid_mask`.
     **target
         At most one of ``psnr`` [dB], ``max_bits_per_pixel`` (and band), ``max_error`` [stored unit], ``quality`` (0 to
         100) and ``step`` [stored unit]; searched on coded bytes and decoded pixels. Without one, the codec's own step.
@@ -117,11 +120,11 @@ def compress(
         raise FieldError(
             f"codec {codec.name!r} codes {len(codec.bands)} bands ({names}); got shape {field.shape}"
         )
-    mask = valid_mask(field, codec)
+    mask = valid_mask(field, codec) if mask is None or mask.all() else mask
     pad = [(0, -n % s) for n, s in zip(field.shape[1:], codec.stride, strict=True)]
     clean = field
     if mask is not None and field.dtype.kind == "f":
-        clean = np.where(np.isnan(field), field.dtype.type(0), field)
+        clean = np.where(np.isfinite(field) | mask, field, field.dtype.type(0))
     inner = mask
     if any(p[1] for p in pad):
         clean = np.pad(clean, [(0, 0), *pad], mode="edge")
@@ -200,7 +203,12 @@ def _roi_weights(roi: npt.NDArray[np.bool_], weight: float, shape: tuple[int, ..
 
 
 def decompress(codec: Codec, data: bytes) -> Array:
-    """Inverse of :func:`compress`: ``(band, y, x)`` in the bands' stored type.
+    """Inverse of :func:`compress`: ``(band, y, x)`` in the bands' stored type; errors as :func:`unpack`."""
+    return apply_nodata(*unpack(codec, data), codec.bands)
+
+
+def unpack(codec: Codec, data: bytes) -> tuple[Array, npt.NDArray[np.bool_] | None]:
+    """Decoded pixels before nodata takes its place, and the mask of valid ones; see :func:`valid_mask`.
 
     Raises
     ------
@@ -229,7 +237,7 @@ def decompress(codec: Codec, data: bytes) -> Array:
     field = codec.decode(payload)[:, :h, :w]
     if field.shape != (bands, h, w):
         raise CorruptDataError(f"the payload decodes to {field.shape}; {(bands, h, w)} was declared")
-    return apply_nodata(np.ascontiguousarray(field), mask, codec.bands)
+    return np.ascontiguousarray(field), mask
 
 
 def _read_head(data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stac_latent.errors import CorruptDataError
 
 __all__ = [
+    "BOUNDED",
     "HEAD_SIZE",
     "MAX_PIXELS",
     "ONE_GRID",
@@ -28,6 +29,8 @@ ONE_GRID = b"SLC1"
 """First bytes of one field; see :mod:`stac_latent.container`."""
 SEVERAL_GRIDS = b"SLN1"
 """First bytes of fields on several grids; see :mod:`stac_latent.native`."""
+BOUNDED = b"SLE1"
+"""First bytes of fields within an error bound; see :mod:`stac_latent.bounded`."""
 MAX_PIXELS = 2**28
 """Pixels of a grid, at most."""
 _START = struct.Struct("<4sII")

@@ -176,6 +176,8 @@ class Spec:
     granularity: Granularity = "patch"
     bitstream: str | None = None
     """Identifier of the entropy-coded container; None where the symbols are stored plainly."""
+    residual: str | None = None
+    """Identifier of the residuals that keep an error bound; None where there are none."""
     determinism: Literal["exact", "platform"] = "exact"
     scale_asset: str | None = None
     """Key of the asset with the scales, for ``per_vector``."""
@@ -202,7 +204,7 @@ class Spec:
             out["latent:quantization_offset"] = list(q.offset)
         if q.method == "power":
             out["latent:quantization_power"] = q.power
-        for name in ("bitstream", "scale_asset", "codebook_asset"):
+        for name in ("bitstream", "residual", "scale_asset", "codebook_asset"):
             if getattr(self, name) is not None:
                 out[f"latent:{name}"] = getattr(self, name)
         if self.kind == "codec":
@@ -258,6 +260,7 @@ class Spec:
             ),
             granularity=f.get("latent:granularity", "patch"),
             bitstream=f.get("latent:bitstream"),
+            residual=f.get("latent:residual"),
             determinism=f.get("latent:determinism", "exact"),
             scale_asset=f.get("latent:scale_asset"),
             codebook_asset=f.get("latent:codebook_asset"),

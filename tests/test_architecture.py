@@ -18,6 +18,7 @@ MODULES = {
     for p in PACKAGE.rglob("*.py")
 }
 UPWARD = {
+    ("stac_latent.codec", "stac_latent.bounded"),
     ("stac_latent.codec", "stac_latent.native"),
     ("stac_latent.codec", "stac_latent.registry"),
     ("stac_latent.registry", "stac_latent.cube.contract"),

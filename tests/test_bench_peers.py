@@ -236,6 +236,14 @@ def test_chains_that_do_not_fit_say_why():
         Chain("nothing", context(REFLECTANCE))
 
 
+def test_unfitted_lin_reaches_values_far_from_zero_for_their_peak():
+    """Elevations of a flat tile beside those of mountains: the peak is 1 m, the values thousands."""
+    bands = (Band("elevation", "float32", nodata=np.nan),)
+    chain = Chain("lin", Context(bands, (), (1.0,), 1, ((8000.0, 8800.0),)))
+    x = (8400 + 400 * np.sin(np.arange(64.0) / 5)[None, :, None] * np.ones((1, 64, 64))).astype(np.float32)
+    assert abs(chain.decode(chain.encode(x, 40.0)) - x).max() < 0.1
+
+
 def test_chains_take_fields_in_another_unit():
     """A bundle for uint16 reflectance codes the same reflectance stored as int16 with another scale."""
     bands = tuple(Band(n, "int16", nodata=-9999, scale=2e-4) for n in ("B02", "B03", "B04", "B08"))

@@ -8,13 +8,14 @@ import shutil
 import numpy as np
 import pystac
 import pytest
+import rasterio
 from test_native_catalog import chain, decoded, sentinel
 
 from stac_latent import encode, secure
 from stac_latent.catalog.verify import verify
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.natives import lattices_of
-from stac_latent.errors import EncryptionError, StacLatentError
+from stac_latent.errors import CatalogError, EncryptionError, StacLatentError
 from stac_latent.secure import Key
 
 KEY = Key(bytes(range(32)))
@@ -135,3 +136,71 @@ def test_a_second_run_passes_over(made, cat):
         assert again.assets[key].extra_fields == only(cat, key).assets[key].extra_fields
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert [r.part for r in lattices_of(LatentRef.from_item(only(cat, "sealed")))] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proj:transform": 0.5},
+        {"proj:transform": [{"a": 1}, 0, 0, 0, 0, 0]},
+        {"proj:transform": [float("nan"), 0, 0, 0, -60, 0]},
+        {"proj:transform": [0, 0, 0, 0, 0, 0]},
+        {"proj:transform": [1e-300, 0, 4e5, 0, 1e-300, 5e6]},
+        {"proj:shape": [[], []]},
+        {"proj:shape": [2**40, 1]},
+        {"latent:group": [1]},
+        {"latent:group": 0},
+        {"latent:dimensions": "x"},
+        {"latent:dimensions": -1},
+    ],
+)
+@pytest.mark.parametrize("name", ["B05", "B01"])
+def test_places_that_are_none(cat, change, name):
+    item = only(cat, "open")
+    bands = item.assets["open"].extra_fields["bands"]
+    bands[[b["name"] for b in bands].index(name)] |= change
+    with pytest.raises(
+        StacLatentError,
+        match=r"do not tell where it is|maps no pixels|lie on no grids|not whole ones|no grid|declares",
+    ):
+        decoded(item, name)
+
+
+def test_residuals_are_encrypted_and_verified(made, tmp_path, monkeypatch):
+    """A lossless asset of several grids: equal with the key, and verified against its bound."""
+    monkeypatch.setattr(secure, "_ring", {KEY.id: KEY})
+    item, folder = made[0], tmp_path / "cat"
+    encode(item, chain(), folder, key="sealed", psnr=44, error_bound=0, encrypt=KEY)
+    for name in NAMES:
+        with rasterio.open(item.assets[name].href) as raw:
+            np.testing.assert_array_equal(decoded(only(folder, "sealed"), name)[0], raw.read(1))
+    (row,) = verify(str(folder / "catalog.json"))
+    assert (row.problems, row.compared, row.measured["latent:max_error"]) == ([], True, 0.0)
+    before = only(folder, "sealed").assets["sealed"].extra_fields
+    (again,) = encode(item, chain(), folder, key="sealed", psnr=44, error_bound=0, encrypt=KEY)
+    assert again.assets["sealed"].extra_fields == before
+    with pytest.raises(CatalogError, match="already has an asset 'sealed'"):
+        encode(item, chain(), folder, key="sealed", psnr=44, error_bound=1, encrypt=KEY)
+    paths = [p for p in (folder / "scenes/scene/sealed.zarr").rglob("residual/c/**/*") if p.is_file()]
+    assert {p.relative_to(folder / "scenes/scene/sealed.zarr").parts[0] for p in paths} == {"residual", "g60"}
+    for path in paths:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    (row,) = verify(str(folder / "catalog.json"))
+    assert "residual/c/" in row.problems[0]
+    assert "does not decrypt" in row.problems[0]
+
+
+def test_verify_holds_the_bound_against_the_source(made, tmp_path):
+    encode(made[0], chain(), tmp_path, psnr=44, error_bound=3)
+    path = tmp_path / ITEM
+    doc = json.loads(path.read_text())
+    doc["assets"]["latent"]["latent:error_bounds"] = [0.5] * 5
+    path.write_text(json.dumps(doc))
+    assert "do not keep the error bound" in verify(str(tmp_path / "catalog.json"))[0].problems[0]
+    doc["assets"]["latent"]["latent:error_bounds"] = [3]
+    path.write_text(json.dumps(doc))
+    assert (
+        "do not give one bound for each of 5 bands" in verify(str(tmp_path / "catalog.json"))[0].problems[0]
+    )

@@ -89,7 +89,7 @@ def test_what_it_reads(stored, tmp_path):
     grid = lattice_grid("EPSG:32633", (10, 0, 400_000, 0, -10, 5_200_000), (64, 64), codec.stride)
     plain = create(tmp_path / "p.zarr", codec, grid, "plain", 0, {}).latent
     assert not PayloadReader.reads(plain)
-    with pytest.raises(TypeError, match=r"p\.zarr/latent holds no coded shards"):
+    with pytest.raises(TypeError, match=r"p\.zarr/latent holds no coded chunks"):
         PayloadReader(plain)
     simple = zarr.create_array(MemoryStore(), shape=(4, 4), chunks=(2, 2), dtype="u1")
     assert not PayloadReader.reads(simple)

@@ -21,6 +21,8 @@ from stac_latent.spec import Band
 
 __all__ = ["Chain", "Grids", "chains", "fitted_on"]
 
+_REACH = 100_000
+"""Units that values may lie from the mean; ``lin`` codes some more."""
 _KNOBS = tuple(float(k) for k in range(-58, 66, 3))
 _FITTED = "lin fitted on other places"
 _PEERS = {"jpeg2000": "it is the peer 'JPEG 2000, rate shared among bands'"}
@@ -135,13 +137,21 @@ class Chain:
             raise UnavailableError(f"{self.name}: {exc}") from exc
 
     def _unfitted(self) -> dict[str, Any]:
-        """Options of a chain that takes any bands: units of 1 / 10,000 of the peaks where these are no whole numbers."""
+        """Options of a chain that takes any bands: units of 1 / 10,000 of the peaks where these are no whole numbers.
+
+        Where values lie far from zero for their peak, zero is moved and the unit enlarged until they fit.
+        """
         options: dict[str, Any] = {"bands": list(self.context.bands)}
         if any(b.data_type.startswith("f") for b in self.context.bands):
             if self.name in {"dct", "wavelet"}:
                 options["unit"] = self.context.peak / 10_000
             if self.name == "lin":
-                options["unit"] = [p / 10_000 for p in self.context.peaks]
+                ranges = self.context.ranges or [(-p, p) for p in self.context.peaks]
+                options["mean"] = [(low + high) / 2 for low, high in ranges]
+                options["unit"] = [
+                    max(p / 10_000, (high - low) / 2 / _REACH)
+                    for p, (low, high) in zip(self.context.peaks, ranges, strict=True)
+                ]
         return options
 
     def _check(self) -> None:
@@ -184,7 +194,8 @@ class Grids(Team):
     def __init__(self, name: str, contexts: Sequence[Context]) -> None:
         bands = tuple(b for c in contexts for b in c.bands)
         peaks = tuple(p for c in contexts for p in c.peaks)
-        self.chain = Chain(name, replace(contexts[0], bands=bands, peaks=peaks, fit=()))
+        ranges = tuple(r for c in contexts for r in c.ranges)
+        self.chain = Chain(name, replace(contexts[0], bands=bands, peaks=peaks, ranges=ranges, fit=()))
         super().__init__([self.chain])
 
     def encode(self, fields: Sequence[Array], knob: float) -> list[bytes]:

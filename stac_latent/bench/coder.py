@@ -69,12 +69,15 @@ class Context:
         Peak of each band that PSNR refers to, stored unit; the smallest of all tiles, where it differs.
     threads
         Threads that a coder may use.
+    ranges
+        Smallest and largest value of each band in all tiles, stored unit; empty where they are not known.
     """
 
     bands: tuple[Band, ...]
     fit: tuple[Array, ...] = ()
     peaks: tuple[float, ...] = (10_000.0,)
     threads: int = 1
+    ranges: tuple[tuple[float, float], ...] = ()
 
     @property
     def peak(self) -> float:

@@ -49,7 +49,7 @@ def plot_rd(result: dict[str, Any], path: Path) -> None:
             Curve(
                 (r["bits_per_pixel"], r["psnr"])
                 for r in result["rows"]
-                if (r["coder"], r["tile"]) == (coder, t)
+                if (r["coder"], r["tile"]) == (coder, t) and r["psnr"] is not None
             )
             for t in names
         ]

@@ -109,20 +109,26 @@ def open_team(
     """Coders of an entrant for the grids of a data set; raises the reason where it cannot run."""
     contexts = []
     for i, bands in enumerate(dataset.groups):
-        every = np.array([_peaks(bands, tile.fields[i]) for tile in tiles])
-        peaks = np.where(every > 0, every, np.inf).min(axis=0)
-        peaks[np.isinf(peaks)] = 1.0
-        contexts.append(Context(bands, tuple(t.fields[i] for t in fit), tuple(peaks.tolist()), threads))
+        facts = [_facts(bands, tile.fields[i]) for tile in tiles]
+        peaks, ranges = zip(*(_peak_and_range(b, k, facts) for k, b in enumerate(bands)), strict=True)
+        contexts.append(Context(bands, tuple(t.fields[i] for t in fit), peaks, threads, ranges))
     return Team([entrant.open(c) for c in contexts]) if entrant.joint is None else entrant.joint(contexts)
 
 
-def _peaks(bands: Sequence[Band], field: Array) -> list[float]:
-    """Peak of each band of a field; 0 where it has no valid pixel."""
+def _facts(bands: Sequence[Band], field: Array) -> Distortion:
+    """A field measured against itself: extremes and number of valid pixels of each band."""
     d = Distortion(bands)
     d.add(field, field, _valid(bands, field))
-    return [
-        peak_of(b, h, lo) if n else 0.0 for b, h, lo, n in zip(bands, d.high, d.low, d.count, strict=True)
-    ]
+    return d
+
+
+def _peak_and_range(band: Band, k: int, facts: Sequence[Distortion]) -> tuple[float, tuple[float, float]]:
+    """Smallest peak of a band in any field, and the range of its values in all; 1 and (0, 0) without a valid pixel."""
+    spans = [(float(d.low[k]), float(d.high[k])) for d in facts if d.count[k]]
+    if not spans:
+        return 1.0, (0.0, 0.0)
+    peaks = [p for low, high in spans if (p := peak_of(band, high, low)) > 0]
+    return min(peaks, default=1.0), (min(low for low, _ in spans), max(high for _, high in spans))
 
 
 def sweep(team: Team, dataset: Dataset, tile: Tile, interval: tuple[float, float]) -> list[Row]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pystac
 from pystac.utils import make_absolute_href
 
+from stac_latent.bound import BoundLike, ErrorBound
+from stac_latent.bounded import base_step
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
+from stac_latent.catalog.disk import clear, disk_errors, remove
 from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.items import codec_item, decoder_link
 from stac_latent.catalog.native import on_native_grids
-from stac_latent.catalog.references import References, dates, set_reference
+from stac_latent.catalog.references import References, check_references, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.codec import Codec, open_codec
 from stac_latent.container import aim
@@ -28,9 +30,9 @@ from stac_latent.cube.contract import MEDIA_TYPE, LatentRef, latent_assets
 from stac_latent.cube.encode import Encoded, encode_source
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
-from stac_latent.errors import CatalogError, StacLatentError, VerificationError
+from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
-from stac_latent.files import clear_killed, clear_parts, temporary
+from stac_latent.files import clear_parts, temporary
 from stac_latent.registry import remember, resolve_space
 from stac_latent.secure import Key, use
 from stac_latent.store.io import is_local, local_path
@@ -60,6 +62,7 @@ def encode(
     resampling: str = "nearest",
     overwrite: bool = False,
     references: References = None,
+    error_bound: BoundLike | None = None,
     encrypt: Key | str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **target: Any,
@@ -98,6 +101,10 @@ def encode(
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
         Item of a catalogue: that one, for dates that come later; several: the best of them. Only dates of the same grid
         refer to each other.
+    error_bound
+        Largest error of every pixel, guaranteed by a residual beside the latents: ``2`` in the stored unit, ``"1%"`` of the value, or
+        either by name of the band; 0 is lossless. The latents stay those of the codec's space; ``**target`` rules them. See
+        :class:`stac_latent.bound.ErrorBound`.
     encrypt
         Key, or the file that holds it: chunks are encrypted with AES-256-GCM; see :mod:`stac_latent.secure`. Not with
         ``references``.
@@ -126,9 +133,8 @@ def encode(
     """
     chosen = open_codec(codec)
     remember(chosen)
-    goal = Target(**target)
-    if not goal.given and (own_aim := getattr(chosen.tail, "aim", None)) is not None:
-        goal = own_aim.target
+    bound = _bound(chosen, error_bound)
+    goal = _goal(chosen, target, bound)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
     secret = _secret(encrypt, references)
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
@@ -144,18 +150,23 @@ def encode(
 
     def sources_of(item: pystac.Item) -> list[ItemSource]:
         own = on_native_grids(item, chosen, bands) if resolution is None else chosen
-        _check_references(item, own, references)
-        return [ItemSource(item, part, bands, resolution, resampling) for part in own.parts]
+        check_references(item, own, references)
+        infinite = bound is not None
+        return [
+            ItemSource(item, part, bands, resolution, resampling, infinite=infinite) for part in own.parts
+        ]
 
     out: dict[int, pystac.Item] = {}
-    with _disk_errors(dest):
+    with disk_errors(dest):
         tree = CatalogTree(local_path(os.fspath(dest)))
         for i, frame in dates(todo, references, aimed, form, key, lambda i: sources_of(i)[0], progress):
             item, key_item = todo[i], out[frame] if isinstance(frame, int) else frame
             name, sources = _name(item, key, mode), sources_of(item)
-            _clear(tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr", tree.root)
+            clear(tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr", tree.root)
             whole = resolve_space(sources[0].codec.space)
-            digest = input_digest(sources, _options(whole, goal, form, key_item, key, secret))
+            digest = input_digest(
+                sources, _options(whole, goal, form, key_item, key, secret, _bound(whole, error_bound))
+            )
             known = tree.find(name, item.collection_id)
             same = made_from(known, key, digest)
             if same and not overwrite and known is not None and intact(known.assets[key]):
@@ -171,7 +182,15 @@ def encode(
             coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
             store = _new_store(
-                sources, coders, folder / f"{key}.zarr", form, decoder.parent, progress, reference, secret
+                sources,
+                coders,
+                folder / f"{key}.zarr",
+                form,
+                decoder.parent,
+                progress,
+                reference,
+                _bound(whole, error_bound),
+                secret,
             )
             with store as made:
                 _describe(base, key, made, folder, decoder, item)
@@ -182,44 +201,31 @@ def encode(
     return [out[i] for i in sorted(out)]
 
 
+def _bound(codec: Codec, given: BoundLike | None) -> ErrorBound | None:
+    """What every pixel of the codec's bands shall keep, in their order."""
+    if given is not None and codec.kind != "codec":
+        raise CatalogError(
+            f"codec {codec.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
+        )
+    return None if given is None else ErrorBound.of(given, codec.bands)
+
+
+def _goal(codec: Codec, target: dict[str, Any], bound: ErrorBound | None) -> Target:
+    """What the latents shall reach: the target given, the codec's own, or what goes with a bound."""
+    goal = Target(**target)
+    if goal.given:
+        return goal
+    if (own := getattr(codec.tail, "aim", None)) is not None:
+        return cast("Target", own.target)
+    return goal if bound is None else Target(step=base_step(codec, bound, [0.0] * len(codec.bands)))
+
+
 def _secret(encrypt: Key | str | os.PathLike[str] | None, references: References) -> Key | None:
     if encrypt is not None and references is not None:
         raise CatalogError(
             "encrypted dates are not coded against key frames: leave out references or encrypt"
         )
     return None if encrypt is None else use(encrypt)
-
-
-def _check_references(item: pystac.Item, codec: Codec, references: References) -> None:
-    if references is not None and (max(codec.steps) > 1 or len(codec.parts) > 1):
-        raise CatalogError(
-            f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
-            "out, or state a grid with resolution="
-        )
-
-
-def _clear(store: Path, root: Path) -> None:
-    """Remove what a killed process left of a store, and beside it."""
-    for place in (store.parent, store.parent.parent, root):
-        clear_parts(place)
-    clear_killed(store)
-
-
-class _disk_errors:  # noqa: N801 - reads as a context manager
-    """Turn a failing disk into an error that says where, and that nothing half-written was catalogued."""
-
-    def __init__(self, dest: str | os.PathLike[str]) -> None:
-        self.dest = dest
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
-        if isinstance(exc, OSError) and not isinstance(exc, StacLatentError):
-            raise VerificationError(
-                f"writing to {os.fspath(self.dest)} failed: {exc}; the item being written was not catalogued. "
-                "Free some space, or choose another dest, and run the same command again"
-            ) from exc
 
 
 def _write_codec(codec: Codec, root: Path) -> Path:
@@ -243,13 +249,22 @@ def _name(item: pystac.Item, key: str, mode: Mode) -> str:
 
 
 def _options(
-    codec: Codec, goal: Target, form: Payload, key_item: pystac.Item | None, key: str, secret: Key | None
+    codec: Codec,
+    goal: Target,
+    form: Payload,
+    key_item: pystac.Item | None,
+    key: str,
+    secret: Key | None,
+    bound: ErrorBound | None,
 ) -> dict[str, Any]:
     """What decides on the bytes of a latent beside its source."""
     frame = None if key_item is None else [key_item.id, key_item.assets[key].extra_fields.get(INPUT)]
-    return {"space": codec.space, "target": asdict(goal), "payload": form, "reference": frame} | (
-        {} if secret is None else {"encrypt": secret.id}
-    )
+    out = {"space": codec.space, "target": asdict(goal), "payload": form, "reference": frame}
+    if secret is not None:
+        out["encrypt"] = secret.id
+    if bound is not None:
+        out["error_bound"] = str(bound)
+    return out
 
 
 def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overwrite: bool) -> pystac.Item:
@@ -296,6 +311,7 @@ def _new_store(
     bundle: Path,
     progress: Progress | None,
     reference: LatentRef | None,
+    bound: ErrorBound | None,
     secret: Key | None,
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
@@ -303,14 +319,14 @@ def _new_store(
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(sources, coders, part, form, bundle, progress, reference, secret)
+        made = encode_source(sources, coders, part, form, bundle, progress, reference, bound, secret)
         if path.exists():
             path.rename(old)
         part.rename(path)
         placed = True
         yield made
     except BaseException:
-        _remove(path if placed else part)
+        remove(path if placed else part)
         if old.exists():
             old.rename(path)
         for folder in (path.parent, path.parent.parent):
@@ -318,15 +334,6 @@ def _new_store(
                 folder.rmdir()  # if it is empty
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder for good: writes that a failing store still has under way may make it anew."""
-    for _ in range(20):
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)
-        if not folder.exists():
-            return
 
 
 def _describe(
@@ -381,7 +388,9 @@ def _summarise(item: pystac.Item) -> None:
         spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
         kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
     )
-    for name in ("bits_per_pixel", "psnr", "max_error", "sam"):
+    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound"):
         value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
         if value is not None:
             item.properties[f"latent:{name}"] = value
+        elif name == "error_bound":
+            item.properties.pop("latent:error_bound", None)  # of an asset that was written anew without one

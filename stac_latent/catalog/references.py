@@ -16,7 +16,7 @@ from stac_latent.errors import CatalogError
 from stac_latent.extension import LatentExtension
 from stac_latent.store.zarr import Payload
 
-__all__ = ["REFERENCE_REL", "References", "dates", "reference_link", "set_reference"]
+__all__ = ["REFERENCE_REL", "References", "check_references", "dates", "reference_link", "set_reference"]
 
 REFERENCE_REL = "latent:reference"
 References = int | Literal["auto"] | pystac.Item | Sequence[pystac.Item] | None
@@ -114,3 +114,12 @@ def reference_link(frame: pystac.Item, key: str) -> pystac.Link:
 def _time(item: pystac.Item) -> str:
     found = item.datetime or item.common_metadata.start_datetime
     return found.isoformat() if found is not None else ""
+
+
+def check_references(item: pystac.Item, codec: Codec, references: References) -> None:
+    """Refuse key frames for bands of several native grids."""
+    if references is not None and (max(codec.steps) > 1 or len(codec.parts) > 1):
+        raise CatalogError(
+            f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
+            "out, or state a grid with resolution="
+        )

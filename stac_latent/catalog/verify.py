@@ -16,6 +16,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from stac_latent.bound import ErrorBound
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import Reader
 from stac_latent.catalog.sources import StaticSource, open_sources
@@ -27,7 +28,7 @@ from stac_latent.cube.natives import lattices_of
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.tiling import tiles
 from stac_latent.cube.verify import Progress, measure_again, measurements
-from stac_latent.errors import StacLatentError
+from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.registry import replace_known
 from stac_latent.secure import Key, has_key, use
 from stac_latent.store.guard import CONFIG, check_array
@@ -151,18 +152,33 @@ def _check(
     for reader in readers:
         _metadata(reader, row)
     row.problems += _layout(readers[0], fields)
-    raw = _sources(item, readers) if ref.spec.kind == "codec" else None
+    bounds = _bounds(fields, [len(r.codec.bands) for r in readers])
+    raw = _sources(item, readers, infinite=bounds[0] is not None) if ref.spec.kind == "codec" else None
     if raw is None:
         for reader in readers:
             _decode(reader, progress)
         return
     row.compared = True
-    pairs = zip(raw, readers, strict=True)
-    found = [measure_again(s, r, int(r.arrays.latent.chunks[1]), progress) for s, r in pairs]
+    parts = zip(raw, readers, bounds, strict=True)
+    found = [measure_again(s, r, int(r.arrays.latent.chunks[1]), progress, b) for s, r, b in parts]
     row.measured = dict(measurements(Distortion.merged(found)))
     if size is not None:
         row.measured["latent:bits_per_pixel"] = size * 8 / sum(s.samples for s in raw)
     row.problems += _differences(row.measured, fields)
+
+
+def _bounds(fields: Mapping[str, Any], counts: Sequence[int]) -> list[ErrorBound] | list[None]:
+    """What the bands of each lattice shall keep, as the asset's fields say."""
+    values: Any = fields.get("latent:error_bounds")
+    kinds: Any = fields.get("latent:error_bound_kinds")
+    if values is None:
+        return [None] * len(counts)
+    lists = isinstance(values, list) and isinstance(kinds, list) and len(values) == len(kinds) == sum(counts)
+    if not lists or not all(isinstance(v, int | float) and v >= 0 for v in values):
+        raise CatalogError(
+            f"latent:error_bounds {values} and latent:error_bound_kinds {kinds} do not give one bound for each of {sum(counts)} bands"
+        )
+    return ErrorBound(tuple(values), tuple(k == "relative" for k in kinds)).split(counts)
 
 
 def _decode(reader: LatentReader, progress: Progress | None) -> None:
@@ -225,7 +241,9 @@ def _layout(reader: LatentReader, fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"latent:mask_chunks is {stored!r}, the store has {found!r}; encode the item again"
 
 
-def _sources(item: pystac.Item, readers: Sequence[LatentReader]) -> list[ItemSource] | None:
+def _sources(
+    item: pystac.Item, readers: Sequence[LatentReader], *, infinite: bool
+) -> list[ItemSource] | None:
     """The raw pixels of each lattice, where they are local files on the asset's grids; None where they are not at hand."""
     raw = item
     if link := next((x for x in item.links if x.rel == "derived_from"), None):
@@ -234,7 +252,7 @@ def _sources(item: pystac.Item, readers: Sequence[LatentReader]) -> list[ItemSou
             return None
         raw = pystac.Item.from_file(str(local_path(href)))
     try:
-        sources = [ItemSource(raw, reader.codec) for reader in readers]
+        sources = [ItemSource(raw, reader.codec, infinite=infinite) for reader in readers]
         hrefs = [raw.assets[b.asset].get_absolute_href() or "" for s in sources for b in s.bands]
     except (StacLatentError, OSError):
         return None

@@ -80,7 +80,9 @@ class Distortion:
             if not a.size:
                 continue
             e = decoded[i, ::step, ::step][chosen].astype(np.float64) - a
-            self.sse[i] += float(e @ e)
+            self.sse[i] += float(
+                np.einsum("i,i", e, e)
+            )  # not BLAS: its threads would wait for each other here
             self.count[i] += e.size
             self.worst[i] = max(self.worst[i], float(np.abs(e).max()))
             self.low[i], self.high[i] = min(self.low[i], a.min()), max(self.high[i], a.max())
@@ -141,6 +143,12 @@ class Distortion:
     def max_error(self) -> float | None:
         """Largest absolute error of any band, stored unit."""
         return float(self.worst.max()) if self.count.any() else None
+
+    @property
+    def magnitudes(self) -> list[float]:
+        """Largest magnitude of each band's values, stored unit; 0 without a valid pixel."""
+        largest = np.maximum(np.abs(self.low), np.abs(self.high))
+        return [float(m) for m in np.where(self.count > 0, largest, 0.0)]
 
     @property
     def sam(self) -> float | None:

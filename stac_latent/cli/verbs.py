@@ -54,6 +54,12 @@ def encode(
         float | None, typer.Option(help="0 to 100; 50 is the codec's own step, 10 more halve it.")
     ] = None,
     step: Annotated[float | None, typer.Option(help="Quantiser step: larger is smaller.")] = None,
+    error_bound: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Largest error of every pixel, guaranteed: 2 (stored unit), 1% (of the value), or by band as B02=1; may be repeated."
+        ),
+    ] = None,
     references: Annotated[
         str | None,
         typer.Option(
@@ -110,8 +116,8 @@ def encode(
         for batch in batches:
             done += run(
                 batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
-                resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, encrypt=encrypt, progress=report,
-                **target,
+                resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, encrypt=encrypt,
+                progress=report, error_bound=_bounds(error_bound), **target,
             )  # fmt: skip
             report("items", len(done), len(items))
     rows = [item_row(item, key) for item in done]
@@ -120,6 +126,14 @@ def encode(
         return
     print_rows(rows)
     out.print(f"catalogue: {dest / 'catalog.json'}")
+
+
+def _bounds(given: list[str] | None) -> dict[str, str] | None:
+    """What ``--error-bound`` stands for: bounds by the name of the band, ``*`` for the others."""
+    if not given:
+        return None
+    pairs = [part.strip().rpartition("=") for text in given for part in text.split(",")]
+    return {name or "*": value for name, _, value in pairs}
 
 
 def _references(given: str | None) -> Any:

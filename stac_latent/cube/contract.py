@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 from collections import defaultdict
@@ -18,6 +19,7 @@ from stac_latent.bundle import FILES, read_bundle
 from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
 from stac_latent.extension import check_version
+from stac_latent.probe import MALFORMED
 from stac_latent.registry import opened, remember, resolve_space
 from stac_latent.secure import FORM, Sealed, context_of
 from stac_latent.spec import Grid, Spec
@@ -106,30 +108,38 @@ def band_places(fields: Mapping[str, Any]) -> tuple[BandPlace | None, ...]:
     CatalogError
         If a group's name is none, or its fields are not those of a grid.
     """
-    out: list[BandPlace | None] = []
-    for band in fields.get("bands") or ():
-        names = ("proj:shape", "proj:transform", "latent:group", "latent:dimensions")
-        shape, transform, group, dimensions = (band.get(name) for name in names)
-        group = group or ""
-        sound = (shape is None or len(shape) == 2) and (transform is None or len(transform) in (6, 9))
-        if not sound or not _GROUP.fullmatch(group) or (group and None in (shape, transform, dimensions)):
-            raise CatalogError(
-                f"band {band.get('name')!r}: latent:group {group!r}, latent:dimensions {dimensions}, proj:shape {shape} and "
-                f"proj:transform {transform} do not tell where it is: a group is named with letters, digits, '.' and '-', and "
-                "needs the other three"
-            )
-        same = shape is None and transform is None and not group
-        out.append(
-            None
-            if same
-            else BandPlace(
-                None if shape is None else (int(shape[0]), int(shape[1])),
-                None if transform is None else tuple(float(v) for v in transform[:6]),  # type: ignore[arg-type]
-                group,
-                None if dimensions is None else int(dimensions),
-            )
-        )
-    return tuple(out) if any(out) else ()
+    out = tuple(map(_place, fields.get("bands") or ()))
+    return out if any(out) else ()
+
+
+def _place(band: Mapping[str, Any]) -> BandPlace | None:
+    names = ("proj:shape", "proj:transform", "latent:group", "latent:dimensions")
+    shape, transform, group, dimensions = (band.get(name) for name in names)
+    group = "" if group is None else group
+    if shape is None and transform is None and group == "":
+        return None
+    try:
+        return _read_place(shape, transform, group, dimensions)
+    except MALFORMED as exc:
+        raise CatalogError(
+            f"band {band.get('name')!r:.100}: latent:group {group!r:.100}, latent:dimensions {dimensions!r:.100}, proj:shape "
+            f"{shape!r:.100} and proj:transform {transform!r:.200} do not tell where it is: a group is named with letters, digits, "
+            "'.' and '-', and needs the other three"
+        ) from exc
+
+
+def _read_place(shape: Any, transform: Any, group: Any, dimensions: Any) -> BandPlace:
+    size = None if shape is None else tuple(map(int, shape))
+    affine = None if transform is None else tuple(map(float, transform))[:6]
+    if (
+        not _GROUP.fullmatch(group)
+        or (group and None in (size, affine, dimensions))
+        or (size is not None and (len(size) != 2 or not 0 < min(size) <= max(size) < 2**31))
+        or (affine is not None and (len(affine) != 6 or not all(map(math.isfinite, affine))))
+        or (dimensions is not None and not 0 < int(dimensions) < 2**31)
+    ):
+        raise ValueError("a value is out of range")
+    return BandPlace(size, affine, group, None if dimensions is None else int(dimensions))
 
 
 @dataclass(frozen=True, slots=True)

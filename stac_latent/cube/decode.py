@@ -22,6 +22,8 @@ from stac_latent.cube.reference import Reference, open_reference
 from stac_latent.errors import CorruptDataError, FieldError, GridError
 from stac_latent.registry import remember
 from stac_latent.spec import Grid, Spec, Window
+from stac_latent.stages.residual import BITSTREAM, decode_residual
+from stac_latent.store.residual import read_residual
 from stac_latent.store.zarr import LatentArrays
 
 if TYPE_CHECKING:
@@ -98,6 +100,28 @@ class LatentReader:
             remember(self._whole)  # so that the zarr codec finds its space
             codec = self.codec
         return open_store(self.ref, codec)
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether residuals keep an error bound of the decoded pixels.
+
+        Raises
+        ------
+        CorruptDataError
+            If the Item and the store do not agree on that, or the residuals are of a form that is not known here.
+        """
+        if self.spec.residual not in (None, BITSTREAM):
+            raise CorruptDataError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r} has residuals of the form {self.spec.residual!r}; this "
+                f"version reads {BITSTREAM!r}: update stac-latent"
+            )
+        if (self.spec.residual is None) != (self.arrays.residual is None):
+            says, lacks = ("store", "item") if self.spec.residual is None else ("item", "store")
+            raise CorruptDataError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r}: the {says} has residuals that keep an error bound, the "
+                f"{lacks} has none; the field latent:residual and the array residual belong together: restore them, or encode again"
+            )
+        return self.spec.residual is not None
 
     @cached_property
     def reference(self) -> Reference | None:
@@ -188,7 +212,7 @@ class LatentReader:
         return apply_nodata(out, own, [self.codec.bands[i] for i in chosen])
 
     def decode_block(self, window: Window) -> tuple[Array, Array]:
-        """One window of pixels at once, and the symbols of the cells that cover it.
+        """One window of pixels at once (with residuals: the pixels of a stored chunk), and the symbols of the cells that cover it.
 
         Nothing is kept, and no other thread takes part. Memory is some 30 bytes per pixel and band.
 
@@ -198,7 +222,7 @@ class LatentReader:
             ``(band, y, x)`` as :meth:`read_field`; ``(channel, y, x)`` without the halo.
         """
         symbols, cells = self._symbols_of(window)
-        field = np.ascontiguousarray(self._decode(symbols, cells, window))
+        field = self._restored(np.ascontiguousarray(self._decode(symbols, cells, window)), window)
         apply_nodata(field, self.arrays.read_mask(window), self.codec.bands)
         inner = self.grid.cells_of(window)
         cut = [slice(i0 - c0, i1 - c0) for (i0, i1), (c0, _) in zip(inner, cells, strict=True)]
@@ -273,11 +297,31 @@ class LatentReader:
         ]
         return spans[0], spans[1]
 
-    def _decode_alone(self, window: Window) -> Array:
-        if self.codec.whole and self.arrays.payloads is not None:
-            return self._decode_payload(window)
+    def decode_base(self, window: Window) -> Array:
+        """Pixels of a window without residuals, ``(band, y, x)``, and without nodata: what residuals refer to."""
         symbols, cells = self._symbols_of(window)
         return np.ascontiguousarray(self._decode(symbols, cells, window))
+
+    def chunk_windows(self) -> Iterator[tuple[tuple[int, int], Window]]:
+        """Numbers of the stored chunks along y and x, and the pixels of each."""
+        whole = ((0, self.grid.shape[0]), (0, self.grid.shape[1]))
+        for y, x in itertools.product(*self._chunks_of(whole)):
+            yield (y, x), self._pixels_of((y, x))
+
+    def _restored(self, base: Array, window: Window) -> Array:
+        """Pixels of one stored chunk within the error bound, from those that its latents decode to."""
+        if not self.bounded:
+            return base
+        y, x = (spans[0] for spans in self._chunks_of(window))
+        if self._pixels_of((y, x)) != window:
+            raise GridError(f"residuals are of whole chunks; {window} is none")
+        data = read_residual(self.arrays.residual, y, x)
+        return decode_residual(data, base, self.arrays.read_mask(window), self.codec.bands)
+
+    def _decode_alone(self, window: Window) -> Array:
+        if self.codec.whole and self.arrays.payloads is not None:
+            return self._restored(self._decode_payload(window), window)
+        return self._restored(self.decode_base(window), window)
 
     def _decode_payload(self, window: Window) -> Array:
         """Pixels of the one chunk of a window, from its bytes: its latents are never laid out."""

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from stac_latent.bound import ErrorBound
+from stac_latent.bounded import codable
 from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Array, Codec
 from stac_latent.container import over
@@ -22,11 +24,13 @@ from stac_latent.cube.contract import LatentRef, band_places
 from stac_latent.cube.natives import band_objects, group_names
 from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
+from stac_latent.cube.residual import write_residual
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.verify import STRIP, Progress, Source, measurements, verify_store
 from stac_latent.errors import FieldError, VerificationError
 from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
+from stac_latent.stages.residual import BITSTREAM
 from stac_latent.store.io import tree_size
 from stac_latent.store.layout import layout_fields
 from stac_latent.store.sealed import write_manifest
@@ -55,9 +59,13 @@ class Encoded:
     """The key frame, where any chunk was coded against it."""
 
 
-def asset_spec(codec: Codec, payload: Payload, bands: tuple[Band, ...]) -> Spec:
-    """The codec's contract with the bitstream of the payload and the scales of the source's bands."""
-    return replace(codec.spec, bitstream=codec.bitstream if payload == "coded" else None, bands=bands)
+def asset_spec(
+    codec: Codec, payload: Payload, bands: tuple[Band, ...], bound: ErrorBound | None = None
+) -> Spec:
+    """The codec's contract with the bitstream of the payload, that of residuals, and the scales of the source's bands."""
+    residual = None if bound is None else BITSTREAM
+    bitstream = codec.bitstream if payload == "coded" else None
+    return replace(codec.spec, bitstream=bitstream, residual=residual, bands=bands)
 
 
 class Scene(Source, Protocol):
@@ -77,6 +85,7 @@ def encode_source(
     bundle: Path,
     progress: Progress | None = None,
     reference: LatentRef | None = None,
+    bound: ErrorBound | None = None,
     key: Key | None = None,
 ) -> Encoded:
     """Write a latent group at ``path`` and verify it.
@@ -97,6 +106,8 @@ def encode_source(
         Called after each shard.
     reference
         Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes; of one lattice.
+    bound
+        Kept in every valid pixel of the bands of all sources, by residuals of what the stored latents decode to.
     key
         Encrypts the chunks, under a data key of their own.
 
@@ -114,7 +125,8 @@ def encode_source(
     """
     names = group_names([s.boxes for s in sources])
     parts = zip(sources, coders, names, strict=True)
-    layers = [_Layer(s, c, path / n, payload, bundle, i, n) for i, (s, c, n) in enumerate(parts)]
+    bounds = [None] * len(coders) if bound is None else bound.split([len(c.bands) for c in coders])
+    layers = [_Layer(s, c, path / n, payload, bundle, i, n, bounds[i]) for i, (s, c, n) in enumerate(parts)]
     first = layers[0]
     spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
     native = first.bands(layers)
@@ -131,16 +143,18 @@ def encode_source(
     if first.coder is not None and used is not None:
         if not first.coder.pays:
             shutil.rmtree(path)
-            return encode_source(sources, coders, path, payload, bundle, progress)
+            return encode_source(sources, coders, path, payload, bundle, progress, bound=bound)
         first.coder.write(path, relative_href(used.href, path))
     for layer in reversed(layers):
+        layer.bind(progress, used)
         layer.close()
     size = tree_size(path)
     found = Distortion.merged([x.verify(crcs, progress, used) for x, crcs in zip(layers, sums, strict=True)])
-    rate: dict[str, Any] = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
-    if len(layers) == 1:
-        rate |= layout_fields(path, first.masks, first.seal)
-    return Encoded(spec, first.where, size, {**rate, **measurements(found), **native, **sealed}, used)
+    rate = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
+    kept = {} if bound is None else bound.to_fields(found.magnitudes)
+    layout = layout_fields(path, first.masks, first.seal) if len(layers) == 1 else {}
+    fields = {**rate, **layout, **measurements(found), **kept, **native, **sealed}
+    return Encoded(spec, first.where, size, fields, used)
 
 
 def _seal(layers: Sequence[_Layer], key: Key, context: bytes) -> dict[str, str]:
@@ -163,6 +177,7 @@ class _Layer:
     bundle: Path
     part: int
     group: str
+    bound: ErrorBound | None = None
     coder: ReferenceCoder | None = None
     seal: Encrypt | None = None
     sealed: Sealed | None = None
@@ -171,7 +186,7 @@ class _Layer:
 
     @property
     def spec(self) -> Spec:
-        return asset_spec(self.codec, self.payload, self.source.decoded)
+        return asset_spec(self.codec, self.payload, self.source.decoded, self.bound)
 
     @property
     def where(self) -> Grid:
@@ -215,7 +230,8 @@ class _Layer:
             for top in range(y0, y1, STRIP * inner):
                 strip = ((top, min(top + STRIP * inner, y1)), (x0, x1))
                 part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
-                valid, crcs = _encode_strip(source, codec, strip, part, self.coder)
+                every = self.bound is not None
+                valid, crcs = _encode_strip(source, codec, strip, part, self.coder, every=every)
                 arrays = _write_mask(arrays, codec, grid, strip, valid)
                 valid_pixels += int(valid.any(axis=0).sum())
                 sums |= crcs
@@ -236,16 +252,32 @@ class _Layer:
         self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None
     ) -> Distortion:
         """Decode the group cold and measure it."""
-        ref = LatentRef(
+        return verify_store(self.source, self.codec, self._ref(used), self.bundle, sums, progress, self.bound)
+
+    def bind(self, progress: Progress | None, used: LatentRef | None) -> None:
+        """Add the residuals that keep the bound, if there is one, to a group whose latents are complete."""
+        if self.bound is None:
+            return
+        if self.seal is not None:
+            write_manifest(self.path, self.seal)  # the latents are read to see what they lack
+        write_residual(self.source, self.codec, self._ref(used), self.path, self.bound, progress, self.seal)
+
+    def _ref(self, used: LatentRef | None) -> LatentRef:
+        return LatentRef(
             "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, sealed=self.sealed, part=self.part
         )  # fmt: skip
-        return verify_store(self.source, self.codec, ref, self.bundle, sums, progress)
 
 
 def _encode_strip(
-    source: Source, codec: Codec, cells: Window, out: Array, reference: ReferenceCoder | None = None
+    source: Source,
+    codec: Codec,
+    cells: Window,
+    out: Array,
+    reference: ReferenceCoder | None = None,
+    *,
+    every: bool = False,
 ) -> tuple[npt.NDArray[np.bool_], dict[Window, int]]:
-    """Encode a strip of cells into ``out`` ``(channel, y, x)``.
+    """Encode a strip of cells into ``out`` ``(channel, y, x)``; ``every``: pixels that the chain cannot take come later.
 
     Returns
     -------
@@ -256,6 +288,8 @@ def _encode_strip(
     window = tuple((lo * s, hi * s) for (lo, hi), s in zip(cells, stride, strict=True))
     wide = with_margin((window[0], window[1]), codec.overlap, padded_shape(source.grid))
     field, valid = source.read(wide)
+    known = codable(field, valid, codec) if every else valid
+    whole = valid if known is None else known
     lead = (window[0][0] - wide[0][0], window[1][0] - wide[1][0])
     inner, _ = chunk_cells(codec)
 
@@ -265,20 +299,20 @@ def _encode_strip(
         (a0, a1), (b0, b1) = with_margin(
             (pixels[0], pixels[1]), codec.overlap, (field.shape[1], field.shape[2])
         )
-        symbols = codec.encode(field[:, a0:a1, b0:b1], mask=valid[:, a0:a1, b0:b1], upto="symbols")
+        symbols = codec.encode(field[:, a0:a1, b0:b1], mask=whole[:, a0:a1, b0:b1], upto="symbols")
         ty, tx = (pixels[0][0] - a0) // stride[0], (pixels[1][0] - b0) // stride[1]
         symbols = np.ascontiguousarray(symbols[:, ty : ty + y1 - y0, tx : tx + x1 - x0])
         (cy, _), (cx, _) = cells
         inside = _pixels_inside(source.grid, ((cy + y0, cy + y1), (cx + x0, cx + x1)))
         tail: Any = codec.tail
         if reference is not None:
-            own = valid[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
+            own = whole[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
             place = (cy + y0) // inner, (cx + x0) // inner
-            coder = over(codec, valid[:, a0:a1, b0:b1], inside)
+            coder = over(codec, whole[:, a0:a1, b0:b1], inside)
             symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
             tail.keep(symbols, payload)
         elif getattr(tail, "aim", None) is not None:  # searched here, where valid pixels are known
-            tail.keep(symbols, over(codec, valid[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
+            tail.keep(symbols, over(codec, whole[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
         out[:, y0:y1, x0:x1] = symbols
         return ((cy + y0, cy + y1), (cx + x0, cx + x1)), zlib.crc32(symbols.data)
 

@@ -21,7 +21,8 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.grids import cover, offset_of
 from stac_latent.cube.refs import pixel_box
 from stac_latent.cube.tiling import lattice_grid
-from stac_latent.errors import FieldError, GridError
+from stac_latent.errors import FieldError, GridError, StacLatentError
+from stac_latent.probe import MALFORMED
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.remote import inner
 
@@ -96,6 +97,17 @@ def view_of(ref: LatentRef, index: int) -> BandView:
     GridError
         If the pixels of a band are not made of whole ones of its lattice.
     """
+    try:
+        return _view(ref, index)
+    except MALFORMED as exc:
+        if isinstance(exc, StacLatentError):
+            raise
+        raise GridError(
+            f"the bands of asset {ref.asset!r} of item {ref.item_id!r} lie on no grids that share its pixels: {exc}"
+        ) from exc
+
+
+def _view(ref: LatentRef, index: int) -> BandView:
     place = ref.places[index] if ref.places else None
     if place is None or not place.group:
         grid = ref.grid if place is None else _pixels(ref.grid, place)
@@ -143,20 +155,13 @@ class NativeReader:
 
     def __init__(self, reader: LatentReader, grid: Grid) -> None:
         self.reader, self.grid, self.spec = reader, grid, reader.spec
-        fine, own = Affine(*reader.grid.transform), Affine(*grid.transform)
-        self.step = max(1, round(own.a / fine.a))
-        self.offset = offset_of(fine, own)
-        corner = fine * Affine.translation(*self.offset[::-1]) * Affine.scale(self.step)
+        try:
+            self.step, self.offset = _steps(Affine(*reader.grid.transform), Affine(*grid.transform))
+        except ArithmeticError:
+            self.step, self.offset = 0, (0, 0)
         ends = [o + n * self.step for o, n in zip(self.offset, grid.shape, strict=True)]
-        shift = ~fine * (own.c, own.f)
-        near = max(abs(s - round(s)) for s in shift) < 1e-2 and corner.almost_equals(
-            own, 1e-6 * abs(own.a) + 1e-9
-        )
-        if (
-            not near
-            or min(self.offset) < 0
-            or any(e > n for e, n in zip(ends, reader.grid.shape, strict=True))
-        ):
+        inside = min(self.offset) >= 0 and all(e <= n for e, n in zip(ends, reader.grid.shape, strict=True))
+        if not self.step or not inside:
             raise GridError(
                 f"bands of asset {reader.ref.asset!r} of item {reader.ref.item_id!r} have pixels {grid.shape} at {grid.transform[:6]}, "
                 f"which are not whole ones of the asset's {reader.grid.shape} at {reader.grid.transform[:6]}"
@@ -175,3 +180,12 @@ class NativeReader:
         if bands is None:
             raise FieldError("bands of several pixel sizes are read by name; pass bands=")
         return np.ascontiguousarray(field[:, ::s, ::s])
+
+
+def _steps(fine: Affine, own: Affine) -> tuple[int, tuple[int, int]]:
+    """Pixels of ``fine`` along one of ``own``, and to its corner (y, x); no step where they are not whole ones."""
+    step, offset = max(1, round(own.a / fine.a)), offset_of(fine, own)
+    corner = fine * Affine.translation(*offset[::-1]) * Affine.scale(step)
+    near = max(abs(s - round(s)) for s in ~fine * (own.c, own.f)) < 1e-2
+    same = corner.almost_equals(own, 1e-6 * abs(own.a) + 1e-9)
+    return (step if near and same else 0), offset

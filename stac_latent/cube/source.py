@@ -229,6 +229,8 @@ class ItemSource:
         Target resolution (units of the CRS) where the bands' native grids differ, and how to get there.
     chunk
         Pixels that are read at once, along each axis.
+    infinite
+        Take infinite values for data; else they count as missing.
 
     Raises
     ------
@@ -244,9 +246,10 @@ class ItemSource:
         resolution: float | None = None,
         resampling: str = "nearest",
         chunk: int = _CHUNK,
+        infinite: bool = False,
     ) -> None:
         self.item, self.codec = item, codec
-        self._resampling, self._chunk = resampling, chunk
+        self._resampling, self._chunk, self._infinite = resampling, chunk, infinite
         self.bands = find_bands(item, codec, bands)
         for key in {b.asset for b in self.bands}:
             check_raw_asset(item, key)
@@ -346,7 +349,7 @@ class ItemSource:
                 raw = raw.repeat(step, axis=0).repeat(step, axis=1)
             valid = np.ones(raw.shape, bool) if b.nodata is None or math.isnan(b.nodata) else raw != b.nodata
             if raw.dtype.kind == "f":
-                valid &= np.isfinite(raw)
+                valid &= ~np.isnan(raw) if self._infinite else np.isfinite(raw)
             layers.append(_to_codec_unit(raw, b, valid))
             masks.append(valid & self._inside(window, box, step))
         field, valid = np.stack(layers), np.stack(masks)

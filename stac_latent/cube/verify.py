@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.bound import ErrorBound
 from stac_latent.bundle import load_bundle
 from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Array, Codec
@@ -49,6 +50,7 @@ def verify_store(
     bundle: Path,
     sums: Mapping[Window, int],
     progress: Progress | None = None,
+    bound: ErrorBound | None = None,
 ) -> Distortion:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
@@ -64,6 +66,8 @@ def verify_store(
         CRC-32 of the symbols of each chunk that was encoded, by its cells.
     progress
         Called after each strip.
+    bound
+        What every valid pixel has to keep.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def verify_store(
     Raises
     ------
     VerificationError
-        If symbols or valid pixels differ from what was encoded.
+        If symbols or valid pixels differ from what was encoded, or a pixel breaks the bound.
     """
     fresh = load_bundle(bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
@@ -86,7 +90,9 @@ def verify_store(
         truth = _Truth(source, strip) if spec.kind == "codec" else None
         for cells in [c for c in sums if _covers(strip, c)]:
             symbols = (
-                reader.read_symbols(cells) if truth is None else truth.measure(reader, cells, distortion)
+                reader.read_symbols(cells)
+                if truth is None
+                else truth.measure(reader, cells, distortion, bound)
             )
             if exact and zlib.crc32(np.ascontiguousarray(symbols).data) != sums[cells]:
                 raise VerificationError(
@@ -99,7 +105,11 @@ def verify_store(
 
 
 def measure_again(
-    source: Source, reader: LatentReader, chunk: int, progress: Progress | None = None
+    source: Source,
+    reader: LatentReader,
+    chunk: int,
+    progress: Progress | None = None,
+    bound: ErrorBound | None = None,
 ) -> Distortion:
     """Decode a lattice of a store chunk by chunk and measure it against its source, as when it was written.
 
@@ -113,11 +123,13 @@ def measure_again(
         Cells along a stored chunk.
     progress
         Called after each strip.
+    bound
+        What every valid pixel has to keep.
 
     Raises
     ------
     VerificationError
-        If the stored mask differs from the source's.
+        If the stored mask differs from the source's, or a pixel breaks the bound.
     CorruptDataError
         If stored bytes do not decode.
     """
@@ -127,7 +139,7 @@ def measure_again(
         truth = _Truth(source, strip)
         (y0, y1), (x0, x1) = strip
         for (a, b), (c, d) in tiles((y1 - y0, x1 - x0), chunk):
-            truth.measure(reader, ((y0 + a, y0 + b), (x0 + c, x0 + d)), distortion)
+            truth.measure(reader, ((y0 + a, y0 + b), (x0 + c, x0 + d)), distortion, bound)
         if progress:
             progress("measure", i + 1, len(strips))
     return distortion
@@ -164,7 +176,9 @@ class _Truth:
         ends = [hi * s for (_, hi), s in zip(strip, self.grid.stride, strict=True)]
         self.field, self.valid = source.read(((self.origin[0], ends[0]), (self.origin[1], ends[1])))
 
-    def measure(self, reader: LatentReader, cells: Window, distortion: Distortion) -> Array:
+    def measure(
+        self, reader: LatentReader, cells: Window, distortion: Distortion, bound: ErrorBound | None = None
+    ) -> Array:
         """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
         pads = self.grid.lead
         spans = [
@@ -184,5 +198,17 @@ class _Truth:
                 f"the stored mask of pixels {window} differs from the source; nothing was catalogued"
             )
         field, symbols = reader.decode_block(window)
-        distortion.add(truth, field, valid)
+        if bound is None:
+            distortion.add(truth, field, valid)
+            return symbols
+        broken = bound.broken(truth, field, valid, distortion.bands)
+        if broken is not None:
+            raise VerificationError(
+                f"pixels {window} of {reader.ref.href}, decoded from the stored bytes, do not keep the error bound: {broken}; "
+                "nothing was catalogued. The disk, or a library's coder, is at fault: encode again"
+            )
+        finite = (
+            np.isfinite(truth) if truth.dtype.kind == "f" else True
+        )  # infinite ones came back as they are
+        distortion.add(truth, field, valid & finite)
         return symbols

@@ -264,7 +264,7 @@ class _Meter:
         total, count, worst = 0.0, 0, 0.0
         for (_, x, mask), peak, y in zip(self.rows, self.peaks, itertools.chain(*decoded), strict=True):
             e = _valid(y, mask) - _valid(x, mask)
-            total += float(e @ e) / peak**2
+            total += float(np.einsum("i,i", e, e)) / peak**2
             count += e.size
             worst = max(worst, float(np.abs(e).max(initial=0.0)))
         psnr = -10 * math.log10(total / count) if total else 999.0

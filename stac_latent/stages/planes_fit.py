@@ -22,7 +22,7 @@ from stac_latent.stages.planes_model import (
 )
 from stac_latent.stages.planes_plain import features, pass_of, sign_contexts
 
-__all__ = ["ModelFit"]
+__all__ = ["ModelFit", "non_negative"]
 
 _STRENGTH = 800
 _SWEEPS = 300
@@ -105,7 +105,7 @@ class ModelFit:
                 gram, cross = self.gram[alike, step].sum(axis=0), self.cross[alike, step].sum(axis=0)
                 if gram[6, 6] > 0:
                     share = _POOLED / n
-                    w = _non_negative(self.gram[s, step] + share * gram, self.cross[s, step] + share * cross)
+                    w = non_negative(self.gram[s, step] + share * gram, self.cross[s, step] + share * cross)
                     weights[s, step] = np.clip(np.rint(64 * w), 0, 255)
         return weights
 
@@ -116,11 +116,11 @@ def _scaled(counts: Array, total: int) -> Array:
     return np.asarray(np.maximum(1, scaled), np.uint16)
 
 
-def _non_negative(gram: Array, cross: Array) -> Array:
+def non_negative(gram: Array, cross: Array, sweeps: int = _SWEEPS) -> Array:
     """Minimiser of ``w' G w / 2 - c' w`` over ``w >= 0``, by coordinate descent."""
     g = gram + 1e-9 * np.trace(gram) * np.eye(len(gram))
     w = np.zeros(len(g))
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         for i in range(len(g)):
             w[i] = max(0.0, w[i] + (cross[i] - g[i] @ w) / g[i, i])
     return w

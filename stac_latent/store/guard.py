@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import zarr
+import zarr.errors
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, TransposeCodec, ZstdCodec
 from zarr.registry import register_codec
 
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer
 
-__all__ = ["CONFIG", "BoundedZstd", "check_array", "inflated_size"]
+__all__ = ["CONFIG", "UNREADABLE", "BoundedZstd", "check_array", "inflated_size"]
 
 _MAX_CHUNK_BYTES = 1 << 30
 _MAX_PER_SHARD = 1 << 16
 _MAX_CHUNKS = 1 << 24
 _MAX_CHANNELS = 1 << 16
 _PLAIN = (BytesCodec, TransposeCodec, Crc32cCodec, ZstdCodec, LatentZarrCodec)
+UNREADABLE = (
+    OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError,
+    AssertionError, RuntimeError, zarr.errors.BaseZarrError,
+)  # fmt: skip
+"""What zarr raises for stores that are not as they should be."""
 _MAGIC = b"\x28\xb5\x2f\xfd"
 
 

@@ -1,4 +1,4 @@
-"""Coded chunks as they are stored: the bytes of one tile out of its shard, without decoding them.
+"""Coded chunks as they are stored: the bytes of one tile, out of its shard or a file of its own, without decoding them.
 
 Layout of a shard (Zarr v3, codec ``sharding_indexed``): the inner chunks, then for each of them, in C order, offset and
 length as uint64, then the CRC-32C of this index.
@@ -46,7 +46,7 @@ class PayloadReader:
     Parameters
     ----------
     array
-        Sharded, with the zarr codec ``stac_latent`` inside.
+        With the zarr codec ``stac_latent``, sharded or not.
 
     Raises
     ------
@@ -56,7 +56,7 @@ class PayloadReader:
 
     def __init__(self, array: zarr.Array[Any]) -> None:
         if not self.reads(array):
-            raise TypeError(f"{array.store_path} holds no coded shards")
+            raise TypeError(f"{array.store_path} holds no coded chunks")
         self.array = array
         self._lock = threading.Lock()
         self._indexes: OrderedDict[str, npt.NDArray[np.uint64]] = OrderedDict()
@@ -71,13 +71,9 @@ class PayloadReader:
         """Whether the chunks of an array can be read so."""
         codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
         if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
-            return False
-        inner = codecs[0].codecs
+            return _coded(codecs)
         at_end = str(getattr(codecs[0].index_location, "value", codecs[0].index_location)) == "end"
-        plain = (
-            len(inner) == 2 and isinstance(inner[0], LatentZarrCodec) and isinstance(inner[1], Crc32cCodec)
-        )
-        return plain and at_end and len(codecs[0].index_codecs) == 2
+        return _coded(codecs[0].codecs) and at_end and len(codecs[0].index_codecs) == 2
 
     def read(self, y: int, x: int) -> bytes:
         """Payload of the chunk in row ``y`` and column ``x`` of the grid of chunks.
@@ -91,13 +87,15 @@ class PayloadReader:
             coming = self._coming.pop((y, x), None)
         if coming is not None:
             return coming.result()
+        if self.array.shards is None:
+            return self._alone(f"{self.array.path}/{self.array.metadata.encode_chunk_key((0, y, x))}")
         key = self._key(y, x)
         start, stop = self._span(key, y, x)
         return self._payload(self._get(key, RangeByteRequest(start, stop)), stop - start, key, (y, x))
 
     def ahead(self, places: Iterable[Place]) -> None:
         """Start to read the chunks of a remote store that :meth:`read` will be asked for, neighbours in one request."""
-        if not isinstance(self.array.store, RemoteStore):
+        if self.array.shards is None or not isinstance(self.array.store, RemoteStore):
             return
         shards: defaultdict[str, dict[Place, Future[bytes]]] = defaultdict(dict)
         with self._lock:
@@ -177,6 +175,15 @@ class PayloadReader:
             raise CorruptDataError(f"{self._where(key)} ends within chunk {place}; it was truncated")
         return data[:-_CRC_BYTES]
 
+    def _alone(self, key: str) -> bytes:
+        """Payload of a chunk that is a file of its own."""
+        data = self._get(key, None)
+        if not _CRC_BYTES < len(data) <= self._most:
+            raise CorruptDataError(
+                f"{self._where(key)} has {len(data)} bytes, which cannot be; it was changed"
+            )
+        return data[:-_CRC_BYTES]
+
     def _index(self, key: str) -> npt.NDArray[np.uint64]:
         with self._lock:
             if key in self._indexes:
@@ -202,7 +209,7 @@ class PayloadReader:
                 self._indexes.popitem(last=False)
         return index
 
-    def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest) -> bytes:
+    def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest | None) -> bytes:
         try:
             if isinstance(
                 self.array.store, RemoteStore
@@ -225,6 +232,10 @@ class PayloadReader:
 
     def _where(self, key: str) -> str:
         return f"{str(self.array.store_path).removeprefix('wrapping-').removesuffix(self.array.path)}{key}"
+
+
+def _coded(codecs: tuple[Any, ...]) -> bool:
+    return len(codecs) == 2 and isinstance(codecs[0], LatentZarrCodec) and isinstance(codecs[1], Crc32cCodec)
 
 
 def _together(parts: list[tuple[int, int, Place]]) -> list[list[tuple[int, int, Place]]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.storage import WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
 from stac_latent.errors import CorruptDataError, EncryptionError
 from stac_latent.secure import Encrypt
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-__all__ = ["MANIFEST", "SealedStore", "write_manifest"]
+__all__ = ["MANIFEST", "SealedStore", "for_writing", "write_manifest"]
 
 MANIFEST = "manifest"
 _META = "zarr.json"
@@ -93,6 +93,11 @@ class SealedStore(WrapperStore[Any]):
         if not key.endswith(_META):
             value = type(value).from_bytes(self.seal.forward(value.to_bytes(), key))
         await self._store.set(key, value)
+
+
+def for_writing(path: Path, seal: Encrypt | None) -> Any:
+    """What zarr writes a group to: a folder, or one whose chunks are encrypted."""
+    return str(path) if seal is None else SealedStore(LocalStore(path), seal)
 
 
 def write_manifest(folder: Path, seal: Encrypt) -> None:

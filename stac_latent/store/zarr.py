@@ -6,6 +6,7 @@
       latent  (channel, y, x)     int8/int16; sharded; coded (zarr codec "stac_latent") or plain (zstd)
       mask    (mask_band, py, px) uint8, 1 = valid; one band where all bands agree; absent chunks are valid
       valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
+      residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.residual`
       y, x                        cell centres, so that xarray.open_zarr shows a map
       g60/                        the same again for bands whose pixels fit no cell of these
 """
@@ -35,12 +36,12 @@ from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
 from stac_latent.limits import check_bytes, memory
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec, Window
-from stac_latent.store.guard import CONFIG, check_array
+from stac_latent.store.guard import CONFIG, UNREADABLE, check_array
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.payloads import PayloadReader
 from stac_latent.store.remote import Sign, is_served
 from stac_latent.store.remote_store import MAX_FILE, MAX_METADATA, RemoteStore
-from stac_latent.store.sealed import SealedStore
+from stac_latent.store.sealed import SealedStore, for_writing
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ __all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "finish", "open_a
 
 Payload = Literal["coded", "plain"]
 
-_MALFORMED = (
-    OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError,
-    AssertionError, RuntimeError, zarr.errors.BaseZarrError,
-)  # fmt: skip
-"""What zarr raises for stores that are not as they should be."""
 _MASKS_AHEAD = 64
 _COMPACT = {"json_indent": None}
 P = ParamSpec("P")
@@ -85,6 +81,8 @@ class LatentArrays:
     attributes: Mapping[str, Any]
     reference: tuple[zarr.Array[Any], zarr.Array[Any]] | None = None
     """Gains and checksums of a date that is coded against a key frame; see :mod:`stac_latent.cube.reference`."""
+    residual: zarr.Array[Any] | None = None
+    """Payloads that keep an error bound; see :mod:`stac_latent.store.residual`."""
 
     def read_symbols(self, cells: Window) -> Array:
         """Stored integers ``(channel, y, x)`` of a window of cells; only its chunks are read.
@@ -178,7 +176,7 @@ class LatentArrays:
             return np.asarray(array[where])
         except StacLatentError:
             raise
-        except _MALFORMED as exc:
+        except UNREADABLE as exc:
             raise CorruptDataError(
                 f"{_where(array)}: stored bytes of window {where[-2:]} do not decode: {exc}; the store is truncated or was "
                 "changed, fetch or write it again"
@@ -244,9 +242,7 @@ def create(
     inner, shard = chunk_cells(codec)
     cells, channels = grid.cells, spec.dimensions
     shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
-    where: Any = path if isinstance(path, MemoryStore) else str(path)
-    if seal is not None:
-        where = SealedStore(LocalStore(str(path)), seal)
+    where = path if isinstance(path, MemoryStore) else for_writing(path, seal)
     group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
@@ -340,10 +336,11 @@ def open_arrays(
             group = zarr.open_group(store, mode="r", zarr_format=3)
             latent = group["latent"]
             mask, valid = group.get("mask"), group.get("valid")
+            residual = group.get("residual")
             gain, crc = group.get("reference_gain"), group.get("reference_crc")
     except StacLatentError:
         raise
-    except _MALFORMED as exc:
+    except UNREADABLE as exc:
         raise CorruptDataError(
             f"{shown(href)} is no readable latent group: {type(exc).__name__}: {without_secrets(str(exc))}"
         ) from exc
@@ -353,6 +350,7 @@ def open_arrays(
     for array, name, ndim, kinds in (
         (latent, "latent", 3, "iuf"), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
         (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
+        (residual, "residual", 3, "u"),
     ):  # fmt: skip
         if isinstance(array, zarr.Array):
             check_array(array, f"{href}/{name}", ndim, kinds)
@@ -372,6 +370,7 @@ def open_arrays(
         valid if isinstance(valid, zarr.Array) else None,
         dict(group.attrs),
         (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
+        residual if isinstance(residual, zarr.Array) else None,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pystac
 import rasterio
 from affine import Affine
-from make import digest
+from make import digest, make_field
 from odc.geo.geobox import GeoBox
 
 from stac_latent.catalog.encode import encode
@@ -25,7 +25,6 @@ from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.natives import NativeReader, view_of
 from stac_latent.spec import Band
-from stac_latent.testing import make_field
 
 GSD = {"B02": 10, "B05": 20, "B06": 20, "B01": 60}
 

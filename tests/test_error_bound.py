@@ -1,0 +1,250 @@
+"""Catalogues whose pixels keep an error bound: any chain, windows, key frames, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pystac
+import pytest
+import zarr
+from core_support import BANDS, check, make_scene, nothing_catalogued, scene_field, small_chunks, small_codec
+from test_cli import run  # noqa: F401 - a fixture
+from test_native_catalog import chain, decoded, error_of, sentinel
+
+import stac_latent
+from stac_latent import encode, load, open_codec
+from stac_latent.bound import ErrorBound
+from stac_latent.cube import decode, residual
+from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.decode import LatentReader
+from stac_latent.errors import CatalogError, CorruptDataError, FieldError, VerificationError
+from stac_latent.spec import Band
+from stac_latent.stages.residual import decode_residual
+
+FLOATS = (Band("red", "float32", nodata=math.nan), Band("nir", "float32", nodata=math.nan))
+
+
+def kept(item, scene, bound, bands=BANDS):
+    field = LatentReader.open(item).read_field()
+    assert ErrorBound.of(bound, bands).broken(scene.field, field, scene.valid, bands) is None
+    assert (field[~scene.valid] == 0).all()
+    return field
+
+
+@pytest.mark.parametrize("name", ["dct", "wavelet", "fitted", "jpeg2000", "zstd", "lin"])
+def test_any_chain_keeps_it_and_a_window_equals_the_whole(tmp_path, utm_scene, monkeypatch, name):
+    """Several chunks and shards, an origin off the lattice, nodata, a chain with a halo."""
+    codec = open_codec("lin", bands=list(BANDS)) if name == "lin" else small_codec(name)
+    if name != "lin":
+        unit = 96 // codec.stride[0]
+        small_chunks(monkeypatch, unit, 2 * unit)
+    monkeypatch.setattr("stac_latent.store.residual._SHARD_BYTES", 60_000)
+    bound = {"red": 3, "nir": "1%"}
+    (item,) = encode(utm_scene.item, codec, tmp_path, error_bound=bound)
+    check(item)
+    field = kept(item, utm_scene, bound)
+    for (y0, y1), (x0, x1) in (((0, 1), (0, 1)), ((29, 101), (61, 67)), ((180, 187), (200, 213))):
+        window = LatentReader.open(item).read_field(((y0, y1), (x0, x1)))
+        np.testing.assert_array_equal(window, field[:, y0:y1, x0:x1])
+    fields = item.assets["latent"].extra_fields
+    assert fields["latent:space"] == codec.space
+    assert fields["latent:residual"] == "stac-latent-residual-1"
+    assert fields["latent:error_bounds"] == [3.0, 0.01]
+    assert fields["latent:error_bound_kinds"] == ["absolute", "relative"]
+    largest = max(3.0, 0.01 * utm_scene.field[1].max())
+    assert fields["latent:error_bound"] == item.properties["latent:error_bound"] == pytest.approx(largest)
+    assert fields["latent:max_error"] <= fields["latent:error_bound"]
+
+
+def test_load_decodes_it_lazily_and_latents_stay_comparable(tmp_path, utm_scene):
+    codec = open_codec("lin", bands=list(BANDS))
+    (plain,) = encode(utm_scene.item, codec, tmp_path / "plain", step=64)
+    (item,) = encode(utm_scene.item, codec, tmp_path / "bounded", step=64, error_bound=0)
+    cube = load([item], chunks={"x": 64, "y": 64})
+    assert cube.red.chunks is not None
+    pixels = np.stack([cube[b].isel(time=0).values for b in ("red", "nir")])
+    np.testing.assert_array_equal(pixels, utm_scene.field)
+    a, b = (load([i], upto="latent")["latent"].values for i in (plain, item))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_window_reads_the_residuals_of_its_chunks_alone(tmp_path, utm_scene, monkeypatch):
+    small_chunks(monkeypatch, 8, 16)
+    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, error_bound=1)
+    asked = []
+
+    def counted(array, y, x):
+        asked.append((y, x))
+        return residual_of(array, y, x)
+
+    residual_of = decode.read_residual
+    monkeypatch.setattr(decode, "read_residual", counted)
+    reader = LatentReader.open(item)
+    reader.read_field(((40, 50), (100, 101)))
+    top, _, left, _ = reader.grid.padding
+    assert sorted(set(asked)) == [
+        (y, (100 + left) // 64) for y in range((40 + top) // 64, (49 + top) // 64 + 1)
+    ]
+
+
+def test_infinite_values_and_nan_of_floats_come_back(tmp_path):
+    rng = np.random.default_rng(0)
+    field = np.cumsum(rng.normal(0, 1, (2, 90, 101)), axis=2).astype(np.float32)
+    field[0, 3, 4], field[1, 60, 7] = np.inf, -np.inf
+    field[:, 20:30, 20:40] = np.nan
+    scene = make_scene(tmp_path / "raw", field, nodata=None, fields={"raster:scale": 1.0})
+    (item,) = encode(scene.item, open_codec("lin", bands=list(FLOATS)), tmp_path / "out", error_bound=0)
+    assert LatentReader.open(item).read_field().tobytes() == field.tobytes()
+    assert item.properties["latent:max_error"] == item.properties["latent:error_bound"] == 0
+    json.dumps(item.to_dict(), allow_nan=False)
+
+
+def test_key_frames_and_bounds_go_together(tmp_path):
+    rng = np.random.default_rng(0)
+    ground = 3000 + rng.normal(0, 300, (2, 128, 128))
+    dates = [np.rint(ground * (1 + 0.01 * i)).astype(np.uint16) for i in range(3)]
+    scenes = [make_scene(tmp_path / f"d{i}", x, name=f"d{i}") for i, x in enumerate(dates)]
+    items = encode(
+        [s.item for s in scenes], open_codec("lin", bands=list(BANDS)), tmp_path / "out", references=3, step=24,
+        error_bound=2,
+    )  # fmt: skip
+    assert any("latent:reference" in item.assets["latent"].extra_fields for item in items)
+    for item, scene in zip(items, scenes, strict=True):
+        kept(item, scene, 2)
+
+
+@pytest.mark.parametrize("payload", ["coded", "plain"])
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint16", 0), ("float32", -9999.0)])
+def test_bands_of_several_native_grids_have_bounds_of_their_own(tmp_path, dtype, nodata, payload):
+    """Bands of 10 and 20 m share an array, those of 60 m have a group; the codec's order of bands is another than the asset's."""
+    item, fields = sentinel(tmp_path / "raw", (91, 77), dtype=dtype, nodata=nodata)
+    bound = {"B01": 0, "B02": 4, "B05": "1%", "*": 9}
+    out = encode(
+        item, chain(dtype=dtype, nodata=nodata), tmp_path / "out", payload=payload, error_bound=bound
+    )[0]
+    check(out)
+    for name, truth in fields.items():
+        band = [Band(name, dtype, nodata=nodata)]
+        goal = ErrorBound.of(bound.get(name, bound["*"]), band)
+        got = decoded(out, name)[0]
+        assert goal.broken(truth[None], got[None], (truth != nodata)[None], band) is None
+    assert error_of(out, fields, nodata) == out.properties["latent:max_error"]
+    asset = out.assets["latent"].extra_fields
+    assert [b["name"] for b in asset["bands"]] == ["B02", "B03", "B05", "B06", "B01"]
+    assert asset["latent:error_bounds"] == [4, 9, 0.01, 9, 0]
+    assert asset["latent:error_bound_kinds"] == ["absolute", "absolute", "relative", "absolute", "absolute"]
+    assert asset["latent:error_bound"] == pytest.approx(max(9, 0.01 * float(fields["B05"].max())))
+    for group in ("", "/g60"):
+        assert "residual" in zarr.open_group(asset_href(out) + group, mode="r")
+    cube = load([out], bands=["B01"], resolution=60).B01.isel(time=0).values
+    np.testing.assert_array_equal(cube, fields["B01"])
+
+
+def test_pixels_that_are_repeated_for_the_finest_grid_cost_little(tmp_path):
+    """A band of 20 m beside one of 10 m is coded on pixels of 10 m."""
+    sizes = {}
+    for names in (("B02",), ("B02", "B05")):
+        item, _ = sentinel(tmp_path / f"raw{len(names)}", (256, 256))
+        out = encode(item, chain(names), tmp_path / f"out{len(names)}", error_bound=0, step=4096)[0]
+        group = zarr.open_group(asset_href(out), mode="r")
+        sizes[names] = sum(
+            int.from_bytes(bytes(p[:4]), "little")
+            for p in group["residual"][:].reshape(-1, group["residual"].shape[-1])
+        )
+    assert sizes["B02", "B05"] < 1.5 * sizes["B02",]
+
+
+def asset_href(item):
+    return item.assets["latent"].get_absolute_href()
+
+
+def test_a_store_that_breaks_its_bound_is_not_catalogued(tmp_path, utm_scene, monkeypatch):
+    def wrong(data, base, valid, bands):
+        field = decode_residual(data, base, valid, bands)
+        field[1, 140, 50] += 6
+        return field
+
+    monkeypatch.setattr(decode, "decode_residual", wrong)
+    with pytest.raises(
+        VerificationError, match=r"do not keep the error bound: 1 pixels of band 'nir'.*pixel \(140, 50\)"
+    ):
+        encode(utm_scene.item, small_codec("dct"), tmp_path / "out", error_bound=2)
+    assert nothing_catalogued(tmp_path / "out")
+
+
+def test_values_that_the_type_cannot_hold_are_refused(tmp_path):
+    field = np.full((2, 40, 40), 500, np.uint16)
+    scene = make_scene(tmp_path / "raw", field, fields={"raster:offset": -0.1})
+    with pytest.raises(FieldError, match="band 'red' holds -500, which its stored type uint16 cannot"):
+        encode(scene.item, small_codec("dct"), tmp_path / "out", error_bound=2)
+    assert nothing_catalogued(tmp_path / "out")
+
+
+def test_an_embedder_has_no_error_to_bound(tmp_path, utm_scene):
+    with pytest.raises(CatalogError, match="is an embedder: what it writes cannot be decoded"):
+        encode(utm_scene.item, "s2-10m-embed", tmp_path, error_bound=2)
+
+
+def test_item_and_store_have_to_agree(tmp_path, utm_scene):
+    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, error_bound=2)
+    ref = LatentRef.from_item(item)
+    without = dataclasses.replace(ref, spec=dataclasses.replace(ref.spec, residual=None))
+    newer = dataclasses.replace(ref, spec=dataclasses.replace(ref.spec, residual="stac-latent-residual-9"))
+    with pytest.raises(
+        CorruptDataError, match="the store has residuals that keep an error bound, the item has none"
+    ):
+        LatentReader(without).read_field()
+    with pytest.raises(
+        CorruptDataError, match="residuals of the form 'stac-latent-residual-9'; this version reads"
+    ):
+        LatentReader(newer).read_field()
+
+
+def test_lost_residuals_are_noticed(tmp_path, utm_scene):
+    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, error_bound=2)
+    store = item.assets["latent"].get_absolute_href()
+    group = zarr.open_group(store, mode="r+")
+    group["residual"][0, 0] = 0
+    with pytest.raises(CorruptDataError, match=r"chunk \(0, 0\) is missing or cut short"):
+        LatentReader.open(item).read_field()
+
+
+def test_writing_anew_without_a_bound_takes_it_off_the_item(tmp_path, utm_scene):
+    encode(utm_scene.item, small_codec("dct"), tmp_path, error_bound=2)
+    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, overwrite=True)
+    assert "latent:error_bound" not in item.properties
+    assert "latent:residual" not in item.assets["latent"].extra_fields
+
+
+def test_plain_latents_may_be_bounded_too(tmp_path, utm_scene):
+    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, payload="plain", error_bound=5)
+    kept(item, utm_scene, 5)
+
+
+def test_many_threads_write_what_one_does(tmp_path, utm_scene, monkeypatch):
+    small_chunks(monkeypatch, 12, 24)
+    stores = []
+    for n in (1, 4):
+        monkeypatch.setattr(residual, "_WORKERS", n)
+        (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path / str(n), error_bound=2)
+        stores.append(zarr.open_group(item.assets["latent"].get_absolute_href(), mode="r")["residual"][:])
+    np.testing.assert_array_equal(*stores)
+
+
+def test_from_the_command_line(run, tmp_path):  # noqa: F811
+    scene = make_scene(tmp_path / "raw", scene_field())
+    scene.item.save_object(include_self_link=True)
+    path = scene.item.get_self_href()
+    args = ("encode", path, tmp_path / "out", "--codec", "lin", "--bands", "red,nir", "--json")
+    code, out, err = run(*args, "--error-bound", "red=1", "--error-bound", "1%")
+    assert code == 0, err
+    item = pystac.Item.from_file(json.loads(out)["items"][0]["href"])
+    assert item.assets["latent"].extra_fields["latent:error_bounds"] == [1.0, 0.01]
+    pixels = stac_latent.load([item], bands=["red"]).red.isel(time=0).values
+    assert np.abs(pixels.astype(int) - scene.field[0]).max() <= 1
+    code, _, err = run(*args, "--overwrite", "--error-bound", "red=1")
+    assert code != 0
+    assert "error_bound has nothing for nir; name them, or give '*' for all others" in " ".join(err.split())
