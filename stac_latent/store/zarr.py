@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 import zarr
 import zarr.errors
-from zarr.abc.store import RangeByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
-from zarr.storage import LocalStore, MemoryStore, WrapperStore
+from zarr.storage import MemoryStore
 
 from stac_latent.access import shown, without_secrets
 from stac_latent.codec import Array, Codec
@@ -37,18 +36,16 @@ from stac_latent.limits import check_bytes, memory
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.guard import CONFIG, UNREADABLE, check_array
-from stac_latent.store.io import is_local, local_path
 from stac_latent.store.payloads import PayloadReader
-from stac_latent.store.remote import Sign, is_served
-from stac_latent.store.remote_store import MAX_FILE, MAX_METADATA, RemoteStore
+from stac_latent.store.place import store_at
+from stac_latent.store.remote import Sign
+from stac_latent.store.remote_store import RemoteStore
 from stac_latent.store.sealed import SealedStore, for_writing
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
 
 __all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "finish", "open_arrays"]
 
@@ -331,7 +328,7 @@ def open_arrays(
     """
     try:
         with zarr.config.set(CONFIG):
-            store = _store(href, sign, known)
+            store = store_at(href, sign, known)
             store = store if seal is None else SealedStore(store, seal, written=True)
             group = zarr.open_group(store, mode="r", zarr_format=3)
             latent = group["latent"]
@@ -372,33 +369,3 @@ def open_arrays(
         (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
         residual if isinstance(residual, zarr.Array) else None,
     )
-
-
-def _store(href: str, sign: Sign | None = None, known: Mapping[str, bytes] | None = None) -> Any:
-    if is_local(href):
-        path = local_path(href)
-        if not (path / "zarr.json").is_file():
-            raise CorruptDataError(f"{href} is no Zarr v3 group: it has no zarr.json")
-        return _NoEmptyFiles(LocalStore(path, read_only=True))
-    if is_served(href):
-        return RemoteStore(href, sign, known)
-    from zarr.storage import FsspecStore
-
-    return _NoEmptyFiles(FsspecStore.from_url(href, read_only=True))
-
-
-class _NoEmptyFiles(WrapperStore[Any]):
-    """Refuses files of no bytes, which zarr would take for chunks that were never written, and files that are too large."""
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """As the store's, but for files that were cut to nothing or are too large."""
-        limit = MAX_METADATA if key.endswith("zarr.json") else MAX_FILE
-        part = RangeByteRequest(0, limit + 1) if byte_range is None else byte_range
-        out: Buffer | None = await self._store.get(key, prototype, part)
-        if out is not None and len(out) == 0:
-            raise ValueError(f"{key} is empty")
-        if out is not None and byte_range is None and len(out) > limit:
-            raise CorruptDataError(f"{key} is larger than the {limit} bytes that are read of such a file")
-        return out
