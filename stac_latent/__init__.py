@@ -9,23 +9,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stac_latent.catalog.adopt import adopt as adopt
+    from stac_latent.catalog.coverage import coverage as coverage
     from stac_latent.catalog.encode import encode as encode
     from stac_latent.catalog.fit import fit as fit
     from stac_latent.catalog.publish import publish as publish
+    from stac_latent.catalog.push import push as push
     from stac_latent.catalog.search import search as search
+    from stac_latent.catalog.vectors import load_table as load_table
     from stac_latent.codec import open_codec as open_codec
     from stac_latent.cube.load import load as load
+    from stac_latent.index.label import label as label
+    from stac_latent.index.nearest import nearest as nearest
+    from stac_latent.page.explore import explore as explore
+    from stac_latent.page.write import write_map as write_map
 
-__all__ = ["encode", "fit", "load", "open_codec", "publish", "search"]
+__all__ = [
+    "adopt",
+    "coverage",
+    "encode",
+    "explore",
+    "fit",
+    "label",
+    "load",
+    "load_table",
+    "nearest",
+    "open_codec",
+    "publish",
+    "push",
+    "search",
+    "write_map",
+]
 __version__ = "0.1.0"
 
 _WHERE = {
+    "adopt": "stac_latent.catalog.adopt",
+    "coverage": "stac_latent.catalog.coverage",
     "encode": "stac_latent.catalog.encode",
+    "explore": "stac_latent.page.explore",
     "fit": "stac_latent.catalog.fit",
+    "label": "stac_latent.index.label",
     "load": "stac_latent.cube.load",
+    "load_table": "stac_latent.catalog.vectors",
+    "nearest": "stac_latent.index.nearest",
     "open_codec": "stac_latent.codec",
     "publish": "stac_latent.catalog.publish",
+    "push": "stac_latent.catalog.push",
     "search": "stac_latent.catalog.search",
+    "write_map": "stac_latent.page.write",
 }
 
 

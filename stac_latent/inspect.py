@@ -10,6 +10,7 @@ from typing import Any
 import pystac
 
 from stac_latent.access import shown
+from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.natives import view_of
@@ -44,7 +45,7 @@ def read_item(href: str) -> pystac.Item:
 
 def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
     """Facts on a latent asset, from its fields and its codec, which is opened and probed on the way."""
-    codec = ref.open_codec()
+    codec = None if ref.layout is not None else ref.open_codec()
     spec, grid = ref.spec, ref.grid
     fields = item.assets[ref.asset].extra_fields
     measured = {
@@ -57,9 +58,7 @@ def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
         "href": shown(ref.href),
         "kind": spec.kind,
         "space": spec.space,
-        "codec": codec.name,
-        "chain": " > ".join(s["stage"] for s in codec.chain()),
-        "payload": spec.bitstream or "plain",
+        **_coding(codec, ref),
         "bands": [b.name for b in spec.bands],
         **_native_grids(ref),
         "channels": spec.dimensions,
@@ -72,6 +71,15 @@ def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
         "bytes": fields.get("file:size"),
         **measured,
     }
+
+
+def _coding(codec: Codec | None, ref: LatentRef) -> dict[str, Any]:
+    """How the vectors were made, as far as it is known, and how they are stored."""
+    if codec is None:
+        container = "" if ref.layout is None else ref.layout.container
+        return {"codec": None, "payload": f"{container}, {ref.spec.data_type}"}
+    chain = " > ".join(s["stage"] for s in codec.chain())
+    return {"codec": codec.name, "chain": chain, "payload": ref.spec.bitstream or "plain"}
 
 
 def _native_grids(ref: LatentRef) -> dict[str, Any]:

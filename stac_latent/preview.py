@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stac_latent.spec import Band
 
-__all__ = ["quicklook", "rgb_positions", "side_by_side"]
+__all__ = ["panels", "picture", "quicklook", "rgb_positions", "side_by_side", "valid_pixels"]
 
 Array = npt.NDArray[Any]
 _RAMP = np.array(
@@ -51,12 +51,39 @@ def _heat(values: Array, top: float, valid: Array) -> Array:
     return np.where(valid[..., None], picture, 235).astype(np.uint8)
 
 
+def picture(field: Array, bands: Sequence[Band]) -> Array:
+    """8-bit picture ``(y, x, 3)`` of a field ``(band, y, x)``, in natural colours where the bands allow."""
+    return _stretch(field[rgb_positions(bands)], valid_pixels(field, bands))[0]
+
+
 def quicklook(field: Array, bands: Sequence[Band], path: Path) -> Path:
     """Write a PNG of a field ``(band, y, x)`` in natural colours where the bands allow; returns the path."""
-    valid = _valid(field, bands)
-    picture, _ = _stretch(field[rgb_positions(bands)], valid)
-    Image.fromarray(picture).save(path)
+    Image.fromarray(picture(field, bands)).save(path)
     return path
+
+
+def panels(raw: Array, decoded: Array, bands: Sequence[Band]) -> tuple[Array, Array, Array, float]:
+    """Raw, decoded and absolute error as 8-bit pictures ``(y, x, 3)``, the first two with one stretch.
+
+    Parameters
+    ----------
+    raw, decoded
+        ``(band, y, x)`` in the stored unit.
+    bands
+        Their bands.
+
+    Returns
+    -------
+    raw, decoded, error, top
+        Three pictures, and the error (mean over bands, stored unit) that is drawn brightest.
+    """
+    valid = valid_pixels(raw, bands)
+    rgb = rgb_positions(bands)
+    left, limits = _stretch(raw[rgb], valid)
+    middle, _ = _stretch(decoded[rgb], valid, limits)
+    error = np.abs(decoded.astype(np.float64) - raw).mean(axis=0)
+    top = float(np.percentile(error[valid], 99.5)) if valid.any() else 1.0
+    return left, middle, _heat(error, top, valid), top
 
 
 def side_by_side(raw: Array, decoded: Array, bands: Sequence[Band], path: Path, caption: str = "") -> Path:
@@ -73,17 +100,12 @@ def side_by_side(raw: Array, decoded: Array, bands: Sequence[Band], path: Path, 
     caption
         Printed below.
     """
-    valid = _valid(raw, bands)
-    rgb = rgb_positions(bands)
-    left, limits = _stretch(raw[rgb], valid)
-    middle, _ = _stretch(decoded[rgb], valid, limits)
-    error = np.abs(decoded.astype(np.float64) - raw).mean(axis=0)
-    top = float(np.percentile(error[valid], 99.5)) if valid.any() else 1.0
-    panels = [("raw", left), ("decoded", middle), (f"error (white = {top:.0f})", _heat(error, top, valid))]
+    left, middle, error, top = panels(raw, decoded, bands)
+    parts = [("raw", left), ("decoded", middle), (f"error (white = {top:.0f})", error)]
     scale = max(1, round(360 / raw.shape[1]))
     pictures = [
         (t, Image.fromarray(p).resize((p.shape[1] * scale, p.shape[0] * scale), Image.Resampling.NEAREST))
-        for t, p in panels
+        for t, p in parts
     ]
     gap, head, foot = 12, 30, 34 if caption else 12
     w, h = pictures[0][1].size
@@ -99,7 +121,8 @@ def side_by_side(raw: Array, decoded: Array, bands: Sequence[Band], path: Path, 
     return path
 
 
-def _valid(field: Array, bands: Sequence[Band]) -> Array:
+def valid_pixels(field: Array, bands: Sequence[Band]) -> Array:
+    """Pixels ``(y, x)`` with data in every band, by the bands' nodata; NaN and infinity are none."""
     valid = np.ones(field.shape[1:], bool)
     for layer, band in zip(field, bands, strict=True):
         if band.nodata is not None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.store.geoparquet import EmbeddingsWriter, read_embeddings, read_table, vectors
 from stac_latent.store.hilbert import hilbert_index, hilbert_keys
-from stac_latent.store.spool import Spool
+from stac_latent.store.spool import KEY, Spool
 
 WHEN = datetime(2024, 5, 17, 10, 20, 31, tzinfo=UTC)
 SIDE = 64
@@ -115,7 +115,7 @@ def test_spool_is_a_stable_sort(tmp_path_factory, keys, limit, size):
     flat = np.array([k for batch in keys for k in batch], np.uint64)
     assert [i for p in parts for i in p["id"].to_pylist()] == np.argsort(flat, kind="stable").tolist()
     assert [len(p) for p in parts[:-1]] == [size] * (len(parts) - 1)
-    assert parts[0].column_names == ["id"]
+    assert parts[0].column_names == ["id", KEY]
 
 
 def test_spool_holds_little_of_many_rows(tmp_path):
@@ -137,7 +137,8 @@ def test_spool_holds_little_of_many_rows(tmp_path):
     assert peak < 4 << 20
 
 
-def test_a_table_of_many_runs_equals_one_of_a_single_run(tmp_path):
+def test_a_table_of_many_runs_equals_one_of_a_single_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("stac_latent.store.geoparquet.SPOOL", 16 << 10)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     one, _, info_one = write(tmp_path / "a", group=64 << 20)

@@ -32,7 +32,7 @@ def test_runs(path, tmp_path, monkeypatch):
 
 
 def test_there_are_notebooks():
-    assert [p.stem for p in NOTEBOOKS] == ["quickstart"]
+    assert [p.stem for p in NOTEBOOKS] == ["quickstart", "similar"]
     for path in NOTEBOOKS:
         first = jupytext.read(path).cells[0]
         assert first.cell_type == "markdown"

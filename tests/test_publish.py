@@ -100,7 +100,8 @@ def test_order_is_hilbert_over_all_items(tmp_path):
     assert np.median(spread) < 0.25 * np.ptp(centre, axis=0).max()
 
 
-def test_many_runs_give_the_file_of_one(tmp_path):
+def test_many_runs_give_the_file_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("stac_latent.store.geoparquet.SPOOL", 16 << 10)
     reader = reader_of()
     item = item_of("a", reader)
     for name, size in (("one", 64 << 20), ("many", 32 << 10)):

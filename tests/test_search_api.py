@@ -61,7 +61,10 @@ def test_the_whole_query_goes_to_the_api():
     assert sent["bbox"] == [-180, -90, 180, 90]
     assert sent["datetime"] == "2024-01-01T00:00:00Z/.."
     assert (sent["collections"], sent["ids"]) == (["c0"], ["item-0003", "item-0006"])
-    assert sent["sortby"] == [{"field": "datetime", "direction": "desc"}]
+    assert sent["sortby"] == [
+        {"field": "datetime", "direction": "desc"},
+        {"field": "id", "direction": "asc"},
+    ]
     assert sent["filter-lang"] == "cql2-json"
     assert sent["filter"] == {
         "op": "and",
@@ -193,5 +196,7 @@ def test_files_of_a_web_server(tmp_path):
     with StacApi([], files=files) as server:
         assert ids(search(f"{server.url}items.parquet", kind="codec")) == CODECS
         assert ids(search(f"{server.url}items", kind="codec")) == CODECS
+        some = search(f"{server.url}items", kind="codec", max_items=2)
+        assert (len(some), some.matched()) == (2, len(CODECS))
         (found,) = search(f"{server.url}catalog.json")
         assert found.assets["raw"].get_absolute_href() == f"{server.url}sub/raw.tif"

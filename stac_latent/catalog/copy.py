@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from stac_latent.access import shown, without_secrets
+from stac_latent.bundle import FILES
 from stac_latent.cube.verify import Progress
 from stac_latent.errors import CatalogError, RemoteError
 from stac_latent.store.io import is_local, local_path
@@ -92,10 +93,16 @@ def _waves(root: Path) -> Iterator[list[Path]]:
         for p in sorted(root.rglob("*"))
         if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts)
     ]
-    documents = {p for p in files if p.suffix == ".json" and not any(".zarr" in part for part in p.parts)}
-    top = {p for p in documents if p.name in ("catalog.json", "collection.json")}
+    documents = {
+        p
+        for p in files
+        if p.suffix == ".json" and p.name not in FILES and not any(".zarr" in part for part in p.parts)
+    }
+    codecs = {p for p in documents if p.relative_to(root).parts[0] == "codecs"}
+    top = {p for p in documents - codecs if p.name in ("catalog.json", "collection.json")}
     yield [p for p in files if p not in documents]
-    yield sorted(documents - top)
+    yield sorted(codecs)
+    yield sorted(documents - codecs - top)
     depths = sorted({len(p.parts) for p in top}, reverse=True)
     for depth in depths:
         yield sorted(p for p in top if len(p.parts) == depth)

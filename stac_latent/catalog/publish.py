@@ -14,7 +14,7 @@ import pystac
 from stac_latent.catalog.publish_input import choose, destination, region_of
 from stac_latent.catalog.recipe import Recipe
 from stac_latent.catalog.rows import Cut, LatentSource, Pool, Rows, Unit, rows_of
-from stac_latent.catalog.table_item import Extent, embedding_fields, mirror_fields, table_item
+from stac_latent.catalog.table_item import Extent, TableFile, embedding_fields, mirror_fields, table_item
 from stac_latent.catalog.tree import write_json
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Spec, Stats
@@ -41,21 +41,23 @@ def publish(
     intersects: Any = None,
     min_valid: float = 0.0,
     compression_level: int = 15,
-    row_group_bytes: int = 128 * MiB,
+    row_group_bytes: int = MiB,
+    partition: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     reader: Opener | None = None,
 ) -> pystac.Item:
     """Write the latents of Items as a GeoParquet 1.1 table of vectors, with a STAC Item beside it.
 
-    Rows follow one Hilbert curve over the Earth. The two files appear complete, or not at all. Peak memory is about
-    100 MiB and five times ``row_group_bytes`` above the imports, for any number of rows.
+    Rows follow one Hilbert curve over the Earth. File or folder and Item appear complete, or not at all. Peak memory is about
+    500 MiB above the imports, for any number of rows.
 
     Parameters
     ----------
     items
         Items with a latent asset, all of one ``latent:space``.
     dest
-        Local path of the Parquet file; the Item is written to ``<dest>.json``. Existing files are replaced.
+        Local path of the Parquet file, or of the folder where ``partition`` is given; the Item is written to ``<dest>.json``. An
+        earlier table there is replaced.
     asset
         Key of the latent asset; by default the only one that each Item has.
     by
@@ -80,11 +82,15 @@ def publish(
     compression_level
         Of Zstandard, 1 to 22.
     row_group_bytes
-        Size of a row group in memory.
+        Size of a row group in memory. Readers of a place read whole row groups, so that smaller ones are less to read; larger ones
+        are a little less to store.
+    partition
+        Zoom of the OGC tile matrix set WorldCRS84Quad: a folder with one file ``tile=z-x-y/part-0.parquet`` for each tile, 180 /
+        2^zoom degrees wide, that holds rows.
     progress
         Called with (items done, items in all).
     reader
-        Opens the latent of an Item and asset; by default :meth:`stac_latent.cube.decode.LatentReader.open`.
+        Opens the latent of an Item and asset; by default :func:`stac_latent.cube.driver.open_cells`.
 
     Returns
     -------
@@ -105,7 +111,7 @@ def publish(
     >>> table.assets["embeddings"].extra_fields["latent:dimensions"]  # doctest: +SKIP
     64
     """
-    path = destination(dest)
+    path = destination(dest, partition)
     cut = Cut.of(by, patch, pool, min_valid, region_of(bbox, intersects))
     chosen, spec = choose(items, asset)
     opener = reader or _open
@@ -118,6 +124,7 @@ def publish(
             dtype,
             compression_level=compression_level,
             row_group_bytes=row_group_bytes,
+            zoom=partition,
         )
         extent = _fill(writer, chosen, opener, cut=cut, recipe=recipe, progress=progress)
         fields = embedding_fields(
@@ -129,9 +136,17 @@ def publish(
             dtype=dtype,
         )
         how = cut.to_dict() | recipe.to_dict()
+        footer = {"latent": fields | {"publish": how}, "emb": mirror_fields(fields)}
         table = work / "table.parquet"
-        info = writer.finish(table, {"latent": fields | {"publish": how}, "emb": mirror_fields(fields)})
-        made = table_item(path, table, info=info, fields=fields, how=how, extent=extent)
+        if partition is None:
+            files = [TableFile("", table, writer.finish(table, footer))]
+        else:
+            tiles = writer.finish_tiles(table, footer)
+            files = [
+                TableFile(name, table / f"tile={name}" / "part-0.parquet", info)
+                for name, info in tiles.items()
+            ]
+        made = table_item(path, table, files=files, fields=fields, how=how, extent=extent)
         write_json(work / "item.json", made.to_dict(include_self_link=False, transform_hrefs=False))
         _commit(work, {table.name: path, "item.json": Path(made.self_href)})
     return made
@@ -187,9 +202,10 @@ def _reading(opener: Opener, item: pystac.Item, key: str, cut: Cut) -> Iterator[
 
 
 def _open(item: pystac.Item, asset: str) -> LatentSource:
-    from stac_latent.cube.decode import LatentReader
+    from stac_latent.cube.contract import LatentRef
+    from stac_latent.cube.driver import open_cells
 
-    return LatentReader.open(item, asset)
+    return open_cells(LatentRef.from_item(item, asset))
 
 
 def _stats(source: LatentSource, spec: Spec) -> Stats:
@@ -232,7 +248,7 @@ def _commit(work: Path, moves: Mapping[str, Path]) -> None:
                 done.append((target, None))
     except OSError:
         for target, old in reversed(done):
-            target.unlink(missing_ok=True)
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
             if old is not None:
                 old.replace(target)
         raise

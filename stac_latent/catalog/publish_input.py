@@ -20,13 +20,21 @@ from stac_latent.store.embeddings import BBox
 __all__ = ["choose", "destination", "region_of"]
 
 
-def destination(dest: str | Path) -> Path:
-    """Absolute path of the Parquet file to write."""
+def destination(dest: str | Path, partition: int | None = None) -> Path:
+    """Absolute path of the Parquet file to write, or of the folder for tiles."""
     if "://" in str(dest):
         raise CatalogError(
             f"cannot write to {dest}: dest is a local path; publish there, then copy both files"
         )
     path = Path(dest).absolute()
+    if partition is not None:
+        foreign = [p.name for p in path.iterdir() if not p.name.startswith("tile=")] if path.is_dir() else []
+        if path.is_file() or foreign:
+            what = "a file" if path.is_file() else f"a folder that holds {_some(sorted(foreign))}"
+            raise CatalogError(
+                f"cannot write tiles to {path}: it is {what}; dest is the path of a new folder, or of published tiles"
+            )
+        return path
     if path.is_dir() or not path.suffix or path.suffix == ".json":
         raise CatalogError(f"cannot write to {dest}: dest is the path of a file, such as 'vectors.parquet'")
     return path

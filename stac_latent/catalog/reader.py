@@ -16,6 +16,7 @@ import pystac
 from pystac.utils import make_absolute_href
 
 from stac_latent.access import check_link, is_remote, shown, without_secrets
+from stac_latent.catalog.patience import BUSY, Patience
 from stac_latent.errors import CatalogError, SearchError
 from stac_latent.store.io import read_bytes
 from stac_latent.store.remote import signed
@@ -57,26 +58,18 @@ class Reader:
 
     timeout: float = 30.0
     headers: Mapping[str, str] = field(default_factory=dict)
+    patience: Patience = field(default_factory=lambda: Patience.of(2))
 
     @cached_property
     def io(self) -> StacApiIO:
-        """The HTTP session, made when first needed. It retries twice where a server is busy, never for long."""
+        """The HTTP session, made when first needed. It tries again where a server is busy, by default twice and never for long."""
         from pystac_client.stac_api_io import StacApiIO
-        from urllib3 import Retry
 
         keep_quiet()
-        retry = Retry(
-            total=2,
-            connect=1,
-            read=0,
-            backoff_factor=0.2,
-            status_forcelist=(429, 500, 502, 503, 504),
-            allowed_methods=None,
-            respect_retry_after_header=False,
-            raise_on_status=False,
-        )
         made = StacApiIO(
-            headers=dict(self.headers), timeout=(min(self.timeout, 10.0), self.timeout), max_retries=retry
+            headers=dict(self.headers),
+            timeout=(min(self.timeout, 10.0), self.timeout),
+            max_retries=self.patience,
         )
         made.session.hooks["response"].append(_bounded)
         return made
@@ -111,18 +104,31 @@ class Reader:
 
     def bytes(self, href: str) -> bytes:
         """All bytes at a URL; raises as :meth:`json` does."""
+        return _object(href) if is_object(href) else bytes(self._request("GET", href).content)
+
+    def send(self, method: str, href: str, body: Mapping[str, Any]) -> Any:
+        """Send a JSON object to a URL; returns the answer if it is JSON, else None. Raises as :meth:`json` does."""
+        try:
+            text = json.dumps(body, allow_nan=False)
+        except ValueError as exc:
+            raise SearchError(f"{body.get('id', href)} cannot be sent as JSON: {exc}") from exc
+        answer = self._request(method, href, data=text.encode(), headers={"Content-Type": "application/json"})
+        try:
+            return answer.json()
+        except ValueError:
+            return None
+
+    def _request(self, method: str, href: str, **options: Any) -> Any:
         from requests import RequestException
 
-        if is_object(href):
-            return _object(href)
         self._check_scheme(href)
         try:
-            response = self.io.session.get(signed(href), timeout=self.io.timeout)
+            response = self.io.session.request(method, signed(href), timeout=self.io.timeout, **options)
         except RequestException as exc:
             raise _unreachable(href, exc) from None
         if not response.ok:
             raise _refused(href, response.status_code, response.text)
-        return bytes(response.content)
+        return response
 
     def _fetch(self, href: str, io: StacApiIO, request: Mapping[str, Any]) -> str:
         from pystac_client.exceptions import APIError
@@ -186,6 +192,7 @@ def _refused(href: str, status: int, text: str) -> HttpError:
         if status in (401, 403)
         else ""
     )
+    hint = "; it is busy: try again later, or ask for less at a time (limit)" if status in BUSY else hint
     return HttpError(f"{shown(href)} answered HTTP {status}: {without_secrets(text[:300])!r}{hint}", status)
 
 

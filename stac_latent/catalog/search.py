@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import pystac
 
+from stac_latent.catalog.api import ApiSource
 from stac_latent.catalog.arguments import Time
-from stac_latent.catalog.query import ItemRow, Query
+from stac_latent.catalog.order import sort_items
+from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import Reader
-from stac_latent.catalog.sources import Source, item_view, open_sources
+from stac_latent.catalog.sources import Source, open_sources
 from stac_latent.errors import SearchError
 
 __all__ = ["Results", "search"]
@@ -23,7 +26,10 @@ class Results(Sequence[pystac.Item]):
     on every later attempt to read on, so a failed search never looks like a short one.
     """
 
-    def __init__(self, items: Iterator[pystac.Item], limit: int) -> None:
+    def __init__(
+        self, items: Iterator[pystac.Item], limit: int, count: Callable[[], int | None] | None = None
+    ) -> None:
+        self._count = count
         self._found: list[pystac.Item] = []
         self._rest: Iterator[pystac.Item] | None = items
         self._error: Exception | None = None
@@ -86,6 +92,14 @@ class Results(Sequence[pystac.Item]):
         if page:
             yield page
 
+    def matched(self) -> int | None:
+        """Number of items that match, ``max_items`` or not; None where an API does not tell.
+
+        A single API is asked, with one request; other sources, and several together, are read to their end. An API may
+        estimate, and counts by its own reading of the filter, where :func:`search` looks at each item again.
+        """
+        return len(self) if self._count is None else self._count()
+
     def item_collection(self) -> pystac.ItemCollection:
         """All items as one ItemCollection; clones, so that saving it changes none of them."""
         return pystac.ItemCollection(list(self))
@@ -146,8 +160,8 @@ def search(
     filter : str or dict
         CQL2 text (needs the extra ``search``) or CQL2 JSON, over item properties.
     sortby : str, or list of str or dict
-        ``"-datetime"``, ``["collection", "latent:psnr"]``; items without the property come last. A single API that
-        sorts does so in its own way.
+        ``"-datetime"``, ``["collection", "latent:psnr"]``; items without the property come last, equal ones by id. An
+        item over a time span is sorted by its begin. A single API sorts if it can, text by its own alphabet.
     limit : int
         Items on a page: asked for at a time from an API, and given by ``Results.pages``.
     max_items : int
@@ -203,7 +217,19 @@ def search(
         raise SearchError(f"timeout must be a positive number of seconds, got {timeout!r}")
     sources = open_sources(source, Reader(timeout=timeout, headers=headers or {}))
     page = limit if max_items is None else min(limit, max_items)
-    return Results(_merge(sources, query, page, max_items), limit)
+
+    def total() -> int | None:
+        if len(sources) == 1 and isinstance(sources[0], ApiSource):
+            return sources[0].count(query)
+        return sum(1 for _ in _merge(sources, replace(query, sortby=()), limit, None))
+
+    return Results(
+        _merge(sources, query, page, max_items),
+        limit,
+        None
+        if max_items is None and not (len(sources) == 1 and isinstance(sources[0], ApiSource))
+        else total,
+    )
 
 
 def _merge(
@@ -212,7 +238,7 @@ def _merge(
     """Distinct items of all sources, sorted if asked for, not more than ``max_items``."""
     items = _distinct(item for source in sources for item in source.items(query, page))
     if query.sortby and not (len(sources) == 1 and sources[0].sorts):
-        items = iter(_sorted(list(items), query.sortby))
+        items = iter(sort_items(list(items), query.sortby))
     for count, item in enumerate(items, start=1):
         yield item
         if count == max_items:
@@ -227,19 +253,3 @@ def _distinct(items: Iterable[pystac.Item]) -> Iterator[pystac.Item]:
         if key not in seen:
             seen.add(key)
             yield item
-
-
-def _sorted(items: list[pystac.Item], keys: Sequence[tuple[str, bool]]) -> list[pystac.Item]:
-    """Items by property, those without it last; equal ones keep their order."""
-    for name, descending in reversed(keys):
-        values = [ItemRow(item_view(item))(name) for item in items]
-        with_value = [i for i, value in enumerate(values) if value is not None]
-        try:
-            with_value.sort(key=values.__getitem__, reverse=descending)
-        except TypeError as exc:
-            raise SearchError(
-                f"sortby: {name!r} has values that have no common order ({exc}); sort by another property"
-            ) from exc
-        without = [i for i, value in enumerate(values) if value is None]
-        items = [items[i] for i in (*with_value, *without)]
-    return items

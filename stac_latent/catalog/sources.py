@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from os import PathLike
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from pystac.utils import make_absolute_href
 
 from stac_latent.access import check_link
 from stac_latent.catalog.api import ApiSource, is_api, pages
+from stac_latent.catalog.order import item_view
 from stac_latent.catalog.query import ItemRow, Query
 from stac_latent.catalog.reader import Reader, is_url, local_path, to_item
 from stac_latent.errors import CatalogError, SearchError
@@ -139,21 +141,6 @@ class StaticSource:
         if document.get("type") not in ("Catalog", "Collection", "Feature") and "links" not in document:
             raise SearchError(f"{href} (linked from {parent}) is no Catalog, Collection or Item")
         return document
-
-
-def item_view(item: pystac.Item) -> dict[str, Any]:
-    """Give what a filter reads of an Item object."""
-    return {
-        "id": item.id,
-        "collection": item.collection_id,
-        "geometry": item.geometry,
-        "bbox": item.bbox,
-        "stac_extensions": item.stac_extensions,
-        "type": "Feature",
-        "properties": item.properties
-        if item.datetime is None
-        else {**item.properties, "datetime": item.datetime},
-    }
 
 
 def check_feature(feature: Any, origin: str) -> None:
@@ -288,12 +275,22 @@ def _parquet(href: str, content: bytes | None = None) -> Source:
     return ParquetSource(href, content)
 
 
+class _Pages:
+    """Pages of a FeatureCollection at an address, from the first again each time."""
+
+    def __init__(self, reader: Reader, href: str, first: Mapping[str, Any]) -> None:
+        self._make = partial(pages, reader, href, first=first)
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        return self._make()
+
+
 def _open_remote(href: str, reader: Reader) -> Source:
     if href.partition("?")[0].endswith((".parquet", ".geoparquet")):
         return _parquet(href, reader.bytes(href))
     document = reader.json(href)
     if document.get("type") == "FeatureCollection":
-        return FeatureSource(pages(reader, href, first=document), href, href)
+        return FeatureSource(_Pages(reader, href, document), href, href)
     if is_api(document):
         return ApiSource(href, document, reader)
     if document.get("type") in ("Catalog", "Collection"):

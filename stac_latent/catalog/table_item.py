@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from stac_latent import __version__
 from stac_latent.spec import Spec
 from stac_latent.store.geoparquet import COLUMNS, TableInfo
 
-__all__ = ["ASSET_KEY", "PARQUET", "Extent", "embedding_fields", "mirror_fields", "table_item"]
+__all__ = ["ASSET_KEY", "PARQUET", "Extent", "TableFile", "embedding_fields", "mirror_fields", "table_item"]
 
 ASSET_KEY = "embeddings"
 PARQUET = "application/vnd.apache.parquet"
@@ -29,6 +30,23 @@ EXTENSIONS = [
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """One file of a table."""
+
+    tile: str
+    """Name z-x-y of its tile; empty where the table is one file."""
+    path: Path
+    """Where it lies now."""
+    info: TableInfo
+    """What the writer said of it."""
+
+    @property
+    def key(self) -> str:
+        """Key of its asset."""
+        return f"{ASSET_KEY}-{self.tile}" if self.tile else ASSET_KEY
 
 
 class Extent:
@@ -171,9 +189,9 @@ def _codec_links(extent: Extent, how: Mapping[str, Any], space: str) -> list[pys
 
 def table_item(
     path: Path,
-    file: Path,
+    table: Path,
     *,
-    info: TableInfo,
+    files: Sequence[TableFile],
     fields: Mapping[str, Any],
     how: Mapping[str, Any],
     extent: Extent,
@@ -184,10 +202,10 @@ def table_item(
     ----------
     path
         Where the table will lie; the Item's own href is ``<path>.json``.
-    file
-        Where it lies now, to be measured.
-    info
-        What the writer said of it.
+    table
+        Where it lies now, to be measured: a file, or a folder of tiles.
+    files
+        The file, or those of the tiles.
     fields
         See :func:`embedding_fields`.
     how
@@ -196,13 +214,13 @@ def table_item(
         Place, time and source Items.
     """
     moment, start, end = extent.times()
-    described = [{"name": n, "type": t, "description": COLUMNS[n]} for n, t in info.columns]
+    described = [{"name": n, "type": t, "description": COLUMNS[n]} for n, t in files[0].info.columns]
     properties = {
         "latent:spaces": [fields["latent:space"]],
         "latent:kinds": ["embedding"],
         "table:columns": described,
         "table:primary_geometry": "geometry",
-        "table:row_count": info.rows,
+        "table:row_count": sum(f.info.rows for f in files),
         "processing:lineage": f"Vectors by {how['by']} from the latents of {len(extent.items)} items",
         "processing:expression": {"format": "stac-latent-publish", "expression": dict(how)},
         "processing:software": {"stac-latent": __version__},
@@ -219,13 +237,16 @@ def table_item(
     )
     own = f"{path}.json"
     item.set_self_href(own)
-    extra = dict(fields) | {"file:size": file.stat().st_size, "file:checksum": _checksum(file)}
-    item.add_asset(
-        ASSET_KEY,
-        pystac.Asset(
-            f"./{path.name}", "Vectors", media_type=PARQUET, roles=["data", "latent"], extra_fields=extra
-        ),
-    )
+    for file in files:
+        key, inside = file.key, file.path.relative_to(table).as_posix()
+        href = f"./{path.name}" if inside == "." else f"./{path.name}/{inside}"
+        title = f"Vectors of tile {file.tile}" if file.tile else "Vectors"
+        extra = dict(fields) | {"file:size": file.path.stat().st_size, "file:checksum": _checksum(file.path)}
+        extra["latent:shape"] = [file.info.rows, fields["latent:dimensions"]]
+        if "latent:scale_asset" in fields:
+            extra["latent:scale_asset"] = key
+        asset = pystac.Asset(href, title, media_type=PARQUET, roles=["data", "latent"], extra_fields=extra)
+        item.add_asset(key, asset)
     sources = [(i.get_self_href(), i.id) for i in extent.items]
     links = [
         pystac.Link("derived_from", href, "application/geo+json", name) for href, name in sources if href

@@ -12,9 +12,13 @@ from typing import Annotated
 import typer
 
 from stac_latent import __version__
-from stac_latent.cli import bench, look, verbs
+from stac_latent.cli import adopt, bench, look, verbs
 from stac_latent.cli.common import err
+from stac_latent.cli.coverage import coverage
 from stac_latent.cli.fit import fit
+from stac_latent.cli.map import write_map
+from stac_latent.cli.nearest import index, label, nearest
+from stac_latent.cli.push import push, queryables
 from stac_latent.cli.remote import copy
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
@@ -34,6 +38,15 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.command()(copy)
+app.command()(adopt.adopt)
+app.command()(adopt.export)
+app.command()(nearest)
+app.command()(index)
+app.command()(label)
+app.command("map")(write_map)
+app.command()(coverage)
+app.command()(push)
+app.command()(queryables)
 app.add_typer(bench.app, name="bench")
 
 

@@ -230,7 +230,10 @@ def load(
     ids: Ids = None,
     crs: Annotated[str | None, typer.Option(help="As EPSG:32633.")] = None,
     resolution: Annotated[float | None, typer.Option(help="In units of the CRS.")] = None,
-    resampling: Resampling = "nearest",
+    resampling: Annotated[
+        str | None,
+        typer.Option(help="nearest, bilinear, ... [default: nearest; embeddings: their own cells]"),
+    ] = None,
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
@@ -251,7 +254,7 @@ def load(
     items = find(source, bbox=box, datetime=when, ids=names(ids), max_items=max_items)
     cube = run(
         items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
-        resampling=resampling if upto == "field" else None, upto=upto, groupby=groupby,  # type: ignore[arg-type]
+        resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
         chunks={"x": 1024, "y": 1024} if upto == "field" else {}, key=key,
     )  # fmt: skip
     if dest is not None:
@@ -299,6 +302,9 @@ def publish(
     ] = False,
     channels: Annotated[int | None, typer.Option(help="First so many channels only.")] = None,
     min_valid: Annotated[float, typer.Option(help="Smallest share of valid pixels of a row.")] = 0.0,
+    partition: Annotated[
+        int | None, typer.Option(help="Zoom of WorldCRS84Quad: a folder with one file for each tile.")
+    ] = None,
     bbox: Bbox = None,
     when: When = None,
     ids: Ids = None,
@@ -313,7 +319,7 @@ def publish(
     with progress(as_json) as report:
         item = run(
             items, dest, asset=asset, by=by, patch=(int(size[0]), int(size[1])), pool=pool, dtype=dtype,  # type: ignore[arg-type]
-            standardise=standardise, channels=channels, min_valid=min_valid, bbox=box,  # type: ignore[arg-type]
+            standardise=standardise, channels=channels, min_valid=min_valid, partition=partition, bbox=box,  # type: ignore[arg-type]
             progress=lambda done, total: report("publish", done, total),
         )  # fmt: skip
     rows = item.properties["table:row_count"]
@@ -321,7 +327,7 @@ def publish(
         "geoparquet": str(dest),
         "item": item.get_self_href(),
         "rows": rows,
-        "bytes": dest.stat().st_size,
+        "bytes": sum(asset.extra_fields["file:size"] for asset in item.assets.values()),
     }
     if as_json:
         print_json(result)

@@ -7,14 +7,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LIMIT", "chunk", "forget", "known", "workers"]
+__all__ = ["LIMIT", "aside", "chunk", "forget", "known", "workers"]
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 LIMIT = 256 * 2**20
 """Bytes of decoded pixels that a process keeps."""
@@ -63,6 +64,12 @@ def known(key: Hashable) -> bool:
     with _lock:
         found = _chunks.get(key)
         return found is not None and not (found.done() and found.exception() is not None)
+
+
+def aside(read: Callable[[], T]) -> Future[T]:
+    """Read something by the same threads while chunks are decoded; nothing is kept, and it must not ask for chunks."""
+    with _lock:
+        return _pool().submit(read)
 
 
 def forget() -> None:

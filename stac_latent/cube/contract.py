@@ -17,6 +17,7 @@ from pystac.utils import is_absolute_href, make_absolute_href
 from stac_latent.access import check_link, is_uri, shown
 from stac_latent.bundle import FILES, read_bundle
 from stac_latent.codec import Codec
+from stac_latent.cube.layout import Layout, is_table, layout_of, upright
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
 from stac_latent.extension import check_version
 from stac_latent.probe import MALFORMED
@@ -166,6 +167,8 @@ class LatentRef:
     """Where the bands of several native grids are; empty where all share the asset's."""
     part: int = 0
     """Which of the codec's lattices this is."""
+    layout: Layout | None = None
+    """How an embedding of another producer is stored; None for a store of this package."""
 
     def __repr__(self) -> str:
         return f"LatentRef({self.item_id!r}, {self.asset!r}, {shown(self.href)!r}, {self.spec.space!r})"
@@ -212,18 +215,23 @@ class LatentRef:
             if fields.get(name) is None and item.properties.get(name) is not None:
                 fields[name] = item.properties[name]
         spec = Spec.from_fields(fields)
+        grid, layout = Grid.from_fields(fields), layout_of(item, key)
+        if layout is not None:
+            grid, turned = upright(grid)
+            layout = replace(layout, flip=turned)
         return cls(
             item_id=item.id,
             asset=key,
             href=_absolute(item.assets[key].href, item),
             spec=spec,
-            grid=Grid.from_fields(fields),
+            grid=grid,
             decoder=_decoder(item, spec.space),
             reference=_key_frame(item, key),
             metadata=_text(fields, "latent:metadata_checksum"),
             masks=_text(fields, "latent:mask_chunks"),
             sealed=sealed_of(fields, key),
             places=band_places(fields),
+            layout=layout,
         )
 
     def signed(self, sign: Sign | None) -> Self:
@@ -269,12 +277,12 @@ def as_items(items: pystac.Item | Iterable[pystac.Item], purpose: str) -> list[p
 
 
 def latent_assets(item: pystac.Item) -> list[str]:
-    """Keys of the Item's rasters of latents: role ``latent`` or a ``latent:kind`` field, and no table of vectors."""
+    """Keys of the Item's rasters of latents: role ``latent`` or a ``latent:kind`` field, and no table but one on a grid of cells."""
     return [
         key
         for key, asset in item.assets.items()
         if (asset.extra_fields.get("latent:kind") is not None or _has_role(asset, "latent"))
-        and "parquet" not in str(asset.media_type or "")
+        and (not is_table({"type": asset.media_type}) or "proj:shape" in asset.extra_fields)
     ]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from stac_latent.access import shown
 from stac_latent.codec import Array, Codec
 from stac_latent.container import apply_nodata
-from stac_latent.cube.chunks import chunk, known, workers
+from stac_latent.cube.chunks import aside, chunk, known, workers
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.opening import open_store
 from stac_latent.cube.reference import Reference, open_reference
@@ -201,13 +201,14 @@ class LatentReader:
         every = chosen == list(range(len(self.codec.bands)))
         out: Array | None = None
         self.arrays.mask_ahead(window)
+        found = aside(partial(self.arrays.read_mask, window))
         for (a0, a1), (b0, b1), piece in self._pieces(window):
             if out is None:
                 out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
             out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece if every else piece[chosen]
         if out is None:
             raise GridError(f"window {window} holds no pixel")
-        mask = self.arrays.read_mask(window)
+        mask = found.result()
         own = mask if mask is None or len(mask) == 1 else mask[chosen]
         return apply_nodata(out, own, [self.codec.bands[i] for i in chosen])
 

@@ -27,11 +27,23 @@ from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
 from stac_latent.cube.natives import NativeReader, view_of
+from stac_latent.cube.physical import PhysicalSource
+from stac_latent.cube.plain import ChannelField, PlainReader
 from stac_latent.cube.refs import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
-from stac_latent.cube.resample import Roi, read_onto
-from stac_latent.errors import StacLatentError
+from stac_latent.cube.resample import FieldSource, Roi, read_onto
+from stac_latent.cube.table_grid import TableReader
+from stac_latent.errors import FieldError, StacLatentError
 
-__all__ = ["CellReader", "FieldReader", "LatentDriver", "LatentParser", "is_latent", "reader_for"]
+__all__ = [
+    "CellReader",
+    "FieldReader",
+    "LatentDriver",
+    "LatentParser",
+    "cells_for",
+    "is_latent",
+    "open_cells",
+    "reader_for",
+]
 
 Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
@@ -52,9 +64,24 @@ class _Key:
         return isinstance(other, _Key) and self.text == other.text and self.ref.sign == other.ref.sign
 
 
+def open_cells(ref: LatentRef) -> LatentReader | PlainReader:
+    """Make the reader of an asset's cells; :func:`cells_for` keeps those that it made."""
+    if ref.layout is None:
+        return LatentReader(ref)
+    return (TableReader if ref.layout.container == "parquet" else PlainReader)(ref)
+
+
 @functools.lru_cache(maxsize=32)
-def _open(key: _Key) -> LatentReader:
-    return LatentReader(key.ref)
+def _open(key: _Key) -> LatentReader | PlainReader:
+    return open_cells(key.ref)
+
+
+def cells_for(ref: LatentRef, stamp: str = "") -> LatentReader | PlainReader:
+    """Open the reader of an asset's cells: a latent of this package, or an embedding in its producer's container.
+
+    Parameters as of :func:`reader_for`.
+    """
+    return _open(_Key(ref, stamp))
 
 
 def reader_for(ref: LatentRef, stamp: str = "") -> LatentReader:
@@ -67,7 +94,12 @@ def reader_for(ref: LatentRef, stamp: str = "") -> LatentReader:
     stamp
         Tells apart what was written to one place at different times (:func:`stac_latent.cube.refs.stamp_of`).
     """
-    return _open(_Key(ref, stamp))
+    found = cells_for(ref, stamp)
+    if not isinstance(found, LatentReader):
+        raise FieldError(
+            f"asset {ref.asset!r} of item {ref.item_id!r} is an embedding: it cannot be decoded to pixels; load it with upto='latent'"
+        )
+    return found
 
 
 def is_latent(driver_data: Any) -> bool:
@@ -127,7 +159,8 @@ class FieldReader(_Reader):
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
         reader = reader_for(self._data["ref"], self._data["stamp"])
         bands, grid = _select(self._data["bands"], selection), self._data["grid"]
-        source = reader if grid == reader.grid else NativeReader(reader, grid)
+        source: FieldSource = reader if grid == reader.grid else NativeReader(reader, grid)
+        source = PhysicalSource(source) if self._data["physical"] else source
         return read_onto(source, pixel_box(grid), bands, cfg, dst_geobox)
 
 
@@ -135,7 +168,7 @@ class CellReader(_Reader):
     """Reads dequantised latents; only onto grids whose cells are cells of the lattice."""
 
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
-        reader = reader_for(self._data["ref"], self._data["stamp"])
+        reader = cells_for(self._data["ref"], self._data["stamp"])
         cells = cell_box(reader.grid)
         dy, dx = lattice_offset(cells, dst_geobox)
         y0, y1 = max(0, dy), min(cells.shape.y, dy + dst_geobox.shape.y)
@@ -147,6 +180,18 @@ class CellReader(_Reader):
         if selection is not None:
             latent = latent[_select(range(len(latent)), selection)]
         return (slice(y0 - dy, y1 - dy), slice(x0 - dx, x1 - dx)), latent.astype(cfg.dtype, copy=False)
+
+    def _count(self, selection: Any) -> int:
+        return len(_select(range(self._data["ref"].spec.dimensions), selection))
+
+
+class ChannelReader(_Reader):
+    """Reads dequantised vectors of an embedding, channel by channel, onto any grid."""
+
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
+        reader = cells_for(self._data["ref"], self._data["stamp"])
+        channels = _select(range(reader.spec.dimensions), selection)
+        return read_onto(ChannelField(reader), cell_box(reader.grid), channels, cfg, dst_geobox)
 
     def _count(self, selection: Any) -> int:
         return len(_select(range(self._data["ref"].spec.dimensions), selection))
@@ -211,6 +256,8 @@ class LatentDriver(RioDriver):
         if not is_latent(src.driver_data):
             return super().open(src, ctx)
         data = cast("DriverData", src.driver_data)
+        if data["upto"] == "channels":
+            return ChannelReader(src)
         return FieldReader(src) if data["upto"] == "field" else CellReader(src)
 
 

@@ -107,7 +107,7 @@ class _Windowed(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> Any:
-        from stac_latent.cube.driver import reader_for
+        from stac_latent.cube.driver import cells_for, reader_for
         from stac_latent.cube.natives import NativeReader
 
         spans = [
@@ -120,7 +120,7 @@ class _Windowed(BackendArray):
         (y0, y1), (x0, x1) = ((min(s[0], s[-1]), max(s[0], s[-1]) + 1) for s in spans[-2:])
         window = ((y0, y1), (x0, x1))
         if self.view is None:
-            out = reader_for(self.given.ref, self.given.stamp).read_latent(window)[np.asarray(spans[0])]
+            out = cells_for(self.given.ref, self.given.stamp).read_latent(window)[np.asarray(spans[0])]
         else:
             source = NativeReader(reader_for(self.view.ref, self.given.stamp), self.view.grid)
             out = source.read_field(window, [self.view.index])[0].astype(self.dtype, copy=False)

@@ -64,7 +64,7 @@ def describe_lattice(cells: GeoBox) -> str:
         "Latents are never resampled: a grid must be made of whole cells, that is CRS "
         f"{cells.crs}, resolution (y, x) ({res.y:g}, {res.x:g}), origin (x, y) at ({left:.10g}, {top:.10g}) plus whole "
         f"cells; for instance GeoBox.from_bbox({bounds}, {str(cells.crs)!r}, shape={tuple(cells.shape)}), or bbox= alone, "
-        "which is widened to whole cells. Other grids load with upto='field'"
+        "which is widened to whole cells. Other grids load with upto='field', or for embeddings with resampling="
     )
 
 

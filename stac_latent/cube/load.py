@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -28,7 +28,9 @@ from stac_latent.cube.contract import LatentRef, as_items
 from stac_latent.cube.driver import LatentDriver
 from stac_latent.cube.lattice import cell_geobox, check_area, common_lattice, geobox_like
 from stac_latent.cube.natives import view_of
+from stac_latent.cube.physical import check_stored, physical_band
 from stac_latent.cube.refs import (
+    Reading,
     Upto,
     band_attrs,
     band_index,
@@ -42,7 +44,7 @@ from stac_latent.cube.refs import (
 )
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.secure import Key, use
-from stac_latent.spec import Band
+from stac_latent.spec import Band, Grid
 from stac_latent.store.transport import connections
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def load(
     resampling: PerBand = None,
     dtype: Any = None,
     nodata: float | None = None,
+    physical: bool = False,
     chunks: Mapping[str, Any] | None = None,
     groupby: Any = "time",
     pool: Any = None,
@@ -80,7 +83,10 @@ def load(
     key: Key | str | os.PathLike[str] | None = None,
     patch_url: Callable[[str], str] | None = None,
 ) -> xr.Dataset:
-    """Load Items that carry latents as one cube.
+    """Load Items that carry latents as one cube, whatever catalogues, sensors and CRSs they are of.
+
+    Where several Items of a time step have data in a pixel or a cell, the earliest has it, and of one time the one whose
+    id comes first; what is compared are decoded pixels, and dequantised latents of one space.
 
     Parameters
     ----------
@@ -92,14 +98,19 @@ def load(
         Key of the latent asset; needed where an Item has several that fit.
     upto
         ``field`` decodes to pixels on any grid, resampled as the stock driver would resample the decoded raster.
-        ``latent`` stops before the synthesis: dequantised cells, never resampled, so only on the lattice of cells.
+        ``latent`` stops before the synthesis: dequantised cells, not resampled, so only on the lattice of cells; those
+        of embeddings on any grid where ``resampling`` says how.
     bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor
         Where and on which grid, as in ``odc.stac.load``; ``bbox`` is in degrees of longitude and latitude. With
         ``upto="latent"`` an area is widened to whole cells.
     resampling, dtype
-        One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``.
+        One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``, but for the
+        ``resampling`` of embeddings.
     nodata
         Value for pixels without data, instead of the bands' own.
+    physical
+        Values times scale plus offset, in physical units: float32, NaN without data. Sensors that store a band in
+        other types or scales meet in one cube only so. Only with ``upto="field"``.
     chunks
         Sizes along ``time``, ``y`` and ``x`` make the arrays dask arrays; None loads at once.
     groupby
@@ -118,13 +129,14 @@ def load(
     Returns
     -------
     xarray.Dataset
-        ``field``: one variable ``(time, y, x)`` for each band, in its stored unit. ``latent``: the variable
+        ``field``: one variable ``(time, y, x)`` for each band, in its stored unit or, with ``physical``, in its own. ``latent``: the variable
         ``latent (time, channel, y, x)``, float32, NaN where there is no data, its ``latent:`` fields as attributes.
 
     Raises
     ------
     CatalogError
-        For no items, no or several latent assets, unknown bands, or latents of different spaces.
+        For no items, no or several latent assets, unknown bands, bands that are stored in different ways, or latents of
+        different spaces.
     GridError
         If a latent asset has no grid, the arguments of the grid contradict, or it is off the cell lattice.
 
@@ -136,7 +148,7 @@ def load(
     """
     if key is not None:
         use(key)
-    check_upto(upto, bands, {"resampling": resampling, "dtype": dtype, "anchor": anchor, "nodata": nodata})
+    check_upto(upto, bands)
     check_area(
         bbox=bbox,
         geobox=geobox,
@@ -152,6 +164,9 @@ def load(
     if pool is None and chunks is None and len(refs) > 1 and any(is_remote(ref.href) for ref in refs):
         pool = min(len(refs), connections())
     area = geopolygon if geopolygon is not None else intersects
+    loose = resampling is not None and upto == "latent" and all(r.spec.kind == "embedding" for r in refs)
+    only = {"dtype": dtype, "nodata": nodata, "physical": physical or None}
+    check_upto(upto, bands, only if loose else {"resampling": resampling, "anchor": anchor, **only})
     common: dict[str, Any] = {
         "chunks": None if chunks is None else dict(chunks),
         "groupby": groupby,
@@ -161,12 +176,18 @@ def load(
     }
     if upto == "latent":
         _same_space(refs)
+    if upto == "latent" and not loose:
         cells = common_lattice(refs)
         box = cell_geobox(
             cells, refs, geobox=geobox, like=like, bbox=bbox, area=area, crs=crs, resolution=resolution
         )
         return _run(found, refs, [_latent_group(refs[0])], geobox=box, **common)
-    groups = _field_groups(check_bands(bands, refs), refs[0], resampling, dtype)
+    if loose:
+        groups = [_channel_group(refs[0], resampling)]
+    else:
+        chosen = check_bands(bands, refs)
+        check_stored(chosen, refs, physical=physical)
+        groups = _field_groups(chosen, refs, resampling, dtype, physical=physical)
     given = {
         "bbox": bbox,
         "geobox": geobox,
@@ -193,21 +214,17 @@ class _Group:
     meta: RasterBandMetadata
     coord: FixedCoord
     resampling: str = "nearest"
-    upto: Upto = "field"
+    upto: Reading = "field"
+    physical: bool = False
 
     def data(self, item: pystac.Item, ref: LatentRef) -> tuple[GeoBox, Mapping[str, Any]]:
         """The grid that the bands of an Item lie on, and what a worker needs to read them."""
-        if self.upto == "latent":
+        if self.upto != "field":
             return cell_box(ref.grid), driver_data(item, ref, self.upto)
         views = [view_of(ref, cast("int", band_index(ref.spec, n))) for n in self.names]
-        if len({(v.ref.part, v.grid) for v in views}) > 1:
-            raise GridError(
-                f"bands {', '.join(self.names)} share a grid in the first item, and lie on several in item {ref.item_id!r}: load "
-                "them one by one, or the items apart"
-            )
         first = views[0]
         return pixel_box(first.grid), driver_data(
-            item, first.ref, self.upto, [v.index for v in views], first.grid
+            item, first.ref, self.upto, [v.index for v in views], first.grid, physical=self.physical
         )
 
 
@@ -224,22 +241,34 @@ class _Template:
         return md.assets[band_key[0]].extra_fields[_DATA]
 
 
-def _field_groups(bands: Mapping[str, Band], ref: LatentRef, resampling: PerBand, dtype: Any) -> list[_Group]:
+def _field_groups(
+    bands: Mapping[str, Band], refs: Sequence[LatentRef], resampling: PerBand, dtype: Any, *, physical: bool
+) -> list[_Group]:
+    """Bands that are alike, and share their pixels in every Item."""
     members: dict[tuple[Any, ...], list[str]] = {}
-    for name, band in bands.items():
+    out = {name: physical_band(band) if physical else band for name, band in bands.items()}
+    for name, band in out.items():
         nodata = "nan" if band.nodata is not None and math.isnan(band.nodata) else band.nodata
         how = _for_band(resampling, name) or "nearest"
         _check_resampling(how)
-        view = view_of(ref, cast("int", band_index(ref.spec, name)))
-        kind = (band.data_type, nodata, how, _for_band(dtype, name), view.ref.part, view.grid)
+        kind = (band.data_type, nodata, how, _for_band(dtype, name), *(_lattice(ref, name) for ref in refs))
         members.setdefault(kind, []).append(name)
     groups = []
-    for i, ((data_type, _, how, out, *_), names) in enumerate(members.items()):
+    for i, ((data_type, _, how, kept, *_), names) in enumerate(members.items()):
         dim = f"band_{i}"
-        meta = RasterBandMetadata(out or data_type, bands[names[0]].nodata, dims=(dim, "y", "x"))
+        meta = RasterBandMetadata(kept or data_type, out[names[0]].nodata, dims=(dim, "y", "x"))
         coord = FixedCoord(dim, list(names))
-        groups.append(_Group(f"_g{i}", tuple(names), tuple(bands[n] for n in names), meta, coord, how))
+        group = tuple(out[n] for n in names)
+        groups.append(_Group(f"_g{i}", tuple(names), group, meta, coord, how, physical=physical))
     return groups
+
+
+def _lattice(ref: LatentRef, name: str) -> tuple[int, Grid] | None:
+    """Part and pixels of a band; None where an Item's bands share them all."""
+    if not ref.places:
+        return None
+    view = view_of(ref, cast("int", band_index(ref.spec, name)))
+    return view.ref.part, view.grid
 
 
 def _latent_group(ref: LatentRef) -> _Group:
@@ -247,6 +276,12 @@ def _latent_group(ref: LatentRef) -> _Group:
     return _Group(
         "latent", (), (), meta, FixedCoord("channel", list(range(ref.spec.dimensions))), upto="latent"
     )
+
+
+def _channel_group(ref: LatentRef, resampling: PerBand) -> _Group:
+    how = _for_band(resampling, "latent") or "nearest"
+    _check_resampling(how)
+    return replace(_latent_group(ref), resampling=how, upto="channels")
 
 
 def _run(
@@ -265,7 +300,7 @@ def _run(
         resampling={g.key: g.resampling for g in groups},
         **kw,
     )
-    if groups[0].upto == "latent":
+    if groups[0].upto != "field":
         return ds
     out = {}
     for group in groups:

@@ -13,11 +13,13 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent.access import shown
 from stac_latent.cube.contract import LatentRef, latent_assets
+from stac_latent.cube.layout import is_table
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.spec import Band, Grid, Spec
 
 __all__ = [
     "DriverData",
+    "Reading",
     "Upto",
     "band_attrs",
     "band_index",
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 Upto = Literal["field", "latent"]
+Reading = Literal["field", "latent", "channels"]
+"""What a worker reads: pixels, cells as they are, or the channels of an embedding on any grid."""
 
 
 class DriverData(TypedDict):
@@ -45,11 +49,13 @@ class DriverData(TypedDict):
     """Space and digest of everything below; odc-loader puts this key, and no other, into its dask token."""
     ref: LatentRef
     stamp: str
-    upto: Upto
+    upto: Reading
     bands: list[int]
     """Bands of the decoded field (zero based, in the order of ``ref``); empty for latents."""
     grid: Grid
     """Their pixels: those of ``ref``, or larger ones that it holds repeated."""
+    physical: bool
+    """Whether scale and offset are applied."""
 
 
 def stamp_of(item: pystac.Item, asset: str) -> str:
@@ -61,11 +67,19 @@ def stamp_of(item: pystac.Item, asset: str) -> str:
 
 
 def driver_data(
-    item: pystac.Item, ref: LatentRef, upto: Upto, bands: Sequence[int] = (), grid: Grid | None = None
+    item: pystac.Item,
+    ref: LatentRef,
+    upto: Reading,
+    bands: Sequence[int] = (),
+    grid: Grid | None = None,
+    *,
+    physical: bool = False,
 ) -> DriverData:
     """Pack what the odc-loader driver is to read, with a digest of it for dask."""
     stamp = stamp_of(item, ref.asset)
-    digest = hashlib.sha256(f"{ref.text}|{stamp}|{upto}|{list(bands)}|{grid!r}".encode()).hexdigest()
+    digest = hashlib.sha256(
+        f"{ref.text}|{stamp}|{upto}|{list(bands)}|{grid!r}|{physical}".encode()
+    ).hexdigest()
     return {
         "subdataset": f"{ref.spec.space}/{digest}",
         "ref": ref,
@@ -73,6 +87,7 @@ def driver_data(
         "upto": upto,
         "bands": list(bands),
         "grid": grid or ref.grid,
+        "physical": physical,
     }
 
 
@@ -168,6 +183,11 @@ def pick_refs(items: Sequence[pystac.Item], asset: str | None, upto: Upto) -> li
         what = "latent asset" if asset is None else f"latent asset {asset!r}"
         kind = " of kind 'codec'" if upto == "field" and asset is None else ""
         hint = "; embeddings load with upto='latent'" if upto == "field" else ""
+        if any(is_table(a.to_dict()) for i in items for a in i.assets.values()):
+            hint += (
+                "; tables of vectors load with stac_latent.load_table, or here once they are adopted with the crs= in which their rows are "
+                "the cells of a regular grid"
+            )
         raise CatalogError(
             f"no {what}{kind} in {_some(missing)}; encode these items first, or leave them out{hint}"
         )

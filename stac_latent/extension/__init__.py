@@ -276,6 +276,13 @@ class AssetLatentExtension(_Measured):
     quantization_scale = Field(list_of(number), "one value, or one for each channel")
     quantization_offset = Field(list_of(number), "one value, or one for each channel")
     quantization_power = Field(number, "value = sign(q) * (abs(q) * scale) ** power + offset")
+    array = Field(
+        text, "path of the array in the asset's container; absent: the latent of a store of this layout"
+    )
+    columns = Field(
+        list_of(text), "columns of a table with the vectors: one of lists, or one for each channel"
+    )
+    position = Field(list_of(text, 2), "columns x and y of a table without a geometry")
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,18 @@ from stac_latent.store.parquet import UNREADABLE, open_parquet
 if TYPE_CHECKING:
     import geopandas
 
-__all__ = ["SIDES", "BBox", "read_embeddings", "read_table", "vectors"]
+__all__ = [
+    "SIDES",
+    "BBox",
+    "groups_in",
+    "open_embeddings",
+    "read_embeddings",
+    "read_every",
+    "read_table",
+    "symbols",
+    "table_size",
+    "vectors",
+]
 
 BBox = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east where it crosses the antimeridian."""
@@ -29,9 +40,19 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 """Fields of the covering, in the order of the specification."""
 
 
-def _open(path: str | Path) -> pq.ParquetFile:
+def open_embeddings(path: Any) -> pq.ParquetFile:
+    """Open a file that was written by :func:`stac_latent.publish`.
+
+    Raises
+    ------
+    CatalogError
+        If there is none, or it has no ``latent`` footer.
+    CorruptDataError
+        If it is no complete Parquet file.
+    """
     try:
-        file = open_parquet(str(path), str(path), page_checksum_verification=True)
+        source = path if hasattr(path, "read") else str(path)
+        file = open_parquet(source, str(path), page_checksum_verification=True)
     except FileNotFoundError as exc:
         raise CatalogError(
             f"no embeddings file at {path}; give the path of a published .parquet file"
@@ -42,13 +63,25 @@ def _open(path: str | Path) -> pq.ParquetFile:
     return file
 
 
-def _groups_in(file: pq.ParquetFile, bbox: BBox) -> list[int]:
-    """Row groups with rows that touch the box, by the column of their bounds.
+def groups_in(file: pq.ParquetFile, bbox: BBox) -> list[int]:
+    """Row groups with rows that may touch the box, by the bounds in the footer ``row_groups``, or by the rows' own."""
+    boxes = _group_boxes(file)
+    if boxes is None:
+        groups = range(file.metadata.num_row_groups)
+        return [g for g in groups if _touching(file.read_row_group(g, columns=["bbox"]), bbox).num_rows]
+    west, south, east, north = boxes.T
+    hit = (south <= bbox[3]) & (north >= bbox[1])
+    across = np.any([(west <= e) & (east >= w) for w, e in _spans(bbox)], axis=0)
+    return [int(g) for g in np.flatnonzero(hit & across)]
 
-    Not by the footer's statistics: pyarrow ends the process where those are damaged.
-    """
-    groups = range(file.metadata.num_row_groups)
-    return [g for g in groups if _touching(file.read_row_group(g, columns=["bbox"]), bbox).num_rows]
+
+def _group_boxes(file: pq.ParquetFile) -> npt.NDArray[np.float64] | None:
+    """Bounds (row group, 4) as the footer states them; None where it does not."""
+    try:
+        boxes = np.array(json.loads((file.metadata.metadata or {})[b"row_groups"])["bbox"], dtype=np.float64)
+    except (KeyError, ValueError, TypeError):
+        return None
+    return boxes if boxes.shape == (file.metadata.num_row_groups, 4) else None
 
 
 def _spans(bbox: BBox) -> list[tuple[float, float]]:
@@ -63,13 +96,13 @@ def _touching(table: pa.Table, bbox: BBox) -> pa.Table:
     return table.filter(np.any(east_west, axis=0) & (box["ymin"] <= bbox[3]) & (box["ymax"] >= bbox[1]))
 
 
-def read_table(path: str | Path, columns: Sequence[str] | None = None, bbox: BBox | None = None) -> pa.Table:
+def read_table(path: Any, columns: Sequence[str] | None = None, bbox: BBox | None = None) -> pa.Table:
     """Rows of an embeddings file as an Arrow table, as they are stored.
 
     Parameters
     ----------
     path
-        A file written by :func:`stac_latent.publish`.
+        A file written by :func:`stac_latent.publish`: its path, or the file opened for reading.
     columns
         Names of columns; all by default.
     bbox
@@ -88,7 +121,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None, bbox: BBo
     CatalogError
         If it has no ``latent`` footer, or not the wanted columns.
     """
-    with _open(path) as file:
+    with open_embeddings(path) as file:
         names = file.schema_arrow.names
         wanted = list(names if columns is None else columns)
         if unknown := [c for c in wanted if c not in names]:
@@ -96,10 +129,87 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None, bbox: BBo
         try:
             if bbox is None:
                 return file.read(columns=wanted)
-            table = file.read_row_groups(_groups_in(file, bbox), columns=[*wanted, *({"bbox"} - set(wanted))])
+            table = file.read_row_groups(groups_in(file, bbox), columns=[*wanted, *({"bbox"} - set(wanted))])
         except UNREADABLE as exc:
             raise CorruptDataError(f"{path} holds damaged data ({exc}); fetch or publish it again") from exc
     return _touching(table, bbox).select(wanted)
+
+
+def symbols(table: pa.Table) -> npt.NDArray[Any]:
+    """The ``vector`` column as one (n, k) array of its stored type.
+
+    Raises
+    ------
+    CatalogError
+        If the column is missing.
+    CorruptDataError
+        If it does not hold lists of one length in each row, or holds nulls.
+    """
+    if "vector" not in table.column_names:
+        raise CatalogError(f"the table has no column 'vector'; it has {table.column_names}")
+    column = table["vector"].combine_chunks()
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    wrong = f"the column 'vector' is {column.type}; expected lists of one length in each row"
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        if len(lengths) and not (lengths == lengths[0]).all():
+            odd = int(np.argmax(lengths != lengths[0]))
+            raise CorruptDataError(f"{wrong}: row 0 holds {lengths[0]:g}, row {odd} {lengths[odd]:g} values")
+        size = int(lengths[0]) if len(lengths) else 0
+    elif pa.types.is_fixed_size_list(column.type):
+        size = column.type.list_size
+    else:
+        raise CorruptDataError(wrong)
+    flat = column.flatten()
+    if column.null_count or flat.null_count:
+        raise CorruptDataError(f"{wrong}, and no null")
+    return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(len(column), size)
+
+
+def table_size(path: str | Path) -> tuple[int, int]:
+    """Rows of an embeddings file and values of each vector, from its footer alone.
+
+    Raises
+    ------
+    CorruptDataError, CatalogError
+        As :func:`read_table`.
+    """
+    with open_embeddings(path) as file:
+        if "vector" not in file.schema_arrow.names:
+            raise CatalogError(f"{path} has no column 'vector'; it has {file.schema_arrow.names}")
+        return file.metadata.num_rows, file.schema_arrow.field("vector").type.list_size
+
+
+def read_every(path: str | Path, columns: Sequence[str], step: int) -> pa.Table:
+    """Every ``step``-th row of an embeddings file, read in batches: rows between are not kept.
+
+    Parameters
+    ----------
+    path
+        A file written by :func:`stac_latent.publish`.
+    columns
+        Names of columns; those that the file has not are left out.
+    step
+        1 or more; rows 0, step, 2 step, ... are returned.
+
+    Raises
+    ------
+    CorruptDataError, CatalogError
+        As :func:`read_table`.
+    """
+    with open_embeddings(path) as file:
+        wanted = [c for c in columns if c in file.schema_arrow.names]
+        parts, first = [], 0
+        try:
+            for batch in file.iter_batches(columns=wanted):
+                parts.append(batch.take(pa.array(np.arange(-first % step, len(batch), step))))
+                first += len(batch)
+        except (OSError, pa.ArrowInvalid) as exc:
+            raise CorruptDataError(f"{path} holds damaged data ({exc}); fetch or publish it again") from exc
+        schema = pa.schema([file.schema_arrow.field(c) for c in wanted], file.schema_arrow.metadata)
+    return pa.Table.from_batches(parts, schema=parts[0].schema if parts else schema).replace_schema_metadata(
+        schema.metadata
+    )
 
 
 def vectors(table: pa.Table) -> npt.NDArray[np.float32]:
@@ -109,18 +219,12 @@ def vectors(table: pa.Table) -> npt.NDArray[np.float32]:
     ------
     CatalogError
         If the column is missing, or an int8 vector comes without its scale.
+    CorruptDataError
+        If it does not hold lists of one length in each row.
     """
-    if "vector" not in table.column_names:
-        raise CatalogError(f"the table has no column 'vector'; it has {table.column_names}")
-    column = table["vector"].combine_chunks()
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
-        raise CorruptDataError(
-            f"the column 'vector' is {column.type}; expected lists of one length in each row"
-        )
-    size = column.type.list_size
-    out = np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(-1, size).astype(np.float32)
-    if column.type.value_type == pa.int8():
+    stored = symbols(table)
+    out = stored.astype(np.float32)
+    if stored.dtype == np.int8:
         if "scale" not in table.column_names:
             raise CatalogError("int8 vectors need the column 'scale': read it with the vectors")
         out *= table["scale"].to_numpy()[:, None]
@@ -149,7 +253,7 @@ def read_embeddings(
     """
     import geopandas
 
-    with _open(path) as file:
+    with open_embeddings(path) as file:
         names = file.schema_arrow.names
     wanted = (
         [c for c in names if c != "bbox"] if columns is None else list(dict.fromkeys([*columns, "geometry"]))

@@ -1,8 +1,8 @@
 """GeoParquet 1.1 tables of vectors, written in Hilbert order with bounded memory.
 
-One row for each vector, in the columns of :data:`COLUMNS`. The file says about itself what a reader needs, in three
-footer keys: ``geo`` (GeoParquet 1.1, with a bounding-box covering), ``latent`` (the ``latent:`` fields) and ``emb``
-(names of the community's embedding specification). Pages carry checksums.
+One row for each vector, in the columns of :data:`COLUMNS`. The file says about itself what a reader needs, in four
+footer keys: ``geo`` (GeoParquet 1.1, with a bounding-box covering), ``latent`` (the ``latent:`` fields), ``emb``
+(names of the community's embedding specification) and ``row_groups`` (bounds of each row group). Pages carry checksums.
 
 Encodings are the smallest among those that pyarrow, polars, DuckDB and geopandas all read: float32 is split into byte
 streams; float16 is plain, since DuckDB (2.0) cannot read it split, which would save 7 % (polars reads float16 at all
@@ -11,12 +11,14 @@ from 1.31 on, 1.20 does not); int8 keeps its dictionary. Reading is in :mod:`sta
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +29,8 @@ import shapely
 
 from stac_latent.errors import CatalogError
 from stac_latent.store.embeddings import SIDES, BBox, read_embeddings, read_table, vectors
-from stac_latent.store.hilbert import hilbert_keys
-from stac_latent.store.spool import Spool
+from stac_latent.store.hilbert import LEVEL, hilbert_keys, tile_name
+from stac_latent.store.spool import KEY, Spool
 
 __all__ = [
     "COLUMNS",
@@ -42,6 +44,9 @@ __all__ = [
 
 VectorType = Literal["float16", "float32", "int8"]
 MiB = 1024 * 1024
+SPOOL = 64 * MiB
+"""Rows in memory before they are sorted and set aside, at most, and what is sorted at a time when they come back."""
+MOST_ZOOM = 15
 _TYPES = {3: "Polygon", 6: "MultiPolygon"}
 
 COLUMNS = {
@@ -95,6 +100,10 @@ def _outwards(bounds: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float32]]:
 def _stored(values: npt.NDArray[np.float32], dtype: VectorType) -> tuple[npt.NDArray[Any], Any]:
     """Vectors (n, k) as they are stored, and the scale (n,) of each or None."""
     if dtype == "int8":
+        if lost := int((~np.isfinite(values)).any(axis=1).sum()):
+            raise CatalogError(
+                f"{lost} of {len(values)} vectors hold NaN or infinity, which int8 cannot store; publish with dtype='float32' or 'float16'"
+            )
         scale = np.abs(values).max(axis=1) / np.float32(127)
         return np.rint(values / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8), scale
     if dtype == "float16" and (peak := float(np.abs(values).max(initial=0))) > 65504:
@@ -116,10 +125,10 @@ class TableInfo:
 
 
 class EmbeddingsWriter:
-    """Writes one GeoParquet file of vectors, in Hilbert order, with memory bounded by the size of a row group.
+    """Writes GeoParquet files of vectors, in Hilbert order, with bounded memory.
 
-    Rows are spooled to ``folder`` when they exceed ``row_group_bytes`` (see :class:`~stac_latent.store.spool.Spool`);
-    the peak is about five times ``row_group_bytes`` above the batch that is appended, for any number of rows.
+    Rows are spooled to ``folder`` (see :class:`~stac_latent.store.spool.Spool`); the peak is about five times the larger of
+    ``row_group_bytes`` and 64 MiB above the batch that is appended, for any number of rows.
 
     Parameters
     ----------
@@ -133,6 +142,8 @@ class EmbeddingsWriter:
         Of Zstandard, 1 to 22.
     row_group_bytes
         Size of a row group in memory, before encoding.
+    zoom
+        Of the tiles that the rows are parted into by :meth:`finish_tiles`; None for one file.
 
     Raises
     ------
@@ -147,8 +158,11 @@ class EmbeddingsWriter:
         dtype: VectorType = "float16",
         *,
         compression_level: int = 15,
-        row_group_bytes: int = 128 * MiB,
+        row_group_bytes: int = MiB,
+        zoom: int | None = None,
     ) -> None:
+        if zoom is not None and not 0 <= zoom <= MOST_ZOOM:
+            raise CatalogError(f"partition={zoom} is no zoom of WorldCRS84Quad; choose 0 to {MOST_ZOOM}")
         if dtype not in ("float16", "float32", "int8"):
             raise CatalogError(f"cannot store vectors as {dtype!r}; dtype is 'float16', 'float32' or 'int8'")
         if not 4096 <= row_group_bytes <= 1024 * MiB:
@@ -157,8 +171,10 @@ class EmbeddingsWriter:
             raise CatalogError(f"compression_level is {compression_level}; Zstandard knows 1 to 22")
         self._dtype, self._level, self._group = dtype, compression_level, row_group_bytes
         self._schema = _schema(dimensions, dtype)
-        self._spool = Spool(folder, row_group_bytes // 2)
-        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+        self._spool = Spool(folder, max(row_group_bytes // 2, SPOOL))
+        self._shift = None if zoom is None else np.uint64(2 * (LEVEL - zoom - 1))
+        self._zoom = zoom
+        self._bounds: dict[int, npt.NDArray[np.float64]] = {}
         self._types: set[str] = set()
 
     @property
@@ -189,11 +205,8 @@ class EmbeddingsWriter:
         if n == 0:
             return
         bounds = shapely.bounds(geometry)
-        low, high = bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)
-        self._bounds[:2], self._bounds[2:] = (
-            np.minimum(self._bounds[:2], low),
-            np.maximum(self._bounds[2:], high),
-        )
+        keys = hilbert_keys(bounds)
+        self._widen(bounds, keys)
         self._types |= {_TYPES[int(code)] for code in np.unique(shapely.get_type_id(geometry))}
         stored, scale = _stored(values, self._dtype)
         rows, cols = pa.array(row, pa.int32()), pa.array(col, pa.int32())
@@ -216,15 +229,25 @@ class EmbeddingsWriter:
         if scale is not None:
             columns["scale"] = pa.array(scale, pa.float32())
         table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
-        self._spool.append(table, hilbert_keys(bounds))
+        self._spool.append(table, keys)
 
-    def _geo(self) -> dict[str, Any]:
+    def _widen(self, bounds: npt.NDArray[np.float64], keys: npt.NDArray[np.uint64]) -> None:
+        """Note the bounds of rows, of each tile."""
+        tiles = np.zeros(len(keys), np.uint64) if self._shift is None else keys >> self._shift
+        for tile in np.unique(tiles):
+            own = bounds[tiles == tile]
+            low, high = own[:, :2].min(axis=0), own[:, 2:].max(axis=0)
+            if (known := self._bounds.get(int(tile))) is not None:
+                low, high = np.minimum(known[:2], low), np.maximum(known[2:], high)
+            self._bounds[int(tile)] = np.concatenate([low, high])
+
+    def _geo(self, bounds: npt.NDArray[np.float64]) -> dict[str, Any]:
         column = {
             "encoding": "WKB",
             "geometry_types": sorted(self._types, reverse=True),
             "orientation": "counterclockwise",
             "edges": "planar",
-            "bbox": self._bounds.tolist(),
+            "bbox": bounds.tolist(),
             "covering": {"bbox": {side: ["bbox", side] for side in SIDES}},
         }
         return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
@@ -248,7 +271,7 @@ class EmbeddingsWriter:
         }
 
     def finish(self, path: Path, footer: Mapping[str, Mapping[str, Any]]) -> TableInfo:
-        """Write the file; ``footer`` holds JSON objects by key, besides ``geo``.
+        """Write one file; ``footer`` holds JSON objects by key, besides ``geo`` and ``row_groups``.
 
         Raises
         ------
@@ -257,23 +280,117 @@ class EmbeddingsWriter:
         """
         if not self.rows:
             raise CatalogError("no vector to write: a table of embeddings has at least one row")
-        keys = {"geo": self._geo(), **footer}
-        schema = self._schema.with_metadata({k: json.dumps(v) for k, v in keys.items()})
-        per_group = max(1, int(self._group / (self._spool.nbytes / self.rows)))
-        groups = 0
-        with pq.ParquetWriter(
-            str(path),
-            schema,
-            compression="zstd",
-            compression_level=self._level,
-            write_page_index=True,
-            write_page_checksum=True,
-            **self._encodings(),
-        ) as writer:
-            for part in self._spool.drain(per_group):
-                writer.write_table(part.replace_schema_metadata(schema.metadata), row_group_size=per_group)
-                groups += 1
+        with self._file(path, footer, self._bounds[0]) as file:
+            for part in self._parts():
+                file.write(part.drop_columns([KEY]))
                 del part  # before the next one is read
-        columns = tuple((field.name, str(field.type)) for field in schema)
+        return file.info
+
+    def finish_tiles(self, folder: Path, footer: Mapping[str, Mapping[str, Any]]) -> dict[str, TableInfo]:
+        """Write one file for each tile ``z-x-y`` that holds rows, as ``<folder>/tile=z-x-y/part-0.parquet``.
+
+        Tiles are those of the OGC tile matrix set WorldCRS84Quad: 180 / 2^zoom degrees wide, x from the west, y from the north. A row
+        belongs to the tile of the centre of its bounds.
+
+        Raises
+        ------
+        CatalogError
+            If no row was appended.
+        """
+        if self._shift is None or self._zoom is None:
+            raise CatalogError("no tiles to write: the writer was made for one file")
+        if not self.rows:
+            raise CatalogError("no vector to write: a table of embeddings has at least one row")
+        out: dict[str, TableInfo] = {}
+        with ExitStack() as stack:
+            number, name, file = -1, "", None
+            for part in self._parts():
+                tiles = part[KEY].to_numpy() >> self._shift
+                rows = part.drop_columns([KEY])
+                del part
+                cuts = [0, *(np.flatnonzero(np.diff(tiles)) + 1).tolist(), len(tiles)]
+                for low, high in itertools.pairwise(cuts):
+                    if file is None or int(tiles[low]) != number:
+                        stack.close()
+                        if file is not None:
+                            out[name] = file.info
+                        number = int(tiles[low])
+                        name = tile_name(rows["geometry"][low].as_py(), self._zoom)
+                        path = folder / f"tile={name}" / "part-0.parquet"
+                        path.parent.mkdir(parents=True)
+                        file = stack.enter_context(self._file(path, footer, self._bounds[number]))
+                    file.write(rows.slice(low, high - low))
+            stack.close()
+            if file is not None:
+                out[name] = file.info
+        return out
+
+    def _parts(self) -> Iterator[pa.Table]:
+        """Rows in order, with their keys: whole row groups, as many as fit into the memory of the spool."""
+        size = self._per_group * (self._spool.nbytes / self.rows)
+        yield from self._spool.drain(self._per_group * max(1, int(SPOOL / size)))
+
+    @property
+    def _per_group(self) -> int:
+        return max(1, int(self._group / (self._spool.nbytes / self.rows)))
+
+    def _file(
+        self, path: Path, footer: Mapping[str, Mapping[str, Any]], bounds: npt.NDArray[np.float64]
+    ) -> _File:
+        keys = {"geo": self._geo(bounds), **footer}
+        schema = self._schema.with_metadata({k: json.dumps(v) for k, v in keys.items()})
+        options = self._encodings() | {"compression_level": self._level}
+        return _File(path, schema, self._per_group, bounds, options)
+
+
+class _File:
+    """One file while it is written: rows come in order, and leave in groups of equal size."""
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        per_group: int,
+        bounds: npt.NDArray[np.float64],
+        options: Mapping[str, Any],
+    ) -> None:
+        self._schema, self._per_group, self._bounds = schema, per_group, bounds
+        self._boxes: list[list[float]] = []
+        self._rest: pa.Table | None = None
+        self._rows = 0
+        self._writer = pq.ParquetWriter(
+            str(path), schema, compression="zstd", write_page_index=True, write_page_checksum=True, **options
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            if self._rest is not None:
+                self._group(self._rest)
+            self._writer.add_key_value_metadata({"row_groups": json.dumps({"bbox": self._boxes})})
+        self._writer.close()
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows; what does not fill a group waits."""
+        if self._rest is not None:
+            rows = pa.concat_tables([self._rest, rows])
+        whole = rows.num_rows // self._per_group * self._per_group
+        for start in range(0, whole, self._per_group):
+            self._group(rows.slice(start, self._per_group))
+        self._rest = rows.slice(whole) if whole < rows.num_rows else None
+
+    def _group(self, rows: pa.Table) -> None:
+        named = rows.replace_schema_metadata(self._schema.metadata)
+        self._writer.write_table(named, row_group_size=rows.num_rows)
+        box = [pc.struct_field(rows["bbox"], side) for side in SIDES]
+        self._boxes.append([float((pc.min(v) if i < 2 else pc.max(v)).as_py()) for i, v in enumerate(box)])
+        self._rows += rows.num_rows
+
+    @property
+    def info(self) -> TableInfo:
+        """What was written."""
+        columns = tuple((field.name, str(field.type)) for field in self._schema)
         west, south, east, north = self._bounds.tolist()
-        return TableInfo(self.rows, (west, south, east, north), groups, columns)
+        return TableInfo(self._rows, (west, south, east, north), len(self._boxes), columns)

@@ -1,4 +1,4 @@
-"""Position on one Hilbert curve over the whole Earth, the same in every file."""
+"""Where a footprint lies: position on one Hilbert curve over the whole Earth, and tile of a grid of degrees."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import shapely
 
-__all__ = ["hilbert_index", "hilbert_keys"]
+__all__ = ["LEVEL", "hilbert_index", "hilbert_keys", "tile_name"]
 
 LEVEL = 31
 """Bits per axis: steps of 2e-7 degrees, 2 cm at the equator."""
@@ -70,3 +71,12 @@ def hilbert_keys(bounds: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
     cells = 2.0**LEVEL
     ints = [np.clip(v / 360 * cells, 0, cells - 1).astype(np.uint64) for v in (x, y)]
     return hilbert_index(ints[0], ints[1])
+
+
+def tile_name(wkb: bytes, zoom: int) -> str:
+    """Name z-x-y of the tile that holds the centre of a footprint's bounds."""
+    west, south, east, north = shapely.bounds(shapely.from_wkb(wkb)).tolist()
+    x, y = (180.0 if east - west > 180 else (west + east) / 2) + 180, (south + north) / 2 + 90
+    side = 180 / 2**zoom
+    column, row = min(int(x / side), 2 ** (zoom + 1) - 1), min(int(y / side), 2**zoom - 1)
+    return f"{zoom}-{column}-{2**zoom - 1 - row}"

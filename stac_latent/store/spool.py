@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["Spool"]
+__all__ = ["KEY", "Spool"]
 
 KEY = "__key"
+"""Name of the column of sort keys, in what is given back."""
 
 
 def _sorted(table: pa.Table) -> pa.Table:
@@ -82,7 +83,7 @@ class Spool:
         self._runs.append(path)
 
     def drain(self, rows: int) -> Iterator[pa.Table]:
-        """All rows in the key's order, in tables of ``rows`` rows (the last may be shorter), without the key."""
+        """All rows in the key's order, in tables of ``rows`` rows (the last may be shorter)."""
         rest = [_sorted(pa.concat_tables(self._waiting))] if self._waiting else []
         self._waiting, self._bytes = [], 0
         start = [0] * (len(self._runs) + len(rest))
@@ -98,4 +99,4 @@ class Spool:
         stop = _cut([run[KEY].chunk(0).to_numpy() for run in runs], rank)
         parts = [run.slice(a, b - a) for run, a, b in zip(runs, start, stop, strict=True) if b > a]
         start[:] = stop
-        return _sorted(pa.concat_tables(parts)).drop_columns([KEY])
+        return _sorted(pa.concat_tables(parts))

@@ -1,4 +1,4 @@
-"""Test kit for plug-ins: hypothesis strategies, and conformance suites that a stage or codec inherits.
+"""Test kit for plug-ins: hypothesis strategies, and conformance suites that a stage, codec or product inherits.
 
 ::
 
@@ -14,13 +14,15 @@
         def make(self):
             return my_package.codec()
 
-Every test of a suite states one law of :class:`stac_latent.codec.Stage` or :class:`stac_latent.codec.Codec`. Needs
+Every test of a suite states one law of :class:`stac_latent.codec.Stage`, :class:`stac_latent.codec.Codec` or
+:class:`stac_latent.catalog.products.Product`. Needs
 pytest and hypothesis (``pip install 'stac-latent[test]'``).
 """
 
 from __future__ import annotations
 
 try:
+    from stac_latent.testing.products import ProductConformance
     from stac_latent.testing.strategies import damaged, fields, make_field, symbols, windows
     from stac_latent.testing.suites import CodecConformance, StageConformance
 except ModuleNotFoundError as exc:
@@ -30,4 +32,13 @@ except ModuleNotFoundError as exc:
         f"stac_latent.testing needs pytest and hypothesis, and {exc.name} is not installed; pip install 'stac-latent[test]'"
     ) from exc
 
-__all__ = ["CodecConformance", "StageConformance", "damaged", "fields", "make_field", "symbols", "windows"]
+__all__ = [
+    "CodecConformance",
+    "ProductConformance",
+    "StageConformance",
+    "damaged",
+    "fields",
+    "make_field",
+    "symbols",
+    "windows",
+]

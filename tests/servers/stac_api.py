@@ -23,6 +23,15 @@ def _time(text, fallback):
     return datetime.fromisoformat(text)
 
 
+def _largest_null(item, name):
+    """What PostgreSQL sorts by: nulls are larger than anything, and so come first where the order descends."""
+    properties = item["properties"]
+    value = item["id"] if name == "id" else properties.get(name)
+    if name == "datetime" and value is None:
+        value = properties["start_datetime"]
+    return (value is None, 0 if value is None else value)
+
+
 class Store:
     """Items, and which of them a search request wants."""
 
@@ -66,8 +75,10 @@ class Store:
             kept = [i for i in kept if (i,) in set(rows)]
         found = [self.items[i] for i in kept]
         for key in reversed(request.get("sortby", [])):
-            down = key["direction"] == "desc"
-            found.sort(key=lambda item, key=key: item["properties"][key["field"]], reverse=down)
+            found.sort(
+                key=lambda item, key=key: _largest_null(item, key["field"]),
+                reverse=key["direction"] == "desc",
+            )
         return found
 
     @staticmethod

@@ -1,0 +1,141 @@
+"""Describe tables of others: which columns hold vectors, places and times, and whether the rows are cells of a grid."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pystac
+import shapely
+
+from stac_latent.catalog.adopt_facts import Description, Told, asset_fields, space_of
+from stac_latent.catalog.adopt_time import Period, time_of
+from stac_latent.catalog.products import Product
+from stac_latent.cube.layout import CONTAINERS
+from stac_latent.cube.table_grid import bounds, centres, regular_grid
+from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.store.io import is_local, local_path
+from stac_latent.store.parquet import open_parquet
+from stac_latent.store.tables import VectorTable
+
+__all__ = ["describe_table"]
+
+
+def describe_table(product: Product, href: str, told: Told, base: pystac.Item | None) -> Description:
+    """Fields, time and place of a table; places are read, of the vectors the first row group at most.
+
+    Raises
+    ------
+    CatalogError, CorruptDataError, GridError
+        As :func:`stac_latent.catalog.adopt.adopt`.
+    """
+    said = {**product.asset, **told.fields}
+    columns = _columns(product, href, said)
+    method = said.get("latent:quantization")
+    scale = str(product.vector.get("scale") or "scale") if method == "per_vector" else ""
+    table = VectorTable(href, columns, _position(href, said), scale)
+    dimensions = table.lengths()
+    found: dict[str, Any] = {"data_type": table.dtype.name, "latent:dimensions": dimensions}
+    fields = asset_fields(product, told, found, href)
+    fields |= {
+        "latent:columns": columns,
+        "latent:shape": [table.facts.rows, dimensions],
+        "latent:dim_order": ["row", "channel"],
+        "latent:space": space_of(product, href, told, {}, table.facts.footer),
+    }
+    if table.position:
+        fields["latent:position"] = list(table.position)
+    else:
+        fields.pop("latent:position", None)
+    assets = {}
+    if scale:
+        fields["latent:scale_asset"] = "scales"
+        assets["scales"] = pystac.Asset(
+            href,
+            "Scales",
+            media_type=CONTAINERS["parquet"],
+            roles=["latent:scales"],
+            extra_fields={"latent:columns": [scale]},
+        )
+    if told.crs is not None:
+        box = regular_grid(centres(table, told.crs), told.crs, href)
+        fields |= {
+            "proj:code": told.crs,
+            "proj:shape": list(box.shape.yx),
+            "proj:transform": list(box.affine)[:6],
+        }
+    polygon = _outline(table)
+    properties = {
+        "table:columns": [{"name": n, "type": t} for n, t in table.facts.columns],
+        "table:row_count": table.facts.rows,
+    }
+    if table.facts.geometry is not None:
+        properties["table:primary_geometry"] = table.facts.geometry
+    return Description(
+        fields, _when(product, href, told, table, base), json.loads(shapely.to_geojson(polygon)), list(polygon.bounds), assets, properties
+    )  # fmt: skip
+
+
+def _when(product: Product, href: str, told: Told, table: VectorTable, base: pystac.Item | None) -> Period:
+    if (
+        base is not None
+        and told.when is None
+        and (start := base.datetime or base.common_metadata.start_datetime)
+    ):
+        return start, base.datetime or base.common_metadata.end_datetime or start
+    return time_of(product.time, href, table=table, given=told.when)
+
+
+def _columns(product: Product, href: str, said: dict[str, Any]) -> list[str]:
+    """Columns of the vectors: as told, the first of the product's names that is there, or numbered ones in their order."""
+    if said.get("latent:columns"):
+        return list(said["latent:columns"])
+    names = list(_schema(href).names)
+    if pattern := product.vector.get("pattern"):
+        numbered = [n for n in names if re.match(pattern, n)]
+        if numbered:
+            return sorted(numbered, key=lambda n: int(re.findall(r"\d+", n)[-1]))
+    if chosen := next((n for n in product.vector.get("names", ()) if n in names), None):
+        return [chosen]
+    wanted = pattern or ", ".join(product.vector.get("names", ())) or "any"
+    raise CatalogError(
+        f"{href} has no column of vectors (looked for {wanted}); it has {', '.join(names)}: name it with --columns, or "
+        "fields={'latent:columns': [...]}"
+    )
+
+
+def _position(href: str, said: dict[str, Any]) -> list[str]:
+    """Columns of coordinates, where they are stated and there; else the geometry."""
+    if not said.get("latent:position"):
+        return []
+    wanted = list(said["latent:position"])
+    names = _schema(href).names
+    return wanted if set(wanted) <= set(names) or b"geo" not in (_schema(href).metadata or {}) else []
+
+
+def _schema(href: str) -> Any:
+    try:
+        if is_local(href):
+            with open_parquet(local_path(href), href) as table:
+                return table.schema_arrow
+        import fsspec
+
+        with fsspec.open(href, "rb") as file, open_parquet(file, href) as table:
+            return table.schema_arrow
+    except (OSError, ValueError) as exc:
+        raise CorruptDataError(f"{href} is no complete Parquet file ({exc}); fetch it again") from exc
+
+
+def _outline(table: VectorTable) -> Any:
+    """Hull of all rows in longitude and latitude."""
+    found = bounds(table, "OGC:CRS84")
+    found = found[np.isfinite(found).all(axis=1)]
+    if not len(found):
+        raise CatalogError(f"{table.href}: no row has a place")
+    west, south = found[:, :2].min(axis=0) - 1e-6
+    east, north = found[:, 2:].max(axis=0) + 1e-6
+    if east - west > 180:
+        west, east = -180.0, 180.0
+    return shapely.box(west, max(south, -90), east, min(north, 90))

@@ -1,0 +1,69 @@
+"""The command ``map``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stac_latent.cli.common import (
+    AsJson,
+    Asset,
+    Bbox,
+    Ids,
+    MaxItems,
+    Source,
+    When,
+    err,
+    find,
+    names,
+    numbers,
+    out,
+    print_json,
+    progress,
+)
+
+__all__ = ["write_map"]
+
+
+def write_map(
+    source: Source,
+    dest: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("map.html"),
+    asset: Asset = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            help="Vectors of places: a .parquet file of 'publish', the key of an embedding asset, or none. [default: the items' own]"
+        ),
+    ] = None,
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Latents",
+    pictures: Annotated[int, typer.Option(help="Items that get pictures, at most.")] = 100,
+    side: Annotated[int, typer.Option(help="Longest side of a picture in pixels.")] = 384,
+    max_mib: Annotated[float, typer.Option(help="Largest size of the page.")] = 24.0,
+    bbox: Bbox = None,
+    when: When = None,
+    ids: Ids = None,
+    max_items: MaxItems = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page to look at items on: footprints, raw and decoded pictures, similar places; no network."""
+    from stac_latent.page.write import write_map as run
+
+    items = find(source, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids), max_items=max_items)
+    with progress(as_json) as report:
+        info = run(
+            items, dest, asset=asset, embeddings=embeddings, title=title, pictures=pictures, side=side, max_mib=max_mib,
+            progress=report,
+        )  # fmt: skip
+    if as_json:
+        result = {
+            name: getattr(info, name) for name in ("size", "items", "placed", "pictures", "vectors", "space")
+        }
+        print_json({"page": str(dest)} | result | {"notes": list(info.notes)})
+        return
+    out.print(
+        f"{info.placed:,} footprints, {info.pictures:,} with pictures, {info.vectors:,} vectors, {info.size:,} bytes -> {dest}"
+    )
+    for note in info.notes:
+        err.print(note, markup=False, highlight=False, soft_wrap=True)

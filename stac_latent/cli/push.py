@@ -1,0 +1,68 @@
+"""The commands ``push`` and ``queryables``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stac_latent.cli.common import AsJson, Source, err, out, print_json, progress
+
+__all__ = ["push", "queryables"]
+
+
+def push(
+    source: Source,
+    api: Annotated[str, typer.Argument(help="Address of a STAC API that takes transactions.")],
+    href: Annotated[
+        str | None,
+        typer.Option(help="Address at which the catalogue's folder is published. [default: local files]"),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Items compared and sent at a time.", min=1, max=10_000)] = 500,
+    header: Annotated[
+        list[str] | None, typer.Option(help="Sent with each request, as 'Authorization: Bearer ...'; repeat.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Longest wait for an answer, in seconds.", min=0.1)] = 60.0,
+    tries: Annotated[int, typer.Option(help="Times that a request is made again.", min=0)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Send collections and items to a STAC API; what it has already is not sent again."""
+    from stac_latent.catalog.push import push as run
+
+    pairs = [h.partition(":") for h in header or []]
+    if wrong := [name for name, colon, _ in pairs if not colon]:
+        raise typer.BadParameter(f"--header is 'Name: value'; got {wrong[0]!r}")
+    headers = {name.strip(): value.strip() for name, _, value in pairs}
+    with progress(as_json) as report:
+        done = run(
+            source,
+            api,
+            href=href,
+            batch=batch,
+            headers=headers,
+            timeout=timeout,
+            tries=tries,
+            progress=report,
+        )
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        out.print(
+            f"{done.new} new, {done.changed} changed, {done.unchanged} unchanged, {len(done.refused)} refused "
+            f"item(s); {len(done.collections)} collection(s) sent -> {api}"
+        )
+    if done.local:
+        err.print(
+            f"{done.local} assets are files of this machine; --href gives them the address they are published at"
+        )
+    for name, why in done.refused.items():
+        err.print(f"refused {name}: {why}", markup=False, highlight=False, soft_wrap=True)
+    if done.refused:
+        raise typer.Exit(1)
+
+
+def queryables() -> None:
+    """Print the queryables of the latent: properties, for an API that wants them declared (see docs/stac-api.md)."""
+    from stac_latent.catalog.queryables import queryables as run
+
+    print_json(run())

@@ -1,0 +1,1 @@
+"""Similar places: searching published vectors by vector, place, Item, chip or area."""
