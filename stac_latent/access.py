@@ -18,12 +18,30 @@ from urllib.parse import SplitResult, urlsplit
 
 from stac_latent.errors import CatalogError
 
-__all__ = ["check_link", "is_remote", "is_uri"]
+__all__ = ["check_link", "is_remote", "is_uri", "shown", "without_secrets"]
 
 _SCHEMES = frozenset(("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl"))
 _NUMBERS = re.compile(r"\[[0-9A-Fa-f:.]*\]")
 """An IPv6 address; elsewhere two colons chain file systems."""
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
+_SECRET = re.compile(r"(?<=://)[^/?#\s'\"@]*@|(?<=[?&;])([^=&;\s'\"<>#]+)=[^&;\s'\"<>)#]+")
+"""What may be secret in an address: user and password, and values after the question mark."""
+
+
+def shown(href: str) -> str:
+    """An address as it may be printed: without user and password, and without the values of its query.
+
+    Examples
+    --------
+    >>> shown("https://x.org/a.zarr?sv=2024&sig=abc%3D")
+    'https://x.org/a.zarr?sv=...&sig=...'
+    """
+    return without_secrets(href) if is_remote(href) else href
+
+
+def without_secrets(text: str) -> str:
+    """A message that may quote addresses, with what :func:`shown` leaves out of each left out."""
+    return _SECRET.sub(lambda m: f"{m[1]}=..." if m[1] else "...@", text)
 
 
 def is_uri(href: str) -> bool:
@@ -64,20 +82,20 @@ def check_link(href: str, origin: str | None) -> str:
         return href
     if not is_remote(href):
         raise CatalogError(
-            f"{origin} leads to {href!r}, on this machine; remote documents may not name local files. Download it and read "
+            f"{shown(origin or '')} leads to {shown(href)!r}, on this machine; remote documents may not name local files. Download it and read "
             "the copy if you trust it"
         )
     target, own = urlsplit(href), urlsplit(origin or "")
     if target.scheme.lower() not in _SCHEMES or "::" in _NUMBERS.sub("", href):
         raise CatalogError(
-            f"{origin} leads to {href!r}; remote documents may lead to {', '.join(sorted(_SCHEMES))} addresses only"
+            f"{shown(origin or '')} leads to {shown(href)!r}; remote documents may lead to {', '.join(sorted(_SCHEMES))} addresses only"
         )
     if target.scheme.lower() not in ("http", "https") or _place(target) == _place(own):
         return href
     host = _host(target, href)
     if not _allowed(host) and _is_private(host):
         raise CatalogError(
-            f"{origin} leads to {href!r}, an address of a private network; set STAC_LATENT_ALLOW_PRIVATE={host} if "
+            f"{shown(origin or '')} leads to {shown(href)!r}, an address of a private network; set STAC_LATENT_ALLOW_PRIVATE={host} if "
             "it may"
         )
     return href
@@ -93,7 +111,7 @@ def _place(url: SplitResult) -> tuple[str | None, int | None]:
 def _host(url: SplitResult, href: str) -> str:
     host = _place(url)[0]
     if not host:
-        raise CatalogError(f"{href!r} names no host")
+        raise CatalogError(f"{shown(href)!r} names no host")
     return host
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "GridError",
     "GuardError",
     "GuardWarning",
+    "RemoteError",
     "SearchError",
     "StacLatentError",
     "TrainError",
@@ -70,6 +71,10 @@ class GuardError(StacLatentError, ValueError):
 
 class GuardWarning(UserWarning):
     """A guard or a check finds an Item unusual; it was catalogued, and says so."""
+
+
+class RemoteError(CatalogError):
+    """A server or an object store does not give what a link promises: it refuses, is silent, or sends something else."""
 
 
 class SearchError(StacLatentError, ValueError):

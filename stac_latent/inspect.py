@@ -9,6 +9,7 @@ from typing import Any
 
 import pystac
 
+from stac_latent.access import shown
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
@@ -32,11 +33,12 @@ def read_item(href: str) -> pystac.Item:
     CatalogError
         If it cannot be read, or is no Item.
     """
+    data = read_bytes(href)
     try:
-        doc = json.loads(read_bytes(href))
+        doc = json.loads(data)
         item = pystac.Item.from_dict(doc, href=href)
     except (ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as exc:
-        raise CatalogError(f"{href} is no STAC Item: {exc}") from exc
+        raise CatalogError(f"{shown(href)} is no STAC Item: {exc}") from exc
     item.set_self_href(href if "://" in href else str(Path(href).absolute()))
     return item
 
@@ -53,7 +55,7 @@ def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
     }
     return {
         "asset": ref.asset,
-        "href": ref.href,
+        "href": shown(ref.href),
         "kind": spec.kind,
         "space": spec.space,
         **_coding(codec, ref),

@@ -72,6 +72,8 @@ ASSET = {
     "band_psnr": [46.5, 999.0],
     "band_max_error": [100.0, 0.0],
     "input": SPACE,
+    "metadata_checksum": "1220" + "0" * 64,
+    "mask_chunks": "80",
     "encryption": "aes-256-gcm-1",
     "key_id": "0123456789abcdef",
     "wrapped_key": "AAAA",

@@ -165,9 +165,9 @@ SOURCES = {
     "no parquet": ("x.parquet", b"PAR1 but no more", r"x.parquet is not a readable Parquet file: "),
     "bad ending": ("y.parquet", b"{}", r"y.parquet is not a readable Parquet file"),
     "scheme": (
-        "s3://bucket/catalog.json",
+        "ftp://bucket/catalog.json",
         None,
-        r"s3://bucket/catalog.json: only http and https addresses and local files",
+        r"ftp://bucket/catalog.json: only http and https addresses, those of object stores, and local files",
     ),
 }
 

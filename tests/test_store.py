@@ -185,7 +185,6 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 def test_over_http(coded, fresh_process):
     """The same catalogue behind a web server: decoder, bundle and chunks are fetched by href."""
-    pytest.importorskip("aiohttp")
     root = Path(coded.get_self_href()).parents[2]
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root)))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -15,9 +15,12 @@ from urllib.request import url2pathname
 import pystac
 from pystac.utils import make_absolute_href
 
-from stac_latent.access import check_link, is_remote
+from stac_latent.access import check_link, is_remote, shown, without_secrets
 from stac_latent.catalog.patience import BUSY, Patience
-from stac_latent.errors import SearchError
+from stac_latent.errors import CatalogError, SearchError
+from stac_latent.store.io import read_bytes
+from stac_latent.store.remote import signed
+from stac_latent.store.transport import is_object, keep_quiet
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -62,6 +65,7 @@ class Reader:
         """The HTTP session, made when first needed. It tries again where a server is busy, by default twice and never for long."""
         from pystac_client.stac_api_io import StacApiIO
 
+        keep_quiet()
         made = StacApiIO(
             headers=dict(self.headers),
             timeout=(min(self.timeout, 10.0), self.timeout),
@@ -80,8 +84,10 @@ class Reader:
         SearchError
             If there is no file, or if what is there is no JSON object.
         """
-        if is_url(href):
-            text: str | bytes = self._fetch(href, io or self.io, request)
+        if is_object(href):
+            text: str | bytes = _object(href)
+        elif is_url(href):
+            text = self._fetch(href, io or self.io, request)
         else:
             try:
                 text = local_path(href).read_bytes()
@@ -91,14 +97,14 @@ class Reader:
             value = json.loads(text)
         except (ValueError, RecursionError) as exc:
             start = (text if isinstance(text, str) else text.decode("utf-8", "replace")).lstrip()[:60]
-            raise SearchError(f"{href} is not JSON ({exc}); it begins with {start!r}") from exc
+            raise SearchError(f"{shown(href)} is not JSON ({exc}); it begins with {start!r}") from exc
         if not isinstance(value, dict):
-            raise SearchError(f"{href} holds a JSON {type(value).__name__}; expected a STAC object")
+            raise SearchError(f"{shown(href)} holds a JSON {type(value).__name__}; expected a STAC object")
         return value
 
     def bytes(self, href: str) -> bytes:
         """All bytes at a URL; raises as :meth:`json` does."""
-        return bytes(self._request("GET", href).content)
+        return _object(href) if is_object(href) else bytes(self._request("GET", href).content)
 
     def send(self, method: str, href: str, body: Mapping[str, Any]) -> Any:
         """Send a JSON object to a URL; returns the answer if it is JSON, else None. Raises as :meth:`json` does."""
@@ -117,9 +123,9 @@ class Reader:
 
         self._check_scheme(href)
         try:
-            response = self.io.session.request(method, href, timeout=self.io.timeout, **options)
+            response = self.io.session.request(method, signed(href), timeout=self.io.timeout, **options)
         except RequestException as exc:
-            raise _unreachable(href, exc) from exc
+            raise _unreachable(href, exc) from None
         if not response.ok:
             raise _refused(href, response.status_code, response.text)
         return response
@@ -129,15 +135,17 @@ class Reader:
 
         self._check_scheme(href)
         try:
-            return io.request(href, **request)
+            return io.request(signed(href), **request)
         except APIError as exc:
             status = getattr(exc, "status_code", None)
-            raise (_unreachable(href, exc) if status is None else _refused(href, status, str(exc))) from exc
+            raise (_unreachable(href, exc) if status is None else _refused(href, status, str(exc))) from None
 
     @staticmethod
     def _check_scheme(href: str) -> None:
         if not href.startswith(("http://", "https://")):
-            raise SearchError(f"{href}: only http and https addresses and local files can be searched")
+            raise SearchError(
+                f"{shown(href)}: only http and https addresses, those of object stores, and local files can be searched"
+            )
 
 
 def _bounded(response: Any, **_: Any) -> None:
@@ -148,14 +156,22 @@ def _bounded(response: Any, **_: Any) -> None:
     if len(body) > _LARGEST:
         response.close()
         raise SearchError(
-            f"{response.url} answers with more than the {_LARGEST} bytes that are read of a document"
+            f"{shown(response.url)} answers with more than the {_LARGEST} bytes that are read of a document"
         )
     response._content = body  # noqa: SLF001 - what requests itself sets
     response._content_consumed = True  # noqa: SLF001
 
 
+def _object(href: str) -> bytes:
+    """A document in an object store."""
+    try:
+        return read_bytes(href, limit=_LARGEST)
+    except CatalogError as exc:
+        raise SearchError(str(exc)) from None
+
+
 def _unreachable(href: str, cause: Exception) -> HttpError:
-    reason = str(cause)[:200]
+    reason = without_secrets(str(cause))[:200]
     for pattern in (
         r"[Tt]imed out",
         r"Connection refused",
@@ -165,15 +181,19 @@ def _unreachable(href: str, cause: Exception) -> HttpError:
             reason = match.group().lower()
             break
     return HttpError(
-        f"cannot reach {href}: {reason}; check the address and the network, "
+        f"cannot reach {shown(href)}: {reason}; check the address and the network, "
         "or search a static catalogue or a stac-geoparquet file instead"
     )
 
 
 def _refused(href: str, status: int, text: str) -> HttpError:
-    hint = "; pass headers={'Authorization': ...}" if status in (401, 403) else ""
+    hint = (
+        "; pass headers={'Authorization': ...}, or sign addresses with $STAC_LATENT_SIGN"
+        if status in (401, 403)
+        else ""
+    )
     hint = "; it is busy: try again later, or ask for less at a time (limit)" if status in BUSY else hint
-    return HttpError(f"{href} answered HTTP {status}: {text[:300]!r}{hint}", status)
+    return HttpError(f"{shown(href)} answered HTTP {status}: {without_secrets(text[:300])!r}{hint}", status)
 
 
 def to_item(

@@ -6,13 +6,15 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pystac
 import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from stac_latent.bound import ErrorBound
 from stac_latent.catalog.query import Query
@@ -31,6 +33,7 @@ from stac_latent.registry import replace_known
 from stac_latent.secure import Key, has_key, use
 from stac_latent.store.guard import CONFIG, check_array
 from stac_latent.store.io import is_local, local_path, tree_size
+from stac_latent.store.layout import metadata_checksum, stored_chunks
 
 __all__ = ["Checked", "verify"]
 
@@ -133,7 +136,9 @@ def _check(
     opened: dict[Any, Codec | StacLatentError],
     progress: Progress | None,
 ) -> None:
-    ref = LatentRef.from_item(item, key)
+    ref = replace(
+        LatentRef.from_item(item, key), metadata=None, masks=None
+    )  # what is stored, not what follows from it
     fields = item.assets[key].extra_fields
     codec = _codec(ref, opened)
     size = tree_size(local_path(ref.href)) if is_local(ref.href) else None
@@ -146,6 +151,7 @@ def _check(
     readers = [LatentReader(lattice, codec) for lattice in lattices_of(ref)]
     for reader in readers:
         _metadata(reader, row)
+    row.problems += _layout(readers[0], fields)
     bounds = _bounds(fields, [len(r.codec.bands) for r in readers])
     raw = _sources(item, readers, infinite=bounds[0] is not None) if ref.spec.kind == "codec" else None
     if raw is None:
@@ -218,6 +224,21 @@ def _metadata(reader: LatentReader, row: Checked) -> None:
             centres = reader.arrays.read_all(found)
             if not np.allclose(centres, start + step * (np.arange(n) + 0.5), rtol=0, atol=1e-6 * abs(step)):
                 row.problems.append(f"coordinate {name} of the store is not that of the item's grid")
+
+
+def _layout(reader: LatentReader, fields: Mapping[str, Any]) -> Iterator[str]:
+    """What an Item says of the files of a store that is not so; which chunks there are is seen of local ones only."""
+    store, mask = reader.arrays.latent.store, reader.arrays.mask
+    checksum = fields.get("latent:metadata_checksum")
+    document = sync(store.get("zarr.json", default_buffer_prototype()))
+    if checksum is not None and document is not None and metadata_checksum(document.to_bytes()) != checksum:
+        yield "latent:metadata_checksum is not that of the store's zarr.json; encode the item again"
+    stored = fields.get("latent:mask_chunks")
+    if stored is None or mask is None or not is_local(reader.ref.href):
+        return
+    found = stored_chunks(mask, local_path(reader.ref.href))
+    if found != stored:
+        yield f"latent:mask_chunks is {stored!r}, the store has {found!r}; encode the item again"
 
 
 def _sources(

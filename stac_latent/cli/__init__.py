@@ -19,6 +19,7 @@ from stac_latent.cli.fit import fit
 from stac_latent.cli.map import write_map
 from stac_latent.cli.nearest import index, label, nearest
 from stac_latent.cli.push import push, queryables
+from stac_latent.cli.remote import copy
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
 
@@ -36,6 +37,7 @@ for command in (
     look.verify, look.keygen,
 ):  # fmt: skip
     app.command()(command)
+app.command()(copy)
 app.command()(adopt.adopt)
 app.command()(adopt.export)
 app.command()(nearest)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LIMIT", "aside", "chunk", "forget", "workers"]
+__all__ = ["LIMIT", "aside", "chunk", "forget", "known", "workers"]
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -57,6 +57,13 @@ def chunk(key: Hashable, decode: Callable[[], Array]) -> Future[Array]:
         _chunks[key] = future
         _trim()
         return future
+
+
+def known(key: Hashable) -> bool:
+    """Whether the chunk of a key is kept, or being decoded."""
+    with _lock:
+        found = _chunks.get(key)
+        return found is not None and not (found.done() and found.exception() is not None)
 
 
 def aside(read: Callable[[], T]) -> Future[T]:

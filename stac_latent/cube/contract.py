@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Self
 
 import pystac
 from pystac.utils import is_absolute_href, make_absolute_href
 
-from stac_latent.access import check_link, is_uri
+from stac_latent.access import check_link, is_uri, shown
 from stac_latent.bundle import FILES, read_bundle
 from stac_latent.codec import Codec
 from stac_latent.cube.layout import Layout, is_table, layout_of, upright
@@ -23,6 +25,7 @@ from stac_latent.registry import opened, remember, resolve_space
 from stac_latent.secure import FORM, Sealed, context_of
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.io import read_bytes
+from stac_latent.store.remote import Sign, inner
 
 __all__ = [
     "MEDIA_TYPE",
@@ -49,6 +52,9 @@ class Decoder:
     href: str
     checksum: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Decoder({shown(self.href)!r}, {self.checksum!r})"
+
 
 @dataclass(frozen=True, slots=True)
 class KeyFrameLink:
@@ -57,7 +63,10 @@ class KeyFrameLink:
     href: str
     asset: str
 
-    def open(self) -> LatentRef:
+    def __repr__(self) -> str:
+        return f"KeyFrameLink({shown(self.href)!r}, {self.asset!r})"
+
+    def open(self, sign: Sign | None = None) -> LatentRef:
         """Reference to the key frame, from its Item.
 
         Raises
@@ -66,18 +75,18 @@ class KeyFrameLink:
             If there is no such Item or asset.
         """
         try:
-            doc = json.loads(read_bytes(self.href, limit=_ITEM_LIMIT))
+            doc = json.loads(read_bytes(self.href, limit=_ITEM_LIMIT, sign=sign))
             item = pystac.Item.from_dict(doc, href=self.href)
             item.set_self_href(self.href)  # whatever it says of itself
         except CatalogError as exc:
             raise CatalogError(
-                f"the key frame {self.href} cannot be read, and what was coded against it is not decoded without it: {exc}"
+                f"the key frame {shown(self.href)} cannot be read, and what was coded against it is not decoded without it: {exc}"
             ) from exc
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pystac.STACError) as exc:
             raise CatalogError(
-                f"the key frame {self.href} is no STAC Item: {type(exc).__name__}: {exc}"
+                f"the key frame {shown(self.href)} is no STAC Item: {type(exc).__name__}: {exc}"
             ) from exc
-        return LatentRef.from_item(item, self.asset)
+        return LatentRef.from_item(item, self.asset).signed(sign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,12 @@ class LatentRef:
     decoder: Decoder | None = None
     reference: KeyFrameLink | LatentRef | None = None
     """The key frame that it was coded against; None where it stands alone."""
+    metadata: str | None = None
+    """Checksum of the store's metadata, which need not be read where it can be made anew."""
+    masks: str | None = None
+    """Which chunks of the mask are stored; None where the Item does not say."""
+    sign: Sign | None = field(default=None, compare=False, repr=False)
+    """Signs remote addresses before each request."""
     sealed: Sealed | None = None
     """What opens its chunks; None where they are plain."""
     places: tuple[BandPlace | None, ...] = ()
@@ -154,6 +169,14 @@ class LatentRef:
     """Which of the codec's lattices this is."""
     layout: Layout | None = None
     """How an embedding of another producer is stored; None for a store of this package."""
+
+    def __repr__(self) -> str:
+        return f"LatentRef({self.item_id!r}, {self.asset!r}, {shown(self.href)!r}, {self.spec.space!r})"
+
+    @property
+    def text(self) -> str:
+        """All that it says, secrets included, to be compared or hashed; NaN equals itself."""
+        return repr(astuple(replace(self, sign=None)))
 
     @classmethod
     def from_item(cls, item: pystac.Item, asset: str | None = None) -> Self:
@@ -204,10 +227,16 @@ class LatentRef:
             grid=grid,
             decoder=_decoder(item, spec.space),
             reference=_key_frame(item, key),
+            metadata=_text(fields, "latent:metadata_checksum"),
+            masks=_text(fields, "latent:mask_chunks"),
             sealed=sealed_of(fields, key),
             places=band_places(fields),
             layout=layout,
         )
+
+    def signed(self, sign: Sign | None) -> Self:
+        """The same, with a function that signs remote addresses."""
+        return self if sign is None else replace(self, sign=sign)
 
     def open_codec(self, *, again: bool = False) -> Codec:
         """Codec of the asset's space: from the item's link, the store's own copy, or an installed one.
@@ -216,15 +245,16 @@ class LatentRef:
         """
         tried: list[str] = []
         if self.decoder is not None:
-            return _from_link(self.decoder, self.spec.space, again=again)
+            with _opening[self.spec.space]:  # several readers of one space open it once
+                return _from_link(self.decoder, self.spec.space, again=again, sign=self.sign)
         tried.append(f"latent:decoder links of item {self.item_id!r} (none with this space)")
-        own = f"{self.href.rstrip('/')}/bundle"
+        own = inner(self.href, "bundle")
         try:
-            files = {name: read_bytes(f"{own}/{name}", limit=512 << 20) for name in FILES}
+            files = {name: read_bytes(inner(own, name), limit=512 << 20, sign=self.sign) for name in FILES}
         except CatalogError:
-            tried.append(own)
+            tried.append(shown(own))
         else:
-            return remember(read_bundle(files, space=self.spec.space, where=own, again=again))
+            return remember(read_bundle(files, space=self.spec.space, where=shown(own), again=again))
         return resolve_space(self.spec.space, tried)
 
 
@@ -275,6 +305,11 @@ def codec_of_item(item: pystac.Item, asset: str | None = None) -> Codec:
     return LatentRef.from_item(item, asset).open_codec()
 
 
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    found = fields.get(name)
+    return found if isinstance(found, str) else None
+
+
 def sealed_of(fields: Mapping[str, Any], key: str) -> Sealed | None:
     """What the fields of asset ``key`` say of its encryption; None where it has none."""
     form = fields.get("latent:encryption")
@@ -320,35 +355,40 @@ def _key_frame(item: pystac.Item, key: str) -> KeyFrameLink | None:
     )
 
 
-def _from_link(decoder: Decoder, space: str, *, again: bool = False) -> Codec:
+_opening: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+
+
+def _from_link(decoder: Decoder, space: str, *, again: bool = False, sign: Sign | None = None) -> Codec:
     if not again and (known := opened(space)) is not None:
         return known
-    data = read_bytes(decoder.href, checksum=decoder.checksum, limit=_ITEM_LIMIT)
+    data = read_bytes(decoder.href, checksum=decoder.checksum, limit=_ITEM_LIMIT, sign=sign)
     try:
         doc = json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise CatalogError(
-            f"{decoder.href} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item"
+            f"{shown(decoder.href)} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item"
         ) from exc
-    return remember(_read_codec_item(doc, decoder.href, space, again=again))
+    return remember(_read_codec_item(doc, decoder.href, space, again=again, sign=sign))
 
 
-def _read_codec_item(doc: Mapping[str, Any], href: str, space: str | None, *, again: bool = False) -> Codec:
+def _read_codec_item(
+    doc: Mapping[str, Any], href: str, space: str | None, *, again: bool = False, sign: Sign | None = None
+) -> Codec:
     assets = doc.get("assets") if isinstance(doc, Mapping) else None
     if assets and not (isinstance(assets, Mapping) and all(isinstance(a, Mapping) for a in assets.values())):
-        raise CatalogError(f"{href} is no STAC Item: its assets are not objects")
+        raise CatalogError(f"{shown(href)} is no STAC Item: its assets are not objects")
     files = {}
     for asset in (assets or {}).values():
-        name = str(asset.get("href", "")).rsplit("/", 1)[-1]
+        name = str(asset.get("href", "")).partition("?")[0].rsplit("/", 1)[-1]
         if name in FILES:
             target = check_link(make_absolute_href(asset["href"], href), href)
-            files[name] = read_bytes(target, checksum=asset.get("file:checksum"), limit=512 << 20)
+            files[name] = read_bytes(target, checksum=asset.get("file:checksum"), limit=512 << 20, sign=sign)
     if missing := [n for n in FILES if n not in files]:
         raise UnresolvedSpaceError(
-            f"{href} has no asset {' and '.join(missing)} (assets: {', '.join(assets or {}) or 'none'}); "
+            f"{shown(href)} has no asset {' and '.join(missing)} (assets: {', '.join(assets or {}) or 'none'}); "
             "the MLM Item of a codec lists the files of its bundle"
         )
-    return read_bundle(files, space=space, where=href, again=again)
+    return read_bundle(files, space=space, where=shown(href), again=again)
 
 
 def _absolute(href: str, item: pystac.Item) -> str:

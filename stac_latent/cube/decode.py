@@ -12,22 +12,27 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from stac_latent.access import shown
 from stac_latent.codec import Array, Codec
 from stac_latent.container import apply_nodata
-from stac_latent.cube.chunks import aside, chunk, workers
+from stac_latent.cube.chunks import aside, chunk, known, workers
 from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.opening import open_store
 from stac_latent.cube.reference import Reference, open_reference
 from stac_latent.errors import CorruptDataError, FieldError, GridError
 from stac_latent.registry import remember
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.stages.residual import BITSTREAM, decode_residual
 from stac_latent.store.residual import SPARSE, read_residual
-from stac_latent.store.zarr import LatentArrays, open_arrays
+from stac_latent.store.zarr import LatentArrays
 
 if TYPE_CHECKING:
     import pystac
 
 __all__ = ["LatentReader"]
+
+_AHEAD = 64
+"""Chunks that are read from a server ahead of decoding."""
 
 
 class LatentReader:
@@ -90,10 +95,11 @@ class LatentReader:
     @cached_property
     def arrays(self) -> LatentArrays:
         """The stored arrays."""
+        codec = None
         if self.spec.bitstream is not None:
             remember(self._whole)  # so that the zarr codec finds its space
-        seal = None if self.ref.sealed is None else self.ref.sealed.open()
-        return open_arrays(self.ref.href, self.spec, self.ref.grid, seal)
+            codec = self.codec
+        return open_store(self.ref, codec)
 
     @cached_property
     def bounded(self) -> bool:
@@ -194,6 +200,7 @@ class LatentReader:
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
         every = chosen == list(range(len(self.codec.bands)))
         out: Array | None = None
+        self.arrays.mask_ahead(window)
         found = aside(partial(self.arrays.read_mask, window))
         for (a0, a1), (b0, b1), piece in self._pieces(window):
             if out is None:
@@ -248,13 +255,22 @@ class LatentReader:
     def _pieces(self, window: Window) -> Iterator[tuple[tuple[int, int], tuple[int, int], Array]]:
         """Parts ``(rows, columns, pixels)`` of a window, one for each stored chunk; a few are decoded ahead."""
         pending: deque[tuple[Window, Future[Array]]] = deque()
-        for place in itertools.product(*self._chunks_of(window)):
+        places = list(itertools.product(*self._chunks_of(window)))
+        self._ahead(places[:_AHEAD])
+        for i, place in enumerate(places):
+            if i and i % _AHEAD == 0:
+                self._ahead(places[i : i + _AHEAD])
             whole = self._pixels_of(place)
             pending.append((whole, chunk((self._token, place), partial(self._decode_alone, whole))))
             if len(pending) > 2 * workers():
                 yield self._cut(*pending.popleft(), window)
         while pending:
             yield self._cut(*pending.popleft(), window)
+
+    def _ahead(self, places: Sequence[tuple[int, ...]]) -> None:
+        """Start to read chunks that will be decoded from their bytes, and are not decoded yet."""
+        if self.codec.whole:
+            self.arrays.ahead((p[0], p[1]) for p in places if not known((self._token, p)))
 
     @staticmethod
     def _cut(
@@ -315,7 +331,7 @@ class LatentReader:
         (y, x) = (spans[0] for spans in self._chunks_of(window))
         payloads = self.arrays.payloads
         if payloads is None:
-            raise GridError(f"{self.ref.href} holds no coded chunks")
+            raise GridError(f"{shown(self.ref.href)} holds no coded chunks")
         coded: Any = payloads.read(y, x)
         if self.reference is not None and self.reference.refers(y, x):
             coded = self.reference.restore(self.codec.entropy_decode(coded), y, x)
@@ -326,7 +342,7 @@ class LatentReader:
         part = pixels[:, rows, columns]
         if part.shape[1:] != (rows.stop - rows.start, columns.stop - columns.start):
             raise CorruptDataError(
-                f"{self.ref.href}: chunk ({y}, {x}) decodes to {pixels.shape[1:]} pixels, which do not hold its place"
+                f"{shown(self.ref.href)}: chunk ({y}, {x}) decodes to {pixels.shape[1:]} pixels, which do not hold its place"
             )
         return part
 

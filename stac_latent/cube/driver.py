@@ -22,6 +22,7 @@ from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, Ri
 from odc.loader.types import BandKey, RasterLoadParams
 from odc.stac._mdtools import StacAuxReader, StacMDParser
 
+from stac_latent.access import shown, without_secrets
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
@@ -54,13 +55,13 @@ class _Key:
     __slots__ = ("ref", "text")
 
     def __init__(self, ref: LatentRef, stamp: str) -> None:
-        self.ref, self.text = ref, f"{ref!r}|{stamp}"
+        self.ref, self.text = ref, f"{ref.text}|{stamp}"
 
     def __hash__(self) -> int:
         return hash(self.text)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.text == other.text
+        return isinstance(other, _Key) and self.text == other.text and self.ref.sign == other.ref.sign
 
 
 def open_cells(ref: LatentRef) -> LatentReader | PlainReader:
@@ -133,7 +134,7 @@ class _Reader(abc.ABC):
         except (StacLatentError, OSError, rasterio.errors.RasterioError) as exc:
             if cfg.fail_on_error:
                 raise
-            log.warning("Ignoring read failure of %s: %s", self._src.uri, exc)
+            log.warning("Ignoring read failure of %s: %s", shown(self._src.uri), without_secrets(str(exc)))
             roi, pixels = (slice(0, 0), slice(0, 0)), np.empty((1, 0, 0), cfg.dtype)
             if self._src.band == 0:
                 pixels = np.empty((self._count(selection), 0, 0), cfg.dtype)

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import zlib
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
+import zarr
 
 from stac_latent.bound import ErrorBound
-from stac_latent.bounded import codable
 from stac_latent.checks.metrics import Distortion
-from stac_latent.codec import Array, Codec
-from stac_latent.container import over
+from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, band_places
 from stac_latent.cube.masks import write_mask
 from stac_latent.cube.natives import band_objects, group_names
 from stac_latent.cube.reference import open_key_frame
-from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
+from stac_latent.cube.reference_coder import ReferenceCoder, relative_href
 from stac_latent.cube.residual import write_residual
-from stac_latent.cube.tiling import padded_shape, tiles, with_margin
+from stac_latent.cube.strip import encode_strip
+from stac_latent.cube.tiling import tiles
 from stac_latent.cube.verify import STRIP, Progress, Source, measurements, verify_store
 from stac_latent.cube.watch import Asked, Watch, findings, refusals
 from stac_latent.errors import FieldError, GuardError
@@ -33,6 +29,7 @@ from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.stages.residual import BITSTREAM
 from stac_latent.store.io import tree_size
+from stac_latent.store.layout import layout_fields
 from stac_latent.store.ood import write_scores
 from stac_latent.store.residual import SPARSE, mark_residual
 from stac_latent.store.sealed import write_manifest
@@ -42,8 +39,6 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 __all__ = ["Encoded", "asset_spec", "encode_source"]
-
-_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -177,7 +172,8 @@ def encode_source(
     size = tree_size(path)
     rate = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
     kept = {} if bound is None else bound.to_fields(found.magnitudes)
-    fields = {**rate, **measurements(found), **kept, **outcome, **native, **sealed}
+    layout = layout_fields(path, first.masks, first.seal) if len(layers) == 1 else {}
+    fields = {**rate, **layout, **measurements(found), **kept, **outcome, **native, **sealed}
     spec = replace(spec, residual=first.spec.residual)
     return Encoded(spec, first.where, size, fields, used, tuple(unusual))
 
@@ -228,6 +224,8 @@ class _Layer:
     """Chunks that keep the bound; None for all."""
     seal: Encrypt | None = None
     sealed: Sealed | None = None
+    masks: zarr.Array[Any] | None = None
+    """The mask's array, once it is written."""
 
     @property
     def spec(self) -> Spec:
@@ -277,7 +275,7 @@ class _Layer:
                 strip = ((top, min(top + STRIP * inner, y1)), (x0, x1))
                 part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
                 every = self.bound is not None
-                valid, crcs = _encode_strip(source, codec, strip, part, self.coder, every=every)
+                valid, crcs = encode_strip(source, codec, strip, part, self.coder, every=every)
                 arrays = write_mask(arrays, codec, grid, strip, valid)
                 valid_pixels += int(valid.any(axis=0).sum())
                 sums |= crcs
@@ -285,6 +283,7 @@ class _Layer:
             del symbols, part, valid
             if progress:
                 progress(f"encode {self.group}".strip(), i + 1, len(shards))
+        self.masks = arrays.mask
         return valid_pixels, sums
 
     def close(self) -> None:
@@ -336,64 +335,3 @@ class _Layer:
         return LatentRef(
             "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, sealed=self.sealed, part=self.part
         )  # fmt: skip
-
-
-def _encode_strip(
-    source: Source,
-    codec: Codec,
-    cells: Window,
-    out: Array,
-    reference: ReferenceCoder | None = None,
-    *,
-    every: bool = False,
-) -> tuple[npt.NDArray[np.bool_], dict[Window, int]]:
-    """Encode a strip of cells into ``out`` ``(channel, y, x)``; ``every``: pixels that the chain cannot take come later.
-
-    Returns
-    -------
-    valid, sums
-        Valid pixels of the strip ``(1 or band, y, x)``; CRC-32 of the symbols of each chunk, by its cells.
-    """
-    stride = codec.stride
-    window = tuple((lo * s, hi * s) for (lo, hi), s in zip(cells, stride, strict=True))
-    wide = with_margin((window[0], window[1]), codec.overlap, padded_shape(source.grid))
-    field, valid = source.read(wide)
-    known = codable(field, valid, codec) if every else valid
-    whole = valid if known is None else known
-    lead = (window[0][0] - wide[0][0], window[1][0] - wide[1][0])
-    inner, _ = chunk_cells(codec)
-
-    def one(block: Window) -> tuple[Window, int]:
-        (y0, y1), (x0, x1) = block
-        pixels = tuple((lo * s + m, hi * s + m) for (lo, hi), s, m in zip(block, stride, lead, strict=True))
-        (a0, a1), (b0, b1) = with_margin(
-            (pixels[0], pixels[1]), codec.overlap, (field.shape[1], field.shape[2])
-        )
-        symbols = codec.encode(field[:, a0:a1, b0:b1], mask=whole[:, a0:a1, b0:b1], upto="symbols")
-        ty, tx = (pixels[0][0] - a0) // stride[0], (pixels[1][0] - b0) // stride[1]
-        symbols = np.ascontiguousarray(symbols[:, ty : ty + y1 - y0, tx : tx + x1 - x0])
-        (cy, _), (cx, _) = cells
-        inside = _pixels_inside(source.grid, ((cy + y0, cy + y1), (cx + x0, cx + x1)))
-        tail: Any = codec.tail
-        if reference is not None:
-            own = whole[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
-            place = (cy + y0) // inner, (cx + x0) // inner
-            coder = over(codec, whole[:, a0:a1, b0:b1], inside)
-            symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
-            tail.keep(symbols, payload)
-        elif getattr(tail, "aim", None) is not None:  # searched here, where valid pixels are known
-            tail.keep(symbols, over(codec, whole[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
-        out[:, y0:y1, x0:x1] = symbols
-        return ((cy + y0, cy + y1), (cx + x0, cx + x1)), zlib.crc32(symbols.data)
-
-    with ThreadPoolExecutor(max_workers=min(_WORKERS, os.cpu_count() or 1)) as pool:
-        sums = dict(pool.map(one, tiles((out.shape[1], out.shape[2]), inner)))
-    h, w = window[0][1] - window[0][0], window[1][1] - window[1][0]
-    return valid[:, lead[0] : lead[0] + h, lead[1] : lead[1] + w], sums
-
-
-def _pixels_inside(grid: Grid, cells: Window) -> int:
-    """Pixels of the scene under these cells; the others pad it."""
-    spans = zip(cells, grid.stride, grid.lead, grid.shape, strict=True)
-    h, w = (min(n, hi * s - p) - max(0, lo * s - p) for (lo, hi), s, p, n in spans)
-    return h * w

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +22,7 @@ from odc.geo.warp import resampling_s2rio
 from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
 from rasterio.enums import Resampling
 
+from stac_latent.access import is_remote, shown
 from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Dataset.latent)
 from stac_latent.cube.contract import LatentRef, as_items
 from stac_latent.cube.driver import LatentDriver
@@ -44,6 +45,7 @@ from stac_latent.cube.refs import (
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.secure import Key, use
 from stac_latent.spec import Band, Grid
+from stac_latent.store.transport import connections
 
 if TYPE_CHECKING:
     from odc.loader.types import BandKey
@@ -79,6 +81,7 @@ def load(
     progress: Any = None,
     fail_on_error: bool = True,
     key: Key | str | os.PathLike[str] | None = None,
+    patch_url: Callable[[str], str] | None = None,
 ) -> xr.Dataset:
     """Load Items that carry latents as one cube, whatever catalogues, sensors and CRSs they are of.
 
@@ -114,7 +117,13 @@ def load(
         ``time``, ``solar_day``, ``id``, a property, or a function: which Items share a time step.
     key
         Key of encrypted latents, or its file; else ``$STAC_LATENT_KEY`` names files, in other processes always.
-    pool, progress, fail_on_error
+    patch_url
+        Signs addresses: called before each request with the address of the object, which may be any below an asset's; what it
+        returns is asked for. ``$STAC_LATENT_SIGN`` names one for other processes.
+    pool
+        Threads that load at once where ``chunks`` is None, or an executor; remote items are loaded by 16, or
+        ``$STAC_LATENT_CONNECTIONS``, where it is left out.
+    progress, fail_on_error
         As in ``odc.stac.load``.
 
     Returns
@@ -151,7 +160,9 @@ def load(
         anchor=anchor,
     )
     found = as_items(items, "load")
-    refs = pick_refs(found, asset, upto)
+    refs = [ref.signed(patch_url) for ref in pick_refs(found, asset, upto)]
+    if pool is None and chunks is None and len(refs) > 1 and any(is_remote(ref.href) for ref in refs):
+        pool = min(len(refs), connections())
     area = geopolygon if geopolygon is not None else intersects
     loose = resampling is not None and upto == "latent" and all(r.spec.kind == "embedding" for r in refs)
     only = {"dtype": dtype, "nodata": nodata, "physical": physical or None}
@@ -317,7 +328,7 @@ def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pys
             "proj:transform": list(box.transform)[:6],
             _DATA: data,
         }
-        out.add_asset(group.key, pystac.Asset(ref.href, roles=["data"], extra_fields=fields))
+        out.add_asset(group.key, pystac.Asset(shown(ref.href), roles=["data"], extra_fields=fields))
     return out
 
 

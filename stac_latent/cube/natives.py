@@ -24,6 +24,7 @@ from stac_latent.cube.tiling import lattice_grid
 from stac_latent.errors import FieldError, GridError, StacLatentError
 from stac_latent.probe import MALFORMED
 from stac_latent.spec import Grid, Spec, Window
+from stac_latent.store.remote import inner
 
 __all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "same_grid", "view_of"]
 
@@ -120,7 +121,7 @@ def _view(ref: LatentRef, index: int) -> BandView:
         ref.spec, bands=tuple(ref.spec.bands[i] for i in members), dimensions=place.dimensions or 0
     )
     mine = replace(
-        ref, href=f"{ref.href.rstrip('/')}/{place.group}", spec=spec, grid=whole, part=1 + groups.index(place.group), places=(),
+        ref, href=inner(ref.href, place.group), metadata=None, masks=None, spec=spec, grid=whole, part=1 + groups.index(place.group), places=(),
         sealed=None if ref.sealed is None else replace(ref.sealed, group=place.group),
     )  # fmt: skip
     return BandView(mine, grids[members.index(index)], members.index(index))

@@ -21,14 +21,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pystac.utils import make_absolute_href
 
+from stac_latent.access import shown
 from stac_latent.codec import Array, Codec
 from stac_latent.cube.contract import KeyFrameLink, LatentRef
 from stac_latent.cube.gains import LEVELS, predict
+from stac_latent.cube.opening import open_store
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError
 from stac_latent.spec import Grid, Window
 from stac_latent.stages.lin import Lin
 from stac_latent.stages.pyramid import Pyramid
-from stac_latent.store.zarr import LatentArrays, open_arrays
+from stac_latent.store.remote import Sign
+from stac_latent.store.zarr import LatentArrays
 
 __all__ = [
     "KeyFrame",
@@ -161,7 +164,9 @@ class Reference:
         return out
 
 
-def open_key_frame(key: KeyFrameLink | LatentRef, grid: Grid, codec: Codec) -> KeyFrame:
+def open_key_frame(
+    key: KeyFrameLink | LatentRef, grid: Grid, codec: Codec, sign: Sign | None = None
+) -> KeyFrame:
     """Open a key frame for dates of a grid and codec.
 
     Raises
@@ -171,8 +176,8 @@ def open_key_frame(key: KeyFrameLink | LatentRef, grid: Grid, codec: Codec) -> K
     GridError
         If it lies on other cells.
     """
-    ref = key.open() if isinstance(key, KeyFrameLink) else key
-    name = f"{ref.item_id!r} ({ref.href})"
+    ref = key.open(sign) if isinstance(key, KeyFrameLink) else key
+    name = f"{ref.item_id!r} ({shown(ref.href)})"
     if ref.spec.space != codec.space:
         raise CatalogError(
             f"the key frame {name} is of space {ref.spec.space}, the date of {codec.space}: a date is coded against latents "
@@ -183,7 +188,7 @@ def open_key_frame(key: KeyFrameLink | LatentRef, grid: Grid, codec: Codec) -> K
             f"the key frame {name} and the date do not have the same cells: {_describe(ref.grid)}, and {_describe(grid)}; "
             "encode the date alone, or against a key frame of its own grid"
         )
-    return KeyFrame(open_arrays(ref.href, ref.spec, ref.grid), codec, name)
+    return KeyFrame(open_store(ref, codec), codec, name)
 
 
 def with_key_frame(ref: LatentRef, href: str | None) -> LatentRef:
@@ -225,11 +230,11 @@ def open_reference(ref: LatentRef, arrays: LatentArrays, codec: Codec) -> Refere
         counts,
     ) or f"{gain.dtype} {crc.dtype}" != "uint8 uint32":
         raise CorruptDataError(
-            f"{ref.href}: reference_gain is {gain.dtype} {gain.shape} and reference_crc {crc.dtype} {crc.shape}; expected uint8 "
+            f"{shown(ref.href)}: reference_gain is {gain.dtype} {gain.shape} and reference_crc {crc.dtype} {crc.shape}; expected uint8 "
             f"{(LEVELS, *counts)} and uint32 {counts}"
         )
     gains, crcs = (arrays.read_all(a) for a in (gain, crc))
-    return Reference(open_key_frame(ref.reference, ref.grid, codec), gains, crcs, chunk)
+    return Reference(open_key_frame(ref.reference, ref.grid, codec, ref.sign), gains, crcs, chunk)
 
 
 def _describe(grid: Grid) -> str:

@@ -11,6 +11,7 @@ import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from stac_latent.access import shown
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.layout import is_table
 from stac_latent.errors import CatalogError, GridError
@@ -76,7 +77,9 @@ def driver_data(
 ) -> DriverData:
     """Pack what the odc-loader driver is to read, with a digest of it for dask."""
     stamp = stamp_of(item, ref.asset)
-    digest = hashlib.sha256(f"{ref!r}|{stamp}|{upto}|{list(bands)}|{grid!r}|{physical}".encode()).hexdigest()
+    digest = hashlib.sha256(
+        f"{ref.text}|{stamp}|{upto}|{list(bands)}|{grid!r}|{physical}".encode()
+    ).hexdigest()
     return {
         "subdataset": f"{ref.spec.space}/{digest}",
         "ref": ref,
@@ -250,7 +253,7 @@ def latent_attrs(ref: LatentRef) -> dict[str, Any]:
     attrs["latent:bands"] = [b.name for b in ref.spec.bands]
     attrs["latent:shape"] = [ref.spec.dimensions, *ref.grid.cells]
     if ref.decoder is not None:
-        attrs["latent:decoder"] = ref.decoder.href
+        attrs["latent:decoder"] = shown(ref.decoder.href)
         if ref.decoder.checksum is not None:
             attrs["latent:decoder_checksum"] = ref.decoder.checksum
     return attrs

@@ -300,6 +300,8 @@ class AssetLatentExtension(_Measured):
     band_psnr = Field(list_of(number), "psnr of each decoded band")
     band_max_error = Field(list_of(number), "max_error of each decoded band")
     input = Field(text, "digest of what was encoded")
+    metadata_checksum = Field(text, "checksum of the store's metadata, which then need not be read")
+    mask_chunks = Field(text, "which chunks of the mask are stored, one bit each")
     encryption = Field(text, "how the stored chunks are encrypted")
     key_id = Field(text, "which key opens the wrapped key")
     wrapped_key = Field(text, "key of the asset's chunks, encrypted with the user's key")

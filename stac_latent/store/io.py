@@ -1,4 +1,4 @@
-"""Small files by href: local paths and anything that fsspec opens, with a size limit and checksums."""
+"""Small files by href: local paths, servers, object stores and what fsspec opens, with a size limit and checksums."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from stac_latent.access import shown, without_secrets
 from stac_latent.bundle import multihash
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.store.remote import options_for, retried
+from stac_latent.store.remote import Sign, is_served, read_remote
 
 __all__ = ["is_local", "local_path", "read_bytes", "tree_size"]
 
@@ -28,12 +29,14 @@ def local_path(href: str) -> Path:
         If the href is remote.
     """
     if not is_local(href):
-        raise CatalogError(f"expected a local path, got {href}")
+        raise CatalogError(f"expected a local path, got {shown(href)}")
     parsed = urlparse(href)
     return Path(unquote(parsed.path)) if parsed.scheme == "file" else Path(href)
 
 
-def read_bytes(href: str, *, checksum: str | None = None, limit: int = 64 << 20) -> bytes:
+def read_bytes(
+    href: str, *, checksum: str | None = None, limit: int = 64 << 20, sign: Sign | None = None
+) -> bytes:
     """Contents of a small file.
 
     Parameters
@@ -44,6 +47,8 @@ def read_bytes(href: str, *, checksum: str | None = None, limit: int = 64 << 20)
         SHA-256 multihash (hexadecimal) that the contents must have.
     limit
         Largest size in bytes that is read.
+    sign
+        Signs the address before it is asked for.
 
     Raises
     ------
@@ -57,24 +62,33 @@ def read_bytes(href: str, *, checksum: str | None = None, limit: int = 64 << 20)
             with local_path(href).open("rb") as file:
                 data = file.read(limit + 1)
         else:
-            data = retried(lambda: _fetch(href, limit))
+            data = _fetch(href, limit, sign)
     except StacLatentError:
         raise
-    except Exception as exc:
-        raise CatalogError(f"cannot read {href}: {exc or type(exc).__name__}") from exc
+    except Exception as exc:  # noqa: BLE001 - whatever a file system raises
+        raise CatalogError(
+            f"cannot read {shown(href)}: {without_secrets(str(exc)) or type(exc).__name__}"
+        ) from (exc if is_local(href) else None)
     if len(data) > limit:
-        raise CatalogError(f"{href} is larger than the {limit} bytes that are read of such a file")
+        raise CatalogError(f"{shown(href)} is larger than the {limit} bytes that are read of such a file")
     if checksum is not None and multihash(data) != checksum:
         raise CorruptDataError(
-            f"{href} has checksum {multihash(data)}, the catalogue expects {checksum}; it was changed, or the link is stale"
+            f"{shown(href)} has checksum {multihash(data)}, the catalogue expects {checksum}; it was changed, or the link is stale"
         )
     return data
 
 
-def _fetch(href: str, limit: int) -> bytes:
+def _fetch(href: str, limit: int, sign: Sign | None) -> bytes:
+    if is_served(href):
+        data = read_remote(href, limit=limit + 1, sign=sign)
+        if data is None:
+            raise CatalogError(
+                f"cannot read {shown(href)}: there is no such file (HTTP 404 or its like); check the address"
+            )
+        return data
     import fsspec
 
-    with fsspec.open(href, "rb", **options_for(href)) as file:
+    with fsspec.open(href, "rb") as file:
         return bytes(file.read(limit + 1))
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from stac_latent.errors import CorruptDataError, StacLatentError
+from stac_latent.store.remote import fetch, keep, kept, network
+from stac_latent.store.remote_store import RemoteStore, part_of
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 __all__ = ["PayloadReader"]
@@ -30,6 +34,10 @@ _SLACK = 65536
 _FARTHEST = 2**48
 _KEPT = 64
 """Indexes of shards that are kept: 1 KiB each."""
+_GAP = 64 << 10
+"""Bytes between two chunks of a remote shard that are read for nothing rather than asking twice."""
+_SPAN = 16 << 20
+Place = tuple[int, int]
 
 
 class PayloadReader:
@@ -52,6 +60,8 @@ class PayloadReader:
         self.array = array
         self._lock = threading.Lock()
         self._indexes: OrderedDict[str, npt.NDArray[np.uint64]] = OrderedDict()
+        self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._coming: dict[Place, Future[bytes]] = {}
         shards = array.shards or array.chunks
         self._per = tuple(s // c for s, c in zip(shards, array.chunks, strict=True))
         self._most = 2 * math.prod(array.chunks) * array.dtype.itemsize + _SLACK
@@ -73,11 +83,82 @@ class PayloadReader:
         CorruptDataError
             If the shard is missing, cut short, or does not hold the chunk.
         """
+        with self._lock:
+            coming = self._coming.pop((y, x), None)
+        if coming is not None:
+            return coming.result()
         if self.array.shards is None:
             return self._alone(f"{self.array.path}/{self.array.metadata.encode_chunk_key((0, y, x))}")
+        key = self._key(y, x)
+        start, stop = self._span(key, y, x)
+        return self._payload(self._get(key, RangeByteRequest(start, stop)), stop - start, key, (y, x))
+
+    def ahead(self, places: Iterable[Place]) -> None:
+        """Start to read the chunks of a remote store that :meth:`read` will be asked for, neighbours in one request."""
+        if self.array.shards is None or not isinstance(self.array.store, RemoteStore):
+            return
+        shards: defaultdict[str, dict[Place, Future[bytes]]] = defaultdict(dict)
+        with self._lock:
+            for place in places:
+                known = self._coming.get(place)
+                if known is None or (known.done() and known.exception() is not None):
+                    self._coming[place] = shards[self._key(*place)][place] = Future()
+        for key, wanted in shards.items():
+            network().submit(self._ahead, self.array.store, key, wanted)
+
+    def _ahead(self, store: RemoteStore, key: str, wanted: dict[Place, Future[bytes]]) -> None:
+        """Answer with what is kept; read the rest in as few requests as may be, the first of them here."""
+        missing: list[tuple[int, int, Place]] = []
+        for place, future in wanted.items():
+            try:
+                start, stop = self._span(key, *place)
+                data = kept(store.url(key), (start, stop))
+                if data is None:
+                    missing.append((start, stop, place))
+                else:
+                    future.set_result(self._payload(data, stop - start, key, place))
+            except Exception as exc:  # noqa: BLE001 - raised where the chunk is asked for
+                future.set_exception(exc)
+        first, *others = _together(missing) or [[]]
+        for group in others:
+            network().submit(self._fetch, store, key, group, wanted)
+        self._fetch(store, key, first, wanted)
+
+    def _fetch(
+        self,
+        store: RemoteStore,
+        key: str,
+        group: Sequence[tuple[int, int, Place]],
+        wanted: dict[Place, Future[bytes]],
+    ) -> None:
+        """Read neighbouring chunks in one request."""
+        if not group:
+            return
+        low, high = group[0][0], max(stop for _, stop, _ in group)
+        try:
+            found = fetch(store.url(key), (low, high), high - low, store.sign)
+        except Exception as exc:  # noqa: BLE001 - raised where the chunks are asked for
+            for _, _, place in group:
+                wanted[place].set_exception(exc)
+            return
+        data, tag = found or (b"", "")
+        for start, stop, place in group:
+            part = data[start - low : stop - low]
+            try:
+                wanted[place].set_result(self._payload(part, stop - start, key, place))
+            except CorruptDataError as exc:
+                wanted[place].set_exception(exc)
+            else:
+                keep(store.url(key), (start, stop), tag, part)
+
+    def _key(self, y: int, x: int) -> str:
         shard = (0, y // self._per[1], x // self._per[2])
-        key = f"{self.array.path}/{self.array.metadata.encode_chunk_key(shard)}"
-        index = self._index(key)
+        return f"{self.array.path}/{self.array.metadata.encode_chunk_key(shard)}"
+
+    def _span(self, key: str, y: int, x: int) -> tuple[int, int]:
+        """Where a chunk lies in its shard."""
+        with self._reading[key]:
+            index = self._index(key)
         offset, length = (int(v) for v in index[y % self._per[1], x % self._per[2]])
         if offset == _MISSING or length <= _CRC_BYTES:
             raise CorruptDataError(
@@ -87,9 +168,11 @@ class PayloadReader:
             raise CorruptDataError(
                 f"{self._where(key)} declares {length} bytes at {offset} for chunk ({y}, {x}), which cannot be; it was changed"
             )
-        data = self._get(key, RangeByteRequest(offset, offset + length))
+        return offset, offset + length
+
+    def _payload(self, data: bytes, length: int, key: str, place: Place) -> bytes:
         if len(data) != length:
-            raise CorruptDataError(f"{self._where(key)} ends within chunk ({y}, {x}); it was truncated")
+            raise CorruptDataError(f"{self._where(key)} ends within chunk {place}; it was truncated")
         return data[:-_CRC_BYTES]
 
     def _alone(self, key: str) -> bytes:
@@ -128,7 +211,13 @@ class PayloadReader:
 
     def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest | None) -> bytes:
         try:
-            found = sync(self.array.store.get(key, default_buffer_prototype(), byte_range=part))
+            if isinstance(
+                self.array.store, RemoteStore
+            ):  # this may be one of the threads that its get() waits for
+                found = self.array.store.read(key, part_of(part))
+            else:
+                buffer = sync(self.array.store.get(key, default_buffer_prototype(), byte_range=part))
+                found = None if buffer is None else bytes(buffer.to_bytes())
         except StacLatentError:
             raise
         except (ValueError, OverflowError) as exc:
@@ -139,7 +228,7 @@ class PayloadReader:
             raise CorruptDataError(
                 f"{self._where(key)} is missing; the store is incomplete, fetch or write it again"
             )
-        return bytes(found.to_bytes())
+        return found
 
     def _where(self, key: str) -> str:
         return f"{str(self.array.store_path).removeprefix('wrapping-').removesuffix(self.array.path)}{key}"
@@ -147,3 +236,20 @@ class PayloadReader:
 
 def _coded(codecs: tuple[Any, ...]) -> bool:
     return len(codecs) == 2 and isinstance(codecs[0], LatentZarrCodec) and isinstance(codecs[1], Crc32cCodec)
+
+
+def _together(parts: list[tuple[int, int, Place]]) -> list[list[tuple[int, int, Place]]]:
+    """Parts in groups that lie close together, in their order.
+
+    Examples
+    --------
+    >>> _together([(0, 10, (0, 0)), (100_000, 100_010, (0, 1)), (20, 30, (1, 0))])
+    [[(0, 10, (0, 0)), (20, 30, (1, 0))], [(100000, 100010, (0, 1))]]
+    """
+    groups: list[list[tuple[int, int, Place]]] = []
+    for part in sorted(parts):
+        if groups and part[0] - groups[-1][-1][1] <= _GAP and part[1] - groups[-1][0][0] <= _SPAN:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return groups

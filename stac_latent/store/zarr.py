@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -24,36 +24,34 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 import zarr
 import zarr.errors
-from zarr.abc.store import RangeByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import MemoryStore
 
+from stac_latent.access import shown, without_secrets
 from stac_latent.codec import Array, Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
 from stac_latent.limits import check_bytes, memory
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.guard import CONFIG, UNREADABLE, check_array
-from stac_latent.store.io import is_local, local_path
 from stac_latent.store.payloads import PayloadReader
-from stac_latent.store.remote import options_for, retried_async
+from stac_latent.store.place import store_at
+from stac_latent.store.remote import Sign
+from stac_latent.store.remote_store import RemoteStore
 from stac_latent.store.sealed import SealedStore, for_writing
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
 
 __all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "finish", "open_arrays"]
 
 Payload = Literal["coded", "plain"]
-_MAX_METADATA = 64 << 20
-_MAX_FILE = 2 << 30
 
+_MASKS_AHEAD = 64
 _COMPACT = {"json_indent": None}
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,6 +119,23 @@ class LatentArrays:
     def _shard(self) -> tuple[int, ...]:
         return (self.latent.shards or self.latent.chunks)[1:]
 
+    def ahead(self, chunks: Iterable[tuple[int, int]]) -> None:
+        """Start to read remote chunks of a coded latent, which will be asked for by row and column."""
+        if self.payloads is not None:
+            self.payloads.ahead(chunks)
+
+    def mask_ahead(self, window: Window) -> None:
+        """Start to read the mask of a pixel window from a remote store, where it is small."""
+        if self.mask is None or not isinstance(self.mask.store, RemoteStore):
+            return
+        spans = [
+            range(lo // n, (hi - 1) // n + 1)
+            for (lo, hi), n in zip(window, self.mask.chunks[1:], strict=True)
+        ]
+        if len(spans[0]) * len(spans[1]) <= _MASKS_AHEAD:
+            for y, x in itertools.product(*spans):
+                self.mask.store.ahead(f"{self.mask.path}/{self.mask.metadata.encode_chunk_key((0, y, x))}")
+
     def read_mask(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         """Valid pixels ``(1 or band, y, x)`` of a pixel window; None where the group has no mask."""
         if self.mask is None:
@@ -177,18 +192,18 @@ def chunk_cells(codec: Codec) -> tuple[int, int]:
 
 
 @_compact
-def finish(path: Path) -> None:
+def finish(path: Path | MemoryStore) -> None:
     """Gather the metadata of a filled group in one document, so that it opens with one request and without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", ZarrUserWarning
         )  # consolidated metadata is not yet part of the v3 text
-        zarr.consolidate_metadata(str(path), zarr_format=3)
+        zarr.consolidate_metadata(path if isinstance(path, MemoryStore) else str(path), zarr_format=3)
 
 
 @_compact
 def create(
-    path: Path,
+    path: Path | MemoryStore,
     codec: Codec,
     grid: Grid,
     payload: Payload,
@@ -197,7 +212,7 @@ def create(
     part: int = 0,
     seal: Encrypt | None = None,
 ) -> LatentArrays:
-    """Make an empty group at a local path, ready to be filled shard by shard.
+    """Make an empty group at a local path, or in memory, ready to be filled shard by shard.
 
     Parameters
     ----------
@@ -224,7 +239,7 @@ def create(
     inner, shard = chunk_cells(codec)
     cells, channels = grid.cells, spec.dimensions
     shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
-    where = for_writing(path, seal)
+    where = path if isinstance(path, MemoryStore) else for_writing(path, seal)
     group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
@@ -285,16 +300,26 @@ def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
 
 
 def open_arrays(
-    href: str, spec: Spec | None = None, grid: Grid | None = None, seal: Encrypt | None = None
+    href: str,
+    spec: Spec | None = None,
+    grid: Grid | None = None,
+    seal: Encrypt | None = None,
+    *,
+    sign: Sign | None = None,
+    known: Mapping[str, bytes] | None = None,
 ) -> LatentArrays:
     """Open a latent group for reading; with ``spec`` and ``grid``, check that it is the one they describe.
 
     Parameters
     ----------
     href
-        Local path, or a URL that fsspec opens.
+        Local path, or the address of a server or object store.
     seal
         Decrypts the chunks of an encrypted asset.
+    sign
+        Signs remote addresses.
+    known
+        Remote files that need not be read, by name: metadata that the Item pins.
 
     Raises
     ------
@@ -303,7 +328,8 @@ def open_arrays(
     """
     try:
         with zarr.config.set(CONFIG):
-            store = _store(href) if seal is None else SealedStore(_store(href), seal, written=True)
+            store = store_at(href, sign, known)
+            store = store if seal is None else SealedStore(store, seal, written=True)
             group = zarr.open_group(store, mode="r", zarr_format=3)
             latent = group["latent"]
             mask, valid = group.get("mask"), group.get("valid")
@@ -312,7 +338,10 @@ def open_arrays(
     except StacLatentError:
         raise
     except UNREADABLE as exc:
-        raise CorruptDataError(f"{href} is no readable latent group: {type(exc).__name__}: {exc}") from exc
+        raise CorruptDataError(
+            f"{shown(href)} is no readable latent group: {type(exc).__name__}: {without_secrets(str(exc))}"
+        ) from exc
+    href = shown(href)  # for messages
     if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
         raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
     for array, name, ndim, kinds in (
@@ -340,34 +369,3 @@ def open_arrays(
         (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
         residual if isinstance(residual, zarr.Array) else None,
     )
-
-
-def _store(href: str) -> Any:
-    if is_local(href):
-        path = local_path(href)
-        if not (path / "zarr.json").is_file():
-            raise CorruptDataError(f"{href} is no Zarr v3 group: it has no zarr.json")
-        return _NoEmptyFiles(LocalStore(path, read_only=True))
-    from zarr.storage import FsspecStore
-
-    return _NoEmptyFiles(FsspecStore.from_url(href, storage_options=options_for(href), read_only=True))
-
-
-class _NoEmptyFiles(WrapperStore[Any]):
-    """Refuses files of no bytes, which zarr would take for chunks that were never written, and files that are too large.
-
-    Reads over a network are tried again where it is at fault.
-    """
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """As the store's, but for files that were cut to nothing or are too large."""
-        limit = _MAX_METADATA if key.endswith("zarr.json") else _MAX_FILE
-        part = RangeByteRequest(0, limit + 1) if byte_range is None else byte_range
-        out: Buffer | None = await retried_async(lambda: self._store.get(key, prototype, part))
-        if out is not None and len(out) == 0:
-            raise ValueError(f"{key} is empty")
-        if out is not None and byte_range is None and len(out) > limit:
-            raise CorruptDataError(f"{key} is larger than the {limit} bytes that are read of such a file")
-        return out
