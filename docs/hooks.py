@@ -11,6 +11,9 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace ``{{ benchmarks }}`` by one table for each file of results, ``{{ time }}`` and others by theirs."""
+    if "{{ guard }}" in markdown:
+        found = json.loads((RESULTS / "guard.json").read_text(encoding="utf-8"))
+        markdown = markdown.replace("{{ guard }}", guard(found))
     if "{{ error_bound }}" in markdown:
         found = json.loads((RESULTS / "error_bound.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ error_bound }}", bounds(found))
@@ -71,6 +74,7 @@ def tables(folder: Path) -> str:
                     ("speed-", speed),
                     ("time", series),
                     ("error_bound", bounds),
+                    ("guard", guard),
                 )
                 if path.stem.startswith(stem)
             ),
@@ -100,6 +104,15 @@ def bounds(result: dict[str, Any]) -> str:
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def guard(result: dict[str, Any]) -> str:
+    """Table of kinds of data and how many of their tiles are flagged."""
+    rows = [
+        [k["title"], str(k["tiles"]), f"{100 * k['share']:.0f} %", f"{k['median_score']:.2f}"]
+        for k in result["kinds"].values()
+    ]
+    return table(["Data", "Tiles", "Flagged", "Median score"], rows)
 
 
 def names(result: dict[str, Any]) -> str:

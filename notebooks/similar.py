@@ -142,3 +142,13 @@ figure.tight_layout()
 
 # %%
 assert sorted(np.unique(labels["label"])) == [0, 1, 2, 3] or sorted(np.unique(labels["label"])) == [1, 2, 3]
+
+# %% [markdown]
+# ## By clicking
+#
+# The same on a page: a click finds similar places, with pictures of the scene below. It is one HTML file, and needs no network.
+
+# %%
+page = stac_latent.write_map(scene, work / "map.html", asset="latent", embeddings=work / "cells.parquet")
+print(page.vectors, "vectors,", page.size, "bytes")
+assert page.vectors == len(rows)

@@ -14,6 +14,8 @@ __all__ = [
     "EncryptionError",
     "FieldError",
     "GridError",
+    "GuardError",
+    "GuardWarning",
     "SearchError",
     "StacLatentError",
     "TrainError",
@@ -60,6 +62,14 @@ class VerificationError(StacLatentError, RuntimeError):
 
 class CatalogError(StacLatentError, ValueError):
     """An Item, Asset or catalogue does not say what is needed, or says it wrongly."""
+
+
+class GuardError(StacLatentError, ValueError):
+    """A guard or a check refuses an Item; it was not catalogued."""
+
+
+class GuardWarning(UserWarning):
+    """A guard or a check finds an Item unusual; it was catalogued, and says so."""
 
 
 class SearchError(StacLatentError, ValueError):

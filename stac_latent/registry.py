@@ -67,7 +67,8 @@ def remember(codec: Codec) -> Codec:
     Codecs of one space may differ in what is no part of it, such as names: then the new one is returned.
     """
     known = _OPEN.setdefault(codec.space, codec)
-    return known if (known.bands, known.stats) == (codec.bands, codec.stats) else codec
+    same = all(getattr(known, n) == getattr(codec, n) for n in ("bands", "stats"))
+    return known if same and known.about.get("guard") == codec.about.get("guard") else codec
 
 
 def opened(space: str) -> Codec | None:

@@ -437,6 +437,15 @@ def test_scales_that_are_gone_when_loading(tmp_path):
         load(item, upto="latent")
 
 
+def test_remote_items_may_not_lead_to_local_files(tmp_path):
+    tile = files.write_tessera(tmp_path, *files.tessera_codes(0))
+    (item,) = adopt("tessera", tile, tmp_path / "catalog")
+    item.set_self_href("https://8.8.4.4/item.json")
+    item.assets["embeddings"].href = "https://8.8.8.8/a.npy"
+    with pytest.raises(CatalogError, match=r"leads to .*_scales.npy', on this machine"):
+        load(item, upto="latent")
+
+
 def test_files_that_change_after_they_were_adopted(tmp_path):
     codes, scale = files.tessera_codes(0)
     tile = files.write_tessera(tmp_path, codes, scale)

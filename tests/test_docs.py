@@ -112,7 +112,7 @@ def test_plugin_page_has_a_test_that_passes(folder):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert re.search(r"[3-9] passed", done.stdout)
+    assert re.search(r"\b1\d passed", done.stdout)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -76,9 +76,9 @@ def test_a_window_reads_the_residuals_of_its_chunks_alone(tmp_path, utm_scene, m
     (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, error_bound=1)
     asked = []
 
-    def counted(array, y, x):
+    def counted(array, y, x, **options):
         asked.append((y, x))
-        return residual_of(array, y, x)
+        return residual_of(array, y, x, **options)
 
     residual_of = decode.read_residual
     monkeypatch.setattr(decode, "read_residual", counted)

@@ -15,8 +15,11 @@ from stac_latent.catalog.encode import encode
 from stac_latent.catalog.fit import fit
 from stac_latent.catalog.fit_bands import choose_bands
 from stac_latent.catalog.search import search
+from stac_latent.codec import open_codec
 from stac_latent.codecs import zstd
 from stac_latent.cube.load import load
+from stac_latent.errors import CatalogError
+from stac_latent.spec import Band
 from stac_latent.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -122,3 +125,27 @@ def test_a_fit_to_radar_codes_a_place_held_out(real, tmp_path):
     assert middle["bits_per_pixel"] < 5
     (item,) = encode(next(i for i in items if i.collection_id == "sen12ms-cr"), made.path, tmp_path / "out")
     assert item.properties["latent:psnr"] > 35
+
+
+def test_two_sensors_of_one_day_meet_in_one_cube(real, tmp_path):
+    """Landsat 8 and Sentinel-2, half an hour apart, of two catalogues, stored with other scales and on other pixels."""
+    names = {"landsat": "000028085BF08E7E-013", "worldcereal": "s2-000028085BF08E7E-099"}
+    common = {"B8A": "nir08", "B11": "swir16"}
+    bands = [Band(n, nodata=0, scale=1e-4, common_name=c) for n, c in common.items()]
+    codecs = {"landsat": open_codec("landsat-c2l2-6b"), "worldcereal": open_codec("lin", bands=bands)}
+    catalogs = []
+    for name, item in names.items():
+        raw = search(str(real / name / "catalog.json"), ids=[item])
+        encode(raw, codecs[name], tmp_path / name, psnr=46)
+        catalogs.append(tmp_path / name / "catalog.json")
+    found = search(catalogs, sortby="datetime")
+    where = {"crs": "EPSG:3035", "resolution": 30, "resampling": "average"}
+    with pytest.raises(CatalogError, match="band 'nir08' is not stored alike in all items"):
+        load(found, ["nir08", "swir16"], **where)
+    cube = load(found, ["nir08", "swir16"], physical=True, **where)
+    for band in cube.values():
+        first, second = band.values
+        both = np.isfinite(first) & np.isfinite(second)
+        assert both.mean() > 0.7
+        assert np.corrcoef(first[both], second[both])[0, 1] > 0.95
+        assert np.median(first[both]) == pytest.approx(np.median(second[both]), rel=0.05)

@@ -261,6 +261,25 @@ def test_a_table_of_vectors(table, tmp_path):
     assert set(numbers(contents(other.path)["places"]["item"], "<i4").tolist()) == {-1}
 
 
+def test_int8_finds_what_the_table_has(tmp_path):
+    """Ten nearest by the page's vectors against the exact search of the published float32."""
+    stac_latent.publish(
+        sample_items(), tmp_path / "t.parquet", asset="embedding", standardise=True, dtype="float32"
+    )
+    made = write.places_of_table(tmp_path / "t.parquet", [], 1 << 24)
+    unit = made.vectors / np.linalg.norm(made.vectors.astype(np.float64), axis=1, keepdims=True)
+    queries = np.arange(0, len(unit), 50)
+    exact = stac_latent.nearest(
+        tmp_path / "t.parquet", vectors(read_table(tmp_path / "t.parquet"))[queries], k=11
+    )
+    ids = np.array(read_table(tmp_path / "t.parquet", ["id"])["id"].to_pylist())
+    shared = [
+        len(set(ids[np.argsort(-(unit @ unit[q]))[:11]]) & set(exact[exact["query"] == n]["id"]))
+        for n, q in enumerate(queries)
+    ]
+    assert np.mean(shared) / 11 > 0.97
+
+
 def test_tables_that_items_describe(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(30, 5)).astype(np.float32)

@@ -437,6 +437,21 @@ def test_resolution_still_resamples(tmp_path):
     assert not any("proj:shape" in b for b in asset["bands"])
 
 
+def test_one_load_over_items_of_one_grid_and_of_several(tmp_path):
+    """Bands that share their pixels in one Item lie on several grids in another; each Item is read as it is alone."""
+    item, _ = sentinel(tmp_path / "raw", (40, 40), name="one")
+    one = encode(item, chain(), tmp_path / "one", resolution=20)[0]
+    two = encode(sentinel(tmp_path / "other", (40, 40), seed=3, name="two")[0], chain(), tmp_path / "two")[0]
+    box = grid_of(20, (40, 40))
+    for items in ([one, two], [two, one]):
+        both = load(items, geobox=box, groupby="id", resampling="average")
+        assert sorted(both.data_vars) == sorted(GSD)
+        for i, item in enumerate(items):
+            alone = load(item, geobox=box, resampling="average")
+            for name in GSD:
+                np.testing.assert_array_equal(both[name].isel(time=i), alone[name].isel(time=0))
+
+
 def test_references_are_refused(tmp_path):
     items = [sentinel(tmp_path / n, (40, 40), name=n)[0] for n in ("a", "b")]
     with pytest.raises(

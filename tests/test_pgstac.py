@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pystac
 import pytest
@@ -17,6 +20,7 @@ from servers import pgstac
 from stac_latent import load, push, search
 from stac_latent.catalog.queryables import INDEXED, queryables
 from stac_latent.catalog.table import to_geoparquet
+from stac_latent.errors import CatalogError
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +28,18 @@ def server():
     if why := pgstac.missing():
         pytest.skip(why)
     with pgstac.Pgstac() as running:
+        running.queryables(queryables(), index=INDEXED)
         yield running
 
 
 @pytest.fixture(scope="module")
 def sources(server, tmp_path_factory):
-    """The same items in each kind of source; the API has them by ``push``, and is told of the queryables."""
+    """The same items in each kind of source; the API has them by ``push``."""
     folder = tmp_path_factory.mktemp("sources")
     static = write_static(ITEMS, folder / "static")
     done = push(static, server.url, batch=17)
     assert (done.new, done.changed, done.unchanged, done.refused) == (len(ITEMS), 0, 0, {})
     assert sorted(done.collections) == ["c0", "c1", "c2"]
-    server.queryables(queryables(), index=INDEXED)
     parquet = to_geoparquet(ITEMS, folder / "items.parquet", row_group_size=25)
     return {"static": static, "parquet": parquet, "items": ITEMS, "api": server.url}
 
@@ -195,22 +199,63 @@ def test_a_refused_item_does_not_stop_the_others(server):
     assert re.search(r"answered HTTP 400", done.refused[name])
 
 
-def test_pixels_through_the_api(server):
-    """The sample's catalogue, pushed; what the API's items load is what the catalogue's do."""
+@pytest.fixture
+def published(monkeypatch):
+    """The sample's folder on a web server of this machine, where items of another server may lead."""
+    handler = partial(_Ranges, directory="catalogs/sample")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        monkeypatch.setenv("STAC_LATENT_ALLOW_PRIVATE", "127.0.0.1")
+        yield f"http://127.0.0.1:{web.server_port}/"
+        web.shutdown()
+        thread.join()
+
+
+class _Ranges(SimpleHTTPRequestHandler):
+    """Files, whole or a range of their bytes."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, asked = path.read_bytes(), re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        begin, end = 0, len(data)
+        if asked and asked[1]:
+            begin, end = int(asked[1]), min(end, int(asked[2]) + 1) if asked[2] else end
+        elif asked:
+            begin = max(0, end - int(asked[2]))
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(end - begin))
+        self.end_headers()
+        self.wfile.write(data[begin:end])
+
+    def log_message(self, *_):
+        """Keep the tests' output quiet."""
+
+
+def test_pixels_through_the_api(server, published):
+    """The sample's catalogue, pushed; what the API's items load from the web is what the catalogue's do."""
     here = "catalogs/sample/catalog.json"
-    done = push(here, server.url)
-    assert done.new == 3
-    assert done.local > 0
     query = {"collections": "s2-sample", "kind": "codec", "sortby": "-latent:psnr", "min_psnr": 40}
+    local = push(pystac.Catalog.from_file(here), server.url)
+    assert local.new == 3
+    assert local.local > 0
+    first = search(server.url, **query)[0]
+    assert all(asset.href.startswith("file:///") for asset in first.assets.values())
+    with pytest.raises(CatalogError, match="on this machine; remote documents may not name local files"):
+        load(first, ["red"], asset="latent")
+    done = push(here, server.url, href=published)
+    assert (done.changed, done.local) == (3, 0)
     through, straight = search(server.url, **query), search(here, **query)
     assert [i.id for i in through] == [i.id for i in straight]
+    decoder = next(link for link in through[0].links if link.rel == "latent:decoder")
+    assert decoder.href.startswith(f"{published}codecs/")
     a, b = (load(found[0], ["red"], asset="latent") for found in (through, straight))
     assert a.identical(b)
-    document = json.loads(json.dumps(through[0].to_dict(transform_hrefs=False)))
-    assert all(asset["href"].startswith("file:///") for asset in document["assets"].values())
-    href = "https://example.com/sample"
-    assert push(pystac.Catalog.from_file(here), server.url, href=href).changed == 3
-    published = search(server.url, collections="s2-sample", ids=[through[0].id])[0]
-    assert all(a.href.startswith(href + "/") for a in published.assets.values())
-    decoder = next(link for link in published.links if link.rel == "latent:decoder")
-    assert decoder.href.startswith(f"{href}/codecs/")

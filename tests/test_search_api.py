@@ -196,5 +196,7 @@ def test_files_of_a_web_server(tmp_path):
     with StacApi([], files=files) as server:
         assert ids(search(f"{server.url}items.parquet", kind="codec")) == CODECS
         assert ids(search(f"{server.url}items", kind="codec")) == CODECS
+        some = search(f"{server.url}items", kind="codec", max_items=2)
+        assert (len(some), some.matched()) == (2, len(CODECS))
         (found,) = search(f"{server.url}catalog.json")
         assert found.assets["raw"].get_absolute_href() == f"{server.url}sub/raw.tif"

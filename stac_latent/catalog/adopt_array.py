@@ -216,12 +216,21 @@ def _grid(
     for pattern, replacement in rule.get("href", ()):
         other = re.sub(pattern, replacement, href)
         tried.append(other)
-        if other != href and (not is_local(other) or local_path(other).exists()):
+        if other != href and (_reachable(other) if not is_local(other) else local_path(other).exists()):
             return _of_raster(other, shape, fit)
     looked = f" (looked for {', '.join(dict.fromkeys(tried))})" if tried else ""
     raise GridError(
         f"{href} does not say where it lies{looked}; name a raster of the same grid with --like, or like=, or state --crs and --transform"
     )
+
+
+def _reachable(href: str) -> bool:
+    """Whether a raster at a URL opens; only asking tells."""
+    try:
+        with rasterio.open(href):
+            return True
+    except rasterio.errors.RasterioError:
+        return False
 
 
 def _grid_of(crs: str, transform: Sequence[float], shape: tuple[int, int]) -> Grid:

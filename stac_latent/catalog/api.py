@@ -223,11 +223,11 @@ class ApiSource:
         others = [name for name, _ in query.sortby if name not in ALWAYS]
         if not self._has("item-search#sort") or len(others) > _MOST_KEYS or (others and not self._filters):
             return False
-        if unknown := [
-            n for n in others if n.removeprefix("properties.") not in (self._queryables or others)
-        ]:
+        known = self._queryables
+        if unknown := [n for n in others if known and n.removeprefix("properties.") not in known]:
             self._warn(
-                f"does not name {', '.join(unknown)} among its queryables, so it may sort numbers as text; it is sorted here"
+                f"does not name {', '.join(unknown)} among its queryables, so it may sort numbers as text; it is sorted here",
+                all_of_it=False,
             )
             return False
         return True
@@ -238,7 +238,8 @@ class ApiSource:
         for link in self._links:
             if str(link.get("rel")).endswith("/queryables"):
                 try:
-                    document = self._reader.json(urljoin(self.url, str(link["href"])), io=self._io)
+                    href = _check(urljoin(self.url, str(link["href"])), self.url)
+                    document = self._reader.json(href, io=self._io)
                 except SearchError:
                     return set()
                 return {str(n).removeprefix("properties.") for n in document.get("properties") or ()}
@@ -274,12 +275,9 @@ class ApiSource:
         io = self._io or self._reader.io
         return pages(self._reader, self._search, io=io, method=self._method, parameters=parameters)
 
-    def _warn(self, why: str) -> None:
-        warnings.warn(
-            f"the STAC API at {self.url} {why}; the filter is applied here, to every item that place, time, "
-            "collections and ids leave",
-            stacklevel=2,
-        )
+    def _warn(self, why: str, *, all_of_it: bool = True) -> None:
+        rest = "; the filter is applied here, to every item that place, time, collections and ids leave"
+        warnings.warn(f"the STAC API at {self.url} {why}{rest if all_of_it else ''}", stacklevel=2)
 
 
 def _cql2_text(query: Query) -> Any:

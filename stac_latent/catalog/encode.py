@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pystac
 from pystac.utils import make_absolute_href
 
 from stac_latent.bound import BoundLike, ErrorBound
-from stac_latent.bounded import base_step
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.disk import clear, disk_errors, remove
+from stac_latent.catalog.guarding import asked_of, naming, warn_of
 from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.items import codec_item, decoder_link
 from stac_latent.catalog.native import on_native_grids
+from stac_latent.catalog.options import bound_of, goal_of, listed_of, secret_of
 from stac_latent.catalog.references import References, check_references, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
+from stac_latent.checks.checks import Check
 from stac_latent.codec import Codec, open_codec
 from stac_latent.container import aim
 from stac_latent.cube.contract import MEDIA_TYPE, LatentRef, latent_assets
 from stac_latent.cube.encode import Encoded, encode_source
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
+from stac_latent.cube.watch import Policy
 from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
 from stac_latent.files import clear_parts, temporary
 from stac_latent.registry import remember, resolve_space
-from stac_latent.secure import Key, use
+from stac_latent.secure import Key
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
 from stac_latent.target import Target
@@ -62,6 +66,9 @@ def encode(
     resampling: str = "nearest",
     overwrite: bool = False,
     references: References = None,
+    guard: Policy | None = None,
+    fallback_bound: float = 0.0,
+    checks: Sequence[str | Check] = (),
     error_bound: BoundLike | None = None,
     encrypt: Key | str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -101,6 +108,15 @@ def encode(
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
         Item of a catalogue: that one, for dates that come later; several: the best of them. Only dates of the same grid
         refer to each other.
+    guard
+        About an Item unlike those that the codec was calibrated on, as ``latent:ood_score`` above 1 says: ``warn`` (default
+        where the codec has a calibration) with a :class:`~stac_latent.errors.GuardWarning`, ``refuse`` it, ``fallback``:
+        keep each flagged tile within ``fallback_bound`` by a residual, or ``off``: do not look.
+    fallback_bound
+        Largest error of flagged tiles under ``fallback``, stored unit; 0 is lossless.
+    checks
+        What the decoded pixels shall keep, as ``"psnr>=40:refuse"`` or ``"mean_bias<=1:warn"``; see
+        :class:`stac_latent.checks.checks.Check`.
     error_bound
         Largest error of every pixel, guaranteed by a residual beside the latents: ``2`` in the stored unit, ``"1%"`` of the value, or
         either by name of the band; 0 is lossless. The latents stay those of the codec's space; ``**target`` rules them. See
@@ -123,7 +139,8 @@ def encode(
     Raises
     ------
     StacLatentError
-        For bad input: missing bands, wrong types, no CRS, an unknown codec, a full disk.
+        For bad input: missing bands, wrong types, no CRS, an unknown codec, a full disk. A
+        :class:`~stac_latent.errors.GuardError` where the guard or a check refuses an Item; those before it are catalogued.
 
     Examples
     --------
@@ -133,20 +150,19 @@ def encode(
     """
     chosen = open_codec(codec)
     remember(chosen)
-    bound = _bound(chosen, error_bound)
-    goal = _goal(chosen, target, bound)
+    bound = bound_of(chosen, error_bound)
+    goal = goal_of(chosen, target, bound)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
-    secret = _secret(encrypt, references)
+    asked_of(
+        chosen, guard, checks, fallback_bound, bounded=bound is not None
+    )  # refuses what cannot be asked for, likewise
+    secret = secret_of(encrypt, references, guard)
     form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
         raise CatalogError(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
         )
-    todo = [items] if isinstance(items, pystac.Item) else list(items)
-    if not todo:
-        raise CatalogError("nothing to encode: the list of items is empty")
-    if len({i.id for i in todo}) < len(todo):
-        raise CatalogError("two of the items have the same id; a catalogue holds each id once")
+    todo = listed_of(items)
 
     def sources_of(item: pystac.Item) -> list[ItemSource]:
         own = on_native_grids(item, chosen, bands) if resolution is None else chosen
@@ -163,9 +179,13 @@ def encode(
             item, key_item = todo[i], out[frame] if isinstance(frame, int) else frame
             name, sources = _name(item, key, mode), sources_of(item)
             clear(tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr", tree.root)
-            whole = resolve_space(sources[0].codec.space)
+            space = sources[0].codec.space
+            whole = chosen if space == chosen.space else resolve_space(space)
+            asked = asked_of(whole, guard, checks, fallback_bound)
             digest = input_digest(
-                sources, _options(whole, goal, form, key_item, key, secret, _bound(whole, error_bound))
+                sources,
+                _options(whole, goal, form, key_item, key, secret, bound_of(whole, error_bound))
+                | asked.options(),
             )
             known = tree.find(name, item.collection_id)
             same = made_from(known, key, digest)
@@ -181,51 +201,24 @@ def encode(
             folder = tree.item_folder(base)
             coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
             reference = None if key_item is None else LatentRef.from_item(key_item, key)
-            store = _new_store(
-                sources,
-                coders,
-                folder / f"{key}.zarr",
-                form,
-                decoder.parent,
-                progress,
-                reference,
-                _bound(whole, error_bound),
-                secret,
+            run = partial(
+                encode_source,
+                payload=form,
+                bundle=decoder.parent,
+                progress=progress,
+                reference=reference,
+                asked=asked,
+                bound=bound_of(whole, error_bound),
+                key=secret,
             )
-            with store as made:
+            with naming(item.id), _new_store(sources, coders, folder / f"{key}.zarr", run) as made:
                 _describe(base, key, made, folder, decoder, item)
                 if digest is not None:
                     base.assets[key].extra_fields[INPUT] = digest
                 set_reference(base, key, key_item if made.reference is not None else None)
                 out[i] = tree.add(base)
+            warn_of(item.id, made.unusual)
     return [out[i] for i in sorted(out)]
-
-
-def _bound(codec: Codec, given: BoundLike | None) -> ErrorBound | None:
-    """What every pixel of the codec's bands shall keep, in their order."""
-    if given is not None and codec.kind != "codec":
-        raise CatalogError(
-            f"codec {codec.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
-        )
-    return None if given is None else ErrorBound.of(given, codec.bands)
-
-
-def _goal(codec: Codec, target: dict[str, Any], bound: ErrorBound | None) -> Target:
-    """What the latents shall reach: the target given, the codec's own, or what goes with a bound."""
-    goal = Target(**target)
-    if goal.given:
-        return goal
-    if (own := getattr(codec.tail, "aim", None)) is not None:
-        return cast("Target", own.target)
-    return goal if bound is None else Target(step=base_step(codec, bound, [0.0] * len(codec.bands)))
-
-
-def _secret(encrypt: Key | str | os.PathLike[str] | None, references: References) -> Key | None:
-    if encrypt is not None and references is not None:
-        raise CatalogError(
-            "encrypted dates are not coded against key frames: leave out references or encrypt"
-        )
-    return None if encrypt is None else use(encrypt)
 
 
 def _write_codec(codec: Codec, root: Path) -> Path:
@@ -304,22 +297,14 @@ def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overw
 
 @contextmanager
 def _new_store(
-    sources: Sequence[ItemSource],
-    coders: Sequence[Codec],
-    path: Path,
-    form: Payload,
-    bundle: Path,
-    progress: Progress | None,
-    reference: LatentRef | None,
-    bound: ErrorBound | None,
-    secret: Key | None,
+    sources: Sequence[ItemSource], coders: Sequence[Codec], path: Path, run: Callable[..., Encoded]
 ) -> Iterator[Encoded]:
     """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part, old = temporary(path, "part"), temporary(path, "old")
     placed = False
     try:
-        made = encode_source(sources, coders, part, form, bundle, progress, reference, bound, secret)
+        made = run(sources, coders, part)
         if path.exists():
             path.rename(old)
         part.rename(path)
@@ -388,7 +373,7 @@ def _summarise(item: pystac.Item) -> None:
         spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
         kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
     )
-    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound"):
+    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound", "ood_score"):
         value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
         if value is not None:
             item.properties[f"latent:{name}"] = value

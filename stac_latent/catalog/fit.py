@@ -24,9 +24,10 @@ from stac_latent.catalog.fit_spool import Spool
 from stac_latent.catalog.tree import safe_name
 from stac_latent.checks.moments import Summary
 from stac_latent.codec import Codec
-from stac_latent.errors import CatalogError, StacLatentError
+from stac_latent.errors import CatalogError, CodecError, StacLatentError
 from stac_latent.fitting import fit_lin
 from stac_latent.frame import canonical_json
+from stac_latent.guard import Layers, calibrated
 from stac_latent.spec import Band
 from stac_latent.stages.nesting import Lattices
 
@@ -38,6 +39,8 @@ __all__ = ["Fitted", "fit"]
 _MAX_ITEMS = 512
 _HOLDOUT_PIXELS = 0.25
 """Of the fitting pixels."""
+_GUARD_TILES = 24
+"""Tiles of the fit that a guard is calibrated on, at most."""
 _NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]$")
 
 
@@ -53,7 +56,7 @@ class Fitted:
     skipped: int
     """Items that lack a band."""
     seconds: Mapping[str, float]
-    """Time of reading, fitting and measuring."""
+    """Time of reading, fitting, measuring and calibrating the guard."""
 
 
 @dataclass
@@ -83,6 +86,7 @@ def fit(
     seed: int = 0,
     resolution: float | None = None,
     resampling: str = "nearest",
+    guard: float | None = 0.99,
     about: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -114,6 +118,9 @@ def fit(
         Of the draw and of the split.
     resolution, resampling
         A grid to resample to. Without one, bands of several native grids are fitted on these, as one codec.
+    guard
+        Share of tiles like those held out that the guard of ``encode`` shall pass; lower where so few tiles cannot guarantee it.
+        None, or nothing held out: no guard. See :mod:`stac_latent.guard`.
     about
         More of the model card: ``description``, ``license``, ``attribution``.
     overwrite
@@ -161,13 +168,14 @@ def fit(
         dict(about or {}),
         progress or (lambda *_: None),
         options,
+        guard=guard,
         named=bands is not None or lattices is not None,
     )
 
 
 def _run(
     job: _Job, folder: Path, name: str, skipped: int, about: dict[str, Any], progress: Progress, options: dict[str, Any],
-    *, named: bool,
+    *, guard: float | None, named: bool,
 ) -> Fitted:  # fmt: skip
     clock = [time.perf_counter()]
     sources = open_sources(job.items, job.bands, job.lattices, job.keys, job.resolution, job.resampling)
@@ -202,15 +210,46 @@ def _run(
         left_out = [b.name for i, b in enumerate(job.bands) if i not in keep]
         card |= {"limits": f"bands that held no data are left out: {', '.join(left_out)}"} if left_out else {}
         codec = replace(codec, about={"license": licence_of(used), **card, **about})
+        if guard is not None and apart:
+            codec = _with_guard(codec, spool, taken, apart, keep, guard, progress)
+            clock.append(time.perf_counter())
         parameters = {**_parameters(job, plan), **options, "tiles_passed_over": passed + empty}
         _place_bundle(codec, folder, used, parameters)
     except StacLatentError:
         spool.remove()
         raise
     spool.remove()
-    names = ("read", "fit", "measure")
+    names = ("read", "fit", "measure", "guard")
     seconds = {n: round(b - a, 2) for n, a, b in zip(names, clock, clock[1:], strict=False)}
     return Fitted(codec, folder, len(used), skipped, seconds)
+
+
+def _with_guard(
+    codec: Codec, spool: Spool, taken: Sequence[Tile], apart: Sequence[Tile], keep: Sequence[int], share: float,
+    progress: Progress,
+) -> Codec:  # fmt: skip
+    """Calibrated on tiles of the fit and, for the edge, on those held out; as it is where they are too few."""
+    few = (
+        [taken[i * len(taken) // _GUARD_TILES] for i in range(_GUARD_TILES)]
+        if len(taken) > _GUARD_TILES
+        else taken
+    )
+    total, done = len(few) + len(apart), 0
+
+    def counted(tiles: Sequence[Tile]) -> Iterator[Layers]:
+        nonlocal done
+        for layers in spool.layers(tiles, keep):
+            yield layers
+            done += 1
+            progress("guard", done, total)
+
+    note = "tiles of the fitting places and, for the edge, of those held out"
+    try:
+        return calibrated(codec, lambda: counted(few), lambda: counted(apart), share, note)
+    except CodecError as exc:
+        if not 0.5 <= share < 1:
+            raise
+        return replace(codec, about={**codec.about, "no_guard": str(exc)})
 
 
 @dataclass

@@ -33,7 +33,7 @@ class Patience(Retry):
         """Patience for so many more tries."""
         return cls(
             total=times,
-            connect=times if cls.again_after_timeouts else 0,
+            connect=times if cls.again_after_timeouts else min(1, times),
             read=times if cls.again_after_timeouts else min(1, times),
             backoff_factor=0.2,
             backoff_max=LONGEST_WAIT,

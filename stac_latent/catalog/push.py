@@ -40,7 +40,7 @@ class Pushed:
     refused: dict[str, str] = field(default_factory=dict)
     """Why an item (``collection/id``) was not taken."""
     local: int = 0
-    """Assets whose address is a file of this machine, where other machines cannot read them."""
+    """Assets whose address is a file of this machine: they can be found, and not be read through the API."""
 
     def to_dict(self) -> Json:
         """As JSON has it."""
@@ -74,7 +74,7 @@ def push(
         Address of the API's landing page.
     href
         Address at which the folder of a static catalogue is published: its paths become addresses below it. Without
-        it they become ``file:`` addresses, which other machines cannot read.
+        it they become ``file:`` addresses, which :func:`stac_latent.load` refuses to follow from an API.
     batch
         Items that are compared and sent at a time.
     headers

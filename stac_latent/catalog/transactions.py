@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urljoin
 
+from stac_latent.access import check_link
 from stac_latent.catalog.api import ApiSource, is_api
 from stac_latent.catalog.patience import BUSY, Persistence
 from stac_latent.catalog.query import Query
@@ -74,8 +75,9 @@ class Transactions:
         for link in self._landing.get("links", ()):
             if link.get("rel") == "service-desc":
                 try:
-                    paths = self._reader.json(urljoin(self.url, str(link["href"]))).get("paths") or {}
-                except SearchError:
+                    href = check_link(urljoin(self.url, str(link["href"])), self.url)
+                    paths = self._reader.json(href).get("paths") or {}
+                except (CatalogError, SearchError):
                     return False
                 return any(str(path).endswith("/bulk_items") for path in paths)
         return False

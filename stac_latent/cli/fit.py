@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -23,6 +23,9 @@ from stac_latent.cli.common import (
     print_json,
     progress,
 )
+
+if TYPE_CHECKING:
+    from stac_latent.codec import Codec
 
 __all__ = ["fit"]
 
@@ -47,6 +50,12 @@ def fit(
         float | None, typer.Option(help="Bring all bands to it first. [default: native grids]")
     ] = None,
     resampling: Annotated[str, typer.Option(help="nearest, bilinear, cubic, average, ...")] = "nearest",
+    guard: Annotated[
+        float,
+        typer.Option(
+            help="Share of tiles like those held out that the guard of 'encode' passes; 0: no guard."
+        ),
+    ] = 0.99,
     licence: Annotated[
         str | None, typer.Option(help="Of the fitting data. [default: as the items state]")
     ] = None,
@@ -72,7 +81,7 @@ def fit(
         made = run(
             items, dest, plain, name=name, keys=pairs or None, pixels=round(mpixel * 1e6), holdout=holdout, seed=seed,
             resolution=resolution, resampling=resampling, about={} if licence is None else {"license": licence},
-            overwrite=overwrite, progress=report, psnr=psnr,
+            overwrite=overwrite, progress=report, psnr=psnr, guard=guard or None,
         )  # fmt: skip
     about = made.codec.about
     result: dict[str, Any] = {
@@ -80,12 +89,21 @@ def fit(
         "bands": [b.name for b in made.codec.bands], "items": made.items, "skipped": made.skipped,
         "bytes": sum(p.stat().st_size for p in made.path.iterdir()), "sample": about["sample"],
         "held_out": about.get("held_out"), "rate_distortion": about.get("rate_distortion", []),
+        "guard": _guard_row(made.codec),
         "seconds": dict(made.seconds),
     }  # fmt: skip
     if as_json:
         print_json(result)
         return
     _print(result)
+
+
+def _guard_row(codec: Codec) -> dict[str, Any] | None:
+    """Share that the guard passes and the tiles that it was calibrated on; None without one."""
+    from stac_latent.guard import guards_of
+
+    guards = guards_of(codec)
+    return None if guards is None else {"share": guards[0].share, "tiles": list(guards[0].tiles)}
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -106,6 +124,10 @@ def _print(result: dict[str, Any]) -> None:
     out.print(
         f"{len(result['bands'])} bands, {sample['pixels']:,} pixels of {result['items']} item(s), {seconds:.1f} s -> {result['bundle']}"
     )
+    if (guard := result["guard"]) is not None:
+        out.print(
+            f"guard: passes {100 * guard['share']:g} % of tiles like the {guard['tiles'][1]} (or quarters) held out"
+        )
     if result["skipped"]:
         err.print(
             f"{result['skipped']} item(s) lack a band and were passed over", markup=False, highlight=False

@@ -53,7 +53,7 @@ def push(
         )
     if done.local:
         err.print(
-            f"{done.local} assets are files of this machine; --href gives them the address they are published at"
+            f"{done.local} assets are files of this machine, which nothing reads through an API; --href gives them the address they are published at"
         )
     for name, why in done.refused.items():
         err.print(f"refused {name}: {why}", markup=False, highlight=False, soft_wrap=True)

@@ -24,6 +24,7 @@ from stac_latent.cli.common import (
     print_rows,
     progress,
 )
+from stac_latent.cli.heed import heeding
 from stac_latent.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -66,6 +67,21 @@ def encode(
             help="Code dates against key frames: auto, a number of dates that share one, or an item or catalogue that has some."
         ),
     ] = None,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            help="Items unlike what the codec was calibrated on: warn, fallback, refuse or off. [default: warn]"
+        ),
+    ] = None,
+    fallback_bound: Annotated[
+        float, typer.Option(help="Largest error of tiles that --guard fallback flags; 0 is lossless.", min=0)
+    ] = 0.0,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What decoded pixels shall keep, as 'psnr>=40:refuse' or 'mean_bias<=1:warn'; may be repeated."
+        ),
+    ] = None,
     bands: Annotated[
         str | None, typer.Option(help="Bands for codecs that take any, or B02=blue pairs to match them.")
     ] = None,
@@ -89,13 +105,14 @@ def encode(
     for name, value, allowed in (
         ("mode", mode, ("beside", "derived")),
         ("payload", payload, (None, "coded", "plain")),
+        ("guard", guard, (None, "warn", "fallback", "refuse", "off")),
     ):
         if value not in allowed:
             raise typer.BadParameter(f"--{name} is {' or '.join(a for a in allowed if a)}; got {value!r}")
     pairs = dict(b.partition("=")[::2] for b in names(bands) or [] if "=" in b)
     plain = [b for b in names(bands) or [] if "=" not in b]
     options: dict[str, Any] = {"bands": plain} if plain else {}
-    target = {
+    target: dict[str, Any] = {
         "psnr": psnr,
         "max_bits_per_pixel": max_bits_per_pixel,
         "max_error": max_error,
@@ -111,21 +128,28 @@ def encode(
         items = [item for item in items if not _is_done(item, dest, key, mode)]
     against = _references(references)
     batches = [items] if against is not None and items else [[item] for item in items]
-    done = []
+    done: list[pystac.Item] = []
+    refused: list[str] = []
     with progress(as_json) as report:
         for batch in batches:
-            done += run(
-                batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
-                resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, encrypt=encrypt,
-                progress=report, error_bound=_bounds(error_bound), **target,
-            )  # fmt: skip
-            report("items", len(done), len(items))
+            with heeding(refused):
+                done += run(
+                    batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
+                    resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
+                    encrypt=encrypt, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), **target,  # type: ignore[arg-type]
+                )  # fmt: skip
+            report("items", len(done) + len(refused), len(items))
     rows = [item_row(item, key) for item in done]
     if as_json:
-        print_json({"catalog": str((dest / "catalog.json").absolute()), "items": rows})
-        return
-    print_rows(rows)
-    out.print(f"catalogue: {dest / 'catalog.json'}")
+        print_json(
+            {"catalog": str((dest / "catalog.json").absolute()), "items": rows}
+            | ({"refused": refused} if refused else {})
+        )
+    else:
+        print_rows(rows)
+        out.print(f"catalogue: {dest / 'catalog.json'}")
+    if refused:
+        raise typer.Exit(1)
 
 
 def _bounds(given: list[str] | None) -> dict[str, str] | None:

@@ -21,7 +21,7 @@ from stac_latent.errors import CorruptDataError, FieldError, GridError
 from stac_latent.registry import remember
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.stages.residual import BITSTREAM, decode_residual
-from stac_latent.store.residual import read_residual
+from stac_latent.store.residual import SPARSE, read_residual
 from stac_latent.store.zarr import LatentArrays, open_arrays
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class LatentReader:
         CorruptDataError
             If the Item and the store do not agree on that, or the residuals are of a form that is not known here.
         """
-        if self.spec.residual not in (None, BITSTREAM):
+        if self.spec.residual not in (None, BITSTREAM, BITSTREAM + SPARSE):
             raise CorruptDataError(
                 f"asset {self.ref.asset!r} of item {self.ref.item_id!r} has residuals of the form {self.spec.residual!r}; this "
                 f"version reads {BITSTREAM!r}: update stac-latent"
@@ -300,7 +300,9 @@ class LatentReader:
         y, x = (spans[0] for spans in self._chunks_of(window))
         if self._pixels_of((y, x)) != window:
             raise GridError(f"residuals are of whole chunks; {window} is none")
-        data = read_residual(self.arrays.residual, y, x)
+        data = read_residual(self.arrays.residual, y, x, sparse=self.spec.residual == BITSTREAM + SPARSE)
+        if not data:
+            return base
         return decode_residual(data, base, self.arrays.read_mask(window), self.codec.bands)
 
     def _decode_alone(self, window: Window) -> Array:

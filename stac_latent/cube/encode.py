@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,19 +20,23 @@ from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Array, Codec
 from stac_latent.container import over
 from stac_latent.cube.contract import LatentRef, band_places
+from stac_latent.cube.masks import write_mask
 from stac_latent.cube.natives import band_objects, group_names
 from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href, whole_cells
 from stac_latent.cube.residual import write_residual
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.verify import STRIP, Progress, Source, measurements, verify_store
-from stac_latent.errors import FieldError, VerificationError
+from stac_latent.cube.watch import Asked, Watch, findings, refusals
+from stac_latent.errors import FieldError, GuardError
 from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.stages.residual import BITSTREAM
 from stac_latent.store.io import tree_size
+from stac_latent.store.ood import write_scores
+from stac_latent.store.residual import SPARSE, mark_residual
 from stac_latent.store.sealed import write_manifest
-from stac_latent.store.zarr import LatentArrays, Payload, chunk_cells, create, finish
+from stac_latent.store.zarr import Payload, chunk_cells, create, finish
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -55,6 +59,8 @@ class Encoded:
     """``latent:`` measurements; empty for an embedding, but for its rate."""
     reference: LatentRef | None = None
     """The key frame, where any chunk was coded against it."""
+    unusual: tuple[str, ...] = ()
+    """What the guard and the checks found, in words."""
 
 
 def asset_spec(
@@ -85,6 +91,7 @@ def encode_source(
     reference: LatentRef | None = None,
     bound: ErrorBound | None = None,
     key: Key | None = None,
+    asked: Asked | None = None,
 ) -> Encoded:
     """Write a latent group at ``path`` and verify it.
 
@@ -108,6 +115,8 @@ def encode_source(
         Kept in every valid pixel of the bands of all sources, by residuals of what the stored latents decode to.
     key
         Encrypts the chunks, under a data key of their own.
+    asked
+        Guard and checks; None for none.
 
     Returns
     -------
@@ -118,6 +127,8 @@ def encode_source(
     ------
     FieldError
         If no pixel is valid.
+    GuardError
+        If the policy or a check refuses it.
     VerificationError
         If the stored bytes do not decode to what was encoded.
     """
@@ -141,17 +152,54 @@ def encode_source(
     if first.coder is not None and used is not None:
         if not first.coder.pays:
             shutil.rmtree(path)
-            return encode_source(sources, coders, path, payload, bundle, progress, bound=bound)
+            return encode_source(sources, coders, path, payload, bundle, progress, bound=bound, asked=asked)
         first.coder.write(path, relative_href(used.href, path))
     for layer in reversed(layers):
         layer.bind(progress, used)
         layer.close()
+    asked = asked or Asked()
+    watches = asked.watches(coders)
+    found = _measured(layers, sums, watches, progress, used)
+    held: dict[str, Any] = {}
+    if asked.policy == "fallback" and (count := sum(len(w.flagged) for w in watches)):
+        held = {"latent:fallback_tiles": count, "latent:fallback_bound": asked.bound}
+        for layer, watch in zip(reversed(layers), reversed(watches), strict=True):
+            layer.hold(watch.flagged, asked.bound, progress, used)
+            layer.close()
+        again = asked.watches(coders, judge=False)
+        found = _measured(layers, sums, again, progress, used)
+        watches = [replace(w, checks=a.checks) for w, a in zip(watches, again, strict=True)]
+    outcome = findings(watches, asked.policy) | held
+    unusual, refused = refusals(watches, outcome, asked.policy)
+    if refused:
+        raise GuardError("; ".join(unusual))
+    _write_scores(layers, watches)
     size = tree_size(path)
-    found = Distortion.merged([x.verify(crcs, progress, used) for x, crcs in zip(layers, sums, strict=True)])
     rate = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
     kept = {} if bound is None else bound.to_fields(found.magnitudes)
-    fields = {**rate, **measurements(found), **kept, **native, **sealed}
-    return Encoded(spec, first.where, size, fields, used)
+    fields = {**rate, **measurements(found), **kept, **outcome, **native, **sealed}
+    spec = replace(spec, residual=first.spec.residual)
+    return Encoded(spec, first.where, size, fields, used, tuple(unusual))
+
+
+def _measured(
+    layers: Sequence[_Layer], sums: Sequence[Mapping[Window, int]], watches: Sequence[Watch], progress: Progress | None,
+    used: LatentRef | None,
+) -> Distortion:  # fmt: skip
+    """What a cold decode of all lattices measures."""
+    rows = zip(layers, sums, watches, strict=True)
+    return Distortion.merged([x.verify(crcs, progress, used, watch) for x, crcs, watch in rows])
+
+
+def _write_scores(layers: Sequence[_Layer], watches: Sequence[Watch]) -> None:
+    """Keep the scores of several tiles beside them; that of one tile is the asset's; none where pixels are secret."""
+    written = False
+    for layer, watch in zip(layers, watches, strict=True):
+        if len(watch.scores) > 1 and layer.seal is None:  # they tell of the pixels
+            write_scores(layer.path, watch.grid)
+            written = True
+    for layer in reversed(layers) if written else ():
+        layer.close()
 
 
 def _seal(layers: Sequence[_Layer], key: Key, context: bytes) -> dict[str, str]:
@@ -176,12 +224,15 @@ class _Layer:
     group: str
     bound: ErrorBound | None = None
     coder: ReferenceCoder | None = None
+    only: Collection[tuple[int, int]] | None = None
+    """Chunks that keep the bound; None for all."""
     seal: Encrypt | None = None
     sealed: Sealed | None = None
 
     @property
     def spec(self) -> Spec:
-        return asset_spec(self.codec, self.payload, self.source.decoded, self.bound)
+        spec = asset_spec(self.codec, self.payload, self.source.decoded, self.bound)
+        return spec if self.only is None else replace(spec, residual=BITSTREAM + SPARSE)
 
     @property
     def where(self) -> Grid:
@@ -227,7 +278,7 @@ class _Layer:
                 part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
                 every = self.bound is not None
                 valid, crcs = _encode_strip(source, codec, strip, part, self.coder, every=every)
-                arrays = _write_mask(arrays, codec, grid, strip, valid)
+                arrays = write_mask(arrays, codec, grid, strip, valid)
                 valid_pixels += int(valid.any(axis=0).sum())
                 sums |= crcs
             arrays.latent[:, y0:y1, x0:x1] = symbols
@@ -243,10 +294,20 @@ class _Layer:
             write_manifest(self.path, self.seal)
 
     def verify(
-        self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None
+        self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None, watch: Watch
     ) -> Distortion:
         """Decode the group cold and measure it."""
-        return verify_store(self.source, self.codec, self._ref(used), self.bundle, sums, progress, self.bound)
+        return verify_store(
+            self.source,
+            self.codec,
+            self._ref(used),
+            self.bundle,
+            sums,
+            progress,
+            self.bound,
+            watch,
+            self.only,
+        )
 
     def bind(self, progress: Progress | None, used: LatentRef | None) -> None:
         """Add the residuals that keep the bound, if there is one, to a group whose latents are complete."""
@@ -254,7 +315,22 @@ class _Layer:
             return
         if self.seal is not None:
             write_manifest(self.path, self.seal)  # the latents are read to see what they lack
-        write_residual(self.source, self.codec, self._ref(used), self.path, self.bound, progress, self.seal)
+        write_residual(
+            self.source, self.codec, self._ref(used), self.path, self.bound, progress, self.seal, self.only
+        )
+
+    def hold(
+        self,
+        only: Collection[tuple[int, int]],
+        bound: float,
+        progress: Progress | None,
+        used: LatentRef | None,
+    ) -> None:
+        """Keep some chunks of a complete group within a bound."""
+        n = len(self.codec.bands)
+        self.bound, self.only = ErrorBound((bound,) * n, (False,) * n), only
+        mark_residual(self.path, self.spec.residual or "")
+        self.bind(progress, used)
 
     def _ref(self, used: LatentRef | None) -> LatentRef:
         return LatentRef(
@@ -321,30 +397,3 @@ def _pixels_inside(grid: Grid, cells: Window) -> int:
     spans = zip(cells, grid.stride, grid.lead, grid.shape, strict=True)
     h, w = (min(n, hi * s - p) - max(0, lo * s - p) for (lo, hi), s, p, n in spans)
     return h * w
-
-
-def _write_mask(
-    arrays: LatentArrays, codec: Codec, grid: Grid, cells: Window, valid: npt.NDArray[np.bool_]
-) -> LatentArrays:
-    """Store the validity of a shard; bands get masks of their own from the first shard on where they differ."""
-    if valid.all():
-        return arrays
-    (cy0, cy1), (cx0, cx1) = cells
-    sy, sx = codec.stride
-    if arrays.valid is not None:
-        share = valid.any(axis=0).reshape(cy1 - cy0, sy, cx1 - cx0, sx).mean(axis=(1, 3))
-        percent = np.where(share > 0, np.maximum(1, np.floor(share * 100)), 0)
-        arrays.valid[cy0:cy1, cx0:cx1] = percent.astype(np.uint8)
-        return arrays
-    if arrays.mask is None:
-        raise VerificationError("the group has no mask array, but pixels without data are to be stored")
-    if arrays.mask.shape[0] < len(valid):
-        arrays = arrays.widen_mask(len(valid))
-    top, left = grid.lead
-    y0, x0 = cy0 * sy - top, cx0 * sx - left
-    ya, yb = max(0, y0), min(grid.shape[0], cy1 * sy - top)
-    xa, xb = max(0, x0), min(grid.shape[1], cx1 * sx - left)
-    piece = valid[:, ya - y0 : yb - y0, xa - x0 : xb - x0].astype(np.uint8)
-    if arrays.mask is not None and not piece.all():
-        arrays.mask[:, ya:yb, xa:xb] = np.broadcast_to(piece, (arrays.mask.shape[0], *piece.shape[1:]))
-    return arrays

@@ -10,6 +10,7 @@ from typing import Any
 import pystac
 from pystac.utils import is_absolute_href, make_absolute_href
 
+from stac_latent.access import check_link, is_uri
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Grid
 
@@ -47,10 +48,17 @@ class Layout:
 
 
 def absolute_href(href: str, owner: pystac.STACObject) -> str:
-    """Href of an asset as seen from nowhere; relative ones count from the owner, or from the working directory."""
-    return (
-        href if is_absolute_href(href) else make_absolute_href(href, owner.get_self_href() or "./item.json")
-    )
+    """Href of an asset as seen from nowhere; relative ones count from the owner, or from the working directory.
+
+    Raises
+    ------
+    CatalogError
+        If the owner may not lead there; see :mod:`stac_latent.access`.
+    """
+    origin = owner.get_self_href()
+    if not is_absolute_href(href) and not is_uri(href):
+        href = make_absolute_href(href, origin or "./item.json")
+    return check_link(href, origin)
 
 
 def is_table(fields: Mapping[str, Any]) -> bool:

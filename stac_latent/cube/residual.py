@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.verify import Progress, Source
 from stac_latent.registry import resolve_space
 from stac_latent.secure import Encrypt
-from stac_latent.spec import Window
 from stac_latent.stages.residual import encode_residual, largest_size
 from stac_latent.store.residual import ResidualWriter
 
@@ -30,6 +30,7 @@ def write_residual(
     bound: ErrorBound,
     progress: Progress | None = None,
     seal: Encrypt | None = None,
+    only: Collection[tuple[int, int]] | None = None,
 ) -> None:
     """Add residuals to a store whose latents are complete.
 
@@ -45,6 +46,8 @@ def write_residual(
         Called after each shard.
     seal
         Encrypts them.
+    only
+        Numbers of the chunks along y and x that get one; None: all.
 
     Raises
     ------
@@ -58,8 +61,10 @@ def write_residual(
     writer = ResidualWriter(path, counts, largest_size(codec.bands, chunk), seal)
     (top, left), (h, w) = source.grid.lead, writer.shape
 
-    def one(window: Window) -> bytes:
-        (y0, y1), (x0, x1) = window
+    def one(place: tuple[int, int]) -> bytes:
+        if only is not None and place not in only:
+            return b""
+        (y0, y1), (x0, x1) = window = windows[place]
         truth, valid = source.read(((y0 + top, y1 + top), (x0 + left, x1 + left)))
         return encode_residual(truth, reader.decode_base(window), valid, bound, codec.bands)
 
@@ -68,7 +73,7 @@ def write_residual(
         shards.setdefault((y // h, x // w), []).append((y, x))
     with ThreadPoolExecutor(max_workers=min(_WORKERS, os.cpu_count() or 1)) as pool:
         for i, places in enumerate(shards.values()):
-            payloads = list(pool.map(one, [windows[p] for p in places]))
+            payloads = list(pool.map(one, places))
             writer.write(dict(zip(places, payloads, strict=True)))
             if progress:
                 progress("residual", i + 1, len(shards))

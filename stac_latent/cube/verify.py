@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from stac_latent.codec import Array, Codec
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.tiling import tiles
+from stac_latent.cube.watch import Watch
 from stac_latent.errors import VerificationError
 from stac_latent.registry import replace_known
 from stac_latent.spec import Band, Grid, Window
@@ -51,6 +52,8 @@ def verify_store(
     sums: Mapping[Window, int],
     progress: Progress | None = None,
     bound: ErrorBound | None = None,
+    watch: Watch | None = None,
+    only: Collection[tuple[int, int]] | None = None,
 ) -> Distortion:
     """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the source.
 
@@ -68,6 +71,10 @@ def verify_store(
         Called after each strip.
     bound
         What every valid pixel has to keep.
+    watch
+        Looks at each decoded chunk.
+    only
+        Chunks that have to keep the bound, by their numbers along y and x; None: all.
 
     Returns
     -------
@@ -92,7 +99,9 @@ def verify_store(
             symbols = (
                 reader.read_symbols(cells)
                 if truth is None
-                else truth.measure(reader, cells, distortion, bound)
+                else truth.measure(
+                    reader, cells, distortion, bound if _has(only, cells, inner) else None, watch
+                )
             )
             if exact and zlib.crc32(np.ascontiguousarray(symbols).data) != sums[cells]:
                 raise VerificationError(
@@ -102,6 +111,10 @@ def verify_store(
         if progress:
             progress("verify", i + 1, len(strips))
     return distortion
+
+
+def _has(only: Collection[tuple[int, int]] | None, cells: Window, inner: int) -> bool:
+    return only is None or (cells[0][0] // inner, cells[1][0] // inner) in only
 
 
 def measure_again(
@@ -177,7 +190,12 @@ class _Truth:
         self.field, self.valid = source.read(((self.origin[0], ends[0]), (self.origin[1], ends[1])))
 
     def measure(
-        self, reader: LatentReader, cells: Window, distortion: Distortion, bound: ErrorBound | None = None
+        self,
+        reader: LatentReader,
+        cells: Window,
+        distortion: Distortion,
+        bound: ErrorBound | None = None,
+        watch: Watch | None = None,
     ) -> Array:
         """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
         pads = self.grid.lead
@@ -198,17 +216,18 @@ class _Truth:
                 f"the stored mask of pixels {window} differs from the source; nothing was catalogued"
             )
         field, symbols = reader.decode_block(window)
-        if bound is None:
-            distortion.add(truth, field, valid)
-            return symbols
-        broken = bound.broken(truth, field, valid, distortion.bands)
-        if broken is not None:
-            raise VerificationError(
-                f"pixels {window} of {reader.ref.href}, decoded from the stored bytes, do not keep the error bound: {broken}; "
-                "nothing was catalogued. The disk, or a library's coder, is at fault: encode again"
-            )
-        finite = (
-            np.isfinite(truth) if truth.dtype.kind == "f" else True
-        )  # infinite ones came back as they are
-        distortion.add(truth, field, valid & finite)
+        if bound is not None:
+            broken = bound.broken(truth, field, valid, distortion.bands)
+            if broken is not None:
+                raise VerificationError(
+                    f"pixels {window} of {reader.ref.href}, decoded from the stored bytes, do not keep the error bound: {broken}; "
+                    "nothing was catalogued. The disk, or a library's coder, is at fault: encode again"
+                )
+            if truth.dtype.kind == "f":  # infinite ones came back as they are
+                valid = valid & np.isfinite(truth)
+        sse, count = distortion.sse.copy(), distortion.count.copy()
+        distortion.add(truth, field, valid)
+        if watch is not None:
+            pair = (truth, field)
+            watch.see(reader, cells, symbols, pair, valid, distortion.sse - sse, distortion.count - count)
         return symbols

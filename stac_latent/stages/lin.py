@@ -21,6 +21,7 @@ from stac_latent.limits import check_bytes
 from stac_latent.spec import Band, Window
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.lifting import levels_of, synthesise
+from stac_latent.stages.lin_payload import unpack
 from stac_latent.stages.lin_plan import Prepared
 from stac_latent.stages.lin_rate import Aim, Reached, measure, search
 from stac_latent.stages.lin_source import FromField, FromLatents, Source
@@ -121,6 +122,10 @@ class Lin(TileCoder, BaseStage):
         out = copy.copy(self)
         out.aim = None if self.aim is None else replace(self.aim, valid=valid, pixels=pixels)
         return out
+
+    def step_of(self, payload: bytes) -> float:
+        """Quantiser step of a payload (of its first tile), in units of the normalised field."""
+        return unpack(split(payload)[0][0], self.bands)[0].step
 
     def keep(self, x: Array, payload: bytes) -> None:
         """Have ``forward`` answer these latents with a payload that was coded before; once."""

@@ -19,7 +19,7 @@ from zarr.codecs import Crc32cCodec, ShardingCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from stac_latent.errors import CorruptDataError
+from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.store.zarr_codec import LatentZarrCodec
 
 __all__ = ["PayloadReader"]
@@ -129,6 +129,8 @@ class PayloadReader:
     def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest | None) -> bytes:
         try:
             found = sync(self.array.store.get(key, default_buffer_prototype(), byte_range=part))
+        except StacLatentError:
+            raise
         except (ValueError, OverflowError) as exc:
             raise CorruptDataError(
                 f"{self._where(key)} cannot be read: {exc}; it was truncated or changed, fetch or write it again"

@@ -20,8 +20,12 @@ from stac_latent.secure import Encrypt
 from stac_latent.store.guard import UNREADABLE
 from stac_latent.store.sealed import for_writing
 
-__all__ = ["ResidualWriter", "read_residual"]
+__all__ = ["SPARSE", "ResidualWriter", "mark_residual", "read_residual"]
 
+SPARSE = "-sparse"
+"""Ends the identifier of residuals that only some chunks have; the others say so, so that a lost one is still missed."""
+_NONE = 2**32 - 1
+"""Length of a chunk without a residual."""
 _LENGTH = 4
 _SHARD_BYTES = 128 << 20
 _LARGEST = 1 << 30
@@ -60,18 +64,24 @@ class ResidualWriter:
             )
 
     def write(self, payloads: Mapping[tuple[int, int], bytes]) -> None:
-        """The payloads of one shard, by their numbers along y and x."""
+        """The payloads of one shard, by their numbers along y and x; an empty one says that the chunk has none."""
         ys, xs = ([place[i] for place in payloads] for i in (0, 1))
         y0, x0 = min(ys), min(xs)
         block = np.zeros((max(ys) + 1 - y0, max(xs) + 1 - x0, self.size), np.uint8)
         for (y, x), payload in payloads.items():
-            data = len(payload).to_bytes(_LENGTH, "little") + payload
+            data = (len(payload) or _NONE).to_bytes(_LENGTH, "little") + payload
             block[y - y0, x - x0, : len(data)] = np.frombuffer(data, np.uint8)
         self.array[y0 : y0 + len(block), x0 : x0 + block.shape[1]] = block
 
 
-def read_residual(array: zarr.Array[Any] | None, y: int, x: int) -> bytes:
-    """Payload of one chunk.
+def mark_residual(path: Path, form: str) -> None:
+    """Say in the attributes of a group that it has residuals of this form."""
+    with zarr.config.set({"json_indent": None}):
+        zarr.open_group(str(path), mode="r+", zarr_format=3).attrs["latent:residual"] = form
+
+
+def read_residual(array: zarr.Array[Any] | None, y: int, x: int, *, sparse: bool = False) -> bytes:
+    """Payload of one chunk; empty where ``sparse`` residuals have none for it.
 
     Raises
     ------
@@ -97,6 +107,8 @@ def read_residual(array: zarr.Array[Any] | None, y: int, x: int) -> bytes:
     except UNREADABLE as exc:
         raise CorruptDataError(f"{where} does not decode: {exc}; fetch or write the store again") from exc
     length = int.from_bytes(data[:_LENGTH], "little")
+    if sparse and length == _NONE:
+        return b""
     if not 0 < length <= len(data) - _LENGTH:
         raise CorruptDataError(f"{where} is missing or cut short; fetch or write the store again")
     return data[_LENGTH : _LENGTH + length]

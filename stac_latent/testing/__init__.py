@@ -15,13 +15,14 @@
             return my_package.codec()
 
 Every test of a suite states one law of :class:`stac_latent.codec.Stage`, :class:`stac_latent.codec.Codec` or
-:class:`stac_latent.catalog.products.Product`. Needs
+:class:`stac_latent.catalog.products.Product`, or of a metric (:class:`stac_latent.checks.checks.Metric`). Needs
 pytest and hypothesis (``pip install 'stac-latent[test]'``).
 """
 
 from __future__ import annotations
 
 try:
+    from stac_latent.testing.metrics import MetricConformance
     from stac_latent.testing.products import ProductConformance
     from stac_latent.testing.strategies import damaged, fields, make_field, symbols, windows
     from stac_latent.testing.suites import CodecConformance, StageConformance
@@ -34,6 +35,7 @@ except ModuleNotFoundError as exc:
 
 __all__ = [
     "CodecConformance",
+    "MetricConformance",
     "ProductConformance",
     "StageConformance",
     "damaged",

@@ -109,6 +109,8 @@ class TransactionApi:
 class _Handler(BaseHTTPRequestHandler):
     api = None
     protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def do_GET(self):
         self._answer("GET", None)
@@ -143,6 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+        self.wfile.flush()
 
     def log_message(self, *_):
         """Keep the tests' output quiet."""

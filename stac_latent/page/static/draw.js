@@ -138,6 +138,7 @@ function drawFootprints(state) {
     pen.fillStyle = css(k === BINS ? data.no_value : colours[k], k === BINS ? 0.5 : 0.9);
     for (const i of small) square(shapes.centre[2 * i], shapes.centre[2 * i + 1], SMALL);
     if (!large.length) return;
+    if (k === BINS) pen.fillStyle = css(data.no_value, 0.2);
     pen.beginPath();
     for (const i of large) outline(shapes, i);
     pen.fill();

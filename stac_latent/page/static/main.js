@@ -244,12 +244,15 @@ function search(x, y) {
   const hits = distinct(state.places.shapes, best(value, 50 * HITS, place), place).slice(0, HITS);
   state.similar = { query: place, value, hits, low: sorted[Math.floor(0.9 * (sorted.length - 1))], painted: false };
   $("similar").hidden = false;
-  const { box } = state.places.shapes;
-  const [lon, lat] = [mercator.lon((box[4 * place] + box[4 * place + 2]) / 2), mercator.lat((box[4 * place + 1] + box[4 * place + 3]) / 2)];
-  $("query").textContent = `to ${degrees(lat, "NS", 4)}, ${degrees(lon, "EW", 4)}`;
+  $("query").textContent = `to ${position(place)}`;
   $("hits").replaceChildren(...hits.map((i, k) => hitRow(i, k, value[i])));
   $("status").textContent = `${hits.length} similar places; the best has a cosine of ${value[hits[0]]?.toFixed(3) ?? "none"}`;
   state.redraw();
+}
+
+function position(place) {
+  const { centre } = state.places.shapes;
+  return `${degrees(mercator.lat(centre[2 * place + 1]), "NS")}, ${degrees(mercator.lon(centre[2 * place]), "EW")}`;
 }
 
 function hitRow(i, rank, cosine) {
@@ -258,7 +261,7 @@ function hitRow(i, rank, cosine) {
   button.type = "button";
   const item = state.places.item[i];
   const what = element("span", item < 0 ? "not among these items" : state.data.id[item], "what");
-  if (item >= 0) what.append(element("small", when(item)));
+  what.append(element("small", position(i)), element("small", item < 0 ? "" : when(item)));
   button.append(element("b", String(rank + 1)), document.createElement("canvas"), what, element("span", cosine.toFixed(3), "much"));
   button.addEventListener("click", () => {
     state.stack = [];

@@ -70,9 +70,13 @@ function placeAt({ count, shapes, item }, x, y, wanted, reach) {
   return found ?? nearest;
 }
 
-/** All places, more strongly the more similar they are: the best tenth in eight steps. */
+/** Places that are points as dots; all places more strongly the more similar they are, the best tenth in eight steps. */
 function drawSimilar(state) {
   const { places, similar } = state;
+  if (places && places.shapes.size.every((s) => s === 0)) {
+    pen.fillStyle = theme.ink;
+    for (let i = 0; i < places.count; i++) square(places.shapes.centre[2 * i], places.shapes.centre[2 * i + 1], 3);
+  }
   if (!similar) return;
   const steps = Array.from({ length: 8 }, () => []);
   const { value, low } = similar;
