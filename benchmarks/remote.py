@@ -1,6 +1,6 @@
 """What reading over HTTP asks for: latents beside COGs of the same pixels, in the same run, counted by the server.
 
-    python benchmarks/remote.py ../shared/data [--latency 0.03] [--out benchmarks/results/remote.json]
+    python benchmarks/remote.py DATA [--latency 0.03] [--out benchmarks/results/remote.json]
 
 Three real Sentinel-2 dates (4 bands of 915 x 915 pixels) are encoded, and written as COGs (deflate with predictor, blocks of 512
 pixels): one file for each band, as archives have them, and one of four bands. The series has 100 dates: the three, served under 100

@@ -1,4 +1,4 @@
-"""The verbs from a shell: ``stac-latent demo | encode | search | load | publish | codecs | info | validate | verify``.
+"""The verbs from a shell: ``stac-latent --help`` lists them.
 
 Results go to stdout (``--json``: one JSON document), progress and messages to stderr. Exit codes: 0 done, 1 bad input
 or a failed check, 2 wrong usage, 130 interrupted.
@@ -34,19 +34,10 @@ app = typer.Typer(
 )
 for command in (
     look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate,
-    look.verify, look.keygen,
+    look.verify, look.keygen, adopt.adopt, adopt.export, nearest, index, label, coverage, copy, push, queryables,
 ):  # fmt: skip
     app.command()(command)
-app.command()(copy)
-app.command()(adopt.adopt)
-app.command()(adopt.export)
-app.command()(nearest)
-app.command()(index)
-app.command()(label)
 app.command("map")(write_map)
-app.command()(coverage)
-app.command()(push)
-app.command()(queryables)
 app.add_typer(bench.app, name="bench")
 
 
