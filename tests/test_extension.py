@@ -55,6 +55,7 @@ ASSET = {
     "array": "embeddings",
     "columns": ["vector"],
     "position": ["lon", "lat"],
+    "time_column": "year",
     "scale_asset": "scales",
     "codebook_asset": "words",
     "bitstream": "rans/1",

@@ -66,6 +66,10 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
             "proj:shape": list(box.shape.yx),
             "proj:transform": list(box.affine)[:6],
         }
+    when = _when(product, href, told, table, base)
+    clock = product.time.get("column")
+    if when[0] < when[1] and told.when is None and base is None and clock in dict(table.facts.columns):
+        fields["latent:time_column"] = clock
     polygon = _outline(table)
     properties = {
         "table:columns": [{"name": n, "type": t} for n, t in table.facts.columns],
@@ -74,7 +78,7 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
     if table.facts.geometry is not None:
         properties["table:primary_geometry"] = table.facts.geometry
     return Description(
-        fields, _when(product, href, told, table, base), json.loads(shapely.to_geojson(polygon)), list(polygon.bounds), assets, properties
+        fields, when, json.loads(shapely.to_geojson(polygon)), list(polygon.bounds), assets, properties
     )  # fmt: skip
 
 

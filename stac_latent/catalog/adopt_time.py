@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from stac_latent.errors import CatalogError
 from stac_latent.store.tables import VectorTable
 
-__all__ = ["Period", "period", "time_of"]
+__all__ = ["Period", "moments", "period", "time_of"]
 
 Period = tuple[datetime, datetime]
 
@@ -96,13 +97,41 @@ def time_of(
     )
 
 
+def moments(column: pa.ChunkedArray, where: str) -> pa.Array:
+    """First moment of each year, date, time or text of one in a column, as timestamps in UTC; null where there is none.
+
+    Raises
+    ------
+    CatalogError
+        If a value is no time.
+    """
+    kind = pa.timestamp("us", tz="UTC")
+    found = column.combine_chunks()
+    if pa.types.is_temporal(found.type):
+        return found.cast(kind, safe=False)
+    words = found.dictionary_encode()
+    known = [None if w is None else _moment(w, where) for w in words.dictionary.to_pylist()]
+    return pa.array(known, kind).take(words.indices)
+
+
+def _moment(value: Any, where: str) -> datetime:
+    import pandas as pd
+
+    if isinstance(value, int):
+        return period(value)[0]
+    try:
+        return pd.to_datetime(str(value), utc=True).to_pydatetime(warn=False)
+    except ValueError as exc:
+        raise CatalogError(f"{where} holds {value!r}, which is no time: {exc}") from exc
+
+
 def _of_column(table: VectorTable, column: str) -> Period:
     """First and last moment of a column of years, dates, times or texts of them."""
     import pandas as pd
 
     low: list[Any] = []
     for group in table.groups([column]):
-        values = group[column].to_pandas().dropna()
+        values = group[column].drop_null().to_pandas()
         if len(values):
             low += [values.min(), values.max()]
     if not low:

@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pystac
 
-from stac_latent.catalog.publish_input import choose, destination, region_of
+from stac_latent.catalog.foreign import rows_of_table
+from stac_latent.catalog.publish_input import are_tables, choose, destination, region_of
 from stac_latent.catalog.recipe import Recipe
 from stac_latent.catalog.rows import Cut, LatentSource, Pool, Rows, Unit, rows_of
 from stac_latent.catalog.table_item import Extent, TableFile, embedding_fields, mirror_fields, table_item
@@ -20,6 +21,7 @@ from stac_latent.errors import CatalogError
 from stac_latent.spec import Spec, Stats
 from stac_latent.store.embeddings import BBox
 from stac_latent.store.geoparquet import EmbeddingsWriter, MiB, VectorType
+from stac_latent.store.tables import Invalid
 
 __all__ = ["publish"]
 
@@ -40,6 +42,7 @@ def publish(
     bbox: BBox | None = None,
     intersects: Any = None,
     min_valid: float = 0.0,
+    invalid: Invalid = "raise",
     compression_level: int = 15,
     row_group_bytes: int = MiB,
     partition: int | None = None,
@@ -49,19 +52,20 @@ def publish(
     """Write the latents of Items as a GeoParquet 1.1 table of vectors, with a STAC Item beside it.
 
     Rows follow one Hilbert curve over the Earth. File or folder and Item appear complete, or not at all. Peak memory is about
-    500 MiB above the imports, for any number of rows.
+    500 MiB above the imports, for any number of rows; of adopted tables, a row group is read at a time.
 
     Parameters
     ----------
     items
-        Items with a latent asset, all of one ``latent:space``.
+        Items with a latent asset, all of one ``latent:space``: latents, or embeddings that :func:`stac_latent.adopt` described.
     dest
         Local path of the Parquet file, or of the folder where ``partition`` is given; the Item is written to ``<dest>.json``. An
         earlier table there is replaced.
     asset
         Key of the latent asset; by default the only one that each Item has.
     by
-        One row for each ``"cell"``, each ``"patch"`` of ``patch`` cells, or each ``"item"``.
+        One row for each ``"cell"``, each ``"patch"`` of ``patch`` cells, or each ``"item"``. An adopted table gives a row for each of
+        its own.
     patch
         Cells (y, x) of a patch. Patches count from the origin of the CRS where the lattice allows it, so those of
         neighbouring scenes and other dates have the same footprints.
@@ -74,11 +78,15 @@ def publish(
     channels
         The first so many channels, or the positions of those to keep.
     bbox
-        West, south, east, north in degrees (west > east crosses the antimeridian): only cells that overlap it.
+        West, south, east, north in degrees (west > east crosses the antimeridian): only cells that overlap it; rows of an adopted table
+        that touch it.
     intersects
         GeoJSON or shapely geometry in longitude and latitude, instead of ``bbox``.
     min_valid
         Least share of valid pixels, 0 to 1. Rows without valid pixels are always dropped.
+    invalid
+        What happens to rows of an adopted table without a vector or a place, with NaN or infinite numbers, or of zeros alone:
+        ``raise``, ``drop`` or ``keep``; see :func:`stac_latent.load_table`.
     compression_level
         Of Zstandard, 1 to 22.
     row_group_bytes
@@ -104,6 +112,8 @@ def publish(
     CatalogError
         If an argument is out of range, an Item has no or several latent assets, spaces are mixed, nothing is left to
         publish, or the files cannot be written.
+    CorruptDataError
+        If rows of an adopted table are not sound, and ``invalid`` is ``raise``.
 
     Examples
     --------
@@ -113,9 +123,18 @@ def publish(
     """
     path = destination(dest, partition)
     cut = Cut.of(by, patch, pool, min_valid, region_of(bbox, intersects))
+    if invalid not in get_args(Invalid):
+        raise CatalogError(f"invalid={invalid!r}; expected 'raise', 'drop' or 'keep'")
     chosen, spec = choose(items, asset)
+    tables = are_tables(chosen, cut.by)
     opener = reader or _open
-    stats = _stats(opener(*chosen[0]), spec) if standardise else None
+    stats = _stats(None if tables else opener(*chosen[0]), spec) if standardise else None
+
+    def reading(item: pystac.Item, key: str) -> Iterator[Rows]:
+        if tables:
+            return rows_of_table(item, key, cut.region, invalid)
+        return rows_of(opener(item, key), cut)
+
     recipe = Recipe.of(spec, stats, channels, "mean" if by == "cell" else pool)
     with _workplace(path) as work:
         writer = EmbeddingsWriter(
@@ -126,16 +145,17 @@ def publish(
             row_group_bytes=row_group_bytes,
             zoom=partition,
         )
-        extent = _fill(writer, chosen, opener, cut=cut, recipe=recipe, progress=progress)
+        extent = _fill(writer, chosen, reading, cut=cut, recipe=recipe, progress=progress)
         fields = embedding_fields(
             spec,
             space=recipe.space,
             dimensions=recipe.dimensions,
             rows=writer.rows,
-            size=cut.size,
+            size=None if tables else cut.size,
             dtype=dtype,
+            granularity=spec.granularity if tables else None,
         )
-        how = cut.to_dict() | recipe.to_dict()
+        how = ({"by": "row"} if tables else cut.to_dict()) | recipe.to_dict()
         footer = {"latent": fields | {"publish": how}, "emb": mirror_fields(fields)}
         table = work / "table.parquet"
         if partition is None:
@@ -155,7 +175,7 @@ def publish(
 def _fill(
     writer: EmbeddingsWriter,
     chosen: Sequence[tuple[pystac.Item, str]],
-    opener: Opener,
+    reading: Callable[[pystac.Item, str], Iterator[Rows]],
     *,
     cut: Cut,
     recipe: Recipe,
@@ -166,11 +186,11 @@ def _fill(
     for number, (item, key) in enumerate(chosen):
         before = writer.rows
         time = item.datetime or item.common_metadata.start_datetime
-        for rows in _reading(opener, item, key, cut):
+        for rows in _told(item, reading(item, key)):
             writer.append(
                 item.id,
                 item.collection_id,
-                time,
+                time if rows.time is None else rows.time,
                 row=rows.row,
                 col=rows.col,
                 valid=rows.valid,
@@ -191,10 +211,10 @@ def _fill(
     return extent
 
 
-def _reading(opener: Opener, item: pystac.Item, key: str, cut: Cut) -> Iterator[Rows]:
+def _told(item: pystac.Item, rows: Iterator[Rows]) -> Iterator[Rows]:
     """Rows of one Item; failing reads become errors that say of what."""
     try:
-        yield from rows_of(opener(item, key), cut)
+        yield from rows
     except OSError as exc:
         raise CatalogError(
             f"could not read the latent of item {item.id!r} ({exc}); nothing was written"
@@ -208,8 +228,9 @@ def _open(item: pystac.Item, asset: str) -> LatentSource:
     return open_cells(LatentRef.from_item(item, asset))
 
 
-def _stats(source: LatentSource, spec: Spec) -> Stats:
-    stats = source.codec.stats if source.codec is not None else None
+def _stats(source: LatentSource | None, spec: Spec) -> Stats:
+    codec = None if source is None else source.codec
+    stats = None if codec is None else codec.stats
     if stats is None:
         raise CatalogError(
             f"cannot standardise: the codec of space {spec.space} states no statistics of its channels; publish with "

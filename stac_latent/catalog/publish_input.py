@@ -11,13 +11,14 @@ import pystac
 import shapely
 import shapely.geometry
 
+from stac_latent.catalog.foreign import is_adopted_table
 from stac_latent.catalog.table_item import PARQUET
 from stac_latent.cube.contract import as_items
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Spec
 from stac_latent.store.embeddings import BBox
 
-__all__ = ["choose", "destination", "region_of"]
+__all__ = ["are_tables", "choose", "destination", "region_of"]
 
 
 def destination(dest: str | Path, partition: int | None = None) -> Path:
@@ -90,9 +91,34 @@ def choose(
     return chosen, specs[0]
 
 
+def are_tables(chosen: Sequence[tuple[pystac.Item, str]], by: str) -> bool:
+    """Whether the rows are those of adopted tables; with ``by`` other than ``cell``, a table on a grid is a raster.
+
+    Raises
+    ------
+    CatalogError
+        If some are tables and others rasters, or the rows of a table would have to be pooled.
+    """
+    tables = [(item, key) for item, key in chosen if is_adopted_table(item.assets[key])]
+    if not tables:
+        return False
+    item = tables[0][0]
+    if by == "cell" and len(tables) < len(chosen):
+        other = next(pair[0] for pair in chosen if pair not in tables)
+        raise CatalogError(
+            f"item {item.id!r} is a table of vectors and item {other.id!r} a raster; publish each to a file of its own, and search both"
+        )
+    if by != "cell" and (loose := [i for i, k in tables if "proj:shape" not in i.assets[k].extra_fields]):
+        raise CatalogError(
+            f"item {loose[0].id!r} is a table of vectors, and its rows are published as they are: by='cell'; got by={by!r}"
+        )
+    return by == "cell"
+
+
 def _key(item: pystac.Item, asset: str | None) -> str:
     """Key of the latent array to publish."""
-    fit = {k: a for k, a in item.assets.items() if "latent" in (a.roles or ()) and a.media_type != PARQUET}
+    latent = {k: a for k, a in item.assets.items() if "latent" in (a.roles or ())}
+    fit = {k: a for k, a in latent.items() if a.media_type != PARQUET or is_adopted_table(a)}
     if asset is not None and asset in fit:
         return asset
     listing = ", ".join(fit) or "none"

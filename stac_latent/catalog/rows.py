@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, Self, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import shapely
 
 from stac_latent.catalog.footprints import cells_in, footprints
@@ -64,6 +65,8 @@ class Rows:
     """(n, channel)."""
     geometry: npt.NDArray[np.object_]
     """(n,) footprints in OGC:CRS84."""
+    time: pa.Array | None = None
+    """(n,) timestamps; None: all are of the Item's time."""
 
 
 @dataclass(frozen=True, slots=True)

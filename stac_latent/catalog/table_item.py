@@ -64,7 +64,8 @@ class Extent:
         east = shapely.bounds(parts)[:, [0, 2]].sum(axis=1) >= 0
         for half in (False, True):
             if (east == half).any():
-                points: shapely.Geometry = shapely.LineString(shapely.get_coordinates(parts[east == half]))
+                xy = shapely.get_coordinates(parts[east == half])
+                points: shapely.Geometry = shapely.LineString(np.resize(xy, (max(2, len(xy)), 2)))
                 self._halves.setdefault(half, []).append(shapely.convex_hull(points))
 
     def close(self, item: pystac.Item) -> None:
@@ -107,7 +108,14 @@ class Extent:
 
 
 def embedding_fields(
-    spec: Spec, *, space: str, dimensions: int, rows: int, size: tuple[int, int] | None, dtype: str
+    spec: Spec,
+    *,
+    space: str,
+    dimensions: int,
+    rows: int,
+    size: tuple[int, int] | None,
+    dtype: str,
+    granularity: str | None = None,
 ) -> dict[str, Any]:
     """The ``latent:`` fields of a table's asset, with ``data_type`` and ``bands``.
 
@@ -123,8 +131,12 @@ def embedding_fields(
         Cells (y, x) of one row; None where a row is a whole Item.
     dtype
         Stored type.
+    granularity
+        Of a row, where ``size`` does not tell it.
     """
-    granularity = "scene" if size is None else spec.granularity if size == (1, 1) else "patch"
+    granularity = granularity or (
+        "scene" if size is None else spec.granularity if size == (1, 1) else "patch"
+    )
     per_vector = dtype == "int8"
     out: dict[str, Any] = {
         "latent:kind": "embedding",

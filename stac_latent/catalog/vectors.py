@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import pystac
-import shapely
 
+from stac_latent.catalog.foreign import described, parts_of
 from stac_latent.catalog.publish_input import region_of
 from stac_latent.cube.contract import as_items
-from stac_latent.cube.layout import Layout, is_table, layout_of
-from stac_latent.cube.plain import check_scales
-from stac_latent.cube.table_grid import in_crs, table_of
+from stac_latent.cube.layout import Layout, is_table
+from stac_latent.cube.table_grid import table_of
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Spec
 from stac_latent.store.embeddings import BBox
-from stac_latent.store.tables import Invalid, sound_vectors
+from stac_latent.store.tables import Invalid
 
 if TYPE_CHECKING:
     import geopandas
@@ -100,12 +98,7 @@ def _chosen(item: pystac.Item, asset: str | None) -> tuple[Spec, Layout]:
             else f"assets: {', '.join(item.assets) or 'none'}; rasters load with load()"
         )
         raise CatalogError(f"item {item.id!r} has {what} ({hint})")
-    layout = layout_of(item, keys[0])
-    if layout is None:
-        raise CatalogError(
-            f"asset {keys[0]!r} of item {item.id!r} is no embedding: only vectors of kind 'embedding' load as a table"
-        )
-    return Spec.from_fields(item.assets[keys[0]].extra_fields), layout
+    return described(item, keys[0])
 
 
 def _one_space(chosen: Sequence[tuple[pystac.Item, Spec, Layout]]) -> None:
@@ -136,35 +129,14 @@ def _read(
     if unknown := [c for c in wanted if c not in names]:
         raise CatalogError(f"{table.href} has no columns {', '.join(unknown)}; it has {', '.join(names)}")
     frames = []
-    for number, group in enumerate(table.groups([*wanted, *table.vector_columns, *table.place_columns])):
-        where = f"{table.href}, row group {number}"
-        values = table.vectors(group, spec.dimensions)
-        if table.scale:
-            check_scales(group[table.scale].to_numpy(), where)
-        values = _dequantised(values, spec, layout)
-        shapes = in_crs(table, table.shapes(group), "OGC:CRS84")
-        keep = (
-            np.ones(len(values), bool) if region is None else np.asarray(shapely.intersects(shapes, region))
-        )
-        inside = np.flatnonzero(keep)
-        inside = inside[sound_vectors(values[inside], invalid, where)]
-        rows = pd.RangeIndex(len(inside))  # a table without columns has no rows
-        frame = group.select(wanted).take(inside).to_pandas() if wanted else pd.DataFrame(index=rows)
+    for part in parts_of(table, spec, layout, wanted, region, invalid):
+        rows = pd.RangeIndex(len(part.rows))  # a table without columns has no rows
+        frame = part.table.select(wanted).take(part.rows).to_pandas() if wanted else pd.DataFrame(index=rows)
         frame["item_id"] = item.id
-        frame["vector"] = list(values[inside])
-        frame["geometry"] = shapes[inside]
+        frame["vector"] = list(part.values)
+        frame["geometry"] = part.shapes
         frames.append(frame)
     if not frames:
         raise CorruptDataError(f"{table.href} has no rows")
     filled = [f for f in frames if len(f)] or frames[:1]
     return pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
-
-
-def _dequantised(values: Any, spec: Spec, layout: Layout) -> Any:
-    """Codes as numbers; those with a scale of their own were multiplied when they were read."""
-    if layout.scale is not None:
-        return values
-    out = spec.quantization.dequantise(values, axis=1)
-    if layout.nodata is not None:
-        out[values == layout.nodata] = np.nan
-    return out

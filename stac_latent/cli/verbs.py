@@ -326,6 +326,9 @@ def publish(
     ] = False,
     channels: Annotated[int | None, typer.Option(help="First so many channels only.")] = None,
     min_valid: Annotated[float, typer.Option(help="Smallest share of valid pixels of a row.")] = 0.0,
+    invalid: Annotated[
+        str, typer.Option(help="Unsound rows of adopted tables: raise, drop or keep.")
+    ] = "raise",
     partition: Annotated[
         int | None, typer.Option(help="Zoom of WorldCRS84Quad: a folder with one file for each tile.")
     ] = None,
@@ -343,7 +346,7 @@ def publish(
     with progress(as_json) as report:
         item = run(
             items, dest, asset=asset, by=by, patch=(int(size[0]), int(size[1])), pool=pool, dtype=dtype,  # type: ignore[arg-type]
-            standardise=standardise, channels=channels, min_valid=min_valid, partition=partition, bbox=box,  # type: ignore[arg-type]
+            standardise=standardise, channels=channels, min_valid=min_valid, partition=partition, bbox=box, invalid=invalid,  # type: ignore[arg-type]
             progress=lambda done, total: report("publish", done, total),
         )  # fmt: skip
     rows = item.properties["table:row_count"]

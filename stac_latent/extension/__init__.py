@@ -283,6 +283,7 @@ class AssetLatentExtension(_Measured):
         list_of(text), "columns of a table with the vectors: one of lists, or one for each channel"
     )
     position = Field(list_of(text, 2), "columns x and y of a table without a geometry")
+    time_column = Field(text, "column of a table with the time of a row")
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")

@@ -15,11 +15,11 @@ import shapely
 import shapely.geometry
 
 from stac_latent.catalog.arguments import parse_datetime
+from stac_latent.catalog.foreign import is_adopted_table
 from stac_latent.catalog.recipe import Recipe
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import Decoder, LatentRef
-from stac_latent.cube.decode import LatentReader
-from stac_latent.errors import SearchError
+from stac_latent.errors import SearchError, UnresolvedSpaceError
 from stac_latent.index.metric import F32
 from stac_latent.index.table import PublishedTable
 from stac_latent.index.where import rows_at, rows_in
@@ -142,8 +142,16 @@ def _of_area(table: PublishedTable, area: Any) -> npt.NDArray[Any]:
 
 
 def _of_item(table: PublishedTable, item: pystac.Item, asset: str | None) -> npt.NDArray[Any]:
-    """Pooled latents of an Item, brought to the table's space."""
-    reader = LatentReader.open(item, asset)
+    """Pooled cells of an Item, brought to the table's space."""
+    from stac_latent.cube.driver import open_cells
+
+    tables = [k for k, a in item.assets.items() if is_adopted_table(a)]
+    if asset in tables or (asset is None and tables):
+        raise SearchError(
+            f"item {item.id!r} is a table of many vectors, and no query; look for one of its rows by its place, for the mean of an area, or "
+            "for a vector of stac_latent.load_table"
+        )
+    reader = open_cells(LatentRef.from_item(item, asset))
     recipe = recipe_of(table)
     if reader.spec.space != recipe.source_space:
         raise _other_space(f"item {item.id!r}", reader.spec.space, table, recipe.source_space)
@@ -197,7 +205,14 @@ def codec_of(table: PublishedTable) -> Codec:
     for link in [] if table.item is None else table.item.get_links("latent:encoder"):
         if link.extra_fields.get("latent:space") == space:
             decoder = Decoder(str(link.get_absolute_href()), link.extra_fields.get("file:checksum"))
-    return LatentRef(table.name.name, "embeddings", str(table.name), spec, nowhere, decoder).open_codec()
+    ref = LatentRef(table.name.name, "embeddings", str(table.name), spec, nowhere, decoder)
+    try:
+        return ref.open_codec()
+    except UnresolvedSpaceError as exc:
+        raise UnresolvedSpaceError(
+            f"no codec of the vectors of {table.name} is at hand, so pixels cannot be encoded to be compared with them, nor are its "
+            f"statistics known; search by a vector, a place or an area, and whiten with 'table': {exc}"
+        ) from exc
 
 
 def _other_space(what: str, space: str, table: PublishedTable, expected: str) -> SearchError:

@@ -55,7 +55,8 @@ class MapGrid:
         if resolution is None and step > 1:
             step = float(np.round(step, 3))
         if not step > 0:
-            raise SearchError(f"resolution={resolution!r} is no size of a pixel")
+            points = " (rows that are points have no side to take: state it)" if resolution is None else ""
+            raise SearchError(f"resolution={resolution!r} is no size of a pixel{points}")
         west, south = np.floor(bounds[:, :2].min(axis=0) / step + 1e-3) * step
         east, north = np.ceil(bounds[:, 2:].max(axis=0) / step - 1e-3) * step
         width, height = round((east - west) / step), round((north - south) / step)

@@ -20,14 +20,12 @@ import pystac
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
 from stac_latent.index.metric import F32, Form
 from stac_latent.index.scan import Chunk, Rows
+from stac_latent.index.sources import files_of, path_of
 from stac_latent.spec import Stats
 from stac_latent.store.embeddings import BBox, groups_in, open_embeddings, vectors
-from stac_latent.store.io import local_path
 from stac_latent.store.parquet import UNREADABLE
 
 __all__ = ["PublishedTable", "open_table"]
-
-PARQUET = "application/vnd.apache.parquet"
 
 
 @dataclass(frozen=True)
@@ -143,11 +141,19 @@ class PublishedTable:
                 ) from exc
 
     @staticmethod
-    def extent_of(part: _File) -> list[float]:
-        """West, south, east, north of a file."""
+    def _geo(part: _File) -> dict[str, Any]:
         with part.open() as file:
             geo = json.loads(file.schema_arrow.metadata[b"geo"])
-        return [float(v) for v in geo["columns"][geo["primary_column"]]["bbox"]]
+        return dict(geo["columns"][geo["primary_column"]])
+
+    def extent_of(self, part: _File) -> list[float]:
+        """West, south, east, north of a file."""
+        return [float(v) for v in self._geo(part)["bbox"]]
+
+    @cached_property
+    def of_points(self) -> bool:
+        """Whether the rows are points, which have no footprint that could hold a place."""
+        return all(self._geo(f).get("geometry_types") == ["Point"] for f in self.files)
 
     def columns(self, names: Sequence[str], rows: Rows | None = None) -> pa.Table:
         """Columns of all rows, or of some, in the order asked for."""
@@ -275,30 +281,8 @@ def open_table(source: Any) -> PublishedTable:
     many = isinstance(source, Iterable) and not isinstance(source, str | Path | pystac.Item)
     sources = list(source) if many else [source]
     for one in sources:
-        files += [f.path for f in one.files] if isinstance(one, PublishedTable) else _files(one)
+        files += [f.path for f in one.files] if isinstance(one, PublishedTable) else files_of(one)
     if not files:
         raise CatalogError("no table to search: give a published .parquet file, or a folder of them")
-    name = sources[0].name if isinstance(sources[0], PublishedTable) else _path(sources[0])
+    name = sources[0].name if isinstance(sources[0], PublishedTable) else path_of(sources[0])
     return PublishedTable(files, name)
-
-
-def _path(source: Any) -> Path:
-    if not isinstance(source, pystac.Item):
-        return local_path(str(source))
-    assets = [a for a in source.assets.values() if a.media_type == PARQUET and "latent" in (a.roles or ())]
-    if not assets:
-        raise CatalogError(
-            f"item {source.id!r} has no table of vectors (a GeoParquet asset with role 'latent'); publish writes one"
-        )
-    paths = [local_path(str(a.get_absolute_href() or a.href)) for a in assets]
-    return paths[0] if len(paths) == 1 else Path(str(source.get_self_href())).with_suffix("")
-
-
-def _files(source: Any) -> list[Path]:
-    path = _path(source)
-    if not path.is_dir():
-        return [path]
-    found = sorted(p for p in path.rglob("*.parquet") if p.is_file())
-    if not found:
-        raise CatalogError(f"the folder {path} holds no .parquet file; give the path that was published to")
-    return found

@@ -25,6 +25,9 @@ from stac_latent.index.table import PublishedTable
 
 __all__ = ["mask_of", "rows_at", "rows_in"]
 
+NEAR = 1e-5
+"""Degrees (a metre) by which a place may miss a row that is a point: as much as tables of results round away."""
+
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
@@ -105,21 +108,42 @@ def rows_in(table: PublishedTable, place: shapely.Geometry) -> Rows:
 
 
 def rows_at(table: PublishedTable, lon: float, lat: float) -> Rows:
-    """Rows whose footprint holds a point.
+    """Rows whose footprint holds a point, or that are that point, to a metre.
 
     Raises
     ------
     SearchError
-        If the point is none, or no footprint holds it.
+        If the point is none, or no row is there; where rows are points, the message names the nearest.
     """
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
         raise SearchError(f"lon={lon:g}, lat={lat:g} is no place; expected degrees, longitude first")
-    rows = rows_in(table, shapely.Point(lon, lat))
+    place = shapely.Point(lon, lat)
+    rows = rows_in(table, place.buffer(NEAR, cap_style="square") if table.of_points else place)
     if len(rows):
         return rows
+    if table.of_points:
+        near = _nearest_point(table, place)
+        raise SearchError(
+            f"no row of {table.name} lies at lon={lon:g}, lat={lat:g}; its rows are points, and the nearest is {near.x:.6f},{near.y:.6f}: "
+            "choose that, or an area"
+        )
     raise SearchError(
         f"no row of {table.name} lies at lon={lon:g}, lat={lat:g}; its rows lie within {_extent(table)}: choose a place there"
     )
+
+
+def _nearest_point(table: PublishedTable, place: shapely.Point) -> shapely.Point:
+    """The point of the table that is nearest to a place, on the Earth."""
+    from pyproj import Geod
+
+    best, found = np.inf, place
+    for part, group in table.groups():
+        shapes = shapely.from_wkb(table.read(part, [group], ["geometry"])["geometry"].to_numpy())
+        lon, lat = shapely.get_coordinates(shapes).T
+        far = Geod(ellps="WGS84").inv(lon, lat, np.full_like(lon, place.x), np.full_like(lat, place.y))[2]
+        if far.min() < best:
+            best, found = far.min(), shapes[far.argmin()]
+    return found
 
 
 def _extent(table: PublishedTable) -> str:

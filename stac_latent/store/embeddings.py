@@ -59,7 +59,10 @@ def open_embeddings(path: Any) -> pq.ParquetFile:
         ) from exc
     if b"latent" not in (file.schema_arrow.metadata or {}):
         file.close()
-        raise CatalogError(f"{path} has no 'latent' footer; only files written by publish can be read here")
+        raise CatalogError(
+            f"{path} has no 'latent' footer; only files written by publish can be read here: one of another producer is adopted first "
+            "(stac-latent adopt PRODUCT FILE --out others), and then published (stac-latent publish others/catalog.json vectors.parquet)"
+        )
     return file
 
 

@@ -47,14 +47,17 @@ MiB = 1024 * 1024
 SPOOL = 64 * MiB
 """Rows in memory before they are sorted and set aside, at most, and what is sorted at a time when they come back."""
 MOST_ZOOM = 15
-_TYPES = {3: "Polygon", 6: "MultiPolygon"}
+_TYPES = {
+    0: "Point", 1: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon", 7: "GeometryCollection"
+}  # fmt: skip
 
 COLUMNS = {
     "id": "Identifier of the row: item_id/row/col",
     "item_id": "Identifier of the STAC Item that the vector was computed from",
     "collection": "Collection of that Item",
-    "datetime": "Time of that Item (the start, where it has a period)",
-    "row": "Index of the first cell in the item's lattice, downwards; negative where a patch begins outside",
+    "datetime": "Time of the row, or of that Item (the start, where it has a period)",
+    "row": "Index of the first cell in the item's lattice, downwards; negative where a patch begins outside; number of the row where the "
+    "item is a table",
     "col": "Index of the first cell in the item's lattice, rightwards; negative where a patch begins outside",
     "valid": "Share of the footprint's pixels that hold data",
     "vector": "The vector",
@@ -186,7 +189,7 @@ class EmbeddingsWriter:
         self,
         item_id: str,
         collection: str | None,
-        time: datetime | None,
+        time: datetime | pa.Array | None,
         *,
         row: npt.NDArray[Any],
         col: npt.NDArray[Any],
@@ -194,7 +197,7 @@ class EmbeddingsWriter:
         values: npt.NDArray[np.float32],
         geometry: npt.NDArray[np.object_],
     ) -> None:
-        """Add the vectors of one item: ``values`` is (n, dimensions), the others (n,); geometry in OGC:CRS84.
+        """Add the vectors of one item: ``values`` is (n, dimensions), the others (n,); geometry in OGC:CRS84; one time, or n.
 
         Raises
         ------
@@ -211,12 +214,12 @@ class EmbeddingsWriter:
         stored, scale = _stored(values, self._dtype)
         rows, cols = pa.array(row, pa.int32()), pa.array(col, pa.int32())
         item = pa.array([item_id] * n, pa.string())
-        element = self._schema.field("vector").type
+        element, clock = (self._schema.field(name).type for name in ("vector", "datetime"))
         columns: dict[str, pa.Array] = {
             "id": pc.binary_join_element_wise(item, rows.cast(pa.string()), cols.cast(pa.string()), "/"),
             "item_id": item,
             "collection": pa.array([collection] * n, pa.string()),
-            "datetime": pa.array([time] * n, self._schema.field("datetime").type),
+            "datetime": time.cast(clock) if isinstance(time, pa.Array) else pa.array([time] * n, clock),
             "row": rows,
             "col": cols,
             "valid": pa.array(valid, pa.float32()),

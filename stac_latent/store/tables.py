@@ -242,7 +242,7 @@ def sound_vectors(values: npt.NDArray[np.float32], invalid: Invalid, where: str)
     if said and invalid == "raise":
         raise CorruptDataError(
             f"{where}: {len(values)} rows, {' and '.join(said)}; no distance to these can be measured: leave them out with "
-            "invalid='drop', or take them as they are with invalid='keep'"
+            "invalid='drop' (--invalid drop), or take them as they are with invalid='keep'"
         )
     return ~bad if invalid == "drop" else np.ones(len(values), bool)
 

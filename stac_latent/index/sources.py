@@ -1,0 +1,96 @@
+"""Where published vectors are: files of a path, a folder or a STAC Item; what was only adopted is told apart."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from stac_latent.catalog.foreign import is_adopted_table
+from stac_latent.errors import CatalogError
+from stac_latent.probe import MALFORMED
+from stac_latent.store.io import local_path
+
+__all__ = ["files_of", "path_of"]
+
+CATALOGUES = ("Catalog", "Collection", "FeatureCollection")
+PARQUET = "application/vnd.apache.parquet"
+
+
+def path_of(source: Any) -> Path:
+    """Path of a published file or folder.
+
+    Parameters
+    ----------
+    source
+        The path, the STAC Item of either, or the path of that Item.
+
+    Raises
+    ------
+    CatalogError
+        If it is an Item without published vectors, or a catalogue; the message names the command that publishes them.
+    """
+    if isinstance(source, pystac.Item):
+        return _of_item(source)
+    path = local_path(str(source))
+    return _of_document(path) if path.suffix == ".json" and path.is_file() else path
+
+
+def files_of(source: Any) -> list[Path]:
+    """Files with published vectors; see :func:`path_of` for what is taken.
+
+    Raises
+    ------
+    CatalogError
+        As :func:`path_of`, and if a folder holds no table.
+    """
+    path = path_of(source)
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.rglob("*.parquet") if p.is_file())
+    if not found and (path / "catalog.json").is_file():
+        raise _unpublished(f"{path} is a catalogue", str(path / "catalog.json"))
+    if not found:
+        raise CatalogError(f"the folder {path} holds no .parquet file; give the path that was published to")
+    return found
+
+
+def _of_document(path: Path) -> Path:
+    try:
+        kind = json.loads(path.read_bytes())["type"]
+        item = None if kind in CATALOGUES else pystac.Item.from_file(str(path))
+    except (*MALFORMED, OSError, pystac.STACError, pystac.STACTypeError) as exc:
+        raise CatalogError(
+            f"{path} is neither a published table nor its STAC Item ({type(exc).__name__}: {exc}); give the path of a .parquet file "
+            "that publish wrote"
+        ) from exc
+    if item is None:
+        raise _unpublished(f"{path} is a {kind}", str(path))
+    return _of_item(item)
+
+
+def _of_item(item: pystac.Item) -> Path:
+    latent = [a for a in item.assets.values() if "latent" in (a.roles or ())]
+    tables = [a for a in latent if a.media_type == PARQUET and not is_adopted_table(a)]
+    if not tables and latent:
+        what = (
+            "vectors as their producer wrote them"
+            if any(map(is_adopted_table, latent))
+            else "a raster of latents"
+        )
+        raise _unpublished(f"item {item.id!r} has {what}", item.get_self_href() or "ITEM.json")
+    if not tables:
+        raise CatalogError(
+            f"item {item.id!r} has no table of vectors (a GeoParquet asset with role 'latent'); publish writes one"
+        )
+    paths = [local_path(str(a.get_absolute_href() or a.href)) for a in tables]
+    return paths[0] if len(paths) == 1 else Path(str(item.get_self_href())).with_suffix("")
+
+
+def _unpublished(what: str, href: str) -> CatalogError:
+    return CatalogError(
+        f"{what}, and only published vectors are searched; publish them first: stac-latent publish {shlex.quote(href)} vectors.parquet"
+    )
