@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 
 import adopt_support as files
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from stac_latent import adopt, label, load_table, nearest, publish
+from stac_latent.catalog.adopt_time import moments
 from stac_latent.cli import app
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError, UnresolvedSpaceError
 from stac_latent.store.embeddings import read_embeddings
@@ -176,6 +178,22 @@ def test_time_of_a_row_is_that_of_its_column(tmp_path, by_file):
     told = adopt("major-tom", path, tmp_path / "told", version="1", when="2019")
     publish(told, tmp_path / "w.parquet")
     assert {t.year for t in pq.read_table(tmp_path / "w.parquet")["datetime"].to_pylist()} == {2019}
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("ns"), pa.timestamp("ms", tz="Europe/Berlin"), pa.date32(), pa.string()]
+)
+def test_times_of_any_type_are_in_utc(kind):
+    noon = datetime(2024, 1, 2, 12 if pa.types.is_timestamp(kind) else 0, tzinfo=UTC)
+    column = pa.chunked_array(
+        [pa.array([noon, None], pa.timestamp("us", tz="UTC")).cast(kind), pa.array([], kind)]
+    )
+    assert moments(column, "t").to_pylist() == [noon, None]
+
+
+def test_texts_that_are_no_times():
+    with pytest.raises(CatalogError, match=r"^t holds 'then', which is no time: "):
+        moments(pa.chunked_array([pa.array(["2024", "then"])]), "t")
 
 
 def test_a_region_takes_the_rows_that_touch_it(chips, tmp_path):

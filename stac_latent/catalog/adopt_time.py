@@ -107,7 +107,7 @@ def moments(column: pa.ChunkedArray, where: str) -> pa.Array:
     """
     kind = pa.timestamp("us", tz="UTC")
     found = column.combine_chunks()
-    if pa.types.is_temporal(found.type):
+    if pa.types.is_timestamp(found.type) or pa.types.is_date(found.type):
         return found.cast(kind, safe=False)
     words = found.dictionary_encode()
     known = [None if w is None else _moment(w, where) for w in words.dictionary.to_pylist()]
