@@ -411,6 +411,26 @@ def test_rasters_are_published_and_searched_from_the_shell(tmp_path, product):
     assert run("publish", others, tmp_path / "p.parquet", "--by", "patch", "--patch", "3,3").exit_code == 0
 
 
+def test_a_table_on_a_grid_gives_rows_or_patches(tmp_path):
+    y, x = (v.ravel() for v in np.mgrid[:6, :4])
+    values = files.vectors_of(0, n=24, k=3)
+    lon, lat = 14 + 0.01 * (x + 0.5), 46 - 0.01 * (y + 0.5)
+    columns = {
+        "v": pa.array(values.tolist(), pa.list_(pa.float32())),
+        "lon": pa.array(lon),
+        "lat": pa.array(lat),
+    }
+    path = files.write_table(tmp_path / "p.parquet", columns, {})
+    about = {"fields": {"latent:columns": ["v"], "latent:position": ["lon", "lat"]}, "when": "2024", **ANY}
+    items = adopt("any", path, tmp_path / "others", crs="EPSG:4326", **about)
+    publish(items, tmp_path / "rows.parquet", dtype="float32")
+    assert len(read_embeddings(tmp_path / "rows.parquet")) == 24
+    publish(items, tmp_path / "patches.parquet", dtype="float32", by="patch", patch=(6, 4))
+    rows = read_embeddings(tmp_path / "patches.parquet")
+    total = (np.stack(list(rows.vector)) * rows.valid.to_numpy()[:, None]).sum(axis=0)
+    np.testing.assert_allclose(total, values.sum(axis=0) / 24, atol=1e-6)
+
+
 # -- real samples ------------------------------------------------------------------------------------------------
 
 
