@@ -194,6 +194,7 @@ def _raw(codec: Codec, layers: Layers, qualities: Sequence[float | None] = QUALI
     out = []
     for part, (field, mask) in zip(codec.parts, layers, strict=True):
         rows: list[_RawTile] = []
+        field, mask = _in_cells(field, mask, part.stride)  # noqa: PLW2901 - from here on
         valid = np.ones((1, *field.shape[1:]), bool) if mask is None else mask
         for quality in (qualities if several else (None,)) if valid.any() else ():
             coder = aim(part, Target(quality=quality))
@@ -214,6 +215,12 @@ def _raw(codec: Codec, layers: Layers, qualities: Sequence[float | None] = QUALI
             )
         out.append(rows)
     return out
+
+
+def _in_cells(field: Array, mask: Array | None, stride: tuple[int, int]) -> tuple[Array, Array | None]:
+    """A tile without the cells that its ends cut through."""
+    h, w = (n - n % s for n, s in zip(field.shape[1:], stride, strict=True))
+    return field[:, :h, :w], None if mask is None else mask[:, :h, :w]
 
 
 def full_cells(valid: Array, stride: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
@@ -237,7 +244,7 @@ def full_cells(valid: Array, stride: tuple[int, int]) -> npt.NDArray[np.bool_] |
 def _sums(field: Array, valid: Array, steps: Sequence[int]) -> Array:
     mask = np.broadcast_to(valid, field.shape)
     bands = [x[::s, ::s][m[::s, ::s]].astype(np.float64) for x, m, s in zip(field, mask, steps, strict=True)]
-    return np.array([[b.size, b.sum(), float(b @ b)] for b in bands]).T
+    return np.array([[b.size, b.sum(), float(np.einsum("i,i", b, b))] for b in bands]).T
 
 
 def _units(tiles: Sequence[_RawTile]) -> Array:

@@ -110,5 +110,5 @@ def nothing_catalogued(dest, *, but=()):
 
 def small_chunks(monkeypatch, inner=4, shard=8):
     """Stores of many chunks and shards out of small scenes."""
-    for module in ("stac_latent.cube.encode", "stac_latent.cube.verify", "stac_latent.store.zarr"):
-        monkeypatch.setattr(f"{module}.chunk_cells", lambda _codec: (inner, shard))
+    for module in ("cube.encode", "cube.strip", "cube.verify", "store.zarr"):
+        monkeypatch.setattr(f"stac_latent.{module}.chunk_cells", lambda _codec: (inner, shard))

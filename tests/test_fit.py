@@ -411,7 +411,7 @@ def test_command(catalogue, tmp_path):
     assert result["space"] == open_codec(tmp_path / "mine").space
     assert len(result["rate_distortion"]) == 5
     assert result["sample"]["pixels"] >= 30_000
-    assert set(result["seconds"]) == {"read", "fit", "measure"}
+    assert set(result["seconds"]) == {"read", "fit", "measure", "guard"}
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 1
     assert "is there already" in str(again.exception)

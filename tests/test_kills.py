@@ -48,9 +48,9 @@ def counted(monkeypatch):
 
     done, honest = [], module.encode_source
 
-    def encode_source(sources, *args):
+    def encode_source(sources, *args, **options):
         done.append(sources[0].item.id)
-        return honest(sources, *args)
+        return honest(sources, *args, **options)
 
     monkeypatch.setattr(module, "encode_source", encode_source)
     return done

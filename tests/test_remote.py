@@ -116,7 +116,7 @@ def test_a_window_of_512_pixels(server, root):
 
 def test_a_point_through_100_dates(server, root):
     """At most three requests for each date: the shard's index, the chunk, and its mask; two where all is valid."""
-    server.latency = 0.005
+    server.latency = 0.02
     items = [item_at(server, f"d{i}") for i in range(DATES)]
     for i, item in enumerate(items):
         item.id = f"d{i}"
