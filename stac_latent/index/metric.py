@@ -126,4 +126,6 @@ class Form:
         if self.metric == "dot":
             return np.asarray(-dots)
         length = np.linalg.norm(w, axis=1)
-        return np.asarray(1 - dots / np.where(length > 0, length, 1))
+        return np.asarray(
+            np.maximum(1 - dots / np.where(length > 0, length, 1), 0.0)
+        )  # the rounding of equal vectors
