@@ -108,13 +108,18 @@ def test_nearest_on_any_table_equals_brute_force_on_its_file(tmp_path_factory, d
     best, distance = brute_force(truth[there], query, 5)
     found = nearest(folder / "v.parquet", query, k=5)
     np.testing.assert_allclose(found["distance"], distance, atol=1e-9)
-    assert list(found.row) == list(there[best])
+    if np.diff(brute_force(truth[there], query, 6)[1]).min(initial=1) > 1e-12:  # else several are as near
+        assert list(found.row) == list(there[best])
 
     rows = read_embeddings(folder / "v.parquet").set_index("row").loc[there]
     assert np.array_equal(np.stack(list(rows.vector)), truth[there])
     centres = shapely.get_coordinates(shapely.centroid(rows.geometry.to_numpy()))
     np.testing.assert_allclose(centres, np.stack([lon, lat], axis=1)[there], atol=1e-3)
-    assert list(nearest(folder / "v.parquet", tuple(centres[0].tolist()), k=1).row) == [there[0]]
+    (same,) = nearest(folder / "v.parquet", tuple(centres[0].tolist()), k=1).row
+    pair = truth[[same, there[0]]].astype(
+        np.float64
+    )  # of short vectors of codes, several may point the same way
+    assert pair[0] @ pair[1] / np.prod(np.linalg.norm(pair, axis=1)) == pytest.approx(1, abs=1e-12)
 
 
 def test_rows_say_where_they_come_from(chips, tmp_path):
