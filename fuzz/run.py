@@ -247,6 +247,8 @@ def main() -> None:
     from targets import MAKERS
 
     names = args.targets or list(MAKERS)
+    if unknown := sorted(set(names) - set(MAKERS)):
+        parser.error(f"no targets {', '.join(unknown)}; there are {', '.join(MAKERS)}")
     checked = bool(os.environ.get("NUMBA_BOUNDSCHECK"))
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
     failures = 0
