@@ -188,7 +188,13 @@ def cells_in(grid: Grid, region: shapely.Geometry) -> Window | None:
     windows = []
     for part in shapely.get_parts(overlap):
         west, south, east, north = part.bounds
-        box = to_grid.transform_bounds(west, south, east, north, densify_pts=21)
+        wide = (
+            west - STEP,
+            max(south - STEP, -90.0),
+            east + STEP,
+            min(north + STEP, 90.0),
+        )  # footprints are rounded
+        box = to_grid.transform_bounds(*wide, densify_pts=21)
         for shift in shifts:
             x0, y0, x1, y1 = box[0] + shift, box[1], box[2] + shift, box[3]
             corners = np.array([[x0, y0], [x0, y1], [x1, y0], [x1, y1]]) - [c, f]
