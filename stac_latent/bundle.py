@@ -23,7 +23,16 @@ from stac_latent.probe import MALFORMED, make_probe, run_probe
 from stac_latent.spec import Band, Stats
 from stac_latent.stages import stage_class
 
-__all__ = ["FILES", "FORMAT", "load_bundle", "multihash", "read_bundle", "save_bundle", "write_bundle"]
+__all__ = [
+    "FILES",
+    "FORMAT",
+    "file_multihash",
+    "load_bundle",
+    "multihash",
+    "read_bundle",
+    "save_bundle",
+    "write_bundle",
+]
 
 FORMAT = "stac-latent-bundle-1"
 FILES = ("codec.json", "codec.safetensors")
@@ -33,6 +42,12 @@ _MAX_BYTES = (16 << 20, 512 << 20)
 def multihash(data: bytes) -> str:
     """SHA-256 multihash in hexadecimal, as ``file:checksum`` wants it."""
     return "1220" + hashlib.sha256(data).hexdigest()
+
+
+def file_multihash(path: Path) -> str:
+    """As :func:`multihash`, of a file that need not fit in memory."""
+    with path.open("rb") as file:
+        return "1220" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bundle(codec: Codec) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -49,3 +50,23 @@ def fresh_process(monkeypatch):
     registry._installed.cache_clear()
     yield
     registry._installed.cache_clear()
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder; returns exit code, stdout and stderr."""
+    from stac_latent.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["stac-latent", *map(str, args)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exc:
+            code = exc.code or 0
+        found = capsys.readouterr()
+        return code, found.out, found.err
+
+    return call

@@ -16,7 +16,6 @@ import xarray as xr
 from PIL import Image
 
 from stac_latent import __version__
-from stac_latent.cli import main
 from stac_latent.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -24,24 +23,6 @@ SAMPLE = ROOT / "catalogs" / "sample"
 CATALOG = str(SAMPLE / "catalog.json")
 ITEM = str(SAMPLE / "s2-sample" / "spyndex-s2-sample" / "spyndex-s2-sample.json")
 SCHEMAS = ROOT.parent / "shared" / "schemas"
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["stac-latent", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exc:
-            code = exc.code or 0
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return call
 
 
 def one_line(text):

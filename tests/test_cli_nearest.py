@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import rasterio
 from nearest_support import OTHER, clustered, write
 
 import stac_latent
-from stac_latent.cli import main
 
 ROOT = Path(__file__).parents[1]
 CATALOG = ROOT / "catalogs" / "sample" / "catalog.json"
@@ -34,24 +32,6 @@ def cells(tmp_path_factory, scene):
             scene, folder / f"{name}.parquet", asset="embedding", standardise=standardise, dtype="int8"
         )
     return folder
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Exit code, stdout and stderr of a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["stac-latent", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exc:
-            code = exc.code or 0
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return call
 
 
 def test_nearest_by_point(run, cells):

@@ -16,8 +16,7 @@ from stac_latent.catalog.products import Product
 from stac_latent.cube.layout import CONTAINERS
 from stac_latent.cube.table_grid import bounds, centres, regular_grid
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.store.io import is_local, local_path
-from stac_latent.store.parquet import open_parquet
+from stac_latent.store.parquet import parquet_at
 from stac_latent.store.tables import VectorTable
 
 __all__ = ["describe_table"]
@@ -115,18 +114,13 @@ def _position(href: str, said: dict[str, Any]) -> list[str]:
     if not said.get("latent:position"):
         return []
     wanted = list(said["latent:position"])
-    names = _schema(href).names
-    return wanted if set(wanted) <= set(names) or b"geo" not in (_schema(href).metadata or {}) else []
+    schema = _schema(href)
+    return wanted if set(wanted) <= set(schema.names) or b"geo" not in (schema.metadata or {}) else []
 
 
 def _schema(href: str) -> Any:
     try:
-        if is_local(href):
-            with open_parquet(local_path(href), href) as table:
-                return table.schema_arrow
-        import fsspec
-
-        with fsspec.open(href, "rb") as file, open_parquet(file, href) as table:
+        with parquet_at(href) as table:
             return table.schema_arrow
     except (OSError, ValueError) as exc:
         raise CorruptDataError(f"{href} is no complete Parquet file ({exc}); fetch it again") from exc

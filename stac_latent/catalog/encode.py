@@ -46,7 +46,6 @@ from stac_latent.target import Target
 __all__ = ["encode"]
 
 Mode = Literal["beside", "derived"]
-_ZARR_URI = "https://stac-extensions.github.io/zarr/v1.1.0/schema.json"
 _PROJ_URI = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _FILE_URI = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 _RASTER_URI = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"

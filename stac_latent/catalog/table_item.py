@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import shapely
 from pystac.utils import make_relative_href
 
 from stac_latent import __version__
+from stac_latent.bundle import file_multihash
 from stac_latent.spec import Spec
 from stac_latent.store.geoparquet import COLUMNS, TableInfo
 
@@ -177,11 +177,6 @@ def mirror_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return "1220" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _codec_links(extent: Extent, how: Mapping[str, Any], space: str) -> list[pystac.Link]:
     """Encoder of the vectors; also decoder, where rows are whole cells of the space, unchanged."""
     decoders = {
@@ -253,7 +248,10 @@ def table_item(
         key, inside = file.key, file.path.relative_to(table).as_posix()
         href = f"./{path.name}" if inside == "." else f"./{path.name}/{inside}"
         title = f"Vectors of tile {file.tile}" if file.tile else "Vectors"
-        extra = dict(fields) | {"file:size": file.path.stat().st_size, "file:checksum": _checksum(file.path)}
+        extra = dict(fields) | {
+            "file:size": file.path.stat().st_size,
+            "file:checksum": file_multihash(file.path),
+        }
         extra["latent:shape"] = [file.info.rows, fields["latent:dimensions"]]
         if "latent:scale_asset" in fields:
             extra["latent:scale_asset"] = key

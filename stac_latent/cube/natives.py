@@ -26,7 +26,7 @@ from stac_latent.probe import MALFORMED
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.remote import inner
 
-__all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "same_grid", "view_of"]
+__all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "view_of"]
 
 
 def group_names(boxes: Sequence[Sequence[GeoBox]]) -> list[str]:
@@ -75,11 +75,6 @@ class BandView:
     """The band's own pixels."""
     index: int
     """Its position among the bands of the lattice."""
-
-
-def same_grid(a: Grid, b: Grid) -> bool:
-    """Whether two grids have the same pixels."""
-    return (a.crs, a.transform, a.shape) == (b.crs, b.transform, b.shape)
 
 
 def view_of(ref: LatentRef, index: int) -> BandView:

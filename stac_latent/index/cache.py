@@ -6,7 +6,6 @@ The folder ``<table>.index`` holds ``meta.json``, ``vectors.npy`` (int8 symbols 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import shutil
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stac_latent.bundle import file_multihash
 from stac_latent.errors import CatalogError
 from stac_latent.index.metric import F32, UNIT, Form
 from stac_latent.index.scan import Chunk, Rows
@@ -40,11 +40,6 @@ CHUNK = 1 << 16
 def cache_folder(table: PublishedTable) -> Path:
     """Where the index of a table is kept."""
     return table.name.with_name(f"{table.name.name}.index")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return "1220" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stat(path: Path) -> dict[str, Any]:
@@ -68,7 +63,9 @@ def write_cache(table: PublishedTable, progress: Callable[[int, int], None] | No
             made = work / "index"
             made.mkdir()
             _fill(table, made, progress)
-            files = [s | {"checksum": _digest(f.path)} for s, f in zip(before, table.files, strict=True)]
+            files = [
+                s | {"checksum": file_multihash(f.path)} for s, f in zip(before, table.files, strict=True)
+            ]
             if [_stat(f.path) for f in table.files] != before:
                 raise CatalogError(f"{table.name} changed while its index was written; try again")
             meta = {"version": VERSION, "space": table.space, "rows": table.rows, "files": files}
@@ -133,7 +130,7 @@ def open_cache(table: PublishedTable) -> Cache | None:
             return None
         for file, entry in zip(table.files, known, strict=True):
             now = _stat(file.path)
-            if any(now[key] != entry[key] for key in now) and entry["checksum"] != _digest(file.path):
+            if any(now[key] != entry[key] for key in now) and entry["checksum"] != file_multihash(file.path):
                 return None
         stat = (folder / "meta.json").stat()
         return _mapped(folder, stat.st_mtime_ns, stat.st_ino).of(table)

@@ -10,9 +10,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from stac_latent.errors import CorruptDataError
-
-__all__ = ["MEASURES", "check_scores", "write_scores"]
+__all__ = ["MEASURES", "write_scores"]
 
 MEASURES = ("score", "rate", "latent", "error")
 """The score, and what it is the largest of; NaN where a tile was not judged. More than 1 is flagged."""
@@ -34,19 +32,3 @@ def write_scores(path: Path, scores: npt.NDArray[Any]) -> None:
             overwrite=True,
         )
     out[:] = scores.astype(np.float32)
-
-
-def check_scores(array: zarr.Array[Any], counts: tuple[int, int]) -> zarr.Array[Any]:
-    """The array, if it is as :func:`write_scores` makes it.
-
-    Raises
-    ------
-    CorruptDataError
-        If it is of another shape or type.
-    """
-    if array.shape != (len(MEASURES), *counts) or array.dtype != np.float32 or array.chunks != array.shape:
-        raise CorruptDataError(
-            f"the array ood is {array.dtype} {array.shape}; expected float32 {(len(MEASURES), *counts)} (measure, tile_y, tile_x): "
-            "the store was changed, write it again"
-        )
-    return array

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -9,8 +11,9 @@ import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.errors import CorruptDataError
+from stac_latent.store.io import is_local, local_path
 
-__all__ = ["UNREADABLE", "open_parquet"]
+__all__ = ["UNREADABLE", "open_parquet", "parquet_at"]
 
 UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError,
@@ -60,6 +63,19 @@ def open_parquet(source: Any, name: str, **options: Any) -> pq.ParquetFile:
             f"{name} declares row groups of {rows} rows and {size} bytes; at most {_GROUP} bytes are read at once"
         )
     return file
+
+
+@contextmanager
+def parquet_at(href: str) -> Iterator[pq.ParquetFile]:
+    """As :func:`open_parquet`, of a local path or of an address that fsspec opens."""
+    if is_local(href):
+        with open_parquet(local_path(href), href) as file:
+            yield file
+    else:
+        import fsspec
+
+        with fsspec.open(href, "rb") as raw, open_parquet(raw, href) as file:
+            yield file
 
 
 def _largest_group(meta: pq.FileMetaData) -> tuple[int, int]:

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.store.io import is_local, local_path
-from stac_latent.store.parquet import open_parquet
+from stac_latent.store.parquet import parquet_at
 
 __all__ = ["Invalid", "TableFacts", "VectorTable", "sound_vectors"]
 
@@ -121,14 +120,8 @@ class VectorTable:
     @contextmanager
     def _opened(self) -> Iterator[pq.ParquetFile]:
         try:
-            if is_local(self.href):
-                with open_parquet(local_path(self.href), self.href) as file:
-                    yield file
-            else:
-                import fsspec
-
-                with fsspec.open(self.href, "rb") as raw, open_parquet(raw, self.href) as file:
-                    yield file
+            with parquet_at(self.href) as file:
+                yield file
         except FileNotFoundError as exc:
             raise CatalogError(f"{self.href} does not exist") from exc
         except StacLatentError:

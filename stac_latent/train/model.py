@@ -16,7 +16,7 @@ from stac_latent.stages.lifting import sizes
 from stac_latent.stages.neural_net import Network, Scale, details
 from stac_latent.stages.neural_ops import LEAK
 
-__all__ = ["Residual", "network_of", "zero_network"]
+__all__ = ["Residual", "network_of"]
 
 _LEAK = float(LEAK)
 
@@ -132,10 +132,3 @@ def network_of(module: Residual) -> Network:
             )
         )  # fmt: skip
     return Network(tuple(scales))
-
-
-def zero_network(bands: int, widths: Sequence[int], blocks: Sequence[int], seed: int = 0) -> Network:
-    """A network as training starts with it: it corrects nothing."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return network_of(Residual(bands, widths, blocks))

@@ -7,9 +7,11 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlparse
+
+from servers.loopback import Loopback
 
 HTML = b"<!DOCTYPE html><html>please log in</html>"
 
@@ -47,7 +49,7 @@ class Fault:
             return self.times >= 0
 
 
-class FileServer:
+class FileServer(Loopback):
     """``with FileServer(folder) as server: server.url``.
 
     ``token``: requests whose query lacks it get 403. ``latency``: seconds before each answer. ``etags``: whether answers name
@@ -59,23 +61,9 @@ class FileServer:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.at_once = self.most_at_once = 0
-        self.release = threading.Event()
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"files": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Handler, "files")
+        self.url = self.url.rstrip("/")
 
     def fail(self, kind, where="", **options):
         self.faults.append(Fault(str(kind), where, **options))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import threading
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlencode, urlparse
 
 import cql2
 import duckdb
 import shapely
 from shapely.geometry import shape
+
+from servers.loopback import Loopback
 
 CORE = "https://api.stacspec.org/v1.0.0/core"
 SEARCH = "https://api.stacspec.org/v1.0.0/item-search"
@@ -102,7 +104,7 @@ class Store:
         return True
 
 
-class StacApi:
+class StacApi(Loopback):
     """``with StacApi(items) as api: api.url``; the keyword arguments make it limited or faulty.
 
     ``filters``, ``sorts``: whether it conforms to those extensions; ``post``: whether it searches by POST;
@@ -117,22 +119,7 @@ class StacApi:
         self.filters, self.sorts, self.post, self.fault = filters, sorts, post, fault
         self.files = dict(files or {})
         self.requests = []
-        self.release = threading.Event()
-        handler = type("Handler", (_Handler,), {"api": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Handler)
 
     def conformance(self):
         text = self.fault == "text"

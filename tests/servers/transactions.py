@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlparse
+
+from servers.loopback import Loopback
 
 CORE = "https://api.stacspec.org/v1.0.0/core"
 SEARCH = "https://api.stacspec.org/v1.0.0/item-search"
@@ -14,7 +16,7 @@ ITEMS = "https://api.stacspec.org/v1.0.0/ogcapi-features/extensions/transaction"
 COLLECTIONS = "https://api.stacspec.org/v1.0.0/collections/extensions/transaction"
 
 
-class TransactionApi:
+class TransactionApi(Loopback):
     """``with TransactionApi() as api: api.url``.
 
     ``faults`` are answered in turn, each once, to the first requests whose method and path it fits:
@@ -28,22 +30,8 @@ class TransactionApi:
         self.refuse, self.find = set(refuse), find
         self.conforms = [CORE, SEARCH, ITEMS, COLLECTIONS] if conforms is None else conforms
         self.collections, self.items, self.requests = {}, {}, []
-        self.lock, self.release = threading.Lock(), threading.Event()
-        handler = type("Handler", (_Handler,), {"api": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.lock = threading.Lock()
+        super().__init__(_Handler)
 
     def sent(self, method="POST", end=None):
         """Paths that were written to."""
