@@ -11,7 +11,6 @@ import pystac
 import pytest
 import zarr
 from core_support import BANDS, check, make_scene, nothing_catalogued, scene_field, small_chunks, small_codec
-from test_cli import run  # noqa: F401 - a fixture
 from test_native_catalog import chain, decoded, error_of, sentinel
 
 import stac_latent
