@@ -233,7 +233,7 @@ def test_many_threads_write_what_one_does(tmp_path, utm_scene, monkeypatch):
     np.testing.assert_array_equal(*stores)
 
 
-def test_from_the_command_line(run, tmp_path):  # noqa: F811
+def test_from_the_command_line(run, tmp_path):
     scene = make_scene(tmp_path / "raw", scene_field())
     scene.item.save_object(include_self_link=True)
     path = scene.item.get_self_href()
