@@ -10,7 +10,8 @@ import numpy as np
 import pystac
 
 from stac_latent.codec import Codec
-from stac_latent.cube.source import SourceBand, band_table, find_bands
+from stac_latent.cube.asset_bands import band_table
+from stac_latent.cube.source import SourceBand, find_bands
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Band
 from stac_latent.stages.nesting import Lattices

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 import numpy as np
 import odc.stac
@@ -17,6 +15,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from stac_latent.codec import Array, Codec
+from stac_latent.cube.asset_bands import band_lists, band_table, match
 from stac_latent.cube.grids import arrange, asset_geobox, cover, crs_code, native_geobox, offset_of
 from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.tiling import lattice_grid
@@ -26,7 +25,7 @@ from stac_latent.spec import Band, Grid, Window
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["ItemSource", "SourceBand", "band_table", "find_bands"]
+__all__ = ["ItemSource", "SourceBand", "find_bands"]
 
 _CHUNK = 1024
 _S2_OFFSET = -1000.0
@@ -74,7 +73,7 @@ def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None 
     for band in codec.bands:
         wanted = (names or {}).get(band.name)
         hit = (
-            _match(band, table)
+            match(band, table)
             if wanted is None
             else next((e for e in table if wanted in e["names"][:1]), None)
         )
@@ -98,67 +97,6 @@ def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None 
             + "': 'asset key'}, or choose a codec for these bands"
         )
     return found
-
-
-def band_table(item: pystac.Item) -> list[dict[str, Any]]:
-    """Every band of every raster asset: its names (odc name first) and its metadata, asset-level values inherited."""
-    out = []
-    for key, asset in item.assets.items():
-        roles = set(asset.roles or [])
-        if roles & {"latent", "latent:mask", "thumbnail", "overview", "metadata"} or not _is_raster(asset):
-            continue
-        fields = asset.extra_fields
-        lists, count = _band_lists(asset)
-        stem = PurePosixPath(urlparse(asset.href).path).stem
-        for i in range(count):
-            meta: dict[str, Any] = {
-                k: fields[k] for k in ("nodata", "data_type", "raster:scale", "raster:offset") if k in fields
-            }
-            for entries in lists:
-                if i < len(entries):
-                    meta |= {k: v for k, v in entries[i].items() if v is not None}
-            names = [key if i == 0 else f"{key}.{i + 1}", meta.get("name")]
-            common = meta.get("eo:common_name", meta.get("common_name"))
-            out.append(
-                {
-                    "asset": key,
-                    "index": i + 1,
-                    "meta": meta,
-                    "names": names,
-                    "common": common,
-                    "stem": stem,
-                    "count": count,
-                }
-            )
-    return out
-
-
-def _band_lists(asset: pystac.Asset) -> tuple[list[list[dict[str, Any]]], int]:
-    """Band descriptions of an asset, in the three forms that STAC has had, and the number of its bands."""
-    lists = [asset.extra_fields.get(k) or [] for k in ("bands", "eo:bands", "raster:bands")]
-    return lists, max(1, *(len(x) for x in lists))
-
-
-def _is_raster(asset: pystac.Asset) -> bool:
-    media = (asset.media_type or "").lower()
-    if media:
-        return media.startswith("image/") and not media.startswith(("image/png", "image/jpeg"))
-    return PurePosixPath(urlparse(asset.href).path).suffix.lower() in (".tif", ".tiff", ".jp2", ".vrt")
-
-
-def _match(band: Band, table: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    tests: tuple[Callable[[dict[str, Any]], bool], ...] = (
-        lambda e: e["names"][0] == band.name,
-        lambda e: e["names"][1] == band.name,
-        lambda e: e["count"] == 1 and (e["stem"] == band.name or f"_{band.name}_" in f"_{e['stem']}_"),
-        lambda e: band.common_name is not None and e["common"] == band.common_name,
-    )
-    for test in tests:
-        hits = [e for e in table if test(e)]
-        tiffs = [e for e in hits if not e["asset"].endswith("-jp2")]  # Earth Search lists each band twice
-        if hits:
-            return (tiffs or hits)[0]
-    return None
 
 
 def _rescale(item: pystac.Item, meta: Mapping[str, Any], band: Band) -> tuple[float, float]:
@@ -381,7 +319,7 @@ def _stac_cfg(item: pystac.Item, bands: Sequence[SourceBand]) -> dict[str, Any]:
         entry: dict[str, Any] = {"data_type": b.data_type}
         if b.nodata is not None:
             entry["nodata"] = b.nodata
-        single = _band_lists(item.assets[b.asset])[1] == 1
+        single = band_lists(item.assets[b.asset])[1] == 1
         assets[b.asset if single else f"{b.asset}.*"] = (
             entry  # odc-stac reads the bands of the latter from the Item
         )
