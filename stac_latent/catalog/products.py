@@ -30,7 +30,7 @@ _KEYS = {
     "links": "addresses: about, model, source",
     "scales": "where the scales are: another file (href: pattern, replacement) or array (array, dim_order)",
     "space": "producer, product and version, whose digest is latent:space",
-    "time": "where the time is: href (pattern), attribute, column or footer",
+    "time": "where the time is: href (patterns; years: first and last that there are), attribute, column or footer",
     "title": "in a few words",
     "vector": "column of a table: names, or pattern of numbered columns; scale: column of factors",
 }
@@ -81,7 +81,11 @@ class Product:
             raise CatalogError(
                 f"product {name!r} has asset fields {', '.join(wrong)}; expected latent: fields, data_type or nodata"
             )
-        for pattern in (text.get("time", {}).get("href"), text.get("vector", {}).get("pattern")):
+        clock = text.get("time", {}).get("href") or []
+        for pattern in [
+            *([clock] if isinstance(clock, str) else clock),
+            text.get("vector", {}).get("pattern"),
+        ]:
             try:
                 re.compile(pattern or "")
             except re.error as exc:
