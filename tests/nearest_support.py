@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import shapely
 
 from stac_latent.store.embeddings import read_table, vectors
@@ -34,6 +35,8 @@ def write(
     space: str = SPACE,
     dates: int = 1,
     group: int = 16 << 10,
+    valid: np.ndarray | None = None,
+    times: list[datetime | None] | None = None,
     **how: Any,
 ) -> Path:
     """A table of (n, k) vectors on a square lattice of 0.01 degrees, at several dates."""
@@ -47,11 +50,12 @@ def write(
         side = max(1, int(np.ceil(len(own) ** 0.5)))
         row, col = np.divmod(np.arange(len(own)), side)
         boxes = shapely.box(10 + col / 100, 50 - (row + 1) / 100, 10 + (col + 1) / 100, 50 - row / 100)
-        valid = (np.arange(len(own)) % 5 + 1) / 5
+        share = (np.arange(len(own)) % 5 + 1) / 5 if valid is None else valid
+        when = START + timedelta(days=date) if times is None else pa.array(times, pa.timestamp("us", "UTC"))
         if len(own):
             writer.append(
-                f"item-{date}", "scenes" if date % 2 else None, START + timedelta(days=date),
-                row=row, col=col, valid=valid, values=own, geometry=boxes,
+                f"item-{date}", "scenes" if date % 2 else None, when,
+                row=row, col=col, valid=share, values=own, geometry=boxes,
             )  # fmt: skip
     footer = {"latent:space": space, "latent:dimensions": k, "data_type": dtype, "latent:kind": "embedding"}
     writer.finish(path, {"latent": footer | {"publish": {"by": "cell", "source_space": space} | how}})

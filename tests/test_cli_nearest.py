@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,21 @@ def test_nearest_by_point(run, cells):
     code, out, _ = run("nearest", cells / "standard.parquet", "--point=-73.80,40.63", "--on", "2020", "-k", 2)
     assert code == 0
     assert "spyndex-s2-sample/" in out
+
+
+def test_a_row_without_a_time_is_printed_with_a_blank(run, tmp_path):
+    path = write(
+        tmp_path / "t.parquet",
+        np.eye(3, dtype=np.float32),
+        times=[None, None, datetime(2024, 5, 1, tzinfo=UTC)],
+    )
+    np.save(tmp_path / "q.npy", np.ones(3))
+    code, out, _ = run("nearest", path, "--vector", tmp_path / "q.npy")
+    assert code == 0
+    assert out.count("item-0/") == 3
+    assert out.count("2024-05-01") == 1
+    code, out, _ = run("nearest", path, "--vector", tmp_path / "q.npy", "--json")
+    assert sorted(str(r["datetime"])[:10] for r in json.loads(out)["rows"]) == ["2024-05-01", "None", "None"]
 
 
 def test_nearest_by_vector_area_and_item(run, cells, scene, tmp_path):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import shapely
@@ -196,6 +199,25 @@ def test_later_rows_are_drawn_over_earlier_ones(tmp_path):
     assert (label(path, examples, datetime="2024-01-01", **grid)["label"] == 1).all()
 
 
+def test_rows_without_a_time_are_the_oldest(tmp_path):
+    """Of rows at one place, the latest is drawn and looked for; of two that are equally late, the first."""
+    days = [datetime(2024, 1, d, tzinfo=UTC) for d in (2, 3, 3)]
+    path = write(tmp_path / "t.parquet", np.eye(4, dtype=np.float32), times=[None, *days])
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    here = pa.array([table["geometry"][0].as_py()] * 4)  # all four at one place
+    box = pa.concat_arrays([table["bbox"].combine_chunks().slice(0, 1)] * 4)
+    for name, column in (("geometry", here), ("bbox", box)):
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), column)
+    pq.write_table(table, path)
+    taken = nearest(path, (10.005, 49.995), 1)["datetime"][0]
+    drawn = label(path, [(v, str(i)) for i, v in enumerate(np.eye(4))], k=1, crs="OGC:CRS84", resolution=0.01)
+    place = int(drawn["label"].to_numpy()[drawn["label"].to_numpy() > 0][0]) - 1
+    rows = nearest(path, np.eye(4)[place], 1)
+    assert (taken, rows["datetime"][0]) == (days[1], days[1])
+    assert rows["id"][0] == nearest(path, (10.005, 49.995), 1)["id"][0]
+
+
 @pytest.mark.parametrize(
     ("examples", "options", "text"),
     [
@@ -238,6 +260,19 @@ def test_the_sql_file_holds_the_rows(table, tmp_path):
         to_pgvector(table, tmp_path / "t.sql", "places")
     with pytest.raises(CatalogError, match="is no name of a table"):
         to_pgvector(table, tmp_path / "u.sql", 'x"; drop table y; --')
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_pgvector_refuses_is_refused_before_it_is_written(tmp_path, bad):
+    values = clustered(40, 4)
+    values[7, 1] = bad
+    path = write(tmp_path / "t.parquet", values)
+    with pytest.raises(
+        CatalogError,
+        match=r"row 'item-0/1/0' of .* holds NaN or infinity, which pgvector refuses; publish .* invalid='drop'",
+    ):
+        to_pgvector(path, tmp_path / "t.sql")
+    assert [p.name for p in tmp_path.iterdir() if "sql" in p.name] == []
 
 
 def test_lancedb_holds_the_rows(tmp_path):

@@ -217,6 +217,27 @@ def test_columns_and_rows_give_one_answer_to_cql2(tables, where, monkeypatch):
     assert np.array_equal(by_column, found())
 
 
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.7, 0.9])
+@pytest.mark.parametrize(
+    "place",
+    [None, {"op": "s_intersects", "args": [{"property": "geometry"}, {"bbox": [-180, -90, 180, 90]}]}],
+)
+def test_shares_compare_as_they_are_stored(tmp_path, share, place):
+    """0.9 in float32 is a little less than 0.9 in float64, and still at least 0.9: by column, and row by row."""
+    path = write(
+        tmp_path / "t.parquet", clustered(30, 4), valid=np.where(np.arange(30) < 12, share, share - 1e-6)
+    )
+    assert len(nearest(path, np.ones(4), 99, min_valid=share)) == 12
+    for op, count in ((">=", 12), ("=", 12), (">", 0), ("<", 18), ("<=", 30), ("<>", 18)):
+        where = {"op": op, "args": [{"property": "valid"}, share]}
+        where = where if place is None else {"op": "and", "args": [where, place]}
+        if count:
+            assert len(nearest(path, np.ones(4), 99, where=where)) == count, op
+        else:
+            with pytest.raises(SearchError, match=r"no row of .* matches where="):
+                nearest(path, np.ones(4), 99, where=where)
+
+
 def test_a_box_reads_only_its_row_groups(tables, monkeypatch):
     lay(tables["float32"], laid_out=False)
     table = open_table(tables["float32"])

@@ -17,7 +17,7 @@ from stac_latent.errors import SearchError
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-__all__ = ["Predicate", "Row", "compile_filter", "parse_filter", "properties_of"]
+__all__ = ["Predicate", "Row", "compared_with_numbers", "compile_filter", "parse_filter", "properties_of"]
 
 Row = Callable[[str], Any]
 """Value of a named property of one item, None where it is missing; times are aware datetimes, geometries shapely's."""
@@ -78,6 +78,26 @@ def properties_of(expr: Any) -> set[str]:
     if isinstance(expr, Sequence) and not isinstance(expr, str):
         return set().union(*(properties_of(e) for e in expr))
     return set()
+
+
+def compared_with_numbers(expr: Any) -> set[str]:
+    """Names of the properties that a CQL2 JSON expression compares with numbers."""
+    if isinstance(expr, Mapping) and isinstance(parts := expr.get("args"), list):
+        found = [compared_with_numbers(p) for p in parts]
+        if expr.get("op") in ("=", "<>", "<", "<=", ">", ">=", "between") and any(
+            _is_number(p) for p in parts
+        ):
+            found.append({p["property"].removeprefix("properties.") for p in parts if _is_property(p)})
+        return set().union(*found)
+    return set()
+
+
+def _is_number(expr: Any) -> bool:
+    return isinstance(expr, int | float) and not isinstance(expr, bool)
+
+
+def _is_property(expr: Any) -> bool:
+    return isinstance(expr, Mapping) and isinstance(expr.get("property"), str)
 
 
 _LOGIC = ("and", "or", "not", "isNull")

@@ -8,21 +8,27 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pystac
 import shapely
 from pystac.utils import make_absolute_href, make_relative_href
 
+from stac_latent.catalog.arguments import rfc3339
+from stac_latent.catalog.arrow import python_values, time_values, without_views
+from stac_latent.catalog.filters import compared_with_numbers
 from stac_latent.catalog.query import TIMES, Query
 from stac_latent.catalog.reader import is_url, local_path, to_item
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
+from stac_latent.files import temporary
+from stac_latent.store.geometry import geometry_of, in_degrees
 from stac_latent.store.parquet import UNREADABLE, open_parquet
 
-__all__ = ["ParquetSource", "python_values", "to_geoparquet"]
+__all__ = ["ParquetSource", "to_geoparquet"]
 
 _TOP = ("type", "stac_version", "stac_extensions", "id", "bbox", "geometry", "collection", "links", "assets")
 _LARGEST_BATCH = 1024
@@ -43,24 +49,40 @@ class ParquetSource:
             self._file = open_parquet(local_path(href) if content is None else pa.BufferReader(content), href)
         except (OSError, CorruptDataError) as exc:
             raise SearchError(f"{href} is not a readable Parquet file: {exc}") from exc
-        self._names = set(self._file.schema_arrow.names)
+        schema = self._file.schema_arrow
+        self._names = set(schema.names)
         if missing := {"id", "geometry", "links"} - self._names:
             raise SearchError(
                 f"{href} is Parquet but not stac-geoparquet: it has no column {', '.join(sorted(missing))}; "
                 "write one with stac_latent.catalog.table.to_geoparquet"
             )
+        if "properties" in self._names or not _is_text(schema.field("id").type):
+            what = (
+                "a column 'properties'"
+                if "properties" in self._names
+                else f"ids of {schema.field('id').type}"
+            )
+            raise SearchError(
+                f"{href} is Parquet but not stac-geoparquet: it has {what}, where a property is a column of its own and ids are text; "
+                "write one with stac_latent.catalog.table.to_geoparquet"
+            )
+        try:
+            self._crs = geometry_of(self._file, href)[1].get("crs")
+        except CorruptDataError as exc:
+            raise SearchError(str(exc)) from exc
 
     def items(self, query: Query, limit: int) -> Iterator[pystac.Item]:  # noqa: ARG002
         """Yield matching items in the file's order."""
         wanted = {n if n == "geometry" else n.removeprefix("properties.") for n in query.properties()}
+        self._comparable(query)
         for group in range(self._file.num_row_groups):
             with self._readable(group):
                 rows = self._matching(group, query, sorted(wanted & self._names))
-                table = self._file.read_row_group(group, columns=None if rows else [])
+                table = without_views(self._file.read_row_group(group, columns=None if rows else []))
             batch = 256
             while rows:
                 with self._readable(group):
-                    features = list(_features(table.take(_indices(rows[:batch]))))
+                    features = list(self._features(table.take(_indices(rows[:batch]))))
                 for feature in features:
                     yield to_item(feature, self.href, base=self.href)
                 rows, batch = rows[batch:], min(4 * batch, _LARGEST_BATCH)
@@ -68,9 +90,50 @@ class ParquetSource:
     def _matching(self, group: int, query: Query, names: list[str]) -> list[int]:
         """Rows of a row group that match, from the columns that the query reads."""
         table = self._file.read_row_group(group, columns=names)
-        columns = {name: _query_values(name, table[name]) for name in table.column_names}
+        columns: dict[str, list[Any]] = {
+            n: time_values(n, table[n]) if n in TIMES else python_values(table[n]) for n in names
+        }
+        if "geometry" in columns:
+            columns["geometry"] = list(self._shapes(columns["geometry"]))
         count = self._file.metadata.row_group(group).num_rows
         return [i for i in range(count) if query.matches(_Row(columns, i))]
+
+    def _comparable(self, query: Query) -> None:
+        """Refuse to compare a number of the extension with a column of text: that would leave out every Item in silence."""
+        for name in compared_with_numbers(query.cql2):
+            if name.startswith("latent:") and name in self._names:
+                kind = self._file.schema_arrow.field(name).type
+                if _is_text(kind):
+                    raise SearchError(
+                        f"{self.href} has {name!r} as text ({kind}), which no number compares with; write the column as numbers"
+                    )
+
+    def _shapes(self, wkb: Sequence[bytes | None]) -> npt.NDArray[np.object_]:
+        """Geometries in longitude and latitude."""
+        return in_degrees(np.asarray(shapely.from_wkb(np.array(wkb, object))), self._crs, self.href)
+
+    def _features(self, table: pa.Table) -> Iterator[dict[str, Any]]:
+        """Rows as Item dictionaries, without the nulls that a table has where an item lacks a field."""
+        columns = {name: python_values(table[name]) for name in table.column_names}
+        shapes = self._shapes(columns.pop("geometry"))
+        for name in TIMES:
+            if name in columns and not pa.types.is_timestamp(table[name].type):
+                columns[name] = [None if t is None else rfc3339(t) for t in time_values(name, table[name])]
+        properties = {name: values for name, values in columns.items() if name not in _TOP}
+        for i in range(table.num_rows):
+            feature = {name: columns[name][i] for name in _TOP if name in columns}
+            feature = {name: value for name, value in feature.items() if value is not None}
+            feature["type"] = "Feature"
+            feature.setdefault("stac_version", "1.1.0")
+            feature["geometry"] = None if shapes[i] is None else json.loads(shapely.to_geojson(shapes[i]))
+            if "bbox" in feature:
+                feature["bbox"] = _bbox_list(feature["bbox"])
+            feature["assets"] = {k: _geojson_inside(a) for k, a in feature.get("assets", {}).items()}
+            feature.setdefault("links", [])
+            row = {name: values[i] for name, values in properties.items()}
+            kept = {k: v for k, v in row.items() if v is not None and v != {} and not _is_nan(v)}
+            feature["properties"] = _geojson_inside({"datetime": None, **kept})
+            yield feature
 
     @contextmanager
     def _readable(self, group: int) -> Iterator[None]:
@@ -95,8 +158,7 @@ class _Row:
 
     def __call__(self, name: str) -> Any:
         column = self._columns.get(name) or self._columns.get(name.removeprefix("properties."))
-        value = None if column is None else column[self._index]
-        return shapely.from_wkb(value) if name == "geometry" and value is not None else value
+        return None if column is None else column[self._index]
 
 
 def _indices(rows: list[int]) -> pa.Array:
@@ -104,82 +166,11 @@ def _indices(rows: list[int]) -> pa.Array:
     return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(array("q", rows))])
 
 
-def _query_values(name: str, column: pa.ChunkedArray) -> list[Any]:
-    """Values of a column as a filter compares them: times as aware datetimes, all else as in JSON."""
-    if name in TIMES and pa.types.is_timestamp(column.type):
-        micros = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).combine_chunks()
-        values: list[datetime | None] = micros.cast(pa.int64()).cast(pa.timestamp("us")).to_pylist()
-        return [None if v is None else v.replace(tzinfo=UTC) for v in values]
-    return python_values(column)
-
-
-def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:  # noqa: PLR0911 -- one return for each type
-    """JSON values of an Arrow array; faster than ``to_pylist``, and nulls and empty objects are left out of objects.
-
-    Times become RFC 3339 text; a NaN inside an object is ``"nan"``, as STAC writes ``nodata``.
-
-    Examples
-    --------
-    >>> python_values(pa.array([{"a": 1, "b": None}, {"a": None, "b": None}, None]))
-    [{'a': 1}, {}, None]
-    """
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    kind = values.type
-    if isinstance(values, pa.ExtensionArray):
-        return python_values(values.storage)
-    if pa.types.is_dictionary(kind):
-        return python_values(values.dictionary_decode())
-    if pa.types.is_struct(kind):
-        return _objects(values)
-    if pa.types.is_fixed_size_list(kind):
-        return python_values(values.cast(pa.list_(kind.value_type)))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        offsets = values.offsets.to_pylist()
-        first = offsets[0] if offsets else 0
-        inner = python_values(values.values.slice(first, offsets[-1] - first if offsets else 0))
-        bounds = zip(offsets, offsets[1:], values.is_valid().to_pylist(), strict=False)
-        return [inner[a - first : b - first] if valid else None for a, b, valid in bounds]
-    if pa.types.is_timestamp(kind):
-        micros = (
-            values.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64()).cast(pa.timestamp("us"))
-        )
-        return [None if t is None else t.isoformat() + "Z" for t in micros.to_pylist()]
-    return list(values.to_pylist())
-
-
-def _objects(values: pa.StructArray) -> list[Any]:
-    names = [values.type.field(i).name for i in range(values.type.num_fields)]
-    columns = [python_values(child) for child in values.flatten()]
-    for i, column in enumerate(columns):
-        if pa.types.is_floating(values.type.field(i).type):
-            columns[i] = [str(v) if v is not None and not math.isfinite(v) else v for v in column]
-    rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True) if columns else [()] * len(values)
-    return [
-        {k: v for k, v in zip(names, row, strict=True) if v is not None and v != {}} if valid else None
-        for row, valid in zip(rows, values.is_valid().to_pylist(), strict=True)
-    ]
-
-
-def _features(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Rows as Item dictionaries, without the nulls that a table has where an item lacks a field."""
-    columns = {name: python_values(table[name]) for name in table.column_names}
-    geometry = columns.pop("geometry")
-    properties = {name: values for name, values in columns.items() if name not in _TOP}
-    for i in range(table.num_rows):
-        feature = {name: columns[name][i] for name in _TOP if name in columns}
-        feature = {name: value for name, value in feature.items() if value is not None}
-        feature["type"] = "Feature"
-        feature.setdefault("stac_version", "1.1.0")
-        wkb = geometry[i]
-        feature["geometry"] = None if wkb is None else json.loads(shapely.to_geojson(shapely.from_wkb(wkb)))
-        if "bbox" in feature:
-            feature["bbox"] = _bbox_list(feature["bbox"])
-        feature["assets"] = {k: _geojson_inside(a) for k, a in feature.get("assets", {}).items()}
-        feature.setdefault("links", [])
-        row = {name: values[i] for name, values in properties.items()}
-        kept = {k: v for k, v in row.items() if v is not None and v != {} and not _is_nan(v)}
-        feature["properties"] = _geojson_inside({"datetime": None, **kept})
-        yield feature
+def _is_text(kind: pa.DataType) -> bool:
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(
+        is_it(plain) for is_it in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )
 
 
 def _is_nan(value: Any) -> bool:
@@ -267,7 +258,7 @@ def _write_whole(table: pa.Table, target: Path, row_group_size: int) -> None:
     """Write beside the target, then put it in its place."""
     from stac_geoparquet.arrow import to_parquet
 
-    partial = target.with_name(f".{target.name}.part")
+    partial = temporary(target, "part")
     try:
         to_parquet(table.to_reader(max_chunksize=row_group_size), partial, compression="zstd")
         partial.replace(target)

@@ -117,7 +117,7 @@ def _print(found: geopandas.GeoDataFrame) -> None:
             str(r["rank"]),
             f"{r['distance']:.4g}",
             r["id"],
-            r["datetime"][:10],
+            (r["datetime"] or "")[:10],
             f"{r['lon']:.5f}",
             f"{r['lat']:.5f}",
         ]

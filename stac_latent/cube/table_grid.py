@@ -41,7 +41,7 @@ def in_crs(table: VectorTable, shapes: npt.NDArray[np.object_], crs: Any) -> npt
         If the table declares a projected CRS, and holds degrees.
     """
     from pyproj import CRS, Transformer
-    from pyproj.exceptions import CRSError
+    from pyproj.exceptions import CRSError, ProjError
 
     try:
         own = CRS(table.facts.crs) if table.facts.crs and not table.position else CRS("OGC:CRS84")
@@ -54,7 +54,12 @@ def in_crs(table: VectorTable, shapes: npt.NDArray[np.object_], crs: Any) -> npt
             f"{table.href} declares its geometry in {own.name}, and holds what look like degrees: correct the file, or name its columns "
             "of longitude and latitude (--position lon,lat)"
         )
-    turn = Transformer.from_crs(own, other, always_xy=True).transform
+    try:
+        turn = Transformer.from_crs(own, other, always_xy=True).transform
+    except ProjError as exc:
+        raise GridError(
+            f"{table.href}: its geometry is in {own.name}, from which nothing leads to {other.name} ({exc}); write it in a CRS of the Earth"
+        ) from exc
     return np.asarray(shapely.transform(shapes, lambda p: np.stack(turn(p[:, 0], p[:, 1]), axis=1)))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from stac_latent.errors import CatalogError, SearchError
+from stac_latent.files import temporary
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.store.embeddings import vectors
 
@@ -109,8 +110,8 @@ def to_pgvector(source: Any, dest: Any, name: str = "embeddings", *, overwrite: 
     Raises
     ------
     CatalogError
-        If the name is none, the file exists, or the server lacks the extension: pgvector is installed beside the server, not
-        from Python.
+        If the name is none, the file exists, a vector holds NaN or infinity, or the server lacks the extension: pgvector is installed
+        beside the server, not from Python.
     SearchError
         If vectors are longer than pgvector allows (16,000).
     """
@@ -126,7 +127,7 @@ def to_pgvector(source: Any, dest: Any, name: str = "embeddings", *, overwrite: 
     path = Path(dest)
     if path.exists() and not overwrite:
         raise CatalogError(f"{path} exists; pass overwrite=True to replace it, or choose another name")
-    part = path.with_name(f".{path.name}.part")
+    part = temporary(path, "part")
     count = 0
     try:
         with part.open("w", encoding="utf-8", newline="\n") as file:
@@ -171,11 +172,15 @@ def _lines(table: PublishedTable) -> Iterator[str]:
     """Rows in the text format of COPY."""
     for batch in _batches(table):
         fields = [batch[n].to_pylist() for n in (*_TYPES, "geometry")]
-        values = np.stack(
-            batch["vector"].combine_chunks().flatten().to_numpy().reshape(-1, 1, table.dimensions)
-        )
+        values = batch["vector"].combine_chunks().flatten().to_numpy().reshape(-1, table.dimensions)
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.all():
+            raise CatalogError(
+                f"row {batch['id'][int(np.argmin(finite))].as_py()!r} of {table.name} holds NaN or infinity, which pgvector refuses; "
+                "publish the table with invalid='drop', and write it again"
+            )
         for i, (*plain, wkb) in enumerate(zip(*fields, strict=True)):
-            vector = "[" + ",".join(f"{v:.9g}" for v in values[i, 0].tolist()) + "]"
+            vector = "[" + ",".join(f"{v:.9g}" for v in values[i].tolist()) + "]"
             yield "\t".join([*map(_escaped, plain), vector, "\\\\x" + wkb.hex()]) + "\n"
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 import shapely.geometry
 
@@ -49,7 +51,8 @@ def label(
 ) -> xr.Dataset:
     """A map of labels from a few examples, by the k nearest of them.
 
-    Votes are weighted by the inverse of the distance. Where rows overlap, as those of several dates do, the latest is drawn.
+    Votes are weighted by the inverse of the distance. Where rows overlap, as those of several dates do, the latest is drawn;
+    rows without a time are the oldest.
 
     Parameters
     ----------
@@ -102,7 +105,7 @@ def label(
     votes = min(int(k), int(np.bincount(codes).min()))
     rows, values = _vote(table, form, known, codes, votes, keep)
     if max_distance is not None:
-        near = values[:, 2] <= max_distance
+        near = values[:, 2] <= np.float32(max_distance)
         rows, values = rows[near], values[near]
     if not len(rows):
         raise SearchError(
@@ -110,7 +113,7 @@ def label(
         )
     columns = table.columns(["geometry", "datetime"], rows)
     shapes = shapely.from_wkb(columns["geometry"].to_numpy())
-    order = np.argsort(columns["datetime"].to_numpy(), kind="stable")
+    order = _drawing_order(columns["datetime"])
     grid = MapGrid.of(shapes, crs, resolution)
     bands = burn(shapes[order], values[order], grid)
     out = grid.dataset({"label": bands[0], "agreement": bands[1], "distance": bands[2]})
@@ -154,6 +157,12 @@ def _vote(
         out_rows.append(rows[fine])
         out.append(np.stack([best + 1, share, nearest], axis=1).astype(np.float32))
     return np.concatenate(out_rows), np.concatenate(out)
+
+
+def _drawing_order(times: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Positions of rows, the latest last and those without a time first; of equal times, that of the first row last, as queries take it."""
+    known = pc.fill_null(times.cast(pa.int64()), np.iinfo(np.int64).min).to_numpy()
+    return np.asarray(len(known) - 1 - np.argsort(known[::-1], kind="stable"))
 
 
 def _examples(examples: Any, column: str) -> tuple[list[Any], list[str]]:

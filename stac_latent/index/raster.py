@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.errors import SearchError
+from stac_latent.files import temporary
 from stac_latent.index.metric import F32
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def write_map(found: xr.Dataset, dest: Path) -> None:
 
     share = np.nan_to_num(found["agreement"].to_numpy() * 100)
     layers = np.stack([found["label"].to_numpy(), np.clip(np.rint(share), 0, 100).astype("uint8")])
-    part = dest.with_name(f".{dest.stem}.part{dest.suffix}")
+    part = temporary(dest, "part")
     dest.parent.mkdir(parents=True, exist_ok=True)
     try:
         with rasterio.open(

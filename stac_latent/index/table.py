@@ -155,6 +155,12 @@ class PublishedTable:
         """Whether the rows are points, which have no footprint that could hold a place."""
         return all(self._geo(f).get("geometry_types") == ["Point"] for f in self.files)
 
+    @cached_property
+    def has_points(self) -> bool:
+        """Whether some rows may be points."""
+        kinds = [self._geo(f).get("geometry_types") or ["Point"] for f in self.files]
+        return any("Point" in kind for found in kinds for kind in found)
+
     def columns(self, names: Sequence[str], rows: Rows | None = None) -> pa.Table:
         """Columns of all rows, or of some, in the order asked for."""
         if rows is None:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import shapely
 
 from stac_latent.catalog.arguments import Time, parse_datetime, parse_place
+from stac_latent.catalog.arrow import numbers
 from stac_latent.catalog.filters import compile_filter, parse_filter, properties_of
 from stac_latent.catalog.operators import parse_time
 from stac_latent.errors import SearchError
@@ -73,7 +74,8 @@ def mask_of(
             if bound is not None:
                 masks.append(_true(compare(times, pa.scalar(bound, times.type))))
     if min_valid > 0:
-        masks.append(_true(pc.greater_equal(table.columns(["valid"])["valid"], min_valid)))
+        valid = table.columns(["valid"])["valid"]
+        masks.append(_true(pc.greater_equal(valid, pa.scalar(min_valid, valid.type))))
     if where is not None:
         masks.append(_matching(table, parse_filter(where)))
     if not masks:
@@ -118,14 +120,20 @@ def rows_at(table: PublishedTable, lon: float, lat: float) -> Rows:
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
         raise SearchError(f"lon={lon:g}, lat={lat:g} is no place; expected degrees, longitude first")
     place = shapely.Point(lon, lat)
-    rows = rows_in(table, place.buffer(NEAR, cap_style="square") if table.of_points else place)
+    rows = rows_in(table, place)
+    if table.has_points:
+        near = rows_in(table, place.buffer(NEAR, cap_style="square"))
+        shapes = (
+            shapely.from_wkb(table.columns(["geometry"], near)["geometry"].to_numpy()) if len(near) else []
+        )
+        rows = np.union1d(rows, near[shapely.get_dimensions(shapes) == 0])
     if len(rows):
         return rows
     if table.of_points:
-        near = _nearest_point(table, place)
+        point = _nearest_point(table, place)
         raise SearchError(
-            f"no row of {table.name} lies at lon={lon:g}, lat={lat:g}; its rows are points, and the nearest is {near.x:.6f},{near.y:.6f}: "
-            "choose that, or an area"
+            f"no row of {table.name} lies at lon={lon:g}, lat={lat:g}; its rows are points, and the nearest is "
+            f"{point.x:.6f},{point.y:.6f}: choose that, or an area"
         )
     raise SearchError(
         f"no row of {table.name} lies at lon={lon:g}, lat={lat:g}; its rows lie within {_extent(table)}: choose a place there"
@@ -180,7 +188,7 @@ def _matching(table: PublishedTable, expr: Mapping[str, Any]) -> Mask:
             return _true(_evaluate(expr, columns))
     except (_NoColumnFormError, pa.ArrowException):
         pass
-    values = {} if columns is None else {name: columns[name].to_pylist() for name in names}
+    values = {} if columns is None else {name: numbers(columns[name]) for name in names}
     if "geometry" in values:
         values["geometry"] = list(shapely.from_wkb(np.array(values["geometry"], dtype=object)))
     return np.array([predicate(_row(values, i)) is True for i in range(table.rows)], dtype=np.bool_)
@@ -235,7 +243,9 @@ def _column(expr: Any, columns: pa.Table) -> pa.ChunkedArray:
 def _literal(value: Any, kind: pa.DataType) -> pa.Scalar:
     """A literal as what it is compared with; the evaluator of rows knows what other pairs mean."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+    if number and pa.types.is_floating(kind):
+        return pa.scalar(float(value), kind)  # 0.9 in float32 is what a column of shares holds for it
+    if number and pa.types.is_integer(kind):
         return pa.scalar(float(value), pa.float64())
     if isinstance(value, str) and pa.types.is_string(kind):
         return pa.scalar(value)

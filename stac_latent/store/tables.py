@@ -20,12 +20,16 @@ import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
+from stac_latent.store.geometry import check_srid, geometry_of
 from stac_latent.store.parquet import parquet_at
 
 __all__ = ["Invalid", "TableFacts", "VectorTable", "sound_vectors"]
 
 Invalid = Literal["raise", "drop", "keep"]
 _NUMBERS = (pa.types.is_floating, pa.types.is_integer)
+_LISTS = (
+    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view, pa.types.is_large_list_view
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,7 @@ class VectorTable:
             schema = file.schema_arrow
             meta = schema.metadata or {}
             footer = {k.decode(): _json(v) for k, v in meta.items() if k not in (b"ARROW:schema", b"pandas")}
-            found = footer.get("geo")
-            geo: dict[str, Any] = found if isinstance(found, dict) else {}
-            primary = geo.get("primary_column")
-            described = (geo.get("columns") or {}).get(primary) or {}
+            primary, described = geometry_of(file, href)
             self.sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             """Rows of each row group."""
             self.facts = TableFacts(
@@ -94,14 +95,22 @@ class VectorTable:
             raise CatalogError(
                 f"{href} has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}"
             )
+        self._check_once(wanted if self.position or primary is None else [*wanted, primary])
         if not self.position and primary is None:
             raise CatalogError(
                 f"{href} has no GeoParquet geometry; name its columns of longitude and latitude (latent:position, --position lon,lat)"
             )
         self._check_types(schema)
 
+    def _check_once(self, columns: Sequence[str]) -> None:
+        names = [name for name, _ in self.facts.columns]
+        if twice := [c for c in columns if names.count(c) > 1]:
+            raise CorruptDataError(
+                f"{self.href} has several columns {twice[0]!r}, and which is meant is not known; write it with one of each name"
+            )
+
     def _check_types(self, schema: pa.Schema) -> None:
-        types = [schema.field(c).type for c in self.columns]
+        types = [_plain_type(schema.field(c).type) for c in self.columns]
         lists = len(types) == 1 and _is_list(types[0])
         inner = [types[0].value_type] if lists else types
         if not inner or not all(any(is_it(t) for is_it in _NUMBERS) for t in inner):
@@ -133,6 +142,7 @@ class VectorTable:
 
     def groups(self, columns: Sequence[str], numbers: Sequence[int] | None = None) -> Iterator[pa.Table]:
         """Row groups, one by one, with the columns that are named."""
+        self._check_once(columns)
         with self._opened() as file:
             for i in range(self.facts.groups) if numbers is None else numbers:
                 yield file.read_row_group(i, columns=list(dict.fromkeys(columns)))
@@ -158,7 +168,7 @@ class VectorTable:
         if not self.lists:
             return len(self.columns)
         for group in self.groups(self.columns):
-            found = pc.max(pc.list_value_length(group[self.columns[0]].slice(0, 1000))).as_py()
+            found = pc.max(pc.list_value_length(_plain(group[self.columns[0]]))).as_py()
             if found:
                 return int(found)
         raise CorruptDataError(f"{self.href}: no row of {self.columns[0]!r} holds a vector")
@@ -174,7 +184,7 @@ class VectorTable:
         if not self.lists:
             out = np.stack([_floats(table[c]) for c in self.columns], axis=1)
         else:
-            column = table[self.columns[0]].combine_chunks()
+            column = _plain(table[self.columns[0]])
             sizes = pc.list_value_length(column)
             sizes = np.asarray(sizes.fill_null(dimensions).to_numpy(zero_copy_only=False))
             if (bad := np.flatnonzero(sizes != dimensions)).size:
@@ -195,11 +205,13 @@ class VectorTable:
             x, y = (_floats(table[c], np.float64) for c in self.position)
             return np.asarray(shapely.points(x, y))
         try:
-            return np.asarray(shapely.from_wkb(table[str(self.facts.geometry)].to_numpy()))
+            shapes = np.asarray(shapely.from_wkb(table[str(self.facts.geometry)].to_numpy()))
         except (shapely.errors.ShapelyError, TypeError) as exc:
             raise CorruptDataError(
                 f"{self.href}: column {self.facts.geometry!r} holds no WKB geometry: {exc}"
             ) from exc
+        check_srid(shapes, self.facts.crs, self.href)
+        return shapes
 
 
 def sound_vectors(values: npt.NDArray[np.float32], invalid: Invalid, where: str) -> npt.NDArray[np.bool_]:
@@ -234,14 +246,25 @@ def sound_vectors(values: npt.NDArray[np.float32], invalid: Invalid, where: str)
             said.append(f"{int(new.sum())} {name} (first: row {int(np.flatnonzero(new)[0])})")
     if said and invalid == "raise":
         raise CorruptDataError(
-            f"{where}: {len(values)} rows, {' and '.join(said)}; no distance to these can be measured: leave them out with "
+            f"{where}: {len(values)} rows, {' and '.join(said)}; no distance to these can be measured (numbers are read as float32, which ends at 3.4e38): leave them out with "
             "invalid='drop' (--invalid drop), or take them as they are with invalid='keep'"
         )
     return ~bad if invalid == "drop" else np.ones(len(values), bool)
 
 
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Type of a column; of tensors with one axis, that of the lists that they are stored as."""
+    return kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1 else kind
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array of its plain type."""
+    found = column.combine_chunks()
+    return found.storage if isinstance(found, pa.ExtensionArray) else found
+
+
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    return any(is_it(kind) for is_it in _LISTS)
 
 
 def _floats(column: Any, dtype: Any = np.float32) -> npt.NDArray[Any]:
@@ -249,7 +272,8 @@ def _floats(column: Any, dtype: Any = np.float32) -> npt.NDArray[Any]:
     values = (
         column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
     )
-    return np.asarray(values, dtype)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which sound_vectors names
+        return np.asarray(values, dtype)
 
 
 def _json(data: bytes) -> Any:
