@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.crs import crs_fields, crs_from_fields
 from stac_latent.errors import CatalogError, GridError
 
 __all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "Window"]
@@ -277,6 +278,7 @@ class Grid:
     """
 
     crs: str
+    """Authority and code, or WKT2; see :mod:`stac_latent.crs`."""
     transform: tuple[float, float, float, float, float, float]
     shape: tuple[int, int]
     """Pixels (y, x)."""
@@ -337,7 +339,7 @@ class Grid:
     def to_fields(self) -> dict[str, Any]:
         """The ``proj:`` fields and the ``latent:`` padding of an asset that decodes to this grid."""
         return {
-            "proj:code": self.crs,
+            **crs_fields(self.crs),
             "proj:shape": list(self.shape),
             "proj:transform": list(self.transform),
             "latent:stride": list(self.stride),
@@ -345,19 +347,22 @@ class Grid:
         }
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_fields`.
+    def from_fields(cls, fields: Mapping[str, Any], inherited: Mapping[str, Any] | None = None) -> Self:
+        """Inverse of :meth:`to_fields`; ``inherited`` has CRS, shape or transform where ``fields`` has none.
 
         Raises
         ------
         GridError
-            If ``proj:code``, ``proj:shape`` or ``proj:transform`` is missing.
+            If the CRS (``proj:code``, ``proj:wkt2`` or ``proj:projjson``), ``proj:shape`` or ``proj:transform`` is missing.
         """
-        f = {k: v for k, v in fields.items() if v is not None}
-        if missing := [k for k in ("proj:code", "proj:shape", "proj:transform") if k not in f]:
+        outer = inherited or {}
+        f: dict[str, Any] = {name: outer.get(name) for name in ("proj:shape", "proj:transform")}
+        f |= {k: v for k, v in fields.items() if v is not None}
+        f["proj:code"] = crs_from_fields(fields, outer)
+        if missing := [k for k in ("proj:code", "proj:shape", "proj:transform") if f.get(k) is None]:
             raise GridError(
-                f"the asset has no grid: {', '.join(missing)} missing; a latent asset needs proj:code, proj:shape "
-                "and proj:transform of the pixels (codec) or cells (embedding) that a load returns"
+                f"the asset has no grid: {', '.join(missing)} missing; a latent asset needs proj:code (or proj:wkt2), "
+                "proj:shape and proj:transform of the pixels (codec) or cells (embedding) that a load returns"
             )
         shape, stride = f["proj:shape"], f.get("latent:stride", (1, 1))
         if f.get("latent:kind") == "embedding":
@@ -366,7 +371,7 @@ class Grid:
         try:
             a, b, c, d, e, g = (float(v) for v in f["proj:transform"][:6])
             return cls(
-                crs=str(f["proj:code"]),
+                crs=f["proj:code"],
                 transform=(a, b, c, d, e, g),
                 shape=(int(shape[0]), int(shape[1])),
                 stride=(int(stride[0]), int(stride[1])),

@@ -22,6 +22,7 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT7
 
+from stac_latent.crs import crs_from_fields
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension import DECODER_REL, PREFIX, ROLE, SCHEMA_URI, check_version
 from stac_latent.spec import Grid
@@ -293,11 +294,15 @@ def _tensor(asset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _grid(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    code = asset.get("proj:code") or properties.get("proj:code")
-    if code is None:
+    try:
+        crs = crs_from_fields(asset, properties)
+    except GridError as exc:
+        yield "proj:wkt2", str(exc)
+        return
+    if crs is None:
         yield "proj:code", "neither the asset nor the Item says its CRS"
     try:
-        cells = Grid.from_fields({**asset, "proj:code": code or "unknown"}).cells
+        cells = Grid.from_fields(asset, {"proj:code": "unknown"}).cells
     except GridError as exc:
         yield "latent:padding", str(exc)
         return

@@ -82,14 +82,6 @@ def test_no_crs(tmp_path):
     refused(scene.item, tmp_path / "cat", GridError, text)
 
 
-def test_a_crs_without_a_code(tmp_path):
-    wkt = "+proj=laea +lat_0=51.3 +lon_0=11.7 +x_0=0 +y_0=0 +ellps=bessel +units=m"
-    scene = make_scene(tmp_path / "raw", scene_field((40, 48)), crs=wkt, georeferenced=False)
-    refused(
-        scene.item, tmp_path / "cat", GridError, r"the grid's CRS has no EPSG code, which proj:code needs"
-    )
-
-
 def test_bands_on_several_grids(tmp_path):
     fine = make_scene(tmp_path / "raw", scene_field((96, 104)))
     coarse = make_scene(

@@ -19,6 +19,7 @@ from stac_latent.catalog.adopt_facts import Description, Told, asset_fields, spa
 from stac_latent.catalog.adopt_time import time_of
 from stac_latent.catalog.footprints import footprints
 from stac_latent.catalog.products import Product
+from stac_latent.crs import crs_fields, crs_text
 from stac_latent.cube.layout import CONTAINERS, upright
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.spec import Grid
@@ -79,7 +80,7 @@ def describe_array(product: Product, href: str, told: Told, base: pystac.Item | 
     ]
     fields["latent:space"] = space_of(product, href, told, attributes, {})
     grid = _grid(product, href, told, array, attributes)
-    fields |= {"proj:code": grid.crs, "proj:shape": list(grid.shape), "proj:transform": list(grid.transform)}
+    fields |= {**crs_fields(grid.crs), "proj:shape": list(grid.shape), "proj:transform": list(grid.transform)}
     assets = {}
     if fields["latent:quantization"] == "per_vector":
         assets[SCALES] = _scales(product, href, told, array)
@@ -211,7 +212,7 @@ def _grid(
     code = stated.get("code") or attributes.get(rule.get("code", ""))
     transform = stated.get("transform") or attributes.get(rule.get("transform", ""))
     if code and transform:
-        return _grid_of(str(code), transform, shape)
+        return _grid_of(code, transform, shape)
     tried = []
     for pattern, replacement in rule.get("href", ()):
         other = re.sub(pattern, replacement, href)
@@ -233,9 +234,9 @@ def _reachable(href: str) -> bool:
         return False
 
 
-def _grid_of(crs: str, transform: Sequence[float], shape: tuple[int, int]) -> Grid:
+def _grid_of(crs: Any, transform: Sequence[float], shape: tuple[int, int]) -> Grid:
     a, b, c, d, e, f = (float(v) for v in transform[:6])
-    return Grid(crs, (a, b, c, d, e, f), shape)
+    return Grid(crs_text(crs), (a, b, c, d, e, f), shape)
 
 
 def _georeferenced(href: str) -> bool:
@@ -252,14 +253,10 @@ def _of_raster(href: str, shape: tuple[int, int], fit: bool) -> Grid:
         raise GridError(f"{href} has no grid that can be read: {exc}") from exc
     if crs is None or transform == Affine.identity():
         raise GridError(f"{href} has no georeference; name another raster with like=")
-    if crs.to_epsg() is None:
-        raise GridError(
-            f"{href}: its CRS has no EPSG code, which proj:code needs: {crs}; state it with crs= and transform="
-        )
     if size != shape:
         if not fit:
             raise GridError(
                 f"{href} has {size} pixels, the array {shape} cells: they do not share a grid; name the right raster with like="
             )
         transform = transform * Affine.scale(size[1] / shape[1], size[0] / shape[0])
-    return _grid_of(f"EPSG:{crs.to_epsg()}", tuple(transform), shape)
+    return _grid_of(crs, tuple(transform), shape)

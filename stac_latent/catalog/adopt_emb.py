@@ -10,6 +10,7 @@ from typing import Any
 import pystac
 
 from stac_latent.catalog.products import Product
+from stac_latent.crs import crs_from_fields
 from stac_latent.cube.layout import absolute_href, container_of
 from stac_latent.errors import CatalogError
 
@@ -127,7 +128,7 @@ def _quantised(said: dict[str, Any], item_id: str) -> dict[str, Any]:
 
 def _grid(fields: dict[str, Any]) -> dict[str, Any]:
     """Grid that the projection extension states."""
-    code = fields.get("proj:code") or (f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else None)
+    code = crs_from_fields(fields)
     transform = fields.get("proj:transform")
     return {"is": {"code": code, "transform": transform}} if code and transform else {}
 

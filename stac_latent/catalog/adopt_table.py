@@ -13,6 +13,7 @@ import shapely
 from stac_latent.catalog.adopt_facts import Description, Told, asset_fields, space_of
 from stac_latent.catalog.adopt_time import Period, time_of
 from stac_latent.catalog.products import Product
+from stac_latent.crs import crs_fields, crs_text
 from stac_latent.cube.layout import CONTAINERS
 from stac_latent.cube.table_grid import bounds, centres, regular_grid
 from stac_latent.errors import CatalogError, CorruptDataError
@@ -61,7 +62,7 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
     if told.crs is not None:
         box = regular_grid(centres(table, told.crs), told.crs, href)
         fields |= {
-            "proj:code": told.crs,
+            **crs_fields(crs_text(told.crs)),
             "proj:shape": list(box.shape.yx),
             "proj:transform": list(box.affine)[:6],
         }

@@ -21,8 +21,6 @@ from stac_latent.stages.nesting import Lattices
 
 __all__ = ["FitSource", "Layer", "native_bands", "open_sources"]
 
-_CHUNK = 256
-
 Layer = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]
 """Field ``(band, y, x)`` and valid pixels of one lattice."""
 
@@ -107,7 +105,7 @@ def open_sources(
     out = []
     for item in items:
         try:
-            parts = [ItemSource(item, p, keys, resolution, resampling, _CHUNK) for p in probe.parts]
+            parts = [ItemSource(item, p, keys, resolution, resampling) for p in probe.parts]
         except GridError as exc:
             if "several native grids" in str(exc):
                 text = str(exc).partition(". Choose")[0]

@@ -211,11 +211,8 @@ class LatentRef:
         if key not in keys:
             raise CatalogError(f"item {item.id!r} has no latent asset {key!r}; it has {', '.join(keys)}")
         fields = item.assets[key].to_dict()
-        for name in ("proj:code", "proj:shape", "proj:transform"):
-            if fields.get(name) is None and item.properties.get(name) is not None:
-                fields[name] = item.properties[name]
         spec = Spec.from_fields(fields)
-        grid, layout = Grid.from_fields(fields), layout_of(item, key)
+        grid, layout = Grid.from_fields(fields, item.properties), layout_of(item, key)
         if layout is not None:
             grid, turned = upright(grid)
             layout = replace(layout, flip=turned)

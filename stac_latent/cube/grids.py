@@ -10,10 +10,11 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from stac_latent.crs import crs_from_fields, crs_text
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.stages.nesting import DEEPEST, Lattices
 
-__all__ = ["arrange", "asset_geobox", "cover", "crs_code", "native_geobox", "offset_of"]
+__all__ = ["arrange", "asset_geobox", "cover", "native_geobox", "offset_of"]
 
 _TOLERANCE = 1e-3
 """Part of a pixel by which grids may miss each other through rounding."""
@@ -111,6 +112,8 @@ def cover(boxes: Sequence[GeoBox], steps: Sequence[int]) -> GeoBox:
 def native_geobox(item_id: str, boxes: Mapping[str, GeoBox], resolution: float | None) -> GeoBox:
     """The one grid of an Item's bands, by their names, or that of a resolution.
 
+    Where bands share their pixels and differ in extent, the grid covers them all.
+
     Raises
     ------
     GridError
@@ -119,6 +122,8 @@ def native_geobox(item_id: str, boxes: Mapping[str, GeoBox], resolution: float |
     distinct = {(tuple(g.shape.yx), tuple(g.affine), str(g.crs)): g for g in boxes.values()}
     if len(distinct) == 1 and resolution is None:
         return next(iter(distinct.values()))
+    if resolution is None and arrange(list(boxes.values()))[1] == ((len(boxes),),):
+        return cover(list(boxes.values()), [1] * len(boxes))
     if len({str(g.crs) for g in distinct.values()}) > 1:
         raise GridError(
             f"the bands of item {item_id!r} lie in several CRSs: {sorted({str(g.crs) for g in distinct.values()})}"
@@ -140,8 +145,8 @@ def asset_geobox(item: pystac.Item, key: str) -> GeoBox:
     """Grid of an asset from ``proj:`` fields, else from the file itself."""
     asset = item.assets[key]
     fields = {**item.properties, **asset.extra_fields}
-    code = fields.get("proj:code") or (f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else None)
-    crs = code or fields.get("proj:wkt2") or fields.get("proj:projjson")
+    said = crs_from_fields(asset.extra_fields, item.properties)
+    crs = None if said is None else crs_text(said)
     transform, shape = fields.get("proj:transform"), fields.get("proj:shape")
     if crs and transform and shape:
         return GeoBox((int(shape[0]), int(shape[1])), Affine(*transform[:6]), crs)
@@ -151,19 +156,9 @@ def asset_geobox(item: pystac.Item, key: str) -> GeoBox:
             found, affine, size = src.crs, src.transform, src.shape
     except rasterio.errors.RasterioIOError as exc:
         raise CatalogError(f"asset {key!r} of item {item.id!r} cannot be read: {exc}") from exc
-    if found is None and not crs:
+    if not found and crs is None:
         raise GridError(
             f"asset {key!r} of item {item.id!r} has no CRS: neither proj:code, proj:transform and proj:shape in the Item nor "
             f"georeferencing in {href}; add the projection extension to the Item"
         )
-    return GeoBox(size, Affine(*transform[:6]) if transform else affine, crs or found)
-
-
-def crs_code(geobox: GeoBox) -> str:
-    """EPSG code of a grid's CRS, as ``proj:code``."""
-    crs = geobox.crs
-    if crs is None or not crs.to_epsg():
-        raise GridError(
-            f"the grid's CRS has no EPSG code, which proj:code needs: {crs}; encode on a grid that has one"
-        )
-    return f"EPSG:{crs.to_epsg()}"
+    return GeoBox(size, Affine(*transform[:6]) if transform else affine, crs or crs_text(found))

@@ -23,6 +23,7 @@ from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
 from rasterio.enums import Resampling
 
 from stac_latent.access import is_remote, shown
+from stac_latent.crs import crs_fields
 from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Dataset.latent)
 from stac_latent.cube.contract import LatentRef, as_items
 from stac_latent.cube.driver import LatentDriver
@@ -323,7 +324,7 @@ def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pys
     for group in groups:
         box, data = group.data(item, ref)
         fields = {
-            "proj:code": str(box.crs),
+            **crs_fields(str(box.crs)),
             "proj:shape": list(box.shape),
             "proj:transform": list(box.transform)[:6],
             _DATA: data,

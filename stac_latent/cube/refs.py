@@ -128,7 +128,7 @@ def pixel_box(grid: Grid) -> GeoBox:
         return GeoBox(grid.shape, Affine(*grid.transform), grid.crs)
     except Exception as exc:
         raise GridError(
-            f"proj:code {grid.crs!r} is not a CRS that PROJ knows; expected such as 'EPSG:32633'"
+            f"proj:code {grid.crs!r} is not a CRS that PROJ knows; expected such as 'EPSG:32633', or proj:wkt2"
         ) from exc
 
 

@@ -1,33 +1,31 @@
-"""Where the pixels come from: the bands of one Item as a lazy odc-stac cube, in the unit that the codec expects."""
+"""Where the pixels come from: the bands of one Item, read from its files in the unit that the codec expects."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import odc.stac
 import pystac
-from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from stac_latent.codec import Array, Codec
-from stac_latent.cube.asset_bands import band_lists, band_table, match
-from stac_latent.cube.grids import arrange, asset_geobox, cover, crs_code, native_geobox, offset_of
+from stac_latent.crs import crs_text
+from stac_latent.cube.asset_bands import band_table, match
+from stac_latent.cube.grids import arrange, asset_geobox, cover, native_geobox, offset_of
+from stac_latent.cube.rasters import RasterFile
 from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.tiling import lattice_grid
 from stac_latent.errors import CatalogError, FieldError, GridError
 from stac_latent.spec import Band, Grid, Window
 
-if TYPE_CHECKING:
-    import xarray as xr
-
 __all__ = ["ItemSource", "SourceBand", "find_bands"]
 
-_CHUNK = 1024
+_THREADS = 8
+"""Files of an Item that are read at once."""
 _S2_OFFSET = -1000.0
 
 
@@ -165,8 +163,6 @@ class ItemSource:
         See :func:`find_bands`.
     resolution, resampling
         Target resolution (units of the CRS) where the bands' native grids differ, and how to get there.
-    chunk
-        Pixels that are read at once, along each axis.
     infinite
         Take infinite values for data; else they count as missing.
 
@@ -183,24 +179,28 @@ class ItemSource:
         bands: Mapping[str, str] | None = None,
         resolution: float | None = None,
         resampling: str = "nearest",
-        chunk: int = _CHUNK,
         infinite: bool = False,
     ) -> None:
         self.item, self.codec = item, codec
-        self._resampling, self._chunk, self._infinite = resampling, chunk, infinite
+        self._resampling, self._infinite = resampling, infinite
         self.bands = find_bands(item, codec, bands)
         for key in {b.asset for b in self.bands}:
             check_raw_asset(item, key)
         self._check_types()
         self.boxes = [asset_geobox(item, b.asset) for b in self.bands]
+        self._files = [
+            RasterFile(item.assets[b.asset].get_absolute_href() or item.assets[b.asset].href, box)
+            for b, box in zip(self.bands, self.boxes, strict=True)
+        ]
         if max(codec.steps) == 1:
             boxes = {b.name: g for b, g in zip(self.bands, self.boxes, strict=True)}
             self.native = native_geobox(item.id, boxes, resolution)
-            self.boxes = [self.native] * len(self.bands)
+            if resolution is not None:
+                self.boxes = [self.native] * len(self.bands)
         else:
             self._check_nest(resolution)
             self.native = cover(self.boxes, codec.steps)
-        crs, t = crs_code(self.native), self.native.affine
+        crs, t = crs_text(self.native.crs), self.native.affine
         height, width = self.native.shape.yx
         self.grid: Grid = lattice_grid(crs, (t.a, t.b, t.c, t.d, t.e, t.f), (height, width), codec.stride)
         self.decoded = tuple(b.decoded for b in self.bands)
@@ -234,32 +234,6 @@ class ItemSource:
                     "Give the asset a raster:scale that leads to the codec's unit, or choose a codec for such values"
                 )
 
-    @cached_property
-    def _cubes(self) -> dict[int, xr.Dataset]:
-        """Bands of each pixel size, on the padded grid of that size."""
-        return {step: self._cube(step) for step in dict.fromkeys(self.codec.steps)}
-
-    def _cube(self, step: int) -> xr.Dataset:
-        top, bottom, left, right = self.grid.padding
-        a, b, c, d, e, f = self.grid.transform
-        t = Affine(a, b, c - a * left - b * top, d, e, f - d * left - e * top)
-        shape = (self.grid.shape[0] + top + bottom, self.grid.shape[1] + left + right)
-        geobox = GeoBox((shape[0] // step, shape[1] // step), t * Affine.scale(step), self.native.crs)
-        size = -(-self._chunk // self.codec.stride[0]) * self.codec.stride[0] // step
-        bands = [b for b, s in zip(self.bands, self.codec.steps, strict=True) if s == step]
-        item = self.item.clone()
-        # odc-stac skips what lies outside the footprint, and footprints in catalogues are drawn by hand.
-        item.geometry = self.native.geographic_extent.buffer(0.02).json
-        item.set_self_href(self.item.get_self_href())
-        return odc.stac.load(
-            [item],
-            bands=[b.name for b in bands],
-            geobox=geobox,
-            resampling=self._resampling,
-            chunks={"y": size, "x": size},
-            stac_cfg=_stac_cfg(self.item, bands),
-        )
-
     def read(self, window: Window) -> tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Pixels of a window of the padded grid.
 
@@ -274,34 +248,76 @@ class ItemSource:
             ``(band, y, x)`` in the codec's unit, whole numbers where its bands hold integers, and the pixels that
             hold data, ``(1 or band, y, x)``.
         """
-        (y0, y1), (x0, x1) = window
-        rows, columns = self.native.dimensions  # latitude and longitude in geographic CRSs
-        parts = {
-            s: cube.isel({rows: slice(y0 // s, y1 // s), columns: slice(x0 // s, x1 // s)}).compute()
-            for s, cube in self._cubes.items()
-        }
         layers, masks = [], []
-        for b, step, box in zip(self.bands, self.codec.steps, self.boxes, strict=True):
-            raw = parts[step][b.name].values[0]
-            if step > 1:
-                raw = raw.repeat(step, axis=0).repeat(step, axis=1)
+        for b, step, found in zip(self.bands, self.codec.steps, self._stored(window), strict=True):
+            raw, inside = (v if step == 1 else v.repeat(step, axis=0).repeat(step, axis=1) for v in found)
             valid = np.ones(raw.shape, bool) if b.nodata is None or math.isnan(b.nodata) else raw != b.nodata
             if raw.dtype.kind == "f":
                 valid &= ~np.isnan(raw) if self._infinite else np.isfinite(raw)
             layers.append(_to_codec_unit(raw, b, valid))
-            masks.append(valid & self._inside(window, box, step))
+            masks.append(valid & inside)
         field, valid = np.stack(layers), np.stack(masks)
         return field, valid[:1] if (valid == valid[:1]).all() else valid
 
-    def _inside(self, window: Window, box: GeoBox, step: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Pixels of a window that lie on a band's own grid."""
-        (y0, y1), (x0, x1) = window
-        top, left = offset_of(self.native.affine, box.affine)
-        rows = np.arange(y0, y1) - self.grid.lead[0] - top
-        cols = np.arange(x0, x1) - self.grid.lead[1] - left
-        return np.logical_and.outer(
-            (rows >= 0) & (rows < box.shape.y * step), (cols >= 0) & (cols < box.shape.x * step)
+    def _stored(self, window: Window) -> list[tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]]:
+        """Stored values of each band in its own pixels, and which of these its file holds; bands of one file are read at once."""
+        groups: dict[Any, list[int]] = {}
+        for k, (b, step) in enumerate(zip(self.bands, self.codec.steps, strict=True)):
+            groups.setdefault((b.asset, step, b.data_type, b.nodata), []).append(k)
+        with ThreadPoolExecutor(min(len(groups), _THREADS)) as pool:
+            read = pool.map(lambda members: self._of_file(members, window), groups.values())
+            found = dict(pair for pairs in read for pair in pairs)
+        return [found[k] for k in range(len(self.bands))]
+
+    def _of_file(
+        self, members: Sequence[int], window: Window
+    ) -> list[tuple[int, tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]]]:
+        """Position, values and extent of bands of one file."""
+        first = members[0]
+        file, band, step, box = (
+            self._files[first],
+            self.bands[first],
+            self.codec.steps[first],
+            self.boxes[first],
         )
+        index = [self.bands[k].index for k in members]
+        top, left = offset_of(self.native.affine, box.affine)
+        starts = (self.grid.lead[0] + top, self.grid.lead[1] + left)
+        spans = [
+            ((lo - start) // step, (hi - start) // step)
+            for (lo, hi), start in zip(window, starts, strict=True)
+        ]
+        (y0, y1), (x0, x1) = spans
+        rows, columns = (
+            (max(0, lo), max(0, lo, min(hi, n))) for (lo, hi), n in zip(spans, box.shape.yx, strict=True)
+        )
+        out = np.zeros((len(members), y1 - y0, x1 - x0), band.data_type)
+        inside = np.zeros(out.shape[1:], bool)
+        part = np.s_[rows[0] - y0 : rows[1] - y0, columns[0] - x0 : columns[1] - x0]
+        if inside[part].size:
+            inside[part] = True
+            if box is file.box:
+                out[:, *part] = file.read(index, (rows, columns), band.data_type)
+            else:
+                out[:, *part] = file.resampled(
+                    index,
+                    box,
+                    (rows, columns),
+                    band.data_type,
+                    resampling=self._resampling,
+                    nodata=band.nodata,
+                )
+                inside &= _within(box, file.box, spans)
+        return [(k, (plane, inside)) for k, plane in zip(members, out, strict=True)]
+
+
+def _within(
+    box: GeoBox, file: GeoBox, spans: Sequence[tuple[int, int]]
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Pixels (y, x) of a grid whose centres lie on another grid of the same CRS."""
+    y, x = (np.arange(lo, hi) + 0.5 for lo, hi in spans)
+    column, row = ~file.affine * (box.affine * np.meshgrid(x, y))
+    return np.asarray((row > 0) & (row < file.shape.y) & (column > 0) & (column < file.shape.x))
 
 
 def _to_codec_unit(raw: Array, b: SourceBand, valid: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
@@ -311,16 +327,3 @@ def _to_codec_unit(raw: Array, b: SourceBand, valid: np.ndarray[Any, np.dtype[np
     value = raw.astype(np.float64) * b.gain + b.shift
     value[~valid] = 0
     return np.rint(value).astype(np.int32) if target.kind in "iu" else value.astype(target)
-
-
-def _stac_cfg(item: pystac.Item, bands: Sequence[SourceBand]) -> dict[str, Any]:
-    assets: dict[str, Any] = {}
-    for b in bands:
-        entry: dict[str, Any] = {"data_type": b.data_type}
-        if b.nodata is not None:
-            entry["nodata"] = b.nodata
-        single = band_lists(item.assets[b.asset])[1] == 1
-        assets[b.asset if single else f"{b.asset}.*"] = (
-            entry  # odc-stac reads the bands of the latter from the Item
-        )
-    return {item.collection_id or "_": {"assets": assets}}
