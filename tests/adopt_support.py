@@ -86,6 +86,7 @@ def write_tessera(folder, codes, scale, year=2024, name="grid_15.05_45.15"):
     tile.parent.mkdir(parents=True, exist_ok=True)
     np.save(tile, codes)
     np.save(tile.with_name(f"{name}_scales.npy"), scale)
+    (folder / "tessera_metadata.json").write_text('{"dataset_version": "v1", "dataset_variant": "vultr"}')
     write_tiff(
         folder / "global_0.1_degree_tiff_all" / f"{name}.tiff", np.ones((1, *codes.shape[:2]), np.uint8)
     )

@@ -584,7 +584,10 @@ def test_unsound_vectors(tmp_path, spoil, message):
     columns = files.clay_columns(np.array(values))
     columns["embeddings"] = pa.array(spoil(values), pa.list_(pa.float32()))
     items = adopt(
-        "clay", files.write_table(tmp_path / "a.gpq", columns, files.geo_footer()), tmp_path / "catalog"
+        "clay",
+        files.write_table(tmp_path / "a.gpq", columns, files.geo_footer()),
+        tmp_path / "catalog",
+        version="v0",
     )
     with pytest.raises(CorruptDataError, match=message):
         load_table(items)
@@ -672,7 +675,7 @@ def test_tables_of_several_spaces(tmp_path):
     one = files.write_table(
         tmp_path / "a.gpq", files.clay_columns(files.vectors_of(0, 4, 768)), files.geo_footer()
     )
-    first = adopt("clay", one, tmp_path / "catalog")
+    first = adopt("clay", one, tmp_path / "catalog", version="v0")
     second = adopt("clay", one, tmp_path / "other", version="v1")
     with pytest.raises(
         CatalogError, match=r"vectors of 2 spaces cannot be compared, so they cannot share a table"

@@ -119,7 +119,7 @@ def every_kind(tmp_path, sample):
         tmp_path / "b.gpq", files.clay_columns(files.vectors_of(0, 4, 768)), files.geo_footer()
     )
     items = [
-        *adopt("alphaearth", tiff, tmp_path / "c"), *adopt("tessera", tile, tmp_path / "c"), *adopt("clay", gpq, tmp_path / "c")
+        *adopt("alphaearth", tiff, tmp_path / "c"), *adopt("tessera", tile, tmp_path / "c"), *adopt("clay", gpq, tmp_path / "c", version="v0")
     ]  # fmt: skip
     (own,) = encode(sample, "s2-10m-embed", tmp_path / "own", key="vectors")
     table = publish(own, tmp_path / "own.parquet", asset="vectors", by="patch", dtype="int8")

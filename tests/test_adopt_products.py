@@ -63,7 +63,9 @@ class TestTesseraTiff(ProductConformance):
         return "tessera-tiff"
 
     def write(self, folder, seed):
-        return files.write_tiff(folder / "grid_15.05_45.15_2024.tiff", self.truth(folder, seed))
+        return files.write_tiff(
+            folder / "tiff" / "v1" / "grid_15.05_45.15_2024.tiff", self.truth(folder, seed)
+        )
 
     def truth(self, folder, seed):
         return np.random.default_rng(seed).normal(size=(128, 7, 9)).astype(np.float32)
@@ -100,7 +102,9 @@ class TestClay(Table):
 
     def write(self, folder, seed):
         return files.write_table(
-            folder / "33TWN.gpq", files.clay_columns(self.truth(folder, seed)), files.geo_footer()
+            folder / "33TWN_20220610_20220610_v001.gpq",
+            files.clay_columns(self.truth(folder, seed)),
+            files.geo_footer(),
         )
 
 

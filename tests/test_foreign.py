@@ -57,7 +57,7 @@ def clay(folder, values, name="33TWN.gpq", **change):
 def chips(tmp_path):
     """Chips of Clay, adopted, and their vectors."""
     values = files.vectors_of(7, n=10, k=768)
-    items = adopt("clay", clay(tmp_path, values), tmp_path / "others")
+    items = adopt("clay", clay(tmp_path, values), tmp_path / "others", version="v0")
     return items, values, tmp_path / "others" / "catalog.json"
 
 
@@ -216,7 +216,7 @@ def test_unsound_rows_follow_the_rules_of_tables(tmp_path):
     lists = values.tolist()
     lists[1], lists[2], lists[4] = None, [0.0] * 768, [float("nan"), *lists[4][1:]]
     path = clay(tmp_path, values, embeddings=pa.array(lists, pa.list_(pa.float32())))
-    items = adopt("clay", path, tmp_path / "others")
+    items = adopt("clay", path, tmp_path / "others", version="v0")
     message = r"row group 0: 3 rows, 1 without a vector .* and 1 of zeros alone .* invalid='drop' \(--invalid drop\)"
     with pytest.raises(CorruptDataError, match=message):
         publish(items, tmp_path / "v.parquet")
@@ -233,7 +233,7 @@ def test_unsound_rows_follow_the_rules_of_tables(tmp_path):
 def test_rows_that_lie_nowhere(tmp_path):
     shapes = [*shapely.to_wkb(files.boxes(3)), None, shapely.to_wkb(shapely.box(190, 0, 191, 1))]
     path = clay(tmp_path, files.vectors_of(0, n=5, k=768), geometry=pa.array(shapes))
-    items = adopt("clay", path, tmp_path / "others")
+    items = adopt("clay", path, tmp_path / "others", version="v0")
     with pytest.raises(
         CorruptDataError,
         match=r"row group 1: 2 rows have no place in longitude and latitude \(first: row 0\)",
@@ -441,7 +441,7 @@ def test_a_table_on_a_grid_gives_rows_or_patches(tmp_path):
 
 def test_real_clay(tmp_path):
     path = files.shared("embeddings_survey", "clay", "03WVN_20220610_20220610_v001.gpq")
-    items = adopt("clay", path, tmp_path / "others")
+    items = adopt("clay", path, tmp_path / "others", version="v0")
     publish(items, tmp_path / "v.parquet", dtype="float32")
     raw = pq.read_table(path)
     values = np.array(raw["embeddings"].to_pylist(), np.float32)

@@ -15,7 +15,8 @@ import rasterio.errors
 import shapely
 from affine import Affine
 
-from stac_latent.catalog.adopt_facts import Description, Told, asset_fields, space_of
+from stac_latent.catalog.adopt_facts import Description, Told, asset_fields
+from stac_latent.catalog.adopt_space import space_of
 from stac_latent.catalog.adopt_time import time_of
 from stac_latent.catalog.footprints import footprints
 from stac_latent.catalog.products import Product
@@ -66,8 +67,8 @@ def describe_array(product: Product, href: str, told: Told, base: pystac.Item | 
         raise CatalogError(
             f"{href}: the order of its axes is not known; state it as latent:dim_order, such as ['y', 'x', 'channel'] (--dim-order y,x,channel)"
         )
-    attributes = _attributes(href) if container == "zarr" else {}
     array = open_array(container, href, axis_names(dims), str(said.get("latent:array") or ""))
+    attributes = _attributes(href, container)
     found: dict[str, Any] = {
         "data_type": array.dtype.name,
         "latent:dimensions": array.shape[0],
@@ -78,7 +79,6 @@ def describe_array(product: Product, href: str, told: Told, base: pystac.Item | 
     fields["latent:shape"] = [
         dict(zip(("channel", "y", "x"), array.shape, strict=True))[a] for a in axis_names(dims)
     ]
-    fields["latent:space"] = space_of(product, href, told, attributes, {})
     grid = _grid(product, href, told, array, attributes)
     fields |= {**crs_fields(grid.crs), "proj:shape": list(grid.shape), "proj:transform": list(grid.transform)}
     assets = {}
@@ -86,6 +86,7 @@ def describe_array(product: Product, href: str, told: Told, base: pystac.Item | 
         assets[SCALES] = _scales(product, href, told, array)
         fields["latent:scale_asset"] = SCALES
     when = _when(product, href, told, attributes, base)
+    fields["latent:space"] = space_of(product, href, told, attributes, {})
     polygon: Any = footprint(grid)
     return Description(fields, when, json.loads(shapely.to_geojson(polygon)), list(polygon.bounds), assets)
 
@@ -117,14 +118,24 @@ def _guess(dim: str) -> list[str]:
     return [ours for ours, others in AXES.items() if str(dim).lower() in others]
 
 
-def _attributes(href: str) -> Mapping[str, Any]:
+def _attributes(href: str, container: str) -> Mapping[str, Any]:
+    """Tags of a GeoTIFF; attributes of a Zarr group, and those of the group that it is in."""
     import zarr
     import zarr.errors
 
+    if container == "geotiff":
+        with rasterio.open(href) as src:
+            return dict(src.tags())
+    if container != "zarr":
+        return {}
     try:
-        return dict(zarr.open(href, mode="r").attrs)
+        own = dict(zarr.open(href, mode="r").attrs)
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as exc:
-        raise CorruptDataError(f"{href} is no Zarr that can be read: {type(exc).__name__}: {exc}") from exc
+        raise CorruptDataError(f"{href} is no Zarr store that can be read: {exc}") from exc
+    try:
+        return {**zarr.open_group(href.rstrip("/").rpartition("/")[0], mode="r").attrs, **own}
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):
+        return own  # it is a store of its own
 
 
 def _nodata(href: str, container: str) -> float | None:

@@ -10,11 +10,11 @@ import numpy as np
 import pystac
 
 from stac_latent.catalog.adopt_time import Period
-from stac_latent.catalog.products import Product, space_digest
+from stac_latent.catalog.products import Product
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Quantization, Spec
 
-__all__ = ["Description", "Told", "asset_fields", "check_told", "space_of"]
+__all__ = ["Description", "Told", "asset_fields", "check_told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,50 +42,6 @@ class Description:
     bbox: list[float]
     assets: dict[str, pystac.Asset] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
-
-
-def space_of(
-    product: Product, href: str, told: Told, attributes: Mapping[str, Any], footer: Mapping[str, Any]
-) -> str:
-    """Digest of the space of a file's vectors.
-
-    A part of the product's ``space`` is a text, or says where it is: ``attribute`` (of a Zarr group), ``footer`` (path of keys in
-    a Parquet footer, ``keys`` of what is there), or ``option`` (an argument).
-
-    Raises
-    ------
-    CatalogError
-        If a part is found nowhere.
-    """
-    if said := {**product.asset, **told.fields}.get("latent:space"):
-        return str(said)
-    facts: dict[str, Any] = {}
-    for part in ("producer", "product", "version"):
-        rule = product.space[part]
-        given = {"producer": told.producer, "product": told.name, "version": told.version}[part]
-        value = rule if isinstance(rule, str) else _found(rule, attributes, footer)
-        if given is not None:
-            value = given
-        if value is None:
-            option = {"product": "name"}.get(part, part)
-            raise CatalogError(
-                f"{href}: product {product.name!r} does not say the {part} of its model, and vectors of other models must not meet: "
-                f"state it with --{'model-version' if option == 'version' else option}, or {option}="
-            )
-        facts[part] = value
-    return space_digest(facts)
-
-
-def _found(rule: Mapping[str, Any], attributes: Mapping[str, Any], footer: Mapping[str, Any]) -> Any:
-    if "attribute" in rule:
-        value = attributes.get(rule["attribute"])
-        return None if value is None else str(value)
-    place: Any = footer if "footer" in rule else None
-    for key in rule.get("footer", ()):
-        place = place.get(key) if isinstance(place, Mapping) else None
-    if isinstance(place, Mapping) and "keys" in rule:
-        place = {k: place[k] for k in rule["keys"] if k in place} or None
-    return place
 
 
 def asset_fields(product: Product, told: Told, found: Mapping[str, Any], href: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import numpy as np
 import pystac
 import shapely
 
-from stac_latent.catalog.adopt_facts import Description, Told, asset_fields, space_of
+from stac_latent.catalog.adopt_facts import Description, Told, asset_fields
+from stac_latent.catalog.adopt_space import space_of
 from stac_latent.catalog.adopt_time import Period, time_of
 from stac_latent.catalog.products import Product
 from stac_latent.crs import crs_fields, crs_text
@@ -43,7 +44,6 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
         "latent:columns": columns,
         "latent:shape": [table.facts.rows, dimensions],
         "latent:dim_order": ["row", "channel"],
-        "latent:space": space_of(product, href, told, {}, table.facts.footer),
     }
     if table.position:
         fields["latent:position"] = list(table.position)
@@ -71,6 +71,7 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
     if when[0] < when[1] and told.when is None and base is None and clock in dict(table.facts.columns):
         fields["latent:time_column"] = clock
     polygon = _outline(table)
+    fields["latent:space"] = space_of(product, href, told, {}, table.facts.footer)
     properties = {
         "table:columns": [{"name": n, "type": t} for n, t in table.facts.columns],
         "table:row_count": table.facts.rows,
