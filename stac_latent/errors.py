@@ -18,6 +18,7 @@ __all__ = [
     "GuardWarning",
     "RemoteError",
     "SearchError",
+    "SkippedWarning",
     "StacLatentError",
     "TrainError",
     "UnresolvedSpaceError",
@@ -71,6 +72,14 @@ class GuardError(StacLatentError, ValueError):
 
 class GuardWarning(UserWarning):
     """A guard or a check finds an Item unusual; it was catalogued, and says so."""
+
+
+class SkippedWarning(UserWarning):
+    """One of many things could not be done; it was left out, and the others went on."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(f"{name!r} was left out: {type(error).__name__}: {error}")
+        self.name, self.error = name, error
 
 
 class RemoteError(CatalogError):

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import glob
+import itertools
 import os
 import platform
 import re
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["cache_folder", "clear_killed", "clear_parts", "temporary", "write_whole"]
+__all__ = [
+    "cache_folder",
+    "clear_killed",
+    "clear_parts",
+    "is_disk_full",
+    "is_hidden",
+    "remove",
+    "temporary",
+    "workplace",
+    "write_whole",
+]
+
+_PROCESS = secrets.token_hex(2)
+"""Tells this process from an earlier one of the same number, as the first of each container is."""
+_COUNT = itertools.count()
 
 
 def cache_folder() -> Path:
@@ -17,8 +37,8 @@ def cache_folder() -> Path:
 
 
 def temporary(path: Path, state: str) -> Path:
-    """Hidden name beside ``path`` for this process; ``state`` is ``part`` (being written) or ``old`` (being replaced)."""
-    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{state}")
+    """Hidden name beside ``path`` that is used once; ``state`` is ``part`` (being written) or ``old`` (being replaced)."""
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}-{_PROCESS}{next(_COUNT)}.{state}")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -38,8 +58,38 @@ def write_whole(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def workplace(path: Path) -> Iterator[Path]:
+    """Folder beside ``path`` in which it is made, gone afterwards; those of killed processes are removed first.
+
+    Examples
+    --------
+    >>> with workplace(Path("a.tif")) as folder:
+    ...     _ = (folder / "a.tif").write_bytes(b"II")
+    ...     _ = (folder / "a.tif").replace("a.tif")
+    >>> Path("a.tif").read_bytes()
+    b'II'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_killed(path)
+    work = temporary(path, "part")
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that it holds, as far as that is allowed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def clear_killed(path: Path) -> None:
-    """Remove half-written stores of ``path``, and bring back the one that was being replaced.
+    """Remove what was half-written of ``path``, and bring back the one that was being replaced.
 
     Only what a process of this machine left that no longer runs: others may still be writing.
 
@@ -47,29 +97,51 @@ def clear_killed(path: Path) -> None:
     --------
     >>> clear_killed(Path("catalogue/item/latent.zarr"))  # nothing there, nothing to do
     """
-    for left in sorted(path.parent.glob(f".{path.name}.*")):
+    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*")):
         state = _state_of_killed(left, re.escape(path.name))
         if state == "old" and not path.exists():
             left.rename(path)
         elif state is not None:
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
 
 
 def clear_parts(folder: Path) -> None:
-    """Remove half-written files directly in ``folder``; whose, as in :func:`clear_killed`."""
+    """Remove what is half-written directly in ``folder``; whose, as in :func:`clear_killed`."""
     for left in folder.glob(".*.part"):
-        if _state_of_killed(left, ".+") == "part" and left.is_file():
-            left.unlink(missing_ok=True)
+        if _state_of_killed(left, ".+") == "part":
+            remove(left)
+
+
+def is_hidden(path: Path, root: Path) -> bool:
+    """Whether a path below ``root`` is hidden, or in a folder that is: no data, but what is being written or was left.
+
+    Examples
+    --------
+    >>> is_hidden(Path("tables/.t.parquet.part/t.parquet"), Path("tables"))
+    True
+    """
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def is_disk_full(exc: BaseException | None) -> bool:
+    """Whether an error says that there is no room left for what is written: the disk or the quota is full."""
+    return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _state_of_killed(left: Path, name: str) -> str | None:
     """State in a temporary name that a process of this machine left; None for any other, and where it still runs."""
-    found = re.fullmatch(rf"\.{name}\.{re.escape(_host())}\.(\d+)\.(part|old)", left.name)
-    return None if found is None or _runs(int(found[1])) else found[2]
+    found = re.fullmatch(
+        rf"\.{name}\.{re.escape(_host())}\.(\d+)(?:-([0-9a-f]{{4}})\d+)?\.(part|old)", left.name
+    )
+    if found is None:
+        return None
+    pid = int(found[1])
+    earlier = pid == os.getpid() and found[2] != _PROCESS
+    return found[3] if earlier or not _runs(pid) else None
 
 
 def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:16] or "host"
 
 
 def _runs(pid: int) -> bool:

@@ -1,33 +1,56 @@
-"""What ``encode`` does about a disk: errors in words, and no leftovers."""
+"""What ``encode`` does about files: errors of one Item in words that name it, and no leftovers."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from stac_latent.errors import StacLatentError, VerificationError
-from stac_latent.files import clear_killed, clear_parts
+from rasterio.errors import RasterioError
 
-__all__ = ["clear", "disk_errors", "remove"]
+from stac_latent.errors import CatalogError, StacLatentError, VerificationError
+from stac_latent.files import clear_killed, clear_parts, is_disk_full
+
+__all__ = ["clear", "errors_of", "remove_for_good"]
 
 
-class disk_errors:  # noqa: N801 - reads as a context manager
-    """Turn a failing disk into an error that says where, and that nothing half-written was catalogued."""
+@contextmanager
+def errors_of(item: str, dest: Path) -> Iterator[None]:
+    """Turn what fails while an Item is encoded into errors that name it, and tell what cannot be read from what cannot be written.
 
-    def __init__(self, dest: str | os.PathLike[str]) -> None:
-        self.dest = dest
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
-        if isinstance(exc, OSError) and not isinstance(exc, StacLatentError):
+    Parameters
+    ----------
+    item
+        Its id.
+    dest
+        Folder of the catalogue.
+    """
+    try:
+        yield
+    except StacLatentError as exc:
+        if repr(item) not in str(exc):
+            exc.args = (f"item {item!r}: {exc}", *exc.args[1:])
+        raise
+    except (OSError, RasterioError) as exc:
+        if isinstance(exc, OSError) and _is_write(exc, dest):
+            way_out = "Free some space, or choose" if is_disk_full(exc) else "Choose"
             raise VerificationError(
-                f"writing to {os.fspath(self.dest)} failed: {exc}; the item being written was not catalogued. "
-                "Free some space, or choose another dest, and run the same command again"
+                f"writing to {dest} failed: {exc}; the item being written, {item!r}, was not catalogued. {way_out} another dest, "
+                "and run the same command again"
             ) from exc
+        because = "" if exc.__cause__ is None else f" ({exc.__cause__})"
+        raise CatalogError(
+            f"item {item!r} cannot be read: {exc}{because}; it was not catalogued. Put its file right, or leave the item out"
+        ) from exc
+
+
+def _is_write(exc: OSError, dest: Path) -> bool:
+    """Whether it was our own writing that failed: readers of rasters give no number, or name a file elsewhere."""
+    if exc.errno is None or is_disk_full(exc):
+        return exc.errno is not None
+    return exc.filename is None or Path(str(exc.filename)).absolute().is_relative_to(dest.absolute())
 
 
 def clear(store: Path, root: Path) -> None:
@@ -37,8 +60,8 @@ def clear(store: Path, root: Path) -> None:
     clear_killed(store)
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder for good: writes that a failing store still has under way may make it anew."""
+def remove_for_good(folder: Path) -> None:
+    """Remove a folder: writes that a failing store still has under way may make it anew."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)

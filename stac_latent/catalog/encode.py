@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pystac
-from pystac.utils import make_absolute_href
 
 from stac_latent.bound import BoundLike, ErrorBound
 from stac_latent.bundle import save_bundle
-from stac_latent.catalog.bands import merge_bands
-from stac_latent.catalog.disk import clear, disk_errors, remove
+from stac_latent.catalog.disk import clear, errors_of, remove_for_good
+from stac_latent.catalog.encoded_item import Mode, check_key, describe, name_of, renewed, summarise
 from stac_latent.catalog.guarding import asked_of, naming, warn_of
 from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
-from stac_latent.catalog.items import codec_item, decoder_link
+from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.native import on_native_grids
 from stac_latent.catalog.options import bound_of, goal_of, listed_of, secret_of
 from stac_latent.catalog.references import References, check_references, dates, set_reference
@@ -29,14 +28,13 @@ from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.checks.checks import Check
 from stac_latent.codec import Codec, open_codec
 from stac_latent.container import aim
-from stac_latent.cube.contract import MEDIA_TYPE, LatentRef, latent_assets
-from stac_latent.cube.encode import Encoded, encode_source
+from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.encode import encode_source
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.verify import Progress
 from stac_latent.cube.watch import Policy
-from stac_latent.errors import CatalogError
-from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
-from stac_latent.files import clear_parts, temporary
+from stac_latent.errors import CatalogError, SkippedWarning, StacLatentError
+from stac_latent.files import clear_parts, is_disk_full, temporary
 from stac_latent.registry import remember, resolve_space
 from stac_latent.secure import Key
 from stac_latent.store.io import is_local, local_path
@@ -44,12 +42,6 @@ from stac_latent.store.zarr import Payload
 from stac_latent.target import Target
 
 __all__ = ["encode"]
-
-Mode = Literal["beside", "derived"]
-_PROJ_URI = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-_FILE_URI = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
-_RASTER_URI = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
-_EO_URI = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 
 
 def encode(
@@ -64,6 +56,7 @@ def encode(
     resolution: float | None = None,
     resampling: str = "nearest",
     overwrite: bool = False,
+    on_error: Literal["raise", "skip"] = "raise",
     references: References = None,
     guard: Policy | None = None,
     fallback_bound: float = 0.0,
@@ -77,9 +70,10 @@ def encode(
 
     Each Item is encoded on its native grid, or, with a codec of the ``lin`` family, each of its bands on its own, written
     to a temporary folder, decoded again from the stored bytes and measured; only then is the store renamed into place and
-    the Item catalogued. A failing Item leaves nothing. Items whose asset was made from the same inputs (see
-    :mod:`stac_latent.catalog.inputs`) are passed over and returned as they are, so that a run that was cut short goes on
-    where it stopped when it is started again.
+    the Item catalogued. A failing Item leaves nothing. Of Items whose asset was made from the same inputs (see
+    :mod:`stac_latent.catalog.inputs`) no pixel is encoded again: what their source says otherwise now is taken over, and a
+    missing link is made, so that a run that was cut short goes on where it stopped when it is started again. Several processes
+    and threads may write to one catalogue.
 
     Parameters
     ----------
@@ -88,8 +82,7 @@ def encode(
     codec
         Name, bundle folder, or an opened codec.
     dest
-        Local folder of the catalogue, made if need be; Items that are already in it, from other inputs, are replaced
-        with ``overwrite``, or gain a further latent asset under another ``key``.
+        Local folder of the catalogue, made if need be.
     key
         Asset key of the latent; the mask's is ``<key>-mask``.
     mode
@@ -102,6 +95,12 @@ def encode(
     resolution, resampling
         A grid to resample to. Without one, bands of several native grids are coded on these, in one asset, by a chain such
         as ``lin``; other chains need one.
+    overwrite
+        Replace assets of this key that were made from other inputs; further latents stay. The Item's time, place, properties and
+        raw assets are the source's in any case.
+    on_error
+        What happens when an Item cannot be encoded: ``raise`` its error, or ``skip`` it with a
+        :class:`~stac_latent.errors.SkippedWarning` and go on. A full disk ends the run in any case.
     references
         Code dates against key frames, chunk by chunk, where that takes fewer bytes; needs a chain such as ``lin``.
         ``auto``: as many key frames as pay, chosen by the bytes of samples. A number: one in each run of so many dates. An
@@ -133,13 +132,14 @@ def encode(
     Returns
     -------
     list of pystac.Item
-        The catalogued Items, with hrefs into ``dest``.
+        The catalogued Items, with hrefs into ``dest``; without those that were skipped.
 
     Raises
     ------
     StacLatentError
-        For bad input: missing bands, wrong types, no CRS, an unknown codec, a full disk. A
-        :class:`~stac_latent.errors.GuardError` where the guard or a check refuses an Item; those before it are catalogued.
+        For bad input: missing bands, wrong types, no CRS, a file that cannot be read, an unknown codec, a full disk. The
+        message names the Item; those before it are catalogued. A :class:`~stac_latent.errors.GuardError` where the guard or a
+        check refuses an Item.
 
     Examples
     --------
@@ -161,63 +161,150 @@ def encode(
         raise CatalogError(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
         )
+    if mode not in ("beside", "derived"):
+        raise CatalogError(f"mode={mode!r}; expected 'beside' or 'derived'")
+    if on_error not in ("raise", "skip"):
+        raise CatalogError(f"on_error={on_error!r}; expected 'raise' or 'skip'")
+    safe_name(key, "key")
     todo = listed_of(items)
+    run = _Run(
+        chosen, CatalogTree(local_path(os.fspath(dest))), key, mode, form, goal, bands, resolution, resampling, overwrite,
+        references, guard, fallback_bound, checks, error_bound, secret, progress,
+    )  # fmt: skip
+    out: dict[int, pystac.Item] = {}
+    try:
+        for i, frame in _planned(run, todo, aimed, skip=on_error == "skip"):
+            with _skipping(todo[i].id, on_error == "skip"), errors_of(todo[i].id, run.tree.root):
+                if isinstance(frame, int) and frame not in out:
+                    raise CatalogError(f"its key frame {todo[frame].id!r} was not encoded")
+                out[i] = run.one(todo[i], out[frame] if isinstance(frame, int) else frame)
+    except (KeyboardInterrupt, SystemExit) as exc:
+        exc.add_note(
+            f"{len(out)} of {len(todo)} items are encoded and catalogued in {run.tree.root}, and nothing is half-written; run the "
+            "same again to go on"
+        )
+        raise
+    return [out[i] for i in sorted(out)]
 
-    def sources_of(item: pystac.Item) -> list[ItemSource]:
-        own = on_native_grids(item, chosen, bands) if resolution is None else chosen
-        check_references(item, own, references)
-        infinite = bound is not None
+
+@dataclass(frozen=True)
+class _Run:
+    """What all Items of one ``encode`` share."""
+
+    codec: Codec
+    tree: CatalogTree
+    key: str
+    mode: Mode
+    payload: Payload
+    goal: Target
+    bands: Mapping[str, str] | None
+    resolution: float | None
+    resampling: str
+    overwrite: bool
+    references: References
+    guard: Policy | None
+    fallback_bound: float
+    checks: Sequence[str | Check]
+    error_bound: BoundLike | None
+    secret: Key | None
+    progress: Progress | None
+
+    def sources(self, item: pystac.Item) -> list[ItemSource]:
+        """Pixels of an Item, of each lattice."""
+        own = on_native_grids(item, self.codec, self.bands) if self.resolution is None else self.codec
+        check_references(item, own, self.references)
+        infinite = self.error_bound is not None
         return [
-            ItemSource(item, part, bands, resolution, resampling, infinite=infinite) for part in own.parts
+            ItemSource(item, part, self.bands, self.resolution, self.resampling, infinite=infinite)
+            for part in own.parts
         ]
 
-    out: dict[int, pystac.Item] = {}
-    with disk_errors(dest):
-        tree = CatalogTree(local_path(os.fspath(dest)))
-        for i, frame in dates(todo, references, aimed, form, key, lambda i: sources_of(i)[0], progress):
-            item, key_item = todo[i], out[frame] if isinstance(frame, int) else frame
-            name, sources = _name(item, key, mode), sources_of(item)
-            clear(tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr", tree.root)
-            space = sources[0].codec.space
-            whole = chosen if space == chosen.space else resolve_space(space)
-            asked = asked_of(whole, guard, checks, fallback_bound)
-            digest = input_digest(
-                sources,
-                _options(whole, goal, form, key_item, key, secret, bound_of(whole, error_bound))
-                | asked.options(),
-            )
-            known = tree.find(name, item.collection_id)
-            same = made_from(known, key, digest)
-            if same and not overwrite and known is not None and intact(known.assets[key]):
-                out[i] = tree.relink(name, item.collection_id)
-                continue
-            base = _base_item(item, tree, key, mode, overwrite or same)
-            if key_item is not None and key_item.id == base.id:
-                raise CatalogError(
-                    f"item {base.id!r} cannot be its own key frame; leave it out of references"
-                )
+    def one(self, item: pystac.Item, frame: pystac.Item | None) -> pystac.Item:
+        """Encode one Item, or find it done; the catalogued Item."""
+        tree, key = self.tree, self.key
+        name = name_of(item, key, self.mode)
+        store = tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr"
+        sources = self.sources(item)
+        clear(store, tree.root)
+        space = sources[0].codec.space
+        whole = self.codec if space == self.codec.space else resolve_space(space)
+        asked = asked_of(whole, self.guard, self.checks, self.fallback_bound)
+        bound = bound_of(whole, self.error_bound)
+        options = _options(whole, self.goal, self.payload, frame, key, self.secret, bound) | asked.options()
+        digest = input_digest(sources, options)
+        with tree.locked():
+            if (done := self._finished(item, name, digest)) is not None:
+                return done
             decoder = _write_codec(whole, tree.root)
-            folder = tree.item_folder(base)
-            coders = [aim(s.codec, goal, bands=s.decoded) for s in sources]
-            reference = None if key_item is None else LatentRef.from_item(key_item, key)
-            run = partial(
-                encode_source,
-                payload=form,
-                bundle=decoder.parent,
-                progress=progress,
-                reference=reference,
-                asked=asked,
-                bound=bound_of(whole, error_bound),
-                key=secret,
-            )
-            with naming(item.id), _new_store(sources, coders, folder / f"{key}.zarr", run) as made:
-                _describe(base, key, made, folder, decoder, item)
-                if digest is not None:
-                    base.assets[key].extra_fields[INPUT] = digest
-                set_reference(base, key, key_item if made.reference is not None else None)
-                out[i] = tree.add(base)
-            warn_of(item.id, made.unusual)
-    return [out[i] for i in sorted(out)]
+        if frame is not None and frame.id == name:
+            raise CatalogError(f"item {name!r} cannot be its own key frame; leave it out of references")
+        coders = [aim(s.codec, self.goal, bands=s.decoded) for s in sources]
+        reference = None if frame is None else LatentRef.from_item(frame, key)
+        with naming(item.id), _new_store(store) as part:
+            made = encode_source(
+                sources, coders, part, payload=self.payload, bundle=decoder.parent, progress=self.progress, reference=reference,
+                asked=asked, bound=bound, key=self.secret,
+            )  # fmt: skip
+            with tree.locked():
+                if (done := self._finished(item, name, digest)) is not None:
+                    return done  # by another writer meanwhile
+                base = renewed(item, tree.find(name, item.collection_id), tree, name, self.mode)
+                with _placed(part, store):
+                    describe(base, key, made, store.parent, decoder, item)
+                    if digest is not None:
+                        base.assets[key].extra_fields[INPUT] = digest
+                    set_reference(base, key, frame if made.reference is not None else None)
+                    out = tree.add(base)
+        warn_of(item.id, made.unusual)
+        return out
+
+    def _finished(self, item: pystac.Item, name: str, digest: str | None) -> pystac.Item | None:
+        """The catalogued Item where its asset was made from the same inputs, with what its source says now; None to encode it.
+
+        Raises
+        ------
+        CatalogError
+            If another asset is in the way.
+        """
+        known = self.tree.find(name, item.collection_id)
+        same = made_from(known, self.key, digest)
+        if known is None or self.overwrite or not same or not intact(known.assets[self.key]):
+            check_key(item, known, self.tree, self.key, self.mode, overwrite=self.overwrite or same)
+            return None
+        again = renewed(item, known, self.tree, name, self.mode)
+        summarise(again, self.key, item)
+        again.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self.tree.renew(again)
+
+
+def _planned(
+    run: _Run, todo: Sequence[pystac.Item], aimed: Codec, *, skip: bool
+) -> Iterator[tuple[int, int | pystac.Item | None]]:
+    """Positions of the Items in the order of encoding, each with its key frame, as :func:`dates` has them."""
+    if run.references is None:
+        yield from ((i, None) for i in range(len(todo)))
+        return
+    sound = []
+    for i, item in enumerate(todo):  # a plan needs all of them
+        with _skipping(item.id, skip), errors_of(item.id, run.tree.root):
+            run.sources(item)
+            sound.append(i)
+    kept = [todo[i] for i in sound]
+    for i, frame in dates(
+        kept, run.references, aimed, run.payload, run.key, lambda item: run.sources(item)[0], run.progress
+    ):
+        yield sound[i], sound[frame] if isinstance(frame, int) else frame
+
+
+@contextmanager
+def _skipping(item: str, skip: bool) -> Iterator[None]:
+    """Turn the error of an Item into a warning, where that was asked for and the next one may fare better."""
+    try:
+        yield
+    except StacLatentError as exc:
+        if not skip or is_disk_full(exc.__cause__):
+            raise
+        warnings.warn(SkippedWarning(item, exc), stacklevel=4)
 
 
 def _write_codec(codec: Codec, root: Path) -> Path:
@@ -231,13 +318,6 @@ def _write_codec(codec: Codec, root: Path) -> Path:
         item = codec_item(codec, folder, properties=about)
         write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
     return path
-
-
-def _name(item: pystac.Item, key: str, mode: Mode) -> str:
-    """Id of the Item that will carry the asset."""
-    if mode not in ("beside", "derived"):
-        raise CatalogError(f"mode={mode!r}; expected 'beside' or 'derived'")
-    return item.id if mode == "beside" else f"{item.id}-{safe_name(key, 'key')}"
 
 
 def _options(
@@ -259,122 +339,35 @@ def _options(
     return out
 
 
-def _base_item(item: pystac.Item, tree: CatalogTree, key: str, mode: Mode, overwrite: bool) -> pystac.Item:
-    """The Item that will carry the asset: the catalogued one if it is there, else a copy with absolute hrefs."""
-    name = _name(item, key, mode)
-    known = tree.find(name, item.collection_id)
-    there = known if known is not None else item
-    if safe_name(key, "key") in there.assets and (known is not None or mode == "beside"):
-        if key not in latent_assets(there):
-            raise CatalogError(
-                f"item {name!r} already has an asset {key!r}, and it is no latent; choose another key"
-            )
-        if not overwrite:
-            raise CatalogError(
-                f"item {name!r} in {tree.root} already has an asset {key!r}; pass overwrite=True to replace it, or another key"
-            )
-    if known is not None:
-        return known
-    copy = pystac.Item.from_dict(
-        item.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False
-    )
-    merge_bands(copy)
-    start = item.get_self_href() or str(Path.cwd() / "item.json")
-    for asset in copy.assets.values():
-        asset.href = make_absolute_href(asset.href, start)
-    structural = ("self", "root", "parent", "collection", "item", "items")
-    copy.links = [link for link in copy.links if link.rel not in structural]
-    for link in copy.links:
-        if isinstance(link.target, str):
-            link.target = make_absolute_href(link.target, start)
-    if mode == "derived":
-        copy.id = name
-        copy.assets = {}
-        copy.add_link(pystac.Link("derived_from", start, media_type=pystac.MediaType.GEOJSON, title=item.id))
-    return copy
+@contextmanager
+def _new_store(path: Path) -> Iterator[Path]:
+    """Temporary place of a store; gone afterwards where it was not renamed, and so are folders that stayed empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = temporary(path, "part")
+    try:
+        yield part
+    finally:
+        if part.exists() or not path.exists():
+            remove_for_good(part)
+            for folder in (path.parent, path.parent.parent):
+                with suppress(OSError):
+                    folder.rmdir()  # if it is empty
 
 
 @contextmanager
-def _new_store(
-    sources: Sequence[ItemSource], coders: Sequence[Codec], path: Path, run: Callable[..., Encoded]
-) -> Iterator[Encoded]:
-    """Write and verify a store under a temporary name, then rename; undone if the body does not catalogue it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, old = temporary(path, "part"), temporary(path, "old")
-    placed = False
+def _placed(part: Path, path: Path) -> Iterator[None]:
+    """Rename a store into place; what was there comes back if the body does not catalogue the new one."""
+    old, placed = temporary(path, "old"), False
     try:
-        made = run(sources, coders, part)
         if path.exists():
             path.rename(old)
         part.rename(path)
         placed = True
-        yield made
+        yield
     except BaseException:
-        remove(path if placed else part)
+        if placed:
+            remove_for_good(path)
         if old.exists():
             old.rename(path)
-        for folder in (path.parent, path.parent.parent):
-            with suppress(OSError):
-                folder.rmdir()  # if it is empty
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _describe(
-    item: pystac.Item, key: str, made: Encoded, folder: Path, decoder: Path, raw: pystac.Item
-) -> None:
-    """Add asset, mask, link and properties to the Item."""
-    fields = {**made.spec.to_fields(), **made.grid.to_fields(), **made.fields}
-    fields["latent:stride"] = list(made.spec.stride)
-    fields["latent:shape"] = [made.spec.dimensions, *made.grid.cells]
-    fields["latent:dim_order"] = ["channel", "y", "x"]
-    fields["file:size"] = made.size
-    if made.spec.kind == "embedding":
-        fields.pop("latent:padding", None)
-    store = folder / f"{key}.zarr"
-    gsd = raw.properties.get("gsd")
-    item.add_asset(
-        key,
-        pystac.Asset(
-            str(store), title=f"Latents ({decoder.parent.name})", media_type=MEDIA_TYPE, roles=[ROLE],
-            extra_fields=fields | ({"gsd": gsd} if gsd else {}),
-        ),
-    )  # fmt: skip
-    if (store / "mask").exists():
-        item.add_asset(
-            f"{key}-mask",
-            pystac.Asset(str(store / "mask"), title="Valid pixels", media_type=MEDIA_TYPE, roles=[ROLE_MASK]),
-        )
-    link = decoder_link(folder / f"{item.id}.json", decoder, made.spec.space)
-    item.links = [
-        old
-        for old in item.links
-        if not (old.rel == link.rel and old.extra_fields.get("latent:space") == made.spec.space)
-    ]
-    item.add_link(link)
-    bands = [name for band in fields.get("bands", ()) for name in band]
-    uris = {_PROJ_URI: True, _FILE_URI: True}
-    uris |= {
-        _RASTER_URI: "raster:scale" in bands,
-        _EO_URI: "eo:common_name" in bands,
-    }  # only what is used may be declared
-    item.stac_extensions += [uri for uri, used in uris.items() if used and uri not in item.stac_extensions]
-    _summarise(item)
-    item.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _summarise(item: pystac.Item) -> None:
-    """Item properties from the fields of its latent assets: the lists, and the measurements of the first codec."""
-    ext = LatentExtension.ext(item, add_if_missing=True)
-    latent = [a.extra_fields for a in item.assets.values() if a.extra_fields.get("latent:kind")]
-    codecs = [f for f in latent if f["latent:kind"] == "codec"]
-    ext.apply(
-        spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
-        kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
-    )
-    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound", "ood_score"):
-        value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
-        if value is not None:
-            item.properties[f"latent:{name}"] = value
-        elif name == "error_bound":
-            item.properties.pop("latent:error_bound", None)  # of an asset that was written anew without one

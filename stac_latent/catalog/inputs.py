@@ -13,13 +13,15 @@ import pystac
 import rasterio
 
 from stac_latent.cube.source import ItemSource
-from stac_latent.errors import CatalogError
+from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.store.io import is_local, local_path, tree_size
 
 __all__ = ["INPUT", "input_digest", "intact", "made_from"]
 
 INPUT = "latent:input"
 """Field of an asset: the digest."""
+_HASHES = {"1220": "sha256", "1114": "sha1", "1340": "sha512", "d50110": "md5"}
+"""Hash functions by the first bytes of a multihash: code and length."""
 
 
 def input_digest(sources: Sequence[ItemSource], options: Mapping[str, Any]) -> str | None:
@@ -35,6 +37,13 @@ def input_digest(sources: Sequence[ItemSource], options: Mapping[str, Any]) -> s
         Pixels of one Item, matched to the codec's bands: of each lattice.
     options
         All else that decides on the bytes: space, target, payload, key frame. Values that JSON holds.
+
+    Raises
+    ------
+    CatalogError
+        If a file cannot be read.
+    CorruptDataError
+        If a local file is not the one of its ``file:checksum``.
     """
     item, files = sources[0].item, {}
     for key in sorted({b.asset for s in sources for b in s.bands}):
@@ -72,10 +81,25 @@ def intact(asset: pystac.Asset) -> bool:
 
 def _identity(asset: pystac.Asset, item: pystac.Item) -> list[str] | None:
     href = asset.get_absolute_href() or asset.href
-    if is_local(href):
-        return _local_identity(href)
     checksum = asset.extra_fields.get("file:checksum")
+    if is_local(href):
+        _check_checksum(local_path(href), checksum)
+        return _local_identity(href)
     return [str(checksum)] if checksum else _remote_identity(href, item)
+
+
+def _check_checksum(path: Path, expected: Any) -> None:
+    """Hold a file against the multihash that its asset states; other kinds of hashes than these are passed over."""
+    prefix = next((p for p in _HASHES if str(expected).lower().startswith(p)), None)
+    if prefix is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = prefix + hashlib.file_digest(file, _HASHES[prefix]).hexdigest()
+    if found != str(expected).lower():
+        raise CorruptDataError(
+            f"{path} has checksum {found}, its asset states {expected}; the file was changed or cut short: fetch it again, or "
+            "correct file:checksum"
+        )
 
 
 def _local_identity(href: str) -> list[str] | None:

@@ -10,17 +10,19 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pystac
-from pystac.utils import make_relative_href
+from pystac.utils import make_absolute_href, make_relative_href
 
 from stac_latent.errors import CatalogError
 from stac_latent.extension import LatentExtension
 from stac_latent.files import write_whole
+from stac_latent.locks import locked
 
 __all__ = ["CatalogTree", "safe_name", "write_json"]
 
@@ -68,7 +70,7 @@ class CatalogTree:
 
     def find(self, item_id: str, collection: str | None) -> pystac.Item | None:
         """The catalogued Item of that id, with absolute asset hrefs, or None."""
-        path = self.collection_folder(collection) / safe_name(item_id) / f"{safe_name(item_id)}.json"
+        path = self._item_path(item_id, collection)
         if not path.exists():
             return None
         item = pystac.Item.from_file(str(path))
@@ -79,14 +81,61 @@ class CatalogTree:
         item.links = links
         return item
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the catalogue alone: what is read of it stays so until it is written."""
+        return locked(self.path)
+
     def add(self, item: pystac.Item) -> pystac.Item:
         """Write an Item and make its Collection and the root know it; returns it as it can be read back."""
         collection_id = item.collection_id or _DEFAULT_COLLECTION
-        folder = self.item_folder(item)
-        path = folder / f"{safe_name(item.id)}.json"
+        path = self._item_path(item.id, item.collection_id)
         collection_path = self.collection_folder(item.collection_id) / "collection.json"
+        with self.locked(), _all_or_none(path, collection_path, self.path):
+            write_json(path, self._document(item))
+            written = pystac.Item.from_file(str(path))
+            self._update_collection(written, collection_path, path)
+            self._update_root(collection_path, collection_id)
+        return written
+
+    def renew(self, item: pystac.Item) -> pystac.Item:
+        """As :meth:`add`, but an Item that is written already and says the same is linked alone."""
+        path = self._item_path(item.id, item.collection_id)
+        now, new = (_facts(doc) for doc in (_read(path), self._document(item)))
+        return self.relink(item.id, item.collection_id) if now == new else self.add(item)
+
+    def relink(self, item_id: str, collection: str | None) -> pystac.Item:
+        """Make the Collection and the root know an Item that is written already; returns it as it can be read back."""
+        path = self._item_path(item_id, collection)
+        item, collection_path = (
+            pystac.Item.from_file(str(path)),
+            self.collection_folder(collection) / "collection.json",
+        )
+        with self.locked():
+            if str(path) not in _links_of(collection_path):
+                self._update_collection(item, collection_path, path)
+            self._update_root(collection_path, collection or _DEFAULT_COLLECTION)
+        return item
+
+    def unlinked(self) -> Iterator[Path]:
+        """Files of Items and Collections of the catalogue that it does not link to, as a lost update or a killed writer leaves them."""
+        children = _links_of(self.path)
+        for collection_path in sorted(self.root.glob("*/collection.json")):
+            items = _links_of(collection_path)
+            if str(collection_path) not in children and str(self.path) in items:
+                yield collection_path
+            folders = sorted(p for p in collection_path.parent.iterdir() if p.is_dir())
+            for path in (p / f"{p.name}.json" for p in folders):
+                if path.is_file() and str(path) not in items and str(collection_path) in _links_of(path):
+                    yield path
+
+    def _item_path(self, item_id: str, collection: str | None) -> Path:
+        return self.collection_folder(collection) / safe_name(item_id) / f"{safe_name(item_id)}.json"
+
+    def _document(self, item: pystac.Item) -> dict[str, Any]:
+        """An Item as it is written: hrefs inside the catalogue are relative."""
+        path = self._item_path(item.id, item.collection_id)
         doc = item.to_dict(include_self_link=False, transform_hrefs=False)
-        doc["collection"] = collection_id
+        doc["collection"] = item.collection_id or _DEFAULT_COLLECTION
         for asset in doc["assets"].values():
             asset["href"] = _relative(asset["href"], path, self.root)
         for link in doc["links"]:
@@ -98,23 +147,7 @@ class CatalogTree:
             {"rel": "collection", "href": up, "type": "application/json"},
             *doc["links"],
         ]
-        with _all_or_none(path, collection_path, self.path):
-            write_json(path, doc)
-            written = pystac.Item.from_file(str(path))
-            self._update_collection(written, collection_path, path)
-            self._update_root(collection_path, collection_id)
-        return written
-
-    def relink(self, item_id: str, collection: str | None) -> pystac.Item:
-        """Make the Collection and the root know an Item that is written already; returns it as it can be read back."""
-        folder = self.collection_folder(collection)
-        path = folder / safe_name(item_id) / f"{safe_name(item_id)}.json"
-        item, collection_path = pystac.Item.from_file(str(path)), folder / "collection.json"
-        href = make_relative_href(str(path), str(collection_path))
-        if not _links_to(collection_path, href):
-            self._update_collection(item, collection_path, path)
-        self._update_root(collection_path, collection or _DEFAULT_COLLECTION)
-        return item
+        return doc
 
     def _update_collection(self, item: pystac.Item, collection_path: Path, item_path: Path) -> None:
         if collection_path.exists():
@@ -162,8 +195,27 @@ def _all_or_none(*paths: Path) -> Iterator[None]:
         raise
 
 
-def _links_to(path: Path, href: str) -> bool:
-    return path.exists() and any(link.get("href") == href for link in _read(path).get("links", ()))
+def _links_of(path: Path) -> frozenset[str]:
+    """Where a document links to; nowhere where there is no such document."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return frozenset()
+    return _known_links(path, stat.st_mtime_ns, stat.st_ino, stat.st_size)
+
+
+@lru_cache(maxsize=4)
+def _known_links(path: Path, *_state: int) -> frozenset[str]:
+    links = _read(path).get("links") or ()
+    hrefs = (str(link["href"]) for link in links if isinstance(link, dict) and "href" in link)
+    return frozenset(make_absolute_href(href, str(path)) for href in hrefs)
+
+
+def _facts(doc: dict[str, Any]) -> Any:
+    """What an Item says, but when that was written."""
+    facts = json.loads(json.dumps(_nodata_as_text(doc)))
+    facts["properties"].pop("updated", None)
+    return facts
 
 
 def _nodata_as_text(value: Any) -> Any:

@@ -1,32 +1,82 @@
-"""What the guard and the checks say, on stderr."""
+"""What the guard and the checks say, and what is left out of a run over many things, on stderr."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
+
+import typer
 
 from stac_latent.cli.common import err
-from stac_latent.errors import GuardError, GuardWarning
+from stac_latent.errors import GuardError, GuardWarning, SkippedWarning
 
-__all__ = ["heeding"]
+__all__ = ["Heard", "KeepGoing", "heeding", "report_failures"]
+
+KeepGoing = Annotated[
+    bool,
+    typer.Option(
+        "--keep-going/--stop-at-error",
+        help="What cannot be done is named, left out and listed at the end, with exit code 1; or ends the run.",
+    ),
+]
+
+
+class Heard:
+    """What became of things that were not done."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+        """Texts of the guard."""
+        self.failed: list[dict[str, str]] = []
+        """``item`` and ``error`` of what was left out."""
+
+    def __len__(self) -> int:
+        return len(self.refused) + len(self.failed)
+
+    def to_dict(self) -> dict[str, object]:
+        """What there is of it, as JSON has it."""
+        found = {"refused": self.refused, "failed": self.failed}
+        return {name: rows for name, rows in found.items() if rows}
 
 
 @contextmanager
-def heeding(refused: list[str]) -> Iterator[None]:
-    """Print warnings of the guard as lines, and keep what it refuses instead of ending the command."""
+def heeding(heard: Heard) -> Iterator[None]:
+    """Print warnings of the guard as lines, and keep what it refuses, or what is skipped, instead of ending the command."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GuardWarning)
+        warnings.simplefilter("always", SkippedWarning)
         try:
             yield
         except GuardError as exc:
-            refused.append(str(exc))
-            _line("bold red", "refused", str(exc))
+            _refused(exc, heard)
     for warning in caught:
-        if issubclass(warning.category, GuardWarning):
-            _line("yellow", "warning", str(warning.message))
+        said = warning.message
+        if isinstance(said, SkippedWarning) and isinstance(said.error, GuardError):
+            _refused(said.error, heard)
+        elif isinstance(said, SkippedWarning):
+            heard.failed.append({"item": said.name, "error": f"{type(said.error).__name__}: {said.error}"})
+            _line("bold red", "failed", str(said))
+        elif issubclass(warning.category, GuardWarning):
+            _line("yellow", "warning", str(said))
         else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            warnings.warn_explicit(said, warning.category, warning.filename, warning.lineno)
+
+
+def report_failures(heard: Heard, total: int) -> None:
+    """List at the end what was left out, and end with exit code 1 where that is anything."""
+    if heard.failed:
+        err.print(f"{len(heard.failed)} of {total} could not be done:", markup=False, highlight=False)
+    for row in heard.failed:
+        _line("bold red", "failed", f"{row['item']}: {row['error']}")
+    if len(heard):
+        raise typer.Exit(1)
+
+
+def _refused(exc: GuardError, heard: Heard) -> None:
+    heard.refused.append(str(exc))
+    _line("bold red", "refused", str(exc))
 
 
 def _line(style: str, label: str, text: str) -> None:

@@ -24,7 +24,7 @@ from stac_latent.cli.common import (
     print_rows,
     progress,
 )
-from stac_latent.cli.heed import heeding
+from stac_latent.cli.heed import Heard, KeepGoing, heeding, report_failures
 from stac_latent.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def encode(
     encrypt: Annotated[Path | None, typer.Option(help="Key file: encrypt the chunks; see 'keygen'.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assets of the same key.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Pass over items that have the asset.")] = False,
+    keep_going: KeepGoing = True,
     as_json: AsJson = False,
 ) -> None:
     """Encode items; write stores, measure them by a cold decode, and catalogue them."""
@@ -129,27 +130,24 @@ def encode(
     against = _references(references)
     batches = [items] if against is not None and items else [[item] for item in items]
     done: list[pystac.Item] = []
-    refused: list[str] = []
+    heard = Heard()
     with progress(as_json) as report:
         for batch in batches:
-            with heeding(refused):
+            with heeding(heard):
                 done += run(
                     batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
+                    on_error="skip" if keep_going else "raise",
                     encrypt=encrypt, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), **target,  # type: ignore[arg-type]
                 )  # fmt: skip
-            report("items", len(done) + len(refused), len(items))
+            report("items", len(done) + len(heard), len(items))
     rows = [item_row(item, key) for item in done]
     if as_json:
-        print_json(
-            {"catalog": str((dest / "catalog.json").absolute()), "items": rows}
-            | ({"refused": refused} if refused else {})
-        )
+        print_json({"catalog": str((dest / "catalog.json").absolute()), "items": rows} | heard.to_dict())
     else:
         print_rows(rows)
         out.print(f"catalogue: {dest / 'catalog.json'}")
-    if refused:
-        raise typer.Exit(1)
+    report_failures(heard, len(items))
 
 
 def _bounds(given: list[str] | None) -> dict[str, str] | None:
@@ -173,11 +171,15 @@ def _references(given: str | None) -> Any:
 
 
 def _is_done(item: pystac.Item, dest: Path, key: str, mode: str) -> bool:
-    """Whether the catalogue has the Item with this asset already."""
+    """Whether the catalogue has the Item with this asset already; a link to it that is missing is made."""
     from stac_latent.catalog.tree import CatalogTree
 
-    known = CatalogTree(dest).find(item.id if mode == "beside" else f"{item.id}-{key}", item.collection_id)
-    return known is not None and key in known.assets
+    tree, name = CatalogTree(dest), item.id if mode == "beside" else f"{item.id}-{key}"
+    known = tree.find(name, item.collection_id)
+    if known is None or key not in known.assets:
+        return False
+    tree.relink(name, item.collection_id)
+    return True
 
 
 def search(
