@@ -145,7 +145,7 @@ def test_encode_writes_a_catalogue(run, tmp_path):
 def test_encode_resumes(run):
     query = ("--ids", "spyndex-s2-sample,synthetic-later", "--key", "two", "--json")
     assert run("encode", CATALOG, "out", *query, "--max-items", 1)[0] == 0
-    assert run("encode", CATALOG, "out", *query, "--quality", 70)[0] == 1
+    assert run("encode", CATALOG, "out", *query, "--quality", 70, "--stop-at-error")[0] == 1
     code, out, _ = run("encode", CATALOG, "out", *query, "--resume")
     assert code == 0
     assert len(json.loads(out)["items"]) == 1

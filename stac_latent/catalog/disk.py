@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rasterio.errors import RasterioError
 
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
-from stac_latent.files import clear_killed, clear_parts, is_disk_full
+from stac_latent.files import clear_killed, clear_parts, is_disk_full, temporary
 
-__all__ = ["clear", "errors_of", "remove_for_good"]
+__all__ = ["clear", "errors_of", "new_store", "placed"]
 
 
 @contextmanager
@@ -60,7 +60,41 @@ def clear(store: Path, root: Path) -> None:
     clear_killed(store)
 
 
-def remove_for_good(folder: Path) -> None:
+@contextmanager
+def new_store(path: Path) -> Iterator[Path]:
+    """Temporary place of a store; gone afterwards where it was not renamed, and so are folders that stayed empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = temporary(path, "part")
+    try:
+        yield part
+    finally:
+        if part.exists() or not path.exists():
+            _remove_for_good(part)
+            for folder in (path.parent, path.parent.parent):
+                with suppress(OSError):
+                    folder.rmdir()  # if it is empty
+
+
+@contextmanager
+def placed(part: Path, path: Path) -> Iterator[None]:
+    """Rename a store into place; what was there comes back if the body does not catalogue the new one."""
+    old, there = temporary(path, "old"), False
+    try:
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+        there = True
+        yield
+    except BaseException:
+        if there:
+            _remove_for_good(path)
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_for_good(folder: Path) -> None:
     """Remove a folder: writes that a failing store still has under way may make it anew."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)

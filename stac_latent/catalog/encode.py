@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pystac
+from rasterio.errors import RasterioError
 
 from stac_latent.bound import BoundLike, ErrorBound
 from stac_latent.bundle import save_bundle
-from stac_latent.catalog.disk import clear, errors_of, remove_for_good
+from stac_latent.catalog.disk import clear, errors_of, new_store, placed
 from stac_latent.catalog.encoded_item import Mode, check_key, describe, name_of, renewed, summarise
 from stac_latent.catalog.guarding import asked_of, naming, warn_of
 from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
@@ -31,10 +31,11 @@ from stac_latent.container import aim
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.encode import encode_source
 from stac_latent.cube.source import ItemSource
+from stac_latent.cube.tiling import padded_shape
 from stac_latent.cube.verify import Progress
 from stac_latent.cube.watch import Policy
 from stac_latent.errors import CatalogError, SkippedWarning, StacLatentError
-from stac_latent.files import clear_parts, is_disk_full, temporary
+from stac_latent.files import clear_parts, is_disk_full
 from stac_latent.registry import remember, resolve_space
 from stac_latent.secure import Key
 from stac_latent.store.io import is_local, local_path
@@ -42,6 +43,9 @@ from stac_latent.store.zarr import Payload
 from stac_latent.target import Target
 
 __all__ = ["encode"]
+
+_STRIP = 512
+"""Rows that are read at a time to see whether an Item can be read."""
 
 
 def encode(
@@ -240,7 +244,7 @@ class _Run:
             raise CatalogError(f"item {name!r} cannot be its own key frame; leave it out of references")
         coders = [aim(s.codec, self.goal, bands=s.decoded) for s in sources]
         reference = None if frame is None else LatentRef.from_item(frame, key)
-        with naming(item.id), _new_store(store) as part:
+        with naming(item.id), new_store(store) as part:
             made = encode_source(
                 sources, coders, part, payload=self.payload, bundle=decoder.parent, progress=self.progress, reference=reference,
                 asked=asked, bound=bound, key=self.secret,
@@ -248,8 +252,8 @@ class _Run:
             with tree.locked():
                 if (done := self._finished(item, name, digest)) is not None:
                     return done  # by another writer meanwhile
-                base = renewed(item, tree.find(name, item.collection_id), tree, name, self.mode)
-                with _placed(part, store):
+                base = renewed(item, tree.find(name, item.collection_id), tree, name, self.mode, replaced=key)
+                with placed(part, store):
                     describe(base, key, made, store.parent, decoder, item)
                     if digest is not None:
                         base.assets[key].extra_fields[INPUT] = digest
@@ -279,21 +283,42 @@ class _Run:
 
 def _planned(
     run: _Run, todo: Sequence[pystac.Item], aimed: Codec, *, skip: bool
-) -> Iterator[tuple[int, int | pystac.Item | None]]:
+) -> Iterable[tuple[int, int | pystac.Item | None]]:
     """Positions of the Items in the order of encoding, each with its key frame, as :func:`dates` has them."""
     if run.references is None:
-        yield from ((i, None) for i in range(len(todo)))
-        return
-    sound = []
-    for i, item in enumerate(todo):  # a plan needs all of them
-        with _skipping(item.id, skip), errors_of(item.id, run.tree.root):
-            run.sources(item)
-            sound.append(i)
-    kept = [todo[i] for i in sound]
-    for i, frame in dates(
-        kept, run.references, aimed, run.payload, run.key, lambda item: run.sources(item)[0], run.progress
-    ):
-        yield sound[i], sound[frame] if isinstance(frame, int) else frame
+        return ((i, None) for i in range(len(todo)))
+
+    def plan(places: Sequence[int]) -> list[tuple[int, int | pystac.Item | None]]:
+        items = [todo[i] for i in places]
+        found = dates(
+            items,
+            run.references,
+            aimed,
+            run.payload,
+            run.key,
+            lambda item: run.sources(item)[0],
+            run.progress,
+        )
+        return [(places[i], places[frame] if isinstance(frame, int) else frame) for i, frame in found]
+
+    try:
+        return plan(range(len(todo)))
+    except (StacLatentError, OSError, RasterioError):  # of which Item: a plan needs samples of all
+        sound = []
+        for i, item in enumerate(todo):
+            with _skipping(item.id, skip), errors_of(item.id, run.tree.root):
+                _read_all(run.sources(item))
+                sound.append(i)
+        if len(sound) == len(todo):
+            raise
+        return plan(sound)
+
+
+def _read_all(sources: Sequence[ItemSource]) -> None:
+    for source in sources:
+        height, width = padded_shape(source.grid)
+        for y in range(0, height, _STRIP):
+            source.read(((y, min(y + _STRIP, height)), (0, width)))
 
 
 @contextmanager
@@ -337,37 +362,3 @@ def _options(
     if bound is not None:
         out["error_bound"] = str(bound)
     return out
-
-
-@contextmanager
-def _new_store(path: Path) -> Iterator[Path]:
-    """Temporary place of a store; gone afterwards where it was not renamed, and so are folders that stayed empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = temporary(path, "part")
-    try:
-        yield part
-    finally:
-        if part.exists() or not path.exists():
-            remove_for_good(part)
-            for folder in (path.parent, path.parent.parent):
-                with suppress(OSError):
-                    folder.rmdir()  # if it is empty
-
-
-@contextmanager
-def _placed(part: Path, path: Path) -> Iterator[None]:
-    """Rename a store into place; what was there comes back if the body does not catalogue the new one."""
-    old, placed = temporary(path, "old"), False
-    try:
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
-        placed = True
-        yield
-    except BaseException:
-        if placed:
-            remove_for_good(path)
-        if old.exists():
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -63,7 +63,12 @@ def check_key(
 
 
 def renewed(
-    source: pystac.Item, known: pystac.Item | None, tree: CatalogTree, name: str, mode: Mode
+    source: pystac.Item,
+    known: pystac.Item | None,
+    tree: CatalogTree,
+    name: str,
+    mode: Mode,
+    replaced: str | None = None,
 ) -> pystac.Item:
     """The Item as its source has it now, with absolute hrefs, and with what the catalogued one has beside.
 
@@ -82,6 +87,8 @@ def renewed(
         Id of the Item that is returned.
     mode
         As :func:`stac_latent.encode` has it.
+    replaced
+        Key of a latent that will be replaced: of it, the place among the assets alone is kept.
     """
     item = pystac.Item.from_dict(
         source.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False
@@ -105,7 +112,7 @@ def renewed(
     for key, asset in known.assets.items():
         if key in latents or asset.href.startswith(f"{folder}/"):
             item.assets[key] = asset
-    spaces = {item.assets[key].extra_fields.get("latent:space") for key in latents}
+    spaces = {item.assets[key].extra_fields.get("latent:space") for key in latents if key != replaced}
     there = {(link.rel, link.target) for link in item.links}
     for link in known.links:
         if link.extra_fields.get("latent:space") in spaces and (link.rel, link.target) not in there:
@@ -138,11 +145,10 @@ def describe(
             pystac.Asset(str(store / "mask"), title="Valid pixels", media_type=MEDIA_TYPE, roles=[ROLE_MASK]),
         )
     link = decoder_link(folder / f"{item.id}.json", decoder, made.spec.space)
-    spaces = {item.assets[k].extra_fields.get("latent:space") for k in latent_assets(item)}
     item.links = [
         old
         for old in item.links
-        if old.rel != link.rel or old.extra_fields.get("latent:space") in spaces - {made.spec.space}
+        if old.rel != link.rel or old.extra_fields.get("latent:space") != made.spec.space
     ]
     item.add_link(link)
     summarise(item, key, source)

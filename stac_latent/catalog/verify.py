@@ -20,6 +20,7 @@ from stac_latent.bound import ErrorBound
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import Reader
 from stac_latent.catalog.sources import StaticSource, open_sources
+from stac_latent.catalog.tree import CatalogTree
 from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, latent_assets
@@ -40,6 +41,7 @@ __all__ = ["Checked", "verify"]
 _TOLERANCE = 1e-6
 """Relative; sums of floats depend on the order of what is summed."""
 
+_UNLINKED = "nothing in the catalogue links to it, so that no search finds it; run the command that wrote it again, which links it"
 _LOCKED = "encrypted for key {}, which is not at hand: its size and its bundle alone were checked; pass its key, or let such assets pass"
 
 
@@ -91,7 +93,8 @@ def verify(
     Returns
     -------
     list of Checked
-        One for each latent asset, and one for each document that could not be read.
+        One for each latent asset, for each document that could not be read, and for each file of an Item or Collection that the
+        catalogue does not link to.
 
     Examples
     --------
@@ -103,6 +106,7 @@ def verify(
     failures: list[tuple[str, str]] = []
     found = list(_items(source, failures))
     out = [Checked(where, "", [text]) for where, text in failures]
+    out += [Checked(str(path), "", [_UNLINKED]) for path in _unlinked(source)]
     todo = [(item, name) for item in found for name in latent_assets(item) if asset in (None, name)]
     opened: dict[Any, Codec | StacLatentError] = {}
     for item in found:
@@ -120,6 +124,15 @@ def verify(
         if progress:
             progress("assets", i + 1, len(todo))
     return out
+
+
+def _unlinked(source: Any) -> list[Path]:
+    """Files of Items and Collections in the folder of a local catalogue that it does not link to."""
+    if not isinstance(source, str | os.PathLike) or not is_local(os.fspath(source)):
+        return []
+    path = local_path(os.fspath(source))
+    path = path / "catalog.json" if path.is_dir() else path
+    return list(CatalogTree(path.parent).unlinked()) if path.name == "catalog.json" and path.is_file() else []
 
 
 def _items(source: Any, failures: list[tuple[str, str]]) -> Iterator[pystac.Item]:

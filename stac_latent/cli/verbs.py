@@ -137,7 +137,7 @@ def encode(
                 done += run(
                     batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
-                    on_error="skip" if keep_going else "raise",
+                    on_error="skip" if keep_going and len(items) > 1 else "raise",
                     encrypt=encrypt, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(heard), len(items))

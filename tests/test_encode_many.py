@@ -1,0 +1,333 @@
+"""Many Items, several writers: one bad Item is left out and named, nobody's work is lost, what the source says now is taken over."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+from core_support import BANDS, make_scene, scene_field, small_codec
+
+from stac_latent import encode, search
+from stac_latent.bundle import multihash
+from stac_latent.catalog.tree import CatalogTree
+from stac_latent.codecs import lin
+from stac_latent.cube.decode import LatentReader
+from stac_latent.errors import CatalogError, SkippedWarning
+from stac_latent.extension import LatentExtension
+from stac_latent.locks import locked
+
+
+def scenes_in(folder, count, shape=(40, 48)):
+    return [make_scene(folder, scene_field(shape, i), name=f"s{i}").item for i in range(count)]
+
+
+def cut_short(asset):
+    path = Path(asset.href)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def found(dest):
+    return sorted(i.id for i in search(str(dest / "catalog.json")))
+
+
+# -- one bad Item ---------------------------------------------------------------------------------------------------
+
+
+def test_a_broken_item_is_a_row_and_the_others_are_encoded(run, tmp_path):
+    """A truncated file and one of other bytes than its checksum says, among two good ones: named, and exit code 1."""
+    scenes = [make_scene(tmp_path / "raw", scene_field((48, 64), i), name=f"s{i}").item for i in range(4)]
+    cut = Path(scenes[1].assets["nir"].href)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    scenes[2].assets["red"].extra_fields["file:checksum"] = "1220" + "0" * 64
+    pystac.ItemCollection(scenes).save_object("scenes.json")
+    words = ("encode", "scenes.json", "out", "--codec", "zstd", "--bands", "red,nir")
+    code, out, err = run(*words, "--json")
+    found = json.loads(out)
+    assert code == 1
+    assert [r["id"] for r in found["items"]] == ["s0", "s3"]
+    assert [r["item"] for r in found["failed"]] == ["s1", "s2"]
+    assert "item 's1' cannot be read" in found["failed"][0]["error"]
+    assert "s1-nir.tif" in found["failed"][0]["error"]
+    assert (
+        f"s2-red.tif has checksum {multihash(Path('raw/s2-red.tif').read_bytes())}"
+        in found["failed"][1]["error"]
+    )
+    assert "space" not in err
+    assert "2 of 4 could not be done:" in err
+    assert err.rstrip().splitlines()[-1].startswith("failed s2: CorruptDataError: item 's2'")
+    assert [r["id"] for r in json.loads(run("search", "out/catalog.json", "--json")[1])["items"]] == [
+        "s0",
+        "s3",
+    ]
+    code, _, err = run(*words, "--stop-at-error", "--overwrite")
+    assert code == 1
+    assert err.startswith("error CatalogError: item 's1' cannot be read")
+
+
+def test_resume_links_what_nothing_links(run, tmp_path):
+    scenes = [make_scene(tmp_path / "raw", scene_field((48, 64), i), name=f"s{i}").item for i in range(2)]
+    pystac.ItemCollection(scenes).save_object("scenes.json")
+    words = ("encode", "scenes.json", "out", "--codec", "zstd", "--bands", "red,nir")
+    assert run(*words)[0] == 0
+    collection = tmp_path / "out/scenes/collection.json"
+    doc = json.loads(collection.read_text())
+    lost = doc | {"links": [link for link in doc["links"] if "s1" not in link["href"]]}
+    collection.write_text(json.dumps(lost))
+    code, out, _ = run("verify", "out/catalog.json", "--json")
+    assert code == 1
+    (row,) = (r for r in json.loads(out)["assets"] if r["problems"])
+    assert row["item"] == str(tmp_path / "out/scenes/s1/s1.json")
+    assert row["problems"][0].startswith("nothing in the catalogue links to it")
+    assert run(*words, "--resume")[0] == 0
+    assert [link["href"] for link in json.loads(collection.read_text())["links"]] == [
+        k["href"] for k in doc["links"]
+    ]
+    assert run("verify", "out/catalog.json")[0] == 0
+
+
+def test_skip_or_raise(tmp_path):
+    scenes, codec = scenes_in(tmp_path / "raw", 3), small_codec("zstd")
+    cut_short(scenes[1].assets["red"])
+    with pytest.raises(CatalogError, match=r"item 's1' cannot be read: .*s1-red\.tif.*was not catalogued"):
+        encode(scenes, codec, tmp_path / "a")
+    assert found(tmp_path / "a") == ["s0"]
+    with pytest.warns(
+        SkippedWarning, match="'s1' was left out: CatalogError: item 's1' cannot be read"
+    ) as said:
+        items = encode(scenes, codec, tmp_path / "b", on_error="skip")
+    assert [w.message.name for w in said if w.category is SkippedWarning] == ["s1"]
+    assert [i.id for i in items] == found(tmp_path / "b") == ["s0", "s2"]
+    assert not (tmp_path / "b" / "scenes" / "s1").exists()
+    with pytest.raises(CatalogError, match="on_error='ignore'; expected 'raise' or 'skip'"):
+        encode(scenes, codec, tmp_path / "b", on_error="ignore")
+
+
+def test_every_error_names_its_item(tmp_path):
+    """Also those of metadata: an asset without a grid among good ones."""
+    scenes = scenes_in(tmp_path / "raw", 2)
+    Path(scenes[1].assets["nir"].href).unlink()
+    with pytest.raises(CatalogError, match="item 's1'"):
+        encode(scenes, small_codec("zstd"), tmp_path / "cat")
+
+
+def test_dates_of_a_key_frame_that_was_left_out(tmp_path):
+    """A plan of key frames is made of the Items that can be read."""
+    scenes = scenes_in(tmp_path / "raw", 3, (64, 64))
+    for day, scene in enumerate(scenes):
+        scene.datetime += dt.timedelta(days=day)
+    Path(scenes[0].assets["red"].href).write_bytes(b"no raster")
+    with pytest.warns(SkippedWarning, match="'s0' was left out"):
+        items = encode(scenes, lin(BANDS, step=24.0), tmp_path / "cat", references=3, on_error="skip")
+    assert [i.id for i in items] == ["s1", "s2"]
+
+
+def test_a_full_disk_ends_the_run(tmp_path, monkeypatch):
+    import errno
+
+    from stac_latent.catalog import tree
+    from stac_latent.errors import VerificationError
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tree, "write_whole", full)
+    with pytest.raises(VerificationError, match="Free some space"):
+        encode(scenes_in(tmp_path / "raw", 2), small_codec("zstd"), tmp_path / "cat", on_error="skip")
+
+
+# -- what the source says ---------------------------------------------------------------------------------------------
+
+
+def moved(scene):
+    """The same id, reprocessed: another time, place, cloud cover and other files."""
+    new = make_scene(
+        Path(scene.assets["red"].href).parent / "new",
+        scene_field((40, 48), 9),
+        name=scene.id,
+        origin=(600000, 5200000),
+    ).item
+    new.datetime = dt.datetime(2025, 2, 2, tzinfo=dt.UTC)
+    new.properties["eo:cloud_cover"] = 3
+    return new
+
+
+def test_overwrite_replaces_the_facts_and_keeps_other_latents(tmp_path):
+    (scene,) = scenes_in(tmp_path / "raw", 1)
+    scene.properties["note"] = "old"
+    encode(scene, small_codec("zstd"), tmp_path / "cat", key="a")
+    encode(scene, small_codec("dct"), tmp_path / "cat", key="b")
+    new = moved(scene)
+    (item,) = encode(new, small_codec("dct"), tmp_path / "cat", key="b", overwrite=True)
+    assert (item.datetime, item.bbox) == (new.datetime, pytest.approx(new.bbox))
+    assert item.geometry == json.loads(json.dumps(new.geometry))
+    assert item.properties["eo:cloud_cover"] == 3
+    assert "note" not in item.properties
+    assert item.assets["red"].get_absolute_href() == new.assets["red"].href
+    assert list(item.assets) == ["red", "nir", "a", "a-mask", "b", "b-mask"]
+    np.testing.assert_array_equal(LatentReader.open(item, "a").read_field(), scene_field((40, 48), 0))
+    assert [i.id for i in search(str(tmp_path / "cat/catalog.json"), bbox=new.bbox)] == ["s0"]
+    decoders = [link.extra_fields["latent:space"] for link in item.links if link.rel == "latent:decoder"]
+    assert decoders == [item.assets[k].extra_fields["latent:space"] for k in "ab"]
+
+
+def test_overwrite_with_another_codec_leaves_no_link_to_the_old_one(tmp_path):
+    (scene,) = scenes_in(tmp_path / "raw", 1)
+    encode(scene, small_codec("zstd"), tmp_path / "cat")
+    (item,) = encode(scene, small_codec("dct"), tmp_path / "cat", overwrite=True)
+    (link,) = (link for link in item.links if link.rel == "latent:decoder")
+    assert link.extra_fields["latent:space"] == item.assets["latent"].extra_fields["latent:space"]
+
+
+@pytest.mark.parametrize("mode", ["beside", "derived"])
+def test_corrected_metadata_of_equal_pixels_are_taken_over(tmp_path, mode, monkeypatch):
+    import stac_latent.catalog.encode as module
+
+    (scene,) = scenes_in(tmp_path / "raw", 1)
+    (first,) = encode(scene, small_codec("zstd"), tmp_path / "cat", mode=mode)
+    path = Path(first.get_self_href())
+    before = path.read_bytes()
+    monkeypatch.setattr(module, "encode_source", None)  # no pixel is encoded again
+    encode(scene, small_codec("zstd"), tmp_path / "cat", mode=mode)
+    assert path.read_bytes() == before
+    scene.datetime = dt.datetime(2023, 3, 3, tzinfo=dt.UTC)
+    scene.properties |= {"eo:cloud_cover": 12, "gsd": 10.0}
+    (item,) = encode(scene, small_codec("zstd"), tmp_path / "cat", mode=mode)
+    assert (item.datetime, item.properties["eo:cloud_cover"]) == (scene.datetime, 12)
+    assert item.assets["latent"].extra_fields["gsd"] == 10.0
+    doc = json.loads(path.read_text())
+    doc["properties"] |= {
+        k: v for k, v in json.loads(before)["properties"].items() if k in ("updated", "datetime")
+    }
+    for name in ("eo:cloud_cover", "gsd"):
+        del doc["properties"][name]
+    del doc["assets"]["latent"]["gsd"]
+    assert doc == json.loads(before)
+
+
+# -- several writers ----------------------------------------------------------------------------------------------------
+
+
+WRITER = """
+import sys, pystac
+from stac_latent.catalog.tree import CatalogTree
+from stac_latent.codecs import lin
+from pathlib import Path
+for path in sys.argv[2:]:
+    CatalogTree(Path(sys.argv[1])).add(pystac.Item.from_file(path))
+"""
+
+
+def test_processes_and_threads_lose_no_link(tmp_path):
+    scenes = scenes_in(tmp_path / "raw", 24, (4, 4))
+    for scene in scenes:
+        LatentExtension.ext(scene, add_if_missing=True)
+        scene.save_object(include_self_link=False)
+    paths = [str(s.get_self_href()) for s in scenes]
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "cat")]
+    running = [subprocess.Popen([*words, *paths[k:12:2]]) for k in range(2)]
+
+    def add(part):
+        for scene in part:
+            CatalogTree(tmp_path / "cat").add(scene)
+
+    threads = [threading.Thread(target=add, args=(scenes[12 + k :: 2],)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [p.wait() for p in running] == [0, 0]
+    links = json.loads((tmp_path / "cat/scenes/collection.json").read_text())["links"]
+    assert sorted(link["title"] for link in links if link["rel"] == "item") == sorted(s.id for s in scenes)
+    assert not list((tmp_path / "cat").glob(".*"))
+
+
+def test_two_writers_of_one_item_keep_both_latents(tmp_path):
+    (scene,) = scenes_in(tmp_path / "raw", 1)
+    problems = []
+
+    def write(key):
+        try:
+            encode(scene, small_codec("zstd"), tmp_path / "cat", key=key)
+        except CatalogError as exc:
+            problems.append(exc)
+
+    threads = [threading.Thread(target=write, args=(key,)) for key in ("a", "b", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    (item,) = search(str(tmp_path / "cat/catalog.json"))
+    assert {"a", "a-mask", "b", "b-mask"} < set(item.assets)
+    for key in "ab":
+        np.testing.assert_array_equal(LatentReader.open(item, key).read_field(), scene_field((40, 48), 0))
+    assert not list((tmp_path / "cat").rglob(".*"))
+
+
+def test_a_lock_that_is_held_is_an_error_after_a_while(tmp_path):
+    path, held, done = tmp_path / "catalog.json", threading.Event(), threading.Event()
+
+    def hold():
+        with locked(path):
+            held.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    text = (
+        rf"{tmp_path} is being written by process \d+ on .* for more than 0.1 seconds; wait for it or end it"
+    )
+    with pytest.raises(CatalogError, match=text), locked(path, wait=0.1):
+        pass
+    done.set()
+    thread.join()
+    with locked(path, wait=0.1), locked(path, wait=0.1):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    code = "import os, sys; from pathlib import Path; from stac_latent.locks import locked\nwith locked(Path(sys.argv[1])): os._exit(9)"
+    assert (
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "catalog.json")], check=False).returncode
+        == 9
+    )
+    assert [p.name for p in tmp_path.iterdir()] == [".catalog.json.lock"]
+    with locked(tmp_path / "catalog.json", wait=0.1):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unlinked_files_are_seen_and_others_are_not(tmp_path):
+    encode(scenes_in(tmp_path / "raw", 2), small_codec("zstd"), tmp_path / "cat")
+    tree = CatalogTree(tmp_path / "cat")
+    assert list(tree.unlinked()) == []
+    for path in (tree.path, tree.root / "scenes/collection.json"):
+        doc = json.loads(path.read_text())
+        doc["links"] = [link for link in doc["links"] if link["rel"] not in ("item", "child")]
+        path.write_text(json.dumps(doc))
+    assert [p.name for p in tree.unlinked()] == ["collection.json", "s0.json", "s1.json"]
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path):
+    scenes, calls = scenes_in(tmp_path / "raw", 3), []
+
+    def interrupt(label, _done, _total):
+        calls.append(label)
+        if label == "encode" and calls.count("encode") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        encode(scenes, small_codec("zstd"), tmp_path / "cat", progress=interrupt)
+    assert "1 of 3 items are encoded and catalogued" in caught.value.__notes__[0]
+    assert found(tmp_path / "cat") == ["s0"]
+    encode(scenes, small_codec("zstd"), tmp_path / "cat")
+    assert found(tmp_path / "cat") == ["s0", "s1", "s2"]
