@@ -16,6 +16,7 @@ __all__ = [
     "GridError",
     "GuardError",
     "GuardWarning",
+    "RecallWarning",
     "RemoteError",
     "SearchError",
     "SkippedWarning",
@@ -80,6 +81,10 @@ class SkippedWarning(UserWarning):
     def __init__(self, name: str, error: Exception) -> None:
         super().__init__(f"{name!r} was left out: {type(error).__name__}: {error}")
         self.name, self.error = name, error
+
+
+class RecallWarning(GuardWarning):
+    """Vectors as they are stored, or an index, find fewer of the true neighbours than they should; the message has the measured share."""
 
 
 class RemoteError(CatalogError):

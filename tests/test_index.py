@@ -16,7 +16,7 @@ import shapely.geometry
 from nearest_support import SPACE, brute, clustered, write
 from rasterio.warp import transform
 
-from stac_latent.errors import CatalogError, SearchError
+from stac_latent.errors import CatalogError, RecallWarning, SearchError
 from stac_latent.index.cache import cache_folder, open_cache, write_cache
 from stac_latent.index.export import to_lancedb, to_pgvector
 from stac_latent.index.ivf import build_index
@@ -238,6 +238,36 @@ def test_rows_without_a_time_are_the_oldest(tmp_path):
 def test_label_says_what_it_expected(halves, examples, options, text):
     with pytest.raises(SearchError, match=text):
         label(halves, examples, **options)
+
+
+@pytest.mark.parametrize("size", [1e25, 1e37, 1e-25, 1e-42])
+def test_an_index_of_any_magnitude(tmp_path, size):
+    """Squares beyond float32 would end the process within faiss."""
+    values = clustered(400, 8)
+    values = (values / np.abs(values).max() * size).astype(np.float32)
+    path = write(tmp_path / "t.parquet", values, group=1 << 20)
+    for metric in ("l2", "dot"):
+        for query in (values[3], np.ones(8, np.float32), (values[3] * 1e-3).astype(np.float32)):
+            found = nearest(path, query, 10, metric=metric, index=True)
+            assert np.allclose(found["distance"], brute(path, query, metric)[1][:10], rtol=1e-6, atol=0)
+
+
+def test_an_index_that_finds_too_few_is_left_aside(tmp_path):
+    """One row that is far longer than the others spoils the codes of an index by inner products: its file knows, and it is not used."""
+    values = clustered(3000, 16)
+    values[17] *= 1e5
+    path = write(tmp_path / "t.parquet", values, group=1 << 20)
+    made = build_index(path, Form.of("dot", 16))
+    assert made is not None
+    assert made.recall < 0.6
+    queries = clustered(5, 16, seed=3)
+    with pytest.warns(
+        RecallWarning,
+        match=r"the index of .* for dot finds \d+% of the ten nearest rows, as measured",
+    ):
+        found = nearest(path, queries, 10, metric="dot", index=True)
+    for i, query in enumerate(queries):
+        assert found[found["query"] == i]["id"].tolist() == brute(path, query, "dot")[0][:10]
 
 
 # -- exports -----------------------------------------------------------------------------------------------------

@@ -318,6 +318,62 @@ def test_rows_with_nan_never_appear_and_zero_vectors_not_under_the_cosine(tmp_pa
         assert set(read_table(path, ["id"])["id"].to_pylist()) - set(found["id"]) == gone[metric]
 
 
+@pytest.mark.parametrize("laid_out", [False, True])
+@pytest.mark.parametrize(
+    "sizes", [(1e20,), (1e30,), (1e-20,), (1e-30,), (1.0, 1e25), (1.0, 1e-25), (1e37, 1e-37), (1e-43, 1.0), (2e37, 1e37)], ids=str
+)  # fmt: skip
+def test_magnitudes_leave_nothing_out(tmp_path, sizes, laid_out):
+    """Lengths whose squares are beyond float32, or below it: the answer is that of numpy in float64, whatever the query's length."""
+    values = clustered(90, 6)
+    with np.errstate(under="ignore"):
+        values = (values / np.abs(values).max() * np.resize(sizes, 90)[:, None]).astype(np.float32)
+    path = write(tmp_path / "t.parquet", values)
+    if laid_out:
+        write_cache(open_table(path))
+    for length in (1.0, 1e-30, 1e30, float(sizes[0])):
+        query = (clustered(1, 6, 5)[0] * length).astype(np.float32)
+        for metric in METRICS:
+            ids, distance = brute(path, query, metric)
+            found = nearest(path, query, 90, metric=metric)
+            assert len(found) == 90, metric
+            assert np.allclose(
+                found["distance"], distance, rtol=1e-12, atol=1e-12 if metric == "cosine" else 0
+            )
+            if metric != "cosine" or sizes[0] != 1e-43:
+                assert found["id"].tolist() == ids, metric
+            assert nearest(path, query, 5, metric=metric)["id"].tolist() == found["id"][:5].tolist()
+
+
+def test_whitening_with_magnitudes(tmp_path):
+    values = clustered(60, 4) * np.float32(1e22)
+    path = write(tmp_path / "t.parquet", values)
+    mean, std = values.astype(np.float64).mean(axis=0), values.astype(np.float64).std(axis=0)
+    for metric in METRICS:
+        ids, _ = brute(path, values[3], metric, mean, std)
+        assert nearest(path, values[3], 60, metric=metric, whiten="table")["id"].tolist() == ids
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_nothing_with_a_direction_is_left(tmp_path, index):
+    if index:
+        pytest.importorskip("faiss")
+    values = np.zeros((36, 4), np.float32)
+    values[6:] = clustered(30, 4)
+    path = write(tmp_path / "t.parquet", values)
+    text = r"none of the 6 rows of .* can be compared by cosine: .* zero, which is no direction; loosen the conditions, or .*metric='l2'"
+    with pytest.raises(SearchError, match=text):
+        nearest(
+            path,
+            np.ones(4),
+            where={"op": "in", "args": [{"property": "id"}, [f"item-0/0/{i}" for i in range(6)]]},
+            index=index,
+        )
+    zeros = write(tmp_path / "z.parquet", np.zeros((4, 4), np.float32))
+    with pytest.raises(SearchError, match="all are zero or hold NaN" if index else "none of the 4 rows of"):
+        nearest(zeros, np.ones(4), index=index)
+    assert nearest(zeros, np.ones(4), metric="l2", index=index)["distance"].tolist() == [2.0] * 4
+
+
 def test_int8_tells_no_nan(tmp_path):
     values = clustered(10, 6)
     values[3, 2] = np.nan

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,8 @@ AGAIN = 100
 """Finds that are ranked again, at least; four times k where that is more."""
 FEW = 0.05
 """A selection of less than this share of the rows is scanned, which is exact."""
+LEAST_PEAK = 2.0**-40
+"""Tables whose longest vector is below this, or above its inverse, are brought to lengths of about 1 first."""
 _ADDED = 1 << 16
 
 
@@ -118,7 +120,8 @@ def open_index(source: Cache | PublishedTable, form: Form) -> InvertedIndex:
         index = _read(str(path), stat.st_mtime_ns, stat.st_ino)
     except (OSError, ValueError, RuntimeError):
         return _build(cache, form, None)
-    return InvertedIndex(cache, form, index, int(facts["nprobe"]), float(facts["recall"]), path)
+    nprobe, recall, factor = int(facts["nprobe"]), float(facts["recall"]), float(facts.get("factor", 1))
+    return InvertedIndex(cache, form, index, nprobe, recall, path, factor)
 
 
 @lru_cache(maxsize=4)
@@ -127,11 +130,22 @@ def _read(path: str, _time: int, _inode: int) -> faiss.IndexIVF:
     return found
 
 
-def _fed(x: npt.NDArray[Any], form: Form) -> F32:
-    """Vectors as the index holds them: whitened, and of length 1 for the cosine."""
-    if not form.whitened and form.metric != "cosine":
+def _factor(cache: Cache, form: Form) -> float:
+    """Power of two that brings the longest vector to about 1, where squares of lengths would leave float32: faiss ends the process."""
+    if form.metric == "cosine":
+        return 1.0
+    most = [
+        float(np.abs(form.whiten(x[np.isfinite(x).all(axis=1)])).max(initial=0)) for _, x in cache.blocks()
+    ]
+    peak = max(most, default=0.0)
+    return 1.0 if peak == 0 or LEAST_PEAK < peak < 1 / LEAST_PEAK else float(2.0 ** -np.ceil(np.log2(peak)))
+
+
+def _fed(x: npt.NDArray[Any], form: Form, factor: float) -> F32:
+    """Vectors as the index holds them: whitened, of length 1 for the cosine, and times a factor."""
+    if not form.whitened and form.metric != "cosine" and factor == 1:
         return np.asarray(x, np.float32)
-    w = form.whiten(x)
+    w = form.whiten(x) * factor
     if form.metric == "cosine":
         length = np.linalg.norm(w, axis=1, keepdims=True)
         w /= np.where(length > 0, length, 1)
@@ -151,7 +165,8 @@ def _build(cache: Cache, form: Form, progress: Callable[[int, int], None] | None
     lists = int(np.clip(2 * n**0.5, 1, max(1, n // 39)))
     rng = np.random.default_rng(0)
     some = np.sort(rng.choice(n, min(n, max(40 * lists, 10_000)), replace=False))
-    sample = _fed(cache.take(some), form)
+    factor = _factor(cache, form)
+    sample = _fed(cache.take(some), form, factor)
     sample = sample[_usable(sample, form)]
     if not len(sample):
         raise SearchError(f"{cache.table.name} holds no vector that can be indexed: all are zero or hold NaN")
@@ -167,16 +182,18 @@ def _build(cache: Cache, form: Form, progress: Callable[[int, int], None] | None
     del sample
     for low in range(0, n, _ADDED):
         rows = np.arange(low, min(low + _ADDED, n))
-        block = _fed(cache.take(rows), form)
+        block = _fed(cache.take(rows), form, factor)
         fine = _usable(block, form)
         index.add_with_ids(block[fine], rows[fine])
         if progress is not None:
             progress(int(rows[-1]) + 1, n)
     path = _path(cache, form)
-    found = InvertedIndex(cache, form, index, lists, 1.0, path)._probed(rng)  # noqa: SLF001
+    found = InvertedIndex(cache, form, index, lists, 1.0, path, factor)._probed(rng)  # noqa: SLF001
     part = path.with_suffix(f".{os.getpid()}.part")
     lib.write_index(index, str(part))
     facts = {"lists": lists, "nprobe": found.nprobe, "recall": found.recall, "rows": int(index.ntotal)}
+    if factor != 1:
+        facts["factor"] = factor
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     part.replace(path)
     return found
@@ -194,6 +211,8 @@ class InvertedIndex:
     recall: float
     """Share of the ten nearest that it found of a sample of the table's rows, when it was built."""
     path: Path
+    factor: float = 1.0
+    """What vectors and queries are multiplied with for the index."""
 
     @property
     def nbytes(self) -> int:
@@ -203,7 +222,8 @@ class InvertedIndex:
     def search(self, q: F64, k: int, keep: npt.NDArray[np.bool_] | None = None) -> list[tuple[Rows, F64]]:
         """As :func:`stac_latent.index.scan.scan`, approximately; exact where few rows are kept or less than k are found."""
         share = 1.0 if keep is None else float(np.count_nonzero(keep)) / len(keep)
-        if share < FEW:
+        fed = q * self.factor
+        if share < FEW or np.abs(fed).max() > 1 / LEAST_PEAK:
             return scan(self.cache, q, k, self.form, keep)
         lib = _faiss()
         count = max(AGAIN, 4 * k)
@@ -211,7 +231,7 @@ class InvertedIndex:
         bits = None if keep is None else np.packbits(keep, bitorder="little")
         options = {} if bits is None else {"sel": lib.IDSelectorBitmap(bits)}
         parameters = lib.SearchParametersIVF(nprobe=probe, **options)
-        _, found = self.index.search(q.astype(np.float32), count, params=parameters)
+        _, found = self.index.search(fed.astype(np.float32), count, params=parameters)
         out = []
         for rows, query in zip(found, q, strict=True):
             near = np.sort(rows[rows >= 0])
@@ -236,7 +256,7 @@ class InvertedIndex:
         most = int(self.index.nlist)
 
         def recall(probe: int) -> float:
-            got = InvertedIndex(self.cache, self.form, self.index, probe, 0.0, self.path).search(q, k)
+            got = replace(self, nprobe=probe, recall=0.0).search(q, k)
             shares = [len(t & set(r.tolist())) / len(t) for t, (r, _) in zip(truth, got, strict=True) if t]
             return float(np.mean(shares)) if shares else 1.0
 
@@ -245,4 +265,4 @@ class InvertedIndex:
             probe = min(most, max(probe + 1, int(probe * 1.4)))
             found = recall(probe)
         probe = min(most, MARGIN * probe)
-        return InvertedIndex(self.cache, self.form, self.index, probe, recall(probe), self.path)
+        return replace(self, nprobe=probe, recall=recall(probe))

@@ -19,15 +19,18 @@ import numpy.typing as npt
 from stac_latent.errors import SearchError
 from stac_latent.spec import Stats
 
-__all__ = ["F32", "F64", "METRICS", "UNIT", "Form", "Metric"]
+__all__ = ["F32", "F64", "METRICS", "TINY", "UNIT", "Form", "Metric"]
 
 Metric = Literal["cosine", "l2", "dot"]
 METRICS = get_args(Metric)
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
 UNIT = 2.0**-24
 """Unit roundoff of float32."""
+TINY = 2.0**-126
+"""Least number that float32 holds to that precision; what is smaller may be taken for zero."""
 
 
 @dataclass(frozen=True)
@@ -90,28 +93,30 @@ class Form:
             )
         return np.asarray(q / length)
 
-    def folded(self, q: F64) -> tuple[F32, F32]:
-        """``a`` (m, k) and ``c`` (m,) of whitened queries."""
+    def folded(self, q: F64) -> tuple[F32, F64, F64]:
+        """``a`` (m, k) of whitened queries, brought to length 1, that length (m,), and ``c`` (m,)."""
         a = q / self.std
-        return a.astype(np.float32), (-(a @ self.mean)).astype(np.float32)
+        size = np.linalg.norm(a, axis=1)
+        unit = a / np.where(size > 0, size, 1)[:, None]
+        return unit.astype(np.float32), np.asarray(size), np.asarray(-(a @ self.mean))
 
     def norms(self, block: F32) -> tuple[F32, F32]:
-        """Lengths (n,) of stored vectors, as they are and whitened."""
-        plain = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float32))
-        if not self.whitened:
-            return plain, plain
-        white = ((block - self.mean.astype(np.float32)) / self.std.astype(np.float32)).astype(np.float32)
-        return plain, np.sqrt(np.einsum("ij,ij->i", white, white, dtype=np.float32))
+        """Lengths (n,) of stored vectors, as they are and whitened; NaN where a vector is not finite.
 
-    def closeness(self, dots: F32, error: F32, white: F32, q_norm: float) -> tuple[F32, F32]:
-        """What is ranked, and how far it may be off, from products (n,) with an error bound (n,) and lengths (n,)."""
+        They are summed in float64, where no square of a float32 is too large or too small. A length beyond float32 is infinite.
+        """
+        plain = _lengths(block)
+        return plain, _lengths(self.whiten(block)) if self.whitened else plain
+
+    def closeness(self, dots: Floats, error: Floats, white: Floats, q_norm: float) -> tuple[Floats, Floats]:
+        """In the precision of the arguments: what is ranked, and how far it may be off, from products (n,) with an error bound (n,) and lengths (n,)."""
         if self.metric == "dot":
             return dots, error
         if self.metric == "cosine":
-            inverse = 1 / np.where(white > 0, white, np.float32(1))
-            return np.asarray(dots * inverse), np.asarray(error * inverse + np.float32(32 * UNIT))
-        square, own = white * white, np.float32(q_norm**2)
-        bound = 2 * error + np.float32(len(self.mean) * 4 * UNIT) * (square + own)
+            inverse = 1 / np.where(white > 0, white, white.dtype.type(1))
+            return np.asarray(dots * inverse), np.asarray(error * inverse + 32 * UNIT)
+        square, own = white * white, q_norm**2
+        bound = 2 * error + len(self.mean) * 4 * UNIT * (square + own)
         return np.asarray(2 * dots - square - own), np.asarray(bound)
 
     def distances(self, x: npt.NDArray[Any], q: F64) -> F64:
@@ -129,3 +134,9 @@ class Form:
         return np.asarray(
             np.maximum(1 - dots / np.where(length > 0, length, 1), 0.0)
         )  # the rounding of equal vectors
+
+
+def _lengths(x: npt.NDArray[Any]) -> F32:
+    found = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
+    with np.errstate(over="ignore"):
+        return np.where(np.isinf(found), np.nan, found).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import shapely
 
 from stac_latent.catalog.arguments import Time
-from stac_latent.errors import SearchError
+from stac_latent.errors import RecallWarning, SearchError
 from stac_latent.index.cache import Cache, open_cache
 from stac_latent.index.metric import F64, Form
 from stac_latent.index.query import codec_of, look_for
@@ -23,9 +24,11 @@ from stac_latent.spec import Stats
 if TYPE_CHECKING:
     import geopandas
 
-__all__ = ["Whiten", "find", "nearest", "whitening"]
+__all__ = ["LEAST", "Whiten", "find", "low_recall", "nearest", "whitening"]
 
 Whiten = bool | Literal["table"] | Stats
+LEAST = 0.9
+"""Share of the ten nearest that an index must have found when it was built, for a search to go by it."""
 
 
 def nearest(
@@ -77,7 +80,8 @@ def nearest(
         standardised is left as it is by True.
     index
         Search approximately through an inverted index (extra ``search``), built where it is missing or of an older state of
-        the table. What it finds is ranked again in float64.
+        the table. What it finds is ranked again in float64. One that found less than 0.9 of the ten nearest when it was built is
+        left aside with a :class:`~stac_latent.errors.RecallWarning`, and every row is looked at.
     space
         Digest of the space that a query vector is of, to be checked against the table's.
     asset
@@ -92,7 +96,8 @@ def nearest(
     Raises
     ------
     SearchError
-        If the query is of another space than the table (both are named), is no query, is zero under the cosine, or no row matches.
+        If the query is of another space than the table (both are named), is no query, is zero under the cosine, no row matches, or none
+        of those that do can be compared.
     CatalogError, CorruptDataError
         If the table cannot be read.
 
@@ -123,14 +128,41 @@ def find(
 ) -> tuple[Cache | PublishedTable, list[tuple[Rows, F64]]]:
     """Rows and distances for each vector (m, k), and where their columns are read."""
     q = form.queries(vectors)
+    store: Cache | PublishedTable
     if index:
         from stac_latent.index.ivf import open_index
 
         inverted = open_index(table, form)
-        return inverted.cache, inverted.search(q, k, keep)
-    cache = open_cache(table)
-    store = table if cache is None else cache
-    return store, scan(store, q, k, form, keep)
+        store = inverted.cache
+        if inverted.recall < LEAST:
+            warnings.warn(
+                low_recall(table, form, inverted.recall) + "; every row was looked at instead",
+                RecallWarning,
+                stacklevel=3,
+            )
+            found = scan(store, q, k, form, keep)
+        else:
+            found = inverted.search(q, k, keep)
+    else:
+        cache = open_cache(table)
+        store = table if cache is None else cache
+        found = scan(store, q, k, form, keep)
+    if not any(len(rows) for rows, _ in found):
+        count = table.rows if keep is None else int(np.count_nonzero(keep))
+        hint = ", or search with metric='l2'" if form.metric == "cosine" else ""
+        raise SearchError(
+            f"none of the {count} rows of {table.name} that are searched can be compared by {form.metric}: their vectors hold NaN"
+            f"{' or are zero, which is no direction' if form.metric == 'cosine' else ''}; loosen the conditions{hint}"
+        )
+    return store, found
+
+
+def low_recall(table: PublishedTable, form: Form, recall: float) -> str:
+    """What is said of an index that finds too few."""
+    return (
+        f"the index of {table.name} for {form.metric} finds {recall:.0%} of the ten nearest rows, as measured when it was built (a few "
+        "vectors are far longer than the others, for instance)"
+    )
 
 
 def whitening(table: PublishedTable, whiten: Whiten) -> Stats | None:

@@ -3,7 +3,7 @@
 The products in float32 come with a bound of their rounding errors (Higham, Accuracy and Stability of Numerical Algorithms,
 section 3.1: ``|fl(x.a) - x.a| <= k u |x| |a| / (1 - k u)``). A row whose closeness, at its best, does not reach the k-th best at
 its worst cannot be among the k nearest; all others are computed again in float64 and sorted. So the answer is that of a
-scan in float64, whichever arithmetic found the candidates.
+scan in float64, whichever arithmetic found the candidates. Vectors whose products or lengths float32 does not hold are always computed again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.index.metric import F32, F64, UNIT, Form
+from stac_latent.index.metric import F32, F64, TINY, UNIT, Form
 
 __all__ = ["Chunk", "Vectors", "rank", "scan"]
 
 Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating]
+_LOW, _HIGH = 2.0**-40, 2.0**40
 QUERIES = 32
 """Queries that are looked for in one pass over the vectors."""
 
@@ -31,7 +33,7 @@ class Chunk:
     rows: Rows
     """(n,) numbers of the rows."""
     dots: F32
-    """(m, n) products with the folded queries, without their constant."""
+    """(m, n) products with the folded queries of length 1, without their constant."""
     plain: F32
     """(n,) lengths of the vectors; NaN where a vector holds a NaN."""
     white: F32
@@ -59,13 +61,13 @@ class _Pool:
         self.k = k
         self.least = -np.inf
         self._rows: list[Rows] = []
-        self._low: list[F32] = []
-        self._high: list[F32] = []
+        self._low: list[Floats] = []
+        self._high: list[Floats] = []
         self._count = 0
 
-    def add(self, rows: Rows, low: F32, high: F32) -> None:
+    def add(self, rows: Rows, low: Floats, high: Floats) -> None:
         """Rows with closeness between ``low`` and ``high``."""
-        hit = np.flatnonzero(np.greater_equal(high, self.least))
+        hit = np.flatnonzero(np.greater_equal(high, np.float64(self.least)))
         if not len(hit):
             return
         self._rows.append(rows[hit])
@@ -76,9 +78,10 @@ class _Pool:
             self._cut()
 
     def _cut(self) -> None:
-        rows, low, high = (np.concatenate(part) for part in (self._rows, self._low, self._high))
+        rows = np.concatenate(self._rows)
+        low, high = np.concatenate(self._low), np.concatenate(self._high)
         self.least = float(np.partition(low, len(low) - self.k)[len(low) - self.k])
-        hit = np.greater_equal(high, self.least)
+        hit = np.greater_equal(high, np.float64(self.least))
         self._rows, self._low, self._high = [rows[hit]], [low[hit]], [high[hit]]
         self._count = int(hit.sum())
 
@@ -120,24 +123,37 @@ def scan(
 
 
 def _pools(source: Vectors, q: F64, k: int, form: Form, keep: Any) -> list[_Pool]:
-    a, c = form.folded(q)
+    a, size, c = form.folded(q)
     pools = [_Pool(k) for _ in q]
-    growth = np.float32((source.dimensions + 4) * 2 * UNIT)
-    a_norm, q_norm = np.linalg.norm(a, axis=1), np.linalg.norm(q, axis=1)
-    for chunk in source.chunks(a, form, keep):
-        known = np.isfinite(chunk.plain) & np.isfinite(chunk.white)
-        if form.metric == "cosine":
-            known &= chunk.white > 0
-        every = bool(known.all())
-        rows = chunk.rows if every else chunk.rows[known]
-        plain = chunk.plain if every else chunk.plain[known]
-        white = chunk.white if every else chunk.white[known]
-        for i, pool in enumerate(pools):
-            dots = chunk.dots[i] if every else chunk.dots[i, known]
-            error = plain * np.float32(growth * a_norm[i] + chunk.extra[i]) + growth * abs(c[i])
-            near, bound = form.closeness(dots + c[i], error, white, float(q_norm[i]))
-            pool.add(rows, near - bound, near + bound)
+    growth = (source.dimensions + 4) * 2 * UNIT
+    q_norm = np.linalg.norm(q, axis=1)
+    with np.errstate(all="ignore"):
+        for chunk in source.chunks(a, form, keep):
+            known = ~(np.isnan(chunk.plain) | np.isnan(chunk.white))
+            if form.metric == "cosine":
+                known &= chunk.white > 0
+            every = bool(known.all())
+            rows = chunk.rows if every else chunk.rows[known]
+            lengths = [v if every else v[known] for v in (chunk.plain, chunk.white)]
+            single = _is_ordinary(*lengths, size, q_norm) and float(np.abs(c).max()) < _HIGH
+            kind: Any = np.float32 if single else np.float64
+            plain, white = (np.asarray(v, kind) for v in lengths)
+            for i, pool in enumerate(pools):
+                dots = (chunk.dots[i] if every else chunk.dots[i, known]) * kind(size[i])
+                relative, least = kind(growth + chunk.extra[i]), kind(source.dimensions * TINY)
+                error = (plain * relative + least) * kind(size[i]) + kind(growth * abs(c[i]))
+                near, bound = form.closeness(dots + kind(c[i]), error, white, float(q_norm[i]))
+                low, high = near - bound, near + bound
+                if not single:
+                    doubt = ~(np.isfinite(low) & np.isfinite(high)) | ((white > 0) & (white < TINY))
+                    low[doubt], high[doubt] = -np.inf, np.inf
+                pool.add(rows, low, high)
     return pools
+
+
+def _is_ordinary(*lengths: npt.NDArray[Any]) -> bool:
+    """Whether float32 holds squares and products of these lengths, and their rounding errors."""
+    return all(not v.size or (v.min() > _LOW and v.max() < _HIGH) for v in lengths)
 
 
 def rank(source: Vectors, rows: Rows, query: F64, k: int, form: Form) -> tuple[Rows, F64]:
