@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stac_latent.catalog.operators import parse_time
 from stac_latent.errors import SearchError
+from stac_latent.extents import flat_bbox
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -72,19 +73,9 @@ def _rectangle(west: float, south: float, east: float, north: float) -> BaseGeom
 def parse_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
     """West, south, east, north [deg] of four or six numbers; heights are dropped; west > east crosses 180 deg."""
     try:
-        values = [float(v) for v in bbox]
-    except (TypeError, ValueError) as exc:
-        raise SearchError(f"bbox must be numbers (west, south, east, north), got {bbox!r}") from exc
-    if len(values) not in (4, 6) or not all(map(math.isfinite, values)):
-        raise SearchError(
-            f"bbox must be 4 numbers (west, south, east, north) or 6 with heights, got {len(values)}: {bbox!r}"
-        )
-    west, south, east, north = values if len(values) == 4 else (*values[:2], *values[3:5])
-    if south > north:
-        raise SearchError(
-            f"bbox has south {south:g} above north {north:g}; the order is west, south, east, north, got {bbox!r}"
-        )
-    return west, south, east, north
+        return flat_bbox(bbox)
+    except ValueError as exc:
+        raise SearchError(str(exc)) from exc
 
 
 def _geometry(intersects: Any) -> BaseGeometry:

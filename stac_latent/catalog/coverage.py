@@ -19,6 +19,7 @@ from stac_latent.catalog.operators import parse_time
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.search import search
 from stac_latent.errors import CatalogError, SearchError
+from stac_latent.extents import bbox_of, spanning
 
 __all__ = ["WHOLE", "Coverage", "coverage"]
 
@@ -209,9 +210,7 @@ def _span(item: pystac.Item) -> tuple[datetime, datetime] | None:
 
 def _area(bbox: Any, items: list[pystac.Item]) -> tuple[float, float, float, float]:
     if bbox is None:
-        west, south, east, north = shapely.total_bounds(
-            np.array([shapely.geometry.shape(i.geometry or {}) for i in items])
-        )
+        west, south, east, north = spanning(bbox_of(shapely.geometry.shape(i.geometry or {})) for i in items)
     else:
         west, south, east, north = parse_bbox(bbox)
     east = east + 360 if west > east else east

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stac_latent.catalog.operators import STRICT, conjunction, disjunction, negation, parse_time
 from stac_latent.errors import SearchError
+from stac_latent.extents import flat_bbox
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -187,8 +188,7 @@ def _literal(expr: Mapping[str, Any], where: str) -> datetime | BaseGeometry:
         import shapely.geometry
 
         if "bbox" in expr:
-            box = [float(v) for v in expr["bbox"]]
-            return shapely.geometry.box(*(box if len(box) == 4 else (*box[:2], *box[3:5])))
+            return shapely.geometry.box(*flat_bbox(expr["bbox"]))
         if "type" in expr:
             return shapely.geometry.shape(dict(expr))
     except Exception as exc:

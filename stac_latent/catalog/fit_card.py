@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from stac_latent.checks.metrics import Distortion
 from stac_latent.checks.moments import Summary
 from stac_latent.codec import Codec
 from stac_latent.container import apply_nodata
+from stac_latent.extents import item_bbox, spanning, times_in_utc
 from stac_latent.spec import Band
 from stac_latent.stages.nesting import Nest
 
@@ -123,12 +123,9 @@ def write_card(
     parameters
         Of the fit, as ``mlm:hyperparameters``.
     """
-    boxes = [b for item in items if (b := item.bbox) and len(b) == 4]
-    box = None
-    if boxes:
-        lows, highs = ([f(b[i] for b in boxes) for i in at] for f, at in ((min, (0, 1)), (max, (2, 3))))
-        box = (lows[0], lows[1], highs[0], highs[1])
-    times = [t for item in items for t in _times(item)]
+    boxes = [b for b in map(item_bbox, items) if b is not None]
+    box = spanning(boxes) if boxes else None
+    times = [t for item in items for t in times_in_utc(item)]
     span: dict[str, Any] = {"interval": (min(times), max(times))} if times else {}
     kept = (
         "title",
@@ -156,9 +153,3 @@ def shortened(texts: Sequence[str]) -> list[str]:
     """The first of a long list, and how many more there are."""
     more = len(texts) - _LISTED
     return list(texts) if more <= 0 else [*texts[:_LISTED], f"and {more} more; codec.json lists all"]
-
-
-def _times(item: pystac.Item) -> list[datetime]:
-    common = item.common_metadata
-    found = [item.datetime, common.start_datetime, common.end_datetime]
-    return [t if t.tzinfo else t.replace(tzinfo=UTC) for t in found if t is not None]

@@ -224,5 +224,8 @@ def _relative(target: str | Path, start: str | Path) -> str:
 
 def _rectangle(bbox: tuple[float, float, float, float]) -> dict[str, Any]:
     west, south, east, north = bbox
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    return {"type": "Polygon", "coordinates": [ring]}
+    spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    rings = [[[w, south], [e, south], [e, north], [w, north], [w, south]] for w, e in spans]
+    if len(rings) == 1:
+        return {"type": "Polygon", "coordinates": rings}
+    return {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}

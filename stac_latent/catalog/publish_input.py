@@ -15,6 +15,7 @@ from stac_latent.catalog.foreign import is_adopted_table
 from stac_latent.catalog.table_item import PARQUET
 from stac_latent.cube.contract import as_items
 from stac_latent.errors import CatalogError
+from stac_latent.extents import flat_bbox
 from stac_latent.spec import Spec
 from stac_latent.store.embeddings import BBox
 
@@ -46,14 +47,12 @@ def region_of(bbox: BBox | None, intersects: Any) -> shapely.Geometry | None:
     if bbox is not None and intersects is not None:
         raise CatalogError("bbox and intersects were both given; choose one")
     if bbox is not None:
-        if (
-            len(bbox) != 4
-            or bbox[1] > bbox[3]
-            or max(map(abs, bbox[1::2])) > 90
-            or max(map(abs, bbox[::2])) > 180
-        ):
+        try:
+            west, south, east, north = flat_bbox(bbox)
+        except ValueError as exc:
+            raise CatalogError(str(exc)) from exc
+        if max(abs(south), abs(north)) > 90 or max(abs(west), abs(east)) > 180:
             raise CatalogError(f"bbox={tuple(bbox)} is not west, south, east, north in degrees")
-        west, south, east, north = bbox
         parts = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
         return shapely.union_all([shapely.box(w, south, e, north) for w, e in parts])
     if intersects is None or isinstance(intersects, shapely.Geometry):

@@ -17,6 +17,7 @@ from stac_latent.catalog.reader import Reader, is_url
 from stac_latent.catalog.sources import open_sources
 from stac_latent.catalog.transactions import Transactions
 from stac_latent.errors import CatalogError
+from stac_latent.extents import extent_of
 
 __all__ = ["Pushed", "push"]
 
@@ -178,12 +179,10 @@ def _made_up(source: Any) -> tuple[list[Json], int]:
     for item in _items(source):
         count += 1
         some = members.setdefault(_collection_of(item), [])
-        bounds = pystac.Item(item.id, item.geometry, item.bbox, item.datetime, dict(item.properties))
-        some.append(bounds)
+        some.append(pystac.Item(item.id, item.geometry, item.bbox, item.datetime, dict(item.properties)))
     out = []
     for name, items in members.items():
-        extent = pystac.Extent.from_items(items)
-        collection = pystac.Collection(name, f"Items of {name}", extent, license="other")
+        collection = pystac.Collection(name, f"Items of {name}", extent_of(items), license="other")
         out.append(collection.to_dict(include_self_link=False, transform_hrefs=False) | {"links": []})
     return out, count
 

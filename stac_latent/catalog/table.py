@@ -24,6 +24,7 @@ from stac_latent.catalog.filters import compared_with_numbers
 from stac_latent.catalog.query import TIMES, Query
 from stac_latent.catalog.reader import is_url, local_path, to_item
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
+from stac_latent.extents import bbox_of
 from stac_latent.files import temporary
 from stac_latent.store.geometry import geometry_of, in_degrees
 from stac_latent.store.parquet import UNREADABLE, open_parquet
@@ -279,7 +280,7 @@ def _plain(item: pystac.Item, base: str | None) -> dict[str, Any]:
     for part in (*feature["links"], *feature["assets"].values()):
         href = part["href"] if own is None else make_absolute_href(part["href"], own)
         part["href"] = make_relative_href(href, base) if base is not None and not is_url(href) else href
-    bbox = feature.get("bbox") or list(shapely.geometry.shape(item.geometry).bounds)
+    bbox = feature.get("bbox") or bbox_of(shapely.geometry.shape(item.geometry))
     kept = {key: _without_nulls(value) for key, value in feature.items() if value is not None}
     kept["properties"].setdefault("datetime", None)
     return {**kept, "bbox": [float(v) for v in bbox], "assets": kept["assets"], "geometry": item.geometry}

@@ -10,19 +10,24 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pystac
 from pystac.utils import make_absolute_href, make_relative_href
 
-from stac_latent.errors import CatalogError
+from stac_latent.catalog.footprints import footprints
+from stac_latent.cube.contract import latent_assets
+from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.extension import LatentExtension
+from stac_latent.extents import WORLD, bbox_of, extent_of, fields_in_utc, flat_bbox, item_bbox, spanning
 from stac_latent.files import write_whole
 from stac_latent.locks import locked
+from stac_latent.spec import Grid
 
 __all__ = ["CatalogTree", "safe_name", "write_json"]
 
@@ -136,8 +141,11 @@ class CatalogTree:
         path = self._item_path(item.id, item.collection_id)
         doc = item.to_dict(include_self_link=False, transform_hrefs=False)
         doc["collection"] = item.collection_id or _DEFAULT_COLLECTION
+        doc["properties"] = fields_in_utc(doc["properties"])
+        if doc["geometry"] is not None and not doc.get("bbox"):
+            doc["bbox"] = list(item_bbox(item) or WORLD)
         for asset in doc["assets"].values():
-            asset["href"] = _relative(asset["href"], path, self.root)
+            asset.update(fields_in_utc(asset), href=_relative(asset["href"], path, self.root))
         for link in doc["links"]:
             link["href"] = _relative(link["href"], path, self.root)
         up = "../collection.json"
@@ -232,18 +240,26 @@ def _new_collection(item: pystac.Item) -> pystac.Collection:
     return pystac.Collection(
         id=item.collection_id or _DEFAULT_COLLECTION,
         description="Items whose assets are also stored as latents; see the latent extension",
-        extent=pystac.Extent.from_items([item]),
+        extent=_extent(item),
         license="other",
     )
 
 
+def _extent(item: pystac.Item) -> pystac.Extent:
+    """Place and time of an Item; where it says no place, that of its latents."""
+    box = WORLD
+    for key in latent_assets(item) if item.geometry is None else ():
+        with suppress(StacLatentError):
+            grid = Grid.from_fields(item.assets[key].extra_fields, item.properties)
+            box = bbox_of(footprints(grid.cell_grid(), np.array([0]), np.array([0]), grid.cells)[0])
+    return extent_of([item], box)
+
+
 def _widen(collection: pystac.Collection, item: pystac.Item) -> None:
     """Grow the Collection's extent to cover the Item."""
-    new = pystac.Extent.from_items([item])
-    boxes = [b for b in (*collection.extent.spatial.bboxes, *new.spatial.bboxes) if len(b) == 4]
-    if boxes:
-        lows, highs = [min(b[i] for b in boxes) for i in (0, 1)], [max(b[i] for b in boxes) for i in (2, 3)]
-        collection.extent.spatial.bboxes = [[*lows, *highs]]
+    new = _extent(item)
+    known = [flat_bbox(b) for b in collection.extent.spatial.bboxes]
+    collection.extent.spatial.bboxes = [list(spanning([*known, *(flat_bbox(b) for b in new.spatial.bboxes)]))]
     far = datetime.max.replace(tzinfo=UTC)
     spans = [*collection.extent.temporal.intervals, *new.temporal.intervals]
     starts = [s[0] or far for s in spans]

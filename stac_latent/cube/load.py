@@ -44,6 +44,7 @@ from stac_latent.cube.refs import (
     pixel_box,
 )
 from stac_latent.errors import CatalogError, GridError
+from stac_latent.extents import fields_in_utc, in_utc
 from stac_latent.secure import Key, use
 from stac_latent.spec import Band, Grid
 from stac_latent.store.transport import connections
@@ -316,8 +317,8 @@ def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pys
         item.id,
         item.geometry,
         item.bbox,
-        item.datetime,
-        dict(item.properties),
+        in_utc(item.datetime),
+        fields_in_utc(item.properties),
         stac_extensions=[_PROJ],
         collection="stac-latent",
     )

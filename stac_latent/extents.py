@@ -1,0 +1,159 @@
+"""Where and when Items are, in every form that STAC allows: boxes of six numbers or across 180 degrees, none at all, times with offsets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pystac
+import shapely
+import shapely.geometry
+from pystac.utils import str_to_datetime
+
+__all__ = [
+    "WORLD",
+    "BBox",
+    "bbox_of",
+    "extent_of",
+    "fields_in_utc",
+    "flat_bbox",
+    "in_utc",
+    "item_bbox",
+    "spanning",
+    "times_in_utc",
+]
+
+BBox = tuple[float, float, float, float]
+"""West, south, east, north in degrees; west > east crosses the antimeridian."""
+
+WORLD: BBox = (-180.0, -90.0, 180.0, 90.0)
+TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
+"""Fields of the core that hold a time; STAC allows no offset but ``Z`` there."""
+
+
+def flat_bbox(bbox: Sequence[float]) -> BBox:
+    """West, south, east, north of a bbox of four numbers, or of six with heights.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or south lies above north.
+
+    Examples
+    --------
+    >>> flat_bbox([13.6, 46.0, 0, 13.8, 46.1, 900])
+    (13.6, 46.0, 13.8, 46.1)
+    """
+    try:
+        values = [float(v) for v in bbox]
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"bbox must be numbers (west, south, east, north), got {bbox!r}") from exc
+    if len(values) not in (4, 6) or not all(map(math.isfinite, values)):
+        raise ValueError(
+            f"bbox must be 4 numbers (west, south, east, north) or 6 with heights, got {len(values)}: {bbox!r}"
+        )
+    west, south, east, north = values if len(values) == 4 else (*values[:2], *values[3:5])
+    if south > north:
+        raise ValueError(
+            f"bbox has south {south:g} above north {north:g}; the order is west, south, east, north, got {bbox!r}"
+        )
+    return west, south, east, north
+
+
+def spanning(boxes: Iterable[BBox]) -> BBox:
+    """Smallest box that holds some boxes; across 180 degrees only where one of them is.
+
+    Examples
+    --------
+    >>> spanning([(170, -1, -175, 0), (-170, 0, -160, 2)])
+    (170.0, -1.0, -160.0, 2.0)
+    """
+    known = list(boxes)
+    south, north = min(float(b[1]) for b in known), max(float(b[3]) for b in known)
+    if all(w <= e for w, _, e, _ in known):
+        return min(float(b[0]) for b in known), south, max(float(b[2]) for b in known), north
+    spans = sorted((float(w), float(e) if w <= e else e + 360.0) for w, _, e, _ in known)
+    spans += [(w + 360, e + 360) for w, e in spans]  # once more round, so that the last gap is seen
+    reach, gap, start, end = spans[0][1], 0.0, -180.0, 180.0
+    for west, east in spans[1:]:
+        if west - reach > gap:
+            gap, start, end = west - reach, west, reach
+        reach = max(reach, east)
+    if not gap:
+        return -180.0, south, 180.0, north
+    return _wrapped(start), south, _wrapped(end), north
+
+
+def _wrapped(lon: float) -> float:
+    while lon > 180:
+        lon -= 360
+    return lon
+
+
+def bbox_of(geometry: shapely.Geometry) -> BBox:
+    """West, south, east, north of a geometry; west > east where that is the shorter way over the antimeridian."""
+    bounds = sorted(tuple(map(float, p.bounds)) for p in shapely.get_parts(geometry) if not p.is_empty)
+    south, north = min(b[1] for b in bounds), max(b[3] for b in bounds)
+    west, east = bounds[0][0], max(b[2] for b in bounds)
+    reach, gap = bounds[0][2], (0.0, west, east)
+    for left, _, right, _ in bounds[1:]:
+        gap = max(gap, (left - reach, left, reach))
+        reach = max(reach, right)
+    if west <= -180 and east >= 180 and gap[0] > 0:
+        _, west, east = gap
+    return west, south, east, north
+
+
+def item_bbox(item: pystac.Item) -> BBox | None:
+    """Box of an Item from its bbox, else its geometry; None where it has neither, or none that can be read."""
+    try:
+        if item.bbox:
+            return flat_bbox(item.bbox)
+        return bbox_of(shapely.geometry.shape(item.geometry)) if item.geometry else None
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, shapely.errors.ShapelyError):
+        return None
+
+
+def extent_of(items: Sequence[pystac.Item], default: BBox = WORLD) -> pystac.Extent:
+    """Extent of a Collection of some Items; the place is ``default`` where none of them has one."""
+    boxes = [b for b in map(item_bbox, items) if b is not None]
+    times = [t for item in items for t in times_in_utc(item)]
+    spatial = pystac.SpatialExtent([list(spanning(boxes) if boxes else default)])
+    span: list[datetime | None] = [min(times), max(times)] if times else [None, None]
+    return pystac.Extent(spatial, pystac.TemporalExtent([span]))
+
+
+def times_in_utc(item: pystac.Item) -> list[datetime]:
+    """First and last time of an Item, aware, UTC; nothing where it has none."""
+    known = item.common_metadata
+    times = [item.datetime, known.start_datetime, known.end_datetime]
+    found = [in_utc(t) for t in times if t is not None]
+    return [min(found), max(found)] if found else []
+
+
+def in_utc(value: Any) -> Any:
+    """A time in UTC: a datetime as a datetime, RFC 3339 text as text that ends with Z; what is neither stays as it is.
+
+    Times without an offset are taken for UTC.
+
+    Examples
+    --------
+    >>> in_utc("2024-06-01T02:00:00.25+05:30")
+    '2024-05-31T20:30:00.250000Z'
+    """
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if not isinstance(value, str) or value.endswith("Z"):
+        return value
+    try:
+        found: datetime = in_utc(str_to_datetime(value))
+    except (ValueError, OverflowError):
+        return value
+    return found.isoformat().replace("+00:00", "Z")
+
+
+def fields_in_utc(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of an Item or asset with the core's times in UTC."""
+    return {k: in_utc(v) if k in TIMES else v for k, v in fields.items()}
