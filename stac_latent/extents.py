@@ -74,22 +74,16 @@ def spanning(boxes: Iterable[BBox]) -> BBox:
     south, north = min(float(b[1]) for b in known), max(float(b[3]) for b in known)
     if all(w <= e for w, _, e, _ in known):
         return min(float(b[0]) for b in known), south, max(float(b[2]) for b in known), north
-    spans = sorted((float(w), float(e) if w <= e else e + 360.0) for w, _, e, _ in known)
-    spans += [(w + 360, e + 360) for w, e in spans]  # once more round, so that the last gap is seen
-    reach, gap, start, end = spans[0][1], 0.0, -180.0, 180.0
-    for west, east in spans[1:]:
-        if west - reach > gap:
-            gap, start, end = west - reach, west, reach
-        reach = max(reach, east)
-    if not gap:
-        return -180.0, south, 180.0, north
-    return _wrapped(start), south, _wrapped(end), north
-
-
-def _wrapped(lon: float) -> float:
-    while lon > 180:
-        lon -= 360
-    return lon
+    spans = sorted((float(w), float(e) if w <= e else e + 360.0, float(w), float(e)) for w, _, e, _ in known)
+    first, *others = spans
+    reach, edge = first[1], first[3]
+    gap, west, east = 0.0, -180.0, 180.0
+    for lo, hi, left, right in [*others, (first[0] + 360, first[1] + 360, *first[2:])]:
+        if lo - reach > gap:
+            gap, west, east = lo - reach, left, edge
+        if hi > reach:
+            reach, edge = hi, right
+    return west, south, east, north
 
 
 def bbox_of(geometry: shapely.Geometry) -> BBox:
