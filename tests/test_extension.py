@@ -73,6 +73,8 @@ ASSET = {
     "band_psnr": [46.5, 999.0],
     "band_max_error": [100.0, 0.0],
     "input": SPACE,
+    "sources": ["red", "image.2"],
+    "resampling": "average",
     "metadata_checksum": "1220" + "0" * 64,
     "mask_chunks": "80",
     "encryption": "aes-256-gcm-1",

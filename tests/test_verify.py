@@ -77,7 +77,7 @@ def test_a_mask_that_was_changed_and_bytes_that_were_added(cat):
     shutil.rmtree(cat / "scenes/s0/latent.zarr/mask/c")
     (cat / "scenes/s1/latent.zarr/more").write_text("x")
     found = failed(cat)
-    assert "differs from the source" in found["s0", "latent"][-1]
+    assert "differs from the raw files" in found["s0", "latent"][-1]
     assert "bytes are stored, the item declares" in found["s1", "latent"][0]
 
 

@@ -14,6 +14,9 @@ from stac_latent.cli.common import AsJson, Asset, out, print_json, progress
 
 __all__ = ["codecs", "demo", "info", "keygen", "validate", "verify"]
 
+_REASONS = 5
+"""Reasons that are printed."""
+
 
 def demo(
     dest: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("stac-latent-demo"),
@@ -133,18 +136,31 @@ def verify(
     locked: Annotated[
         bool, typer.Option("--locked", help="Let encrypted latents pass without their key.")
     ] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Compare every pixel with the raw files. Default: 16 chunks of each asset."
+        ),
+    ] = False,
+    no_raw: Annotated[
+        bool, typer.Option("--no-raw", help="Do not look for the raw files: check bytes and decoding alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every latent asset again: bundle, probe, stored bytes, decoding, and its error where the source is at hand."""
+    """Check every latent asset again: bundle, probe, stored bytes and decoding, and the pixels against the raw files.
+
+    Exits with 1 if anything is wrong, and if there was something to compare with raw files and nothing could be.
+    """
     from stac_latent.catalog.verify import verify as run
 
     with progress(as_json) as report:
-        checked = run(source, asset=asset, key=key, locked=locked, progress=report)
+        checked = run(source, asset=asset, key=key, locked=locked, full=full, raw=not no_raw, progress=report)
     failed = [row for row in checked if row.problems]
+    compared, silent = sum(row.compared for row in checked), [row for row in checked if row.reason]
+    nothing = bool(silent) and not compared and not no_raw
     if as_json:
-        print_json(
-            {"checked": len(checked), "failed": len(failed), "assets": [row.to_dict() for row in checked]}
-        )
+        counts = {"checked": len(checked), "failed": len(failed), "compared": compared}
+        print_json(counts | {"assets": [row.to_dict() for row in checked]})
     else:
         if failed:
             table = Table("item", "asset", "problem")
@@ -152,13 +168,24 @@ def verify(
                 for problem in row.problems:
                     table.add_row(row.item, row.asset, problem)
             out.print(table)
-        compared = sum(row.compared for row in checked)
+        if not no_raw:
+            _print_reasons(silent)
         closed = f"; {n} encrypted and not opened" if (n := sum(row.locked for row in checked)) else ""
         out.print(
-            f"{len(checked)} checked, {len(failed)} failed; {compared} measured against their source{closed}"
+            f"{len(checked)} checked, {len(failed)} failed; {compared} compared with their raw files{closed}"
         )
-    if failed:
+        if nothing:
+            out.print(
+                "Nothing could be compared. Make the raw files reachable, or pass --no-raw to check without them."
+            )
+    if failed or nothing:
         raise typer.Exit(1)
+
+
+def _print_reasons(rows: list[Any]) -> None:
+    """Say why assets were not compared, each reason once."""
+    for reason, count in Counter(row.reason for row in rows).most_common(_REASONS):
+        out.print(f"{count} not compared: {reason}", markup=False, highlight=False)
 
 
 def _print_problems(files: int, problems: dict[str, list[str]], missing: Counter[str]) -> None:

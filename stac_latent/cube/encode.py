@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,12 +18,13 @@ from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, band_places
 from stac_latent.cube.masks import write_mask
 from stac_latent.cube.natives import band_objects, group_names
+from stac_latent.cube.raw_files import RawFiles
 from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href
 from stac_latent.cube.residual import write_residual
 from stac_latent.cube.strip import encode_strip
 from stac_latent.cube.tiling import tiles
-from stac_latent.cube.verify import STRIP, Progress, Source, measurements, verify_store
+from stac_latent.cube.verify import STRIP, Progress, Source, Sums, measurements, verify_store
 from stac_latent.cube.watch import Asked, Watch, findings, refusals
 from stac_latent.errors import FieldError, GuardError
 from stac_latent.secure import Encrypt, Key, Sealed, context_of
@@ -36,7 +38,10 @@ from stac_latent.store.sealed import write_manifest
 from stac_latent.store.zarr import Payload, chunk_cells, create, finish
 
 if TYPE_CHECKING:
+    import pystac
     from odc.geo.geobox import GeoBox
+
+    from stac_latent.cube.source import SourceBand
 
 __all__ = ["Encoded", "asset_spec", "encode_source"]
 
@@ -70,6 +75,11 @@ def asset_spec(
 class Scene(Source, Protocol):
     """A source whose bands may have pixels of several sizes; see :class:`~stac_latent.cube.source.ItemSource`."""
 
+    item: pystac.Item
+    bands: list[SourceBand]
+    resampling: str
+    infinite: bool
+    """Whether infinite values are data."""
     boxes: list[GeoBox]
     """Each band's own pixels: those of the grid, or two, four or eight times as large."""
     samples: int
@@ -93,7 +103,7 @@ def encode_source(
     Parameters
     ----------
     sources
-        Pixels of each lattice; read twice, once to encode and once to verify.
+        Pixels of each lattice; read to encode; :class:`~stac_latent.cube.raw_files.RawFiles` reads the same files to verify.
     coders
         What to encode each with: the parts of one codec, aimed at a target or not.
     path
@@ -173,18 +183,35 @@ def encode_source(
     rate = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
     kept = {} if bound is None else bound.to_fields(found.magnitudes)
     layout = layout_fields(path, first.masks, first.seal) if len(layers) == 1 else {}
-    fields = {**rate, **layout, **measurements(found), **kept, **outcome, **native, **sealed}
+    fields = {
+        **rate,
+        **layout,
+        **measurements(found),
+        **kept,
+        **outcome,
+        **native,
+        **sealed,
+        **_origin(layers),
+    }
     spec = replace(spec, residual=first.spec.residual)
     return Encoded(spec, first.where, size, fields, used, tuple(unusual))
 
 
 def _measured(
-    layers: Sequence[_Layer], sums: Sequence[Mapping[Window, int]], watches: Sequence[Watch], progress: Progress | None,
+    layers: Sequence[_Layer], sums: Sequence[Mapping[Window, Sums]], watches: Sequence[Watch], progress: Progress | None,
     used: LatentRef | None,
 ) -> Distortion:  # fmt: skip
     """What a cold decode of all lattices measures."""
     rows = zip(layers, sums, watches, strict=True)
     return Distortion.merged([x.verify(crcs, progress, used, watch) for x, crcs, watch in rows])
+
+
+def _origin(layers: Sequence[_Layer]) -> dict[str, Any]:
+    """What a later verification has to know to read the same pixels again."""
+    out: dict[str, Any] = {"latent:sources": [b.name for x in layers for b in x.source.bands]}
+    if any(x.truth.assembled for x in layers):
+        out["latent:resampling"] = layers[0].source.resampling
+    return out
 
 
 def _write_scores(layers: Sequence[_Layer], watches: Sequence[Watch]) -> None:
@@ -227,6 +254,13 @@ class _Layer:
     masks: zarr.Array[Any] | None = None
     """The mask's array, once it is written."""
 
+    @cached_property
+    def truth(self) -> RawFiles:
+        """The same pixels by plain rasterio."""
+        s = self.source
+        names = [b.name for b in s.bands]
+        return RawFiles(s.item, names, s.decoded, s.grid, self.codec.steps, s.resampling, infinite=s.infinite)
+
     @property
     def spec(self) -> Spec:
         spec = asset_spec(self.codec, self.payload, self.source.decoded, self.bound)
@@ -248,13 +282,13 @@ class _Layer:
 
     def write(
         self, layers: Sequence[_Layer], progress: Progress | None, reference: LatentRef | None
-    ) -> tuple[int, dict[Window, int]]:
+    ) -> tuple[int, dict[Window, Sums]]:
         """Fill the group; its attributes mirror the fields of an asset of these layers.
 
         Returns
         -------
         pixels, sums
-            Valid pixels; CRC-32 of the symbols of each chunk by its cells.
+            Valid pixels; checksums of each chunk by its cells.
         """
         source, codec, grid = self.source, self.codec, self.source.grid
         fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
@@ -265,7 +299,7 @@ class _Layer:
         if reference is not None:
             counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
             self.coder = ReferenceCoder(open_key_frame(reference, grid, codec), counts)
-        sums: dict[Window, int] = {}
+        sums: dict[Window, Sums] = {}
         valid_pixels = 0
         shards = list(tiles(grid.cells, shard))
         for i, cells in enumerate(shards):
@@ -293,10 +327,11 @@ class _Layer:
             write_manifest(self.path, self.seal)
 
     def verify(
-        self, sums: Mapping[Window, int], progress: Progress | None, used: LatentRef | None, watch: Watch
+        self, sums: Mapping[Window, Sums], progress: Progress | None, used: LatentRef | None, watch: Watch
     ) -> Distortion:
         """Decode the group cold and measure it."""
         return verify_store(
+            self.truth,
             self.source,
             self.codec,
             self._ref(used),

@@ -182,7 +182,7 @@ class ItemSource:
         infinite: bool = False,
     ) -> None:
         self.item, self.codec = item, codec
-        self._resampling, self._infinite = resampling, infinite
+        self.resampling, self.infinite = resampling, infinite
         self.bands = find_bands(item, codec, bands)
         for key in {b.asset for b in self.bands}:
             check_raw_asset(item, key)
@@ -253,7 +253,7 @@ class ItemSource:
             raw, inside = (v if step == 1 else v.repeat(step, axis=0).repeat(step, axis=1) for v in found)
             valid = np.ones(raw.shape, bool) if b.nodata is None or math.isnan(b.nodata) else raw != b.nodata
             if raw.dtype.kind == "f":
-                valid &= ~np.isnan(raw) if self._infinite else np.isfinite(raw)
+                valid &= ~np.isnan(raw) if self.infinite else np.isfinite(raw)
             layers.append(_to_codec_unit(raw, b, valid))
             masks.append(valid & inside)
         field, valid = np.stack(layers), np.stack(masks)
@@ -304,7 +304,7 @@ class ItemSource:
                     box,
                     (rows, columns),
                     band.data_type,
-                    resampling=self._resampling,
+                    resampling=self.resampling,
                     nodata=band.nodata,
                 )
                 inside &= _within(box, file.box, spans)

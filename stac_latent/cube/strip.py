@@ -15,7 +15,7 @@ from stac_latent.codec import Array, Codec
 from stac_latent.container import over
 from stac_latent.cube.reference_coder import ReferenceCoder, whole_cells
 from stac_latent.cube.tiling import padded_shape, tiles, with_margin
-from stac_latent.cube.verify import Source
+from stac_latent.cube.verify import Source, Sums, pixel_sum
 from stac_latent.spec import Grid, Window
 from stac_latent.store.zarr import chunk_cells
 
@@ -32,13 +32,13 @@ def encode_strip(
     reference: ReferenceCoder | None = None,
     *,
     every: bool = False,
-) -> tuple[npt.NDArray[np.bool_], dict[Window, int]]:
+) -> tuple[npt.NDArray[np.bool_], dict[Window, Sums]]:
     """Encode a strip of cells into ``out`` ``(channel, y, x)``; ``every``: pixels that the chain cannot take come later.
 
     Returns
     -------
     valid, sums
-        Valid pixels of the strip ``(1 or band, y, x)``; CRC-32 of the symbols of each chunk, by its cells.
+        Valid pixels of the strip ``(1 or band, y, x)``; checksums of what was read and made of each chunk, by its cells.
     """
     stride = codec.stride
     window = tuple((lo * s, hi * s) for (lo, hi), s in zip(cells, stride, strict=True))
@@ -49,7 +49,7 @@ def encode_strip(
     lead = (window[0][0] - wide[0][0], window[1][0] - wide[1][0])
     inner, _ = chunk_cells(codec)
 
-    def one(block: Window) -> tuple[Window, int]:
+    def one(block: Window) -> tuple[Window, Sums]:
         (y0, y1), (x0, x1) = block
         pixels = tuple((lo * s + m, hi * s + m) for (lo, hi), s, m in zip(block, stride, lead, strict=True))
         (a0, a1), (b0, b1) = with_margin(
@@ -70,7 +70,9 @@ def encode_strip(
         elif getattr(tail, "aim", None) is not None:  # searched here, where valid pixels are known
             tail.keep(symbols, over(codec, whole[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
         out[:, y0:y1, x0:x1] = symbols
-        return ((cy + y0, cy + y1), (cx + x0, cx + x1)), zlib.crc32(symbols.data)
+        inner_pixels = np.s_[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
+        read = pixel_sum(field[inner_pixels], valid[inner_pixels])
+        return ((cy + y0, cy + y1), (cx + x0, cx + x1)), Sums(read, zlib.crc32(symbols.data))
 
     with ThreadPoolExecutor(max_workers=min(_WORKERS, os.cpu_count() or 1)) as pool:
         sums = dict(pool.map(one, tiles((out.shape[1], out.shape[2]), inner)))

@@ -301,6 +301,8 @@ class AssetLatentExtension(_Measured):
     band_psnr = Field(list_of(number), "psnr of each decoded band")
     band_max_error = Field(list_of(number), "max_error of each decoded band")
     input = Field(text, "digest of what was encoded")
+    sources = Field(list_of(text), "raw band of each decoded band")
+    resampling = Field(text, "how the raw pixels were brought to this grid")
     metadata_checksum = Field(text, "checksum of the store's metadata, which then need not be read")
     mask_chunks = Field(text, "which chunks of the mask are stored, one bit each")
     encryption = Field(text, "how the stored chunks are encrypted")

@@ -1,0 +1,84 @@
+"""The raw files that a latent asset was made from, as its Item tells where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pystac
+
+from stac_latent.access import check_link
+from stac_latent.catalog.reader import Reader, to_item
+from stac_latent.cube.decode import LatentReader
+from stac_latent.cube.raw import check_raw_asset
+from stac_latent.cube.raw_files import RawFiles
+from stac_latent.errors import CatalogError, StacLatentError
+
+__all__ = ["raw_files"]
+
+
+def raw_files(
+    item: pystac.Item, fields: Mapping[str, Any], readers: Sequence[LatentReader], reader: Reader
+) -> list[RawFiles] | str:
+    """Raw files of the lattices of an asset, or why there are none.
+
+    Parameters
+    ----------
+    item
+        Item of the latent asset. Its own raw assets come first, then those of Items that ``derived_from`` links lead to.
+    fields
+        Of the latent asset: ``latent:sources`` names the raw bands, ``latent:resampling`` how they were brought to its grid.
+    readers
+        Of each lattice.
+    reader
+        Reads the Items that links lead to.
+
+    Returns
+    -------
+    list of RawFiles, or str
+        One for each lattice; else the reasons why the pixels cannot be compared.
+    """
+    reasons: list[str] = []
+    for raw in _candidates(item, reader, reasons):
+        try:
+            return _opened(raw, fields, readers)
+        except (StacLatentError, OSError) as exc:
+            reasons.append(str(exc))
+    return "; ".join(dict.fromkeys(reasons)) or "the item has no raw assets, and no link to an item that has"
+
+
+def _candidates(item: pystac.Item, reader: Reader, reasons: list[str]) -> Iterator[pystac.Item]:
+    yield item
+    for link in item.links:
+        href = link.get_absolute_href() if link.rel == "derived_from" else None
+        if href is None:
+            continue
+        try:
+            document = reader.json(check_link(href, item.get_self_href()))
+            yield to_item(document, href, href=href)
+        except (StacLatentError, OSError) as exc:
+            reasons.append(str(exc))
+
+
+def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[LatentReader]) -> list[RawFiles]:
+    bands = [b for r in readers for b in r.spec.bands]
+    names = fields.get("latent:sources") or [b.name for b in bands]
+    if not isinstance(names, list) or len(names) != len(bands):
+        raise CatalogError(f"latent:sources names {names!r:.200}, which are not {len(bands)} raw bands")
+    for key in {n if n in raw.assets else str(n).rpartition(".")[0] for n in names} & set(raw.assets):
+        check_raw_asset(raw, key)
+    out, start = [], 0
+    for r in readers:
+        own = names[start : start + len(r.spec.bands)]
+        start += len(own)
+        out.append(
+            RawFiles(
+                raw, own, r.spec.bands, r.grid, r.codec.steps, str(fields.get("latent:resampling", "nearest")),
+                infinite="latent:error_bounds" in fields,
+            )
+        )  # fmt: skip
+    if any(t.assembled for t in out) and "latent:resampling" not in fields:
+        raise CatalogError(
+            f"the raw files of item {raw.id!r} lie on other pixels than the latent, which does not say how they were resampled"
+        )
+    return out

@@ -1,0 +1,374 @@
+"""Pixels of raw files as plain rasterio reads them: the truth that a stored latent is measured against.
+
+Nothing here is shared with :mod:`stac_latent.cube.source`, through which ``encode`` reads: type, nodata, masks, scale and
+grid come from the file itself, and from the Item only where the file is silent. So a fault of one path shows as a
+difference between the two. Grids that are no file's own are assembled by odc-stac, from what the files say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import odc.stac
+import pystac
+import rasterio
+import rasterio.windows
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+
+from stac_latent.access import shown, without_secrets
+from stac_latent.errors import CatalogError, GridError
+from stac_latent.spec import Band, Grid, Window
+from stac_latent.store.io import is_local, local_path
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["RawFiles", "Trust"]
+
+Array = npt.NDArray[Any]
+Trust = Literal["file", "item"]
+
+_ALIGNED = 0.02
+"""Part of a pixel by which a grid may miss the file's through rounding."""
+_CHUNK = 1024
+_REFLECTANCE = frozenset([*(f"B{i:02}" for i in range(1, 13)), "B8A"])
+"""Sentinel-2's bands that processing baseline 04.00 shifted by 1000."""
+_PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+
+
+@dataclass(frozen=True)
+class _RawBand:
+    """One band of a file, and what it was made into."""
+
+    href: str
+    index: int
+    """Position in the file, from one."""
+    data_type: str
+    nodata: float | None
+    masked: bool
+    """Whether the file marks missing pixels by a mask or an alpha band."""
+    gain: float
+    """``value in the decoded band's unit = stored value * gain + shift``."""
+    shift: float
+    crs: CRS | None
+    transform: Affine
+    shape: tuple[int, int]
+    decoded: Band
+    step: int
+    """Pixels of the store's grid along one of this band's."""
+
+
+class RawFiles:
+    """Raw pixels of the bands of one lattice, in the unit of the decoded bands.
+
+    It is a :class:`stac_latent.cube.verify.Source`, as :class:`stac_latent.cube.source.ItemSource` is.
+
+    Parameters
+    ----------
+    item
+        Item with the raw assets.
+    names
+        Raw band of each decoded band: an asset key, or ``<key>.<n>`` for its nth band.
+    bands
+        Decoded bands, in the same order.
+    grid
+        Grid of the store's finest pixels.
+    steps
+        Pixels of that grid along a pixel of each band; default: one.
+    resampling
+        How a grid other than the files' own was made.
+    trust
+        Whose CRS and corner hold where Item and file contradict each other.
+    infinite
+        Take infinite values for data; else they count as missing.
+
+    Raises
+    ------
+    CatalogError
+        If an asset is missing, or its file cannot be opened.
+    GridError
+        If a file lies in another CRS than the store.
+    """
+
+    def __init__(
+        self,
+        item: pystac.Item,
+        names: Sequence[str],
+        bands: Sequence[Band],
+        grid: Grid,
+        steps: Sequence[int] = (),
+        resampling: str = "nearest",
+        trust: Trust = "file",
+        *,
+        infinite: bool = False,
+    ) -> None:
+        self.item, self.grid, self.decoded = item, grid, tuple(bands)
+        self._resampling, self._infinite = resampling, infinite
+        rows = zip(names, bands, steps or [1] * len(bands), strict=True)
+        self._bands = [_raw_band(item, name, band, step) for name, band, step in rows]
+        crs = CRS.from_user_input(grid.crs)
+        for b in self._bands:
+            if trust == "file" and b.crs is not None and b.crs != crs:
+                raise GridError(
+                    f"{shown(b.href)} of item {item.id!r} lies in {b.crs.to_string()[:80]}, its latent in {grid.crs[:80]}: they "
+                    "cannot be compared; encode the item again"
+                )
+        self._places = [(0, 0) if trust == "item" else _place(b, grid) for b in self._bands]
+
+    @property
+    def assembled(self) -> bool:
+        """Whether a grid is no file's own, so that odc-stac assembles the pixels instead of rasterio."""
+        return any(place is None for place in self._places)
+
+    @property
+    def samples(self) -> int:
+        """Pixels of all bands, each on its own grid."""
+        if self.assembled:
+            return sum(math.prod(self.grid.shape) // b.step**2 for b in self._bands)
+        return sum(math.prod(b.shape) for b in self._bands)
+
+    def read(self, window: Window) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Pixels of a window of the padded grid.
+
+        Parameters
+        ----------
+        window
+            Pixels ``((y0, y1), (x0, x1))``, counted from the corner of the first cell; whole pixels of every band.
+
+        Returns
+        -------
+        field, valid
+            ``(band, y, x)`` in the unit of the decoded bands, 0 where there are no data, and the pixels that hold
+            data, ``(1 or band, y, x)``.
+
+        Raises
+        ------
+        CatalogError
+            If a file cannot be read.
+        """
+        pairs = (
+            self._assembled(window)
+            if self.assembled
+            else map(self._own, self._bands, self._places, [window] * len(self._bands))
+        )
+        layers, masks = zip(*pairs, strict=True)
+        field, valid = np.stack(layers), np.stack(masks)
+        return field, valid[:1] if (valid == valid[:1]).all() else valid
+
+    def _own(self, b: _RawBand, place: Any, window: Window) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """One band of a window, from the file's own pixels."""
+        (y0, y1), (x0, x1) = window
+        top, left = self.grid.lead
+        row, col = (y0 - top - place[0]) // b.step, (x0 - left - place[1]) // b.step
+        h, w = (y1 - y0) // b.step, (x1 - x0) // b.step
+        raw, valid = np.zeros((h, w), b.data_type), np.zeros((h, w), bool)
+        r0, r1, c0, c1 = max(0, row), min(b.shape[0], row + h), max(0, col), min(b.shape[1], col + w)
+        if r0 < r1 and c0 < c1:
+            inner = np.s_[r0 - row : r1 - row, c0 - col : c1 - col]
+            raw[inner], valid[inner] = _read(
+                b, rasterio.windows.Window(c0, r0, c1 - c0, r1 - r0), self.item.id
+            )
+        if b.step > 1:
+            raw, valid = (v.repeat(b.step, axis=0).repeat(b.step, axis=1) for v in (raw, valid))
+        return self._converted(raw, valid, b)
+
+    def _converted(
+        self, raw: Array, valid: npt.NDArray[np.bool_], b: _RawBand
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Values in the decoded band's unit, 0 where they are missing."""
+        if b.nodata is not None and not math.isnan(b.nodata):
+            valid = valid & (raw != b.nodata)
+        if raw.dtype.kind == "f":
+            valid = valid & (~np.isnan(raw) if self._infinite else np.isfinite(raw))
+        if (b.gain, b.shift) == (1.0, 0.0):
+            return np.where(valid, raw, raw.dtype.type(0)), valid
+        value = np.where(valid, raw, raw.dtype.type(0)).astype(np.float64) * b.gain + b.shift
+        value[~valid] = 0
+        whole = np.dtype(b.decoded.data_type).kind in "iu"
+        return (np.rint(value) if whole else value.astype(b.decoded.data_type)), valid
+
+    def _assembled(self, window: Window) -> list[tuple[Array, npt.NDArray[np.bool_]]]:
+        """All bands of a window, resampled by odc-stac."""
+        (y0, y1), (x0, x1) = window
+        out = []
+        for b, cube in zip(self._bands, self._cubes, strict=True):
+            rows, columns = cube.odc.geobox.dimensions
+            part = cube["band"].isel(
+                {rows: slice(y0 // b.step, y1 // b.step), columns: slice(x0 // b.step, x1 // b.step)}
+            )
+            raw = part.values[0]
+            if b.step > 1:
+                raw = raw.repeat(b.step, axis=0).repeat(b.step, axis=1)
+            top, left = self.grid.lead
+            inside = np.logical_and.outer(
+                *(
+                    (np.arange(lo, hi) >= pad) & (np.arange(lo, hi) < pad + n)
+                    for (lo, hi), pad, n in zip(window, (top, left), self.grid.shape, strict=True)
+                )
+            )
+            out.append(self._converted(raw, inside, b))
+        return out
+
+    @cached_property
+    def _cubes(self) -> list[xr.Dataset]:
+        """Each band on the padded grid of its pixel size, lazily."""
+        stride = self.grid.stride
+        a, b, c, d, e, f = self.grid.cell_transform
+        fine = Affine(a / stride[1], b / stride[0], c, d / stride[1], e / stride[0], f)
+        height, width = (n * s for n, s in zip(self.grid.cells, stride, strict=True))
+        out = []
+        for band in self._bands:
+            geobox = GeoBox(
+                (height // band.step, width // band.step), fine * Affine.scale(band.step), self.grid.crs
+            )
+            size = -(-_CHUNK // stride[0]) * stride[0] // band.step
+            out.append(
+                odc.stac.load(
+                    [_plain_item(band)],
+                    bands=["band"],
+                    geobox=geobox,
+                    resampling=self._resampling,
+                    chunks={"y": size, "x": size},
+                    stac_cfg={"raw": {"assets": {"band": _facts(band)}}},
+                )
+            )
+        return out
+
+
+def _raw_band(item: pystac.Item, name: str, decoded: Band, step: int) -> _RawBand:
+    """Facts of a band, from its file; the Item fills in what the file does not say."""
+    asset, index = _asset_of(item, name)
+    href = asset.get_absolute_href() or asset.href
+    href = str(local_path(href)) if is_local(href) else href
+    stated = _stated(asset, index)
+    try:
+        with rasterio.open(href) as src:
+            if index > src.count:
+                raise CatalogError(
+                    f"{shown(href)} has {src.count} band(s); item {item.id!r} names band {index}"
+                )
+            flags, nodata = src.mask_flag_enums[index - 1], src.nodatavals[index - 1]
+            masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+            scale, offset = src.scales[index - 1], src.offsets[index - 1]
+            facts = (src.dtypes[index - 1], src.crs, src.transform, src.shape)
+    except rasterio.errors.RasterioIOError as exc:
+        raise CatalogError(
+            f"asset {name!r} of item {item.id!r} cannot be read: {without_secrets(str(exc))}"
+        ) from exc
+    if nodata is None and stated.get("nodata") is not None:
+        with suppress(TypeError, ValueError):
+            nodata = float(stated["nodata"])
+    gain, shift = _conversion(item, name, stated, (scale, offset), decoded)
+    return _RawBand(
+        href, index, facts[0], nodata, masked, gain, shift, facts[1], facts[2], facts[3], decoded, step
+    )
+
+
+def _asset_of(item: pystac.Item, name: str) -> tuple[pystac.Asset, int]:
+    if name in item.assets:
+        return item.assets[name], 1
+    key, _, number = name.rpartition(".")
+    if key not in item.assets or not number.isdigit():
+        raise CatalogError(
+            f"item {item.id!r} has no raw band {name!r}; it has {', '.join(item.assets) or 'none'}"
+        )
+    return item.assets[key], int(number)
+
+
+def _stated(asset: pystac.Asset, index: int) -> dict[str, Any]:
+    """What an asset says of one of its bands, in any of the forms that STAC has had."""
+    out = dict(asset.extra_fields)
+    for lists in ("raster:bands", "bands"):
+        entries = asset.extra_fields.get(lists) or []
+        if len(entries) >= index:
+            out |= {k: v for k, v in entries[index - 1].items() if v is not None}
+    return out
+
+
+def _conversion(
+    item: pystac.Item, name: str, stated: dict[str, Any], own: tuple[float, float], decoded: Band
+) -> tuple[float, float]:
+    """Gain and shift from the file's values to the decoded band's."""
+    scale, offset = (
+        stated.get("raster:scale", stated.get("scale")),
+        stated.get("raster:offset", stated.get("offset")),
+    )
+    if scale is None and offset is None and own != (1.0, 0.0):
+        scale, offset = own
+    if item.properties.get("earthsearch:boa_offset_applied"):
+        offset = 0.0
+    elif offset is None and _shifted(item, name, decoded):
+        offset = -1000.0 * float(decoded.scale if scale is None else scale)
+    if scale is None and offset is None:
+        return 1.0, 0.0
+    gain = float(decoded.scale if scale is None else scale) / decoded.scale
+    shift = (float(offset or 0.0) - decoded.offset) / decoded.scale
+    return _whole(gain), _whole(shift)
+
+
+def _shifted(item: pystac.Item, name: str, decoded: Band) -> bool:
+    """Whether a band is a reflectance of Sentinel-2 since baseline 04.00, whose offset the Item leaves out."""
+    baseline = str(item.properties.get("s2:processing_baseline", "0"))
+    try:
+        since = float(baseline) >= 4.0
+    except ValueError:
+        return False
+    return since and bool({name, decoded.name} & _REFLECTANCE)
+
+
+def _whole(v: float) -> float:
+    """Whole numbers that decimal fractions blurred."""
+    return float(round(v)) if abs(v - round(v)) <= 1e-9 * max(1.0, abs(v)) else v
+
+
+def _place(b: _RawBand, grid: Grid) -> tuple[int, int] | None:
+    """Pixels (y, x) of the store's grid from its corner to the file's; None where it is another grid."""
+    to_ours = ~Affine(*grid.transform) * b.transform
+    x, y = to_ours * (0, 0)
+    h, w = b.shape
+    for corner in ((0, 0), (w, 0), (0, h), (w, h)):
+        found = to_ours * corner
+        wanted = (round(x) + corner[0] * b.step, round(y) + corner[1] * b.step)
+        if math.dist(found, wanted) > _ALIGNED:
+            return None
+    return round(y), round(x)
+
+
+def _read(b: _RawBand, window: rasterio.windows.Window, item_id: str) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Stored values of a window of a file, and the pixels that its mask or alpha band lets through."""
+    try:
+        with rasterio.open(b.href) as src:
+            raw = src.read(b.index, window=window)
+            shown_pixels = (
+                src.read_masks(b.index, window=window) > 0 if b.masked else np.ones(raw.shape, bool)
+            )
+    except rasterio.errors.RasterioError as exc:
+        raise CatalogError(
+            f"{shown(b.href)} of item {item_id!r} cannot be read: {without_secrets(str(exc))}"
+        ) from exc
+    return raw, shown_pixels
+
+
+def _facts(b: _RawBand) -> dict[str, Any]:
+    return {"data_type": b.data_type} | ({} if b.nodata is None else {"nodata": b.nodata})
+
+
+def _plain_item(b: _RawBand) -> pystac.Item:
+    """Item of one file, with nothing but what the file says."""
+    grid = {"proj:shape": list(b.shape), "proj:transform": list(b.transform)[:6]}
+    crs = {} if b.crs is None else {"proj:wkt2": b.crs.to_wkt()}
+    item = pystac.Item("raw", None, None, datetime(2000, 1, 1, tzinfo=UTC), grid | crs, collection="raw")
+    item.stac_extensions.append(_PROJ)
+    item.add_asset("band", pystac.Asset(b.href, media_type="image/tiff", roles=["data"]))
+    return item
