@@ -13,6 +13,7 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.raw_files import RawFiles
 from stac_latent.errors import CatalogError, StacLatentError
+from stac_latent.spec import Grid
 
 __all__ = ["raw_files"]
 
@@ -73,7 +74,7 @@ def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[Laten
         start += len(own)
         out.append(
             RawFiles(
-                raw, own, r.spec.bands, r.grid, r.codec.steps, str(fields.get("latent:resampling", "nearest")),
+                raw, own, r.spec.bands, _pixel_grid(r), r.codec.steps, str(fields.get("latent:resampling", "nearest")),
                 infinite="latent:error_bounds" in fields,
             )
         )  # fmt: skip
@@ -82,3 +83,13 @@ def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[Laten
             f"the raw files of item {raw.id!r} lie on other pixels than the latent, which does not say how they were resampled"
         )
     return out
+
+
+def _pixel_grid(reader: LatentReader) -> Grid:
+    """Pixels of a lattice; under an embedding, whose grid is that of its cells, all pixels of the cells."""
+    grid, (sy, sx) = reader.grid, reader.spec.stride
+    if reader.spec.kind == "codec":
+        return grid
+    a, b, c, d, e, f = grid.transform
+    shape = (grid.shape[0] * sy, grid.shape[1] * sx)
+    return Grid(grid.crs, (a / sx, b / sy, c, d / sx, e / sy, f), shape, (sy, sx))
