@@ -200,49 +200,40 @@ class RawFiles:
 
     def _assembled(self, window: Window) -> list[tuple[Array, npt.NDArray[np.bool_]]]:
         """All bands of a window, resampled by odc-stac."""
-        (y0, y1), (x0, x1) = window
         out = []
-        for b, cube in zip(self._bands, self._cubes, strict=True):
-            rows, columns = cube.odc.geobox.dimensions
-            part = cube["band"].isel(
-                {rows: slice(y0 // b.step, y1 // b.step), columns: slice(x0 // b.step, x1 // b.step)}
-            )
-            raw = part.values[0]
+        for b, (values, reached) in zip(self._bands, self._cubes, strict=True):
+            (y0, y1), (x0, x1) = ((lo // b.step, hi // b.step) for lo, hi in window)
+            raw, known = values[0, y0:y1, x0:x1].values, ~np.isnan(reached[0, y0:y1, x0:x1].values)
             if b.step > 1:
-                raw = raw.repeat(b.step, axis=0).repeat(b.step, axis=1)
-            top, left = self.grid.lead
-            inside = np.logical_and.outer(
-                *(
-                    (np.arange(lo, hi) >= pad) & (np.arange(lo, hi) < pad + n)
-                    for (lo, hi), pad, n in zip(window, (top, left), self.grid.shape, strict=True)
-                )
+                raw, known = (v.repeat(b.step, axis=0).repeat(b.step, axis=1) for v in (raw, known))
+            rows, columns = (
+                (np.arange(lo, hi) >= pad) & (np.arange(lo, hi) < pad + n)
+                for (lo, hi), pad, n in zip(window, self.grid.lead, self.grid.shape, strict=True)
             )
-            out.append(self._converted(raw, inside, b))
+            out.append(self._converted(raw, known & np.logical_and.outer(rows, columns), b))
         return out
 
     @cached_property
-    def _cubes(self) -> list[xr.Dataset]:
-        """Each band on the padded grid of its pixel size, lazily."""
-        stride = self.grid.stride
+    def _cubes(self) -> list[tuple[xr.DataArray, xr.DataArray]]:
+        """Each band on the padded grid of its pixel size, lazily: as stored, and as floats that are NaN where no file reaches."""
+        sy, sx = self.grid.stride
         a, b, c, d, e, f = self.grid.cell_transform
-        fine = Affine(a / stride[1], b / stride[0], c, d / stride[1], e / stride[0], f)
-        height, width = (n * s for n, s in zip(self.grid.cells, stride, strict=True))
+        fine = Affine(a / sx, b / sy, c, d / sx, e / sy, f)
+        height, width = self.grid.cells[0] * sy, self.grid.cells[1] * sx
         out = []
         for band in self._bands:
             geobox = GeoBox(
                 (height // band.step, width // band.step), fine * Affine.scale(band.step), self.grid.crs
             )
-            size = -(-_CHUNK // stride[0]) * stride[0] // band.step
-            out.append(
+            facts = {"data_type": band.data_type} | ({} if band.nodata is None else {"nodata": band.nodata})
+            stored, reached = (
                 odc.stac.load(
-                    [_plain_item(band)],
-                    bands=["band"],
-                    geobox=geobox,
-                    resampling=self._resampling,
-                    chunks={"y": size, "x": size},
-                    stac_cfg={"raw": {"assets": {"band": _facts(band)}}},
-                )
-            )
+                    [_plain_item(band)], bands=["band"], geobox=geobox, resampling=self._resampling,
+                    chunks={"y": _CHUNK, "x": _CHUNK}, stac_cfg={"raw": {"assets": {"band": known}}},
+                )["band"]
+                for known in (facts, {"data_type": "float64", "nodata": math.nan})
+            )  # fmt: skip
+            out.append((stored, reached))
         return out
 
 
@@ -358,10 +349,6 @@ def _read(b: _RawBand, window: rasterio.windows.Window, item_id: str) -> tuple[A
             f"{shown(b.href)} of item {item_id!r} cannot be read: {without_secrets(str(exc))}"
         ) from exc
     return raw, shown_pixels
-
-
-def _facts(b: _RawBand) -> dict[str, Any]:
-    return {"data_type": b.data_type} | ({} if b.nodata is None else {"nodata": b.nodata})
 
 
 def _plain_item(b: _RawBand) -> pystac.Item:

@@ -27,6 +27,8 @@ __all__ = ["ItemSource", "SourceBand", "find_bands"]
 _THREADS = 8
 """Files of an Item that are read at once."""
 _S2_OFFSET = -1000.0
+_AREAS = frozenset(("average", "mode", "max", "min", "med", "q1", "q3", "sum", "rms"))
+"""Ways to resample that look at all of a pixel."""
 
 
 @dataclass(frozen=True)
@@ -307,17 +309,21 @@ class ItemSource:
                     resampling=self.resampling,
                     nodata=band.nodata,
                 )
-                inside &= _within(box, file.box, spans)
+                inside &= _reached(box, file.box, spans, self.resampling)
         return [(k, (plane, inside)) for k, plane in zip(members, out, strict=True)]
 
 
-def _within(
-    box: GeoBox, file: GeoBox, spans: Sequence[tuple[int, int]]
+def _reached(
+    box: GeoBox, file: GeoBox, spans: Sequence[tuple[int, int]], resampling: str
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Pixels (y, x) of a grid whose centres lie on another grid of the same CRS."""
+    """Pixels (y, x) of a grid that a file of the same CRS reaches: by their centres, or by any part where areas are summed."""
     y, x = (np.arange(lo, hi) + 0.5 for lo, hi in spans)
-    column, row = ~file.affine * (box.affine * np.meshgrid(x, y))
-    return np.asarray((row > 0) & (row < file.shape.y) & (column > 0) & (column < file.shape.x))
+    to_file = ~file.affine * box.affine
+    column, row = to_file * np.meshgrid(x, y)
+    part = 0.5 if resampling in _AREAS else 0.0
+    dx, dy = part * (abs(to_file.a) + abs(to_file.b)), part * (abs(to_file.d) + abs(to_file.e))
+    inside = (row > -dy) & (row < file.shape.y + dy) & (column > -dx) & (column < file.shape.x + dx)
+    return np.asarray(inside)
 
 
 def _to_codec_unit(raw: Array, b: SourceBand, valid: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
