@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from stac_latent.bound import BoundLike, ErrorBound
 from stac_latent.codec import Array, Codec
-from stac_latent.container import apply_nodata, compress, unpack, valid_mask
+from stac_latent.container import apply_nodata, compress, target_of, unpack, valid_mask
 from stac_latent.errors import CorruptDataError, VerificationError
 from stac_latent.frame import BOUNDED, MAX_PIXELS, SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
 from stac_latent.native.coder import compress_native, decompress_native
@@ -74,7 +74,7 @@ def compress_bounded(
     several = isinstance(field, list | tuple)
     parts = _parts(codec, several)
     fields: list[Array] = [np.asarray(x) for x in (field if several else (field,))]
-    own: dict[str, Any] = dict(target)
+    own: dict[str, Any] = dict(target) or target_of(codec).given
     fits = len(parts) == len(fields) and all(
         x.ndim == 3 and len(x) == len(p.bands) for x, p in zip(fields, parts, strict=True)
     )  # what does not is refused by the codec

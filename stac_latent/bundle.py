@@ -38,6 +38,9 @@ FORMAT = "stac-latent-bundle-1"
 FILES = ("codec.json", "codec.safetensors")
 _MAX_BYTES = (16 << 20, 512 << 20)
 
+_LATER = ("center_wavelength", "full_width_half_max")
+"""Fields of a band that bundles hold where they are known, and older ones never do."""
+
 
 def multihash(data: bytes) -> str:
     """SHA-256 multihash in hexadecimal, as ``file:checksum`` wants it."""
@@ -65,7 +68,9 @@ def write_bundle(codec: Codec) -> dict[str, bytes]:
         "kind": codec.kind,
         "dimensions": codec.dimensions,
         "granularity": codec.granularity,
-        "bands": [asdict(b) for b in codec.bands],
+        "bands": [
+            {k: v for k, v in asdict(b).items() if v is not None or k not in _LATER} for b in codec.bands
+        ],
         "chain": codec.chain(),
         "stats": None if codec.stats is None else asdict(codec.stats),
         "probe": {k: v for k, v in probe.items() if not isinstance(v, np.ndarray)},

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["aim", "apply_nodata", "compress", "decompress", "over", "unpack", "valid_mask"]
 
 _DIGEST = len("sha256:") + 16
+_ALSO = ("band_weights", "roi", "roi_weight", "mask", "error_bound")
+"""Options of :meth:`Codec.compress` that are no targets."""
 """Characters of the space that a byte string carries: enough to tell spaces apart, few enough not to weigh on small tiles."""
 
 
@@ -78,7 +80,7 @@ def compress(
     roi: npt.NDArray[np.bool_] | None = None,
     roi_weight: float = 0.1,
     mask: npt.NDArray[np.bool_] | None = None,
-    **target: float | None,
+    **target: Any,
 ) -> bytes:
     """Encode a field of any height and width; pixels without data are kept.
 
@@ -144,7 +146,9 @@ def compress(
     weights = None
     if roi is not None:
         weights = np.pad(_roi_weights(roi, roi_weight, field.shape), pad, mode="edge")
-    goal = Target(**target, overhead=HEAD_SIZE + len(head) + len(bits), samples=field.size)
+    goal = Target.of(
+        target, "compress()", also=_ALSO, overhead=HEAD_SIZE + len(head) + len(bits), samples=field.size
+    )
     payload = over(aim(codec, goal, weights, band_weights), counted).encode(clean, mask=inner)
     return seal(ONE_GRID, head, bits + payload)
 
@@ -181,6 +185,20 @@ def aim(
     return replace(
         codec, stages=(*codec.stages[:-1], offer(codec, bands or codec.bands, goal, weights, factors))
     )
+
+
+def own_rate(codec: Codec) -> Codec:
+    """The codec without the target that :func:`aim` gave it."""
+    if getattr(codec.tail, "aim", None) is None:
+        return codec
+    tail: Any = codec.tail
+    return replace(codec, stages=(*codec.stages[:-1], tail.own_rate()))
+
+
+def target_of(codec: Codec) -> Target:
+    """What the codec codes towards; empty where that is its own step."""
+    found = getattr(codec.tail, "aim", None)
+    return Target() if found is None else cast("Target", found.target)
 
 
 def over(codec: Codec, valid: Array | None, pixels: int | None = None) -> Codec:

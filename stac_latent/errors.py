@@ -17,6 +17,7 @@ __all__ = [
     "GuardError",
     "GuardWarning",
     "RecallWarning",
+    "OptionError",
     "RemoteError",
     "SearchError",
     "SkippedWarning",
@@ -81,6 +82,10 @@ class SkippedWarning(UserWarning):
     def __init__(self, name: str, error: Exception) -> None:
         super().__init__(f"{name!r} was left out: {type(error).__name__}: {error}")
         self.name, self.error = name, error
+
+
+class OptionError(StacLatentError, TypeError):
+    """A verb is given an option that it does not have, or lacks an argument that it needs."""
 
 
 class RecallWarning(GuardWarning):

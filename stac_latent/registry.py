@@ -6,6 +6,7 @@ keyword options and returns a :class:`~stac_latent.codec.Codec`.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -15,8 +16,10 @@ from typing import Any
 
 from stac_latent.bundle import load_bundle
 from stac_latent.codec import Codec
+from stac_latent.container import own_rate, target_of
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
 from stac_latent.files import cache_folder
+from stac_latent.suggest import did_you_mean, known_options
 
 __all__ = [
     "codec_names",
@@ -64,9 +67,12 @@ def describe_codec(name: str) -> dict[str, Any]:
 def remember(codec: Codec) -> Codec:
     """Keep an opened codec for this process, so that its space resolves; returns the one already known.
 
-    Codecs of one space may differ in what is no part of it, such as names: then the new one is returned.
+    Codecs of one space may differ in what is no part of it, such as names or the step that they code at: then the new one is
+    returned. The space resolves to one at its own rate.
     """
-    known = _OPEN.setdefault(codec.space, codec)
+    known = _OPEN.setdefault(codec.space, own_rate(codec))
+    if target_of(codec).given:
+        return codec
     same = all(getattr(known, n) == getattr(codec, n) for n in ("bands", "stats"))
     return known if same and known.about.get("guard") == codec.about.get("guard") else codec
 
@@ -94,17 +100,27 @@ def open_any(name: Any, **options: Any) -> Codec:
                 raise CodecError(f"a bundle takes no options; got {sorted(options)}")
             return remember(load_bundle(path))
         raise CodecError(
-            f"no codec {str(name)!r}: it is neither installed ({', '.join(codec_names()) or 'none are'}) nor a bundle "
+            f"no codec {str(name)!r}{did_you_mean(str(name), codec_names())}: it is neither installed ({', '.join(codec_names()) or 'none are'}) nor a bundle "
             "folder with codec.json; 'stac-latent codecs' lists what is installed"
         )
     if hasattr(name, "assets") and hasattr(name, "links"):
         from stac_latent.cube.contract import codec_of_item
 
-        return codec_of_item(name, **options)
+        return known_options()(codec_of_item)(name, **options)
     raise CodecError(f"open_codec takes a name, a bundle folder or a STAC Item; got {type(name).__name__}")
 
 
 def _from_factory(name: str, factory: Callable[..., Codec], options: dict[str, Any]) -> Codec:
+    parameters = inspect.signature(factory).parameters
+    known = [n for n, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    unknown = [n for n in options if n not in known]
+    if unknown and len(known) == len(parameters):
+        named = ", ".join(f"{n!r}{did_you_mean(n, known)}" for n in unknown)
+        own = "; its bands are fixed, and encode(bands=) pairs them with others" if "bands" in unknown else ""
+        raise CodecError(
+            f"codec {name!r} does not take these options ({sorted(options)}): it has no {named}; it takes "
+            f"{', '.join(known) or 'none'}{own}"
+        )
     try:
         return factory(**options)
     except TypeError as exc:

@@ -59,6 +59,10 @@ class Band:
     unit: str | None = None
     gsd: float | None = None
     common_name: str | None = None
+    center_wavelength: float | None = None
+    """Micrometres."""
+    full_width_half_max: float | None = None
+    """Micrometres."""
 
     def __post_init__(self) -> None:
         if self.data_type not in DATA_TYPES:
@@ -77,6 +81,10 @@ class Band:
             out["gsd"] = self.gsd
         if self.common_name is not None:
             out["eo:common_name"] = self.common_name
+        if self.center_wavelength is not None:
+            out["eo:center_wavelength"] = self.center_wavelength
+        if self.full_width_half_max is not None:
+            out["eo:full_width_half_max"] = self.full_width_half_max
         if (self.scale, self.offset) != (1.0, 0.0):
             out["raster:scale"] = self.scale
             out["raster:offset"] = self.offset
@@ -95,6 +103,8 @@ class Band:
             unit=band.get("unit"),
             gsd=band.get("gsd"),
             common_name=band.get("eo:common_name"),
+            center_wavelength=band.get("eo:center_wavelength"),
+            full_width_half_max=band.get("eo:full_width_half_max"),
         )
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
 
 from stac_latent.errors import CodecError
+from stac_latent.suggest import refuse_unknown
 
-__all__ = ["Target"]
+__all__ = ["TARGETS", "Target"]
+
+TARGETS = ("psnr", "max_bits_per_pixel", "max_error", "quality", "step")
+"""What a caller may aim at."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,44 @@ class Target:
                 )
                 raise CodecError(f"{name} must be {bounds}; got {value:g}")
 
+    @classmethod
+    def of(
+        cls,
+        options: Mapping[str, Any],
+        verb: str,
+        *,
+        also: tuple[str, ...] = (),
+        overhead: int = 0,
+        samples: int | None = None,
+    ) -> Self:
+        """The target that a caller's keyword options state.
+
+        Parameters
+        ----------
+        options
+            Targets by name, None where one is left out.
+        verb, also
+            Who takes them, and its other options, for errors.
+        overhead, samples
+            As of the class; no caller may state them.
+
+        Raises
+        ------
+        OptionError
+            If there are others than the five.
+        CodecError
+            If there are several, or one is no number that makes sense.
+        """
+        refuse_unknown(verb, options, (*TARGETS, *also))
+        for name, value in options.items():
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number | None):
+                raise CodecError(f"{name} must be a number; got {value!r}")
+        return cls(**options, overhead=overhead, samples=samples)
+
     @property
     def given(self) -> dict[str, float]:
         """What was asked for."""
-        names = [f.name for f in fields(self)][:5]
-        return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        return {n: getattr(self, n) for n in TARGETS if getattr(self, n) is not None}
 
     def __str__(self) -> str:
         return ", ".join(f"{k}={v:g}" for k, v in self.given.items()) or "the codec's own step"

@@ -408,7 +408,8 @@ def test_open_dataset_refuses(scenes, tmp_path):
     with pytest.raises(CatalogError, match="opens the href of an Item or of a latent Zarr group; got int"):
         xr.open_dataset(3, engine=engine())
     with pytest.raises(
-        CatalogError, match="no band 'B77' in asset 'latent' of item 's0'; it has B02, B03, B04"
+        CatalogError,
+        match=r"no band 'B77' in asset 'latent' of item 's0'; it has B02 \(blue\), B03 \(green\)",
     ):
         xr.open_dataset(item, engine=engine(), bands=["B77"])
     with pytest.raises(CatalogError, match="no latent asset 'x' in 's0'"):

@@ -291,7 +291,7 @@ def test_refused_no_items(tmp_path):
 def test_refused_no_bands_in_common(items, tmp_path):
     with pytest.raises(
         CatalogError,
-        match=r"none of 12 item\(s\) has all of the bands red, swir; item 'p0-d0' has nir, red: name bands so, or in pairs with keys= \(--bands red=key\)",
+        match=r"none of 12 item\(s\) has all of the bands red, swir: item 'p0-d0' lacks band\(s\) swir of codec 'fit'; it has nir, red\. .*; in fit the pairs are keys= \(--bands red=key\)",
     ):
         fit(items, tmp_path / "x-codec", ["red", "swir"])
     with pytest.raises(CatalogError, match="a name comes twice; name each band once"):

@@ -136,7 +136,7 @@ def test_the_cube_knows_its_place_and_units(scenes):
     ds = load(item, chunks={"x": 50})
     assert ds.odc.crs == "EPSG:32633"
     assert ds.B02.odc.geobox == ds.odc.geobox
-    assert ds.B02.attrs == {"nodata": 0, "units": "1"}
+    assert ds.B02.attrs == {"nodata": 0, "units": "1", "eo:common_name": "blue"}
     assert set(ds.coords) == {"time", "y", "x", "spatial_ref"}
     assert ds.B02.chunks == ((1,), (187,), (50, 50, 50, 50, 13))
 
@@ -145,6 +145,7 @@ def test_scale_and_offset_are_told(tmp_path):
     bands = tuple(replace(b, scale=0.0001, offset=-0.1, unit="reflectance") for b in BANDS)
     item = encoded(tmp_path, "scaled", scene((64, 72)), pixel_grid((64, 72)), codec=codec_of(bands=bands))
     attrs = load(item).B02.attrs
+    assert attrs.pop("eo:common_name") == "blue"
     assert attrs == {"nodata": 0, "units": "reflectance", "raster:scale": 0.0001, "raster:offset": -0.1}
 
 
@@ -260,7 +261,8 @@ def test_unknown_level(scenes):
 def test_missing_band_names_what_there_is(scenes):
     (item, _), _ = scenes
     with pytest.raises(
-        CatalogError, match=r"no band 'B08', 'B99' in asset 'latent' of item 's0'; it has B02, B03, B04"
+        CatalogError,
+        match=r"no band 'B08', 'B99' in asset 'latent' of item 's0'; it has B02 \(blue\), B03 \(green\), B04 \(red\)",
     ):
         load(item, bands=["B02", "B08", "B99"])
 

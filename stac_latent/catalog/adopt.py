@@ -21,6 +21,7 @@ from stac_latent.cube.layout import CONTAINERS, container_of
 from stac_latent.errors import CatalogError
 from stac_latent.extension import SCHEMA_URI
 from stac_latent.store.io import is_local, local_path
+from stac_latent.suggest import known_options
 
 __all__ = ["adopt"]
 
@@ -29,6 +30,7 @@ _TABLE = "https://stac-extensions.github.io/table/v1.2.0/schema.json"
 _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
 
+@known_options()
 def adopt(
     product: str | Path | Mapping[str, Any] | Product,
     files: str | Path | Iterable[str | Path],

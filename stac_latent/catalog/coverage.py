@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from stac_latent.catalog.query import Query
 from stac_latent.catalog.search import search
 from stac_latent.errors import CatalogError, SearchError
 from stac_latent.extents import bbox_of, spanning
+from stac_latent.suggest import known_options
 
 __all__ = ["WHOLE", "Coverage", "coverage"]
 
@@ -93,6 +95,7 @@ class Coverage:
                 }
 
 
+@known_options(*inspect.signature(search).parameters)
 def coverage(
     source: Any,
     *,

@@ -22,7 +22,7 @@ from stac_latent.catalog.guarding import asked_of, naming, warn_of
 from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.native import on_native_grids
-from stac_latent.catalog.options import bound_of, goal_of, listed_of, secret_of
+from stac_latent.catalog.options import bound_of, form_of, goal_of, listed_of, secret_of
 from stac_latent.catalog.references import References, check_references, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
 from stac_latent.checks.checks import Check
@@ -40,7 +40,8 @@ from stac_latent.registry import remember, resolve_space
 from stac_latent.secure import Key
 from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
-from stac_latent.target import Target
+from stac_latent.suggest import known_options
+from stac_latent.target import TARGETS, Target
 
 __all__ = ["encode"]
 
@@ -48,6 +49,7 @@ _STRIP = 512
 """Rows that are read at a time to see whether an Item can be read."""
 
 
+@known_options(*TARGETS)
 def encode(
     items: pystac.Item | Iterable[pystac.Item],
     codec: str | os.PathLike[str] | Codec,
@@ -153,6 +155,7 @@ def encode(
     """
     chosen = open_codec(codec)
     remember(chosen)
+    form = form_of(chosen, payload, target)
     bound = bound_of(chosen, error_bound)
     goal = goal_of(chosen, target, bound)
     aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
@@ -160,7 +163,6 @@ def encode(
         chosen, guard, checks, fallback_bound, bounded=bound is not None
     )  # refuses what cannot be asked for, likewise
     secret = secret_of(encrypt, references, guard)
-    form: Payload = payload or ("coded" if chosen.tail is not None else "plain")
     if not is_local(os.fspath(dest)):
         raise CatalogError(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"

@@ -30,6 +30,7 @@ from stac_latent.frame import canonical_json
 from stac_latent.guard import Layers, calibrated
 from stac_latent.spec import Band
 from stac_latent.stages.nesting import Lattices
+from stac_latent.suggest import known_options
 
 if TYPE_CHECKING:
     from stac_latent.cube.verify import Progress
@@ -74,6 +75,7 @@ class _Job:
     lattices: Lattices | None
 
 
+@known_options("psnr", "step")
 def fit(
     items: pystac.Item | Iterable[pystac.Item],
     dest: str | os.PathLike[str],

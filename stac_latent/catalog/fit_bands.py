@@ -69,18 +69,16 @@ def choose_bands(
         else:
             usable.append(item)
     if not usable:
-        table = band_table(items[0])
-        have = sorted({str(n) for e in table for n in (*e["names"], e["common"]) if n}) or ["no raster bands"]
         raise CatalogError(
-            f"none of {len(items)} item(s) has all of the bands {', '.join(wanted)}; item {items[0].id!r} has "
-            f"{', '.join(have[:40])}: name bands so, or in pairs with keys= (--bands {wanted[0]}=key)"
+            f"none of {len(items)} item(s) has all of the bands {', '.join(wanted)}: {problem}; "
+            f"in fit the pairs are keys= (--bands {wanted[0]}=key)"
         ) from problem
     return tuple(_band(i, usable[0], found) for i in range(len(wanted))), usable
 
 
 def _all_names(item: pystac.Item) -> list[str]:
     """Names of all bands of the data assets; odc-stac's where bands share a name or have none."""
-    table = [e for e in band_table(item) if _is_data(item.assets[e["asset"]])]
+    table = [e for e in band_table(item) if e["kind"] == "data" and _is_data(item.assets[e["asset"]])]
     if not table:
         raise CatalogError(
             f"item {item.id!r} has no raster asset of data; name the bands with bands=, or choose other items"
@@ -93,7 +91,7 @@ def _all_names(item: pystac.Item) -> list[str]:
 
 def _is_data(asset: pystac.Asset) -> bool:
     roles = set(asset.roles or [])
-    return not roles or bool(roles & {"data", "reflectance", "visual", "analytic"})
+    return not roles or bool(roles & {"data", "reflectance", "analytic"})
 
 
 def _band(i: int, item: pystac.Item, found: Sequence[Sequence[SourceBand]]) -> Band:
@@ -108,12 +106,10 @@ def _band(i: int, item: pystac.Item, found: Sequence[Sequence[SourceBand]]) -> B
         scale, offset = 1.0, 0.0  # floats are read in their physical unit
     gsd = fields.get("gsd", item.properties.get("gsd"))
     return replace(
-        hit.band,
+        hit.decoded,
         data_type=dtype.name,
         nodata=hit.nodata,
         scale=scale,
         offset=offset,
-        unit=fields.get("unit"),
         gsd=None if gsd is None else float(gsd),
-        common_name=entry["common"],
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pystac
 
@@ -12,11 +12,14 @@ from stac_latent.bound import BoundLike, ErrorBound
 from stac_latent.bounded import base_step
 from stac_latent.catalog.references import References
 from stac_latent.codec import Codec
-from stac_latent.errors import CatalogError
+from stac_latent.container import target_of
+from stac_latent.errors import CatalogError, CodecError
 from stac_latent.secure import Key, use
+from stac_latent.store.zarr import Payload
+from stac_latent.suggest import did_you_mean
 from stac_latent.target import Target
 
-__all__ = ["bound_of", "goal_of", "listed_of", "secret_of"]
+__all__ = ["bound_of", "form_of", "goal_of", "listed_of", "secret_of"]
 
 
 def listed_of(items: pystac.Item | Iterable[pystac.Item]) -> list[pystac.Item]:
@@ -38,13 +41,41 @@ def bound_of(codec: Codec, given: BoundLike | None) -> ErrorBound | None:
     return None if given is None else ErrorBound.of(given, codec.bands)
 
 
-def goal_of(codec: Codec, target: dict[str, Any], bound: ErrorBound | None) -> Target:
+def form_of(codec: Codec, payload: Payload | None, target: Mapping[str, Any]) -> Payload:
+    """How the latents are stored: entropy coded where the chain can, unless the caller says otherwise.
+
+    Raises
+    ------
+    CatalogError
+        If there is no such form, or a target is given for latents that are stored as they are.
+    CodecError
+        If they are to be coded, and the chain has no entropy coder.
+    """
+    if payload not in (None, "coded", "plain"):
+        raise CatalogError(
+            f"payload={payload!r}{did_you_mean(str(payload), ('coded', 'plain'))}; expected 'coded' or 'plain'"
+        )
+    if payload == "coded" and codec.tail is None:
+        raise CodecError(
+            f"codec {codec.name!r} has no entropy coder; store its symbols with payload='plain' (--payload plain)"
+        )
+    asked = Target.of(target, "encode()")
+    goal = asked if asked.given else target_of(codec)
+    if payload == "plain" and goal.given:
+        raise CatalogError(
+            f"payload='plain' stores the latents as they are, at no rate, so that {goal} would not be heeded: leave it out, or take "
+            "payload='coded' (--payload coded)"
+        )
+    return payload or ("coded" if codec.tail is not None else "plain")
+
+
+def goal_of(codec: Codec, target: Mapping[str, Any], bound: ErrorBound | None) -> Target:
     """What the latents shall reach: the target given, the codec's own, or what goes with a bound."""
-    goal = Target(**target)
+    goal = Target.of(target, "encode()")
     if goal.given:
         return goal
-    if (own := getattr(codec.tail, "aim", None)) is not None:
-        return cast("Target", own.target)
+    if (own := target_of(codec)).given:
+        return own
     return goal if bound is None else Target(step=base_step(codec, bound, [0.0] * len(codec.bands)))
 
 

@@ -22,12 +22,14 @@ from stac_latent.spec import Spec, Stats
 from stac_latent.store.embeddings import BBox
 from stac_latent.store.geoparquet import EmbeddingsWriter, MiB, VectorType
 from stac_latent.store.tables import Invalid
+from stac_latent.suggest import known_options
 
 __all__ = ["publish"]
 
 Opener = Callable[[pystac.Item, str], LatentSource]
 
 
+@known_options()
 def publish(
     items: pystac.Item | Iterable[pystac.Item],
     dest: str | Path,

@@ -18,6 +18,7 @@ from stac_latent.catalog.sources import open_sources
 from stac_latent.catalog.transactions import Transactions
 from stac_latent.errors import CatalogError
 from stac_latent.extents import extent_of
+from stac_latent.suggest import known_options
 
 __all__ = ["Pushed", "push"]
 
@@ -48,6 +49,7 @@ class Pushed:
         return asdict(self)
 
 
+@known_options()
 def push(
     source: Any,
     api: str,

@@ -15,6 +15,7 @@ from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import Reader
 from stac_latent.catalog.sources import Source, open_sources
 from stac_latent.errors import SearchError
+from stac_latent.suggest import known_options
 
 __all__ = ["Results", "search"]
 
@@ -105,6 +106,7 @@ class Results(Sequence[pystac.Item]):
         return pystac.ItemCollection(list(self))
 
 
+@known_options()
 def search(
     source: Any,
     *,

@@ -16,6 +16,7 @@ from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Spec
 from stac_latent.store.embeddings import BBox
 from stac_latent.store.tables import Invalid
+from stac_latent.suggest import known_options
 
 if TYPE_CHECKING:
     import geopandas
@@ -32,6 +33,7 @@ def table_assets(item: pystac.Item) -> list[str]:
     ]
 
 
+@known_options()
 def load_table(
     items: pystac.Item | Iterable[pystac.Item],
     columns: Sequence[str] | None = None,

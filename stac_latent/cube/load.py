@@ -48,6 +48,7 @@ from stac_latent.extents import fields_in_utc, in_utc
 from stac_latent.secure import Key, use
 from stac_latent.spec import Band, Grid
 from stac_latent.store.transport import connections
+from stac_latent.suggest import known_options
 
 if TYPE_CHECKING:
     from odc.loader.types import BandKey
@@ -59,6 +60,7 @@ _PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 PerBand = str | Mapping[str, str] | None
 
 
+@known_options()
 def load(
     items: pystac.Item | Iterable[pystac.Item],
     bands: str | Sequence[str] | None = None,

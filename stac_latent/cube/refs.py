@@ -12,10 +12,12 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from stac_latent.access import shown
+from stac_latent.cube.band_names import check_names, label
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.layout import is_table
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.spec import Band, Grid, Spec
+from stac_latent.suggest import did_you_mean
 
 __all__ = [
     "DriverData",
@@ -231,19 +233,27 @@ def check_bands(bands: str | Iterable[str] | None, refs: Sequence[LatentRef]) ->
         names = list(dict.fromkeys([bands] if isinstance(bands, str) else bands))
     for ref in refs:
         if missing := [n for n in names if band_index(ref.spec, n) is None]:
+            known = [n for b in ref.spec.bands for n in (b.name, b.common_name) if n]
+            named = ", ".join(f"{n!r}{did_you_mean(n, known)}" for n in missing)
             raise CatalogError(
-                f"no band {', '.join(map(repr, missing))} in asset {ref.asset!r} of item {ref.item_id!r}; it has "
-                f"{', '.join(b.name for b in ref.spec.bands)}"
+                f"no band {named} in asset {ref.asset!r} of item {ref.item_id!r}; it has "
+                f"{', '.join(label(b.name, b.common_name) for b in ref.spec.bands)}"
             )
+        check_names(names, f"asset {ref.asset!r} of item {ref.item_id!r}")
     return {n: first.bands[cast("int", band_index(first, n))] for n in names}
 
 
 def band_attrs(band: Band) -> dict[str, Any]:
-    """Attributes of a decoded band: unit, and how to reach physical values where that takes a scale."""
+    """Attributes of a decoded band: unit, common name and wavelength, and how to reach physical values where that takes a scale."""
     attrs: dict[str, Any] = {"units": band.unit or "1"}
     if (band.scale, band.offset) != (1.0, 0.0):
         attrs["raster:scale"], attrs["raster:offset"] = band.scale, band.offset
-    return attrs
+    eo = {
+        "eo:common_name": band.common_name,
+        "eo:center_wavelength": band.center_wavelength,
+        "eo:full_width_half_max": band.full_width_half_max,
+    }
+    return attrs | {k: v for k, v in eo.items() if v is not None}
 
 
 def latent_attrs(ref: LatentRef) -> dict[str, Any]:

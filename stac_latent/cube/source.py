@@ -14,12 +14,13 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent.codec import Array, Codec
 from stac_latent.crs import crs_text
-from stac_latent.cube.asset_bands import band_table, match
+from stac_latent.cube.asset_bands import assign, described
+from stac_latent.cube.band_names import check_names
 from stac_latent.cube.grids import arrange, asset_geobox, cover, native_geobox, offset_of
 from stac_latent.cube.rasters import RasterFile
 from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.tiling import lattice_grid
-from stac_latent.errors import CatalogError, FieldError, GridError
+from stac_latent.errors import FieldError, GridError
 from stac_latent.spec import Band, Grid, Window
 
 __all__ = ["ItemSource", "SourceBand", "find_bands"]
@@ -54,9 +55,7 @@ class SourceBand:
 
 
 def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None = None) -> list[SourceBand]:
-    """Match each band of the codec to a band of the Item.
-
-    A codec's band is looked for as an asset key, a band's name, a common name, and the stem of an asset's file.
+    """Match each band of the codec to a band of the Item; see :func:`stac_latent.cube.asset_bands.assign`.
 
     Parameters
     ----------
@@ -66,36 +65,20 @@ def find_bands(item: pystac.Item, codec: Codec, names: Mapping[str, str] | None 
     Raises
     ------
     CatalogError
-        If bands are missing; the message names them and what the Item has.
+        If bands are missing or several fit; the message names them and what the Item has.
     """
-    table = band_table(item)
-    found, missing = [], []
-    for band in codec.bands:
-        wanted = (names or {}).get(band.name)
-        hit = (
-            match(band, table)
-            if wanted is None
-            else next((e for e in table if wanted in e["names"][:1]), None)
-        )
-        if hit is None:
-            missing.append(wanted or band.name)
-            continue
+    found = []
+    gsd = item.properties.get("gsd")
+    for band, hit in zip(codec.bands, assign(item, codec.bands, codec.name, names), strict=True):
         gain, shift = _rescale(item, hit["meta"], band)
         nodata = hit["meta"].get("nodata", band.nodata)
+        decoded = described(_decoded_band(item, hit["meta"], band), hit, gsd)
         found.append(
             SourceBand(
                 band, hit["asset"], hit["index"], str(hit["meta"].get("data_type", band.data_type)),
-                None if nodata is None else float(nodata), gain, shift, _decoded_band(item, hit["meta"], band),
+                None if nodata is None else float(nodata), gain, shift, decoded,
             )
         )  # fmt: skip
-    if missing:
-        have = sorted({e["names"][0] for e in table})
-        raise CatalogError(
-            f"item {item.id!r} lacks band(s) {', '.join(missing)} of codec {codec.name!r}; it has {', '.join(have) or 'none'}. "
-            "Name the assets with bands={'"
-            + missing[0]
-            + "': 'asset key'}, or choose a codec for these bands"
-        )
     return found
 
 
@@ -185,6 +168,7 @@ class ItemSource:
     ) -> None:
         self.item, self.codec = item, codec
         self.resampling, self.infinite = resampling, infinite
+        check_names([b.name for b in codec.bands], f"codec {codec.name!r}")
         self.bands = find_bands(item, codec, bands)
         for key in {b.asset for b in self.bands}:
             check_raw_asset(item, key)

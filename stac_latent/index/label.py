@@ -23,6 +23,7 @@ from stac_latent.index.query import look_for
 from stac_latent.index.raster import MapGrid, burn
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.index.where import mask_of
+from stac_latent.suggest import known_options
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,6 +33,7 @@ __all__ = ["label"]
 MOST_LABELS = 255
 
 
+@known_options()
 def label(
     source: Any,
     examples: Any,

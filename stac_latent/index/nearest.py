@@ -20,6 +20,7 @@ from stac_latent.index.scan import Rows, scan
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.index.where import mask_of
 from stac_latent.spec import Stats
+from stac_latent.suggest import known_options
 
 if TYPE_CHECKING:
     import geopandas
@@ -31,6 +32,7 @@ LEAST = 0.9
 """Share of the ten nearest that an index must have found when it was built, for a search to go by it."""
 
 
+@known_options()
 def nearest(
     source: Any,
     query: Any,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from stac_latent.codec import Array, Codec
-from stac_latent.container import apply_nodata, valid_mask
-from stac_latent.errors import CodecError, CorruptDataError
+from stac_latent.container import apply_nodata, target_of, valid_mask
+from stac_latent.errors import CorruptDataError
 from stac_latent.frame import SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
 from stac_latent.limits import check_bytes
 from stac_latent.native.grids import (
@@ -43,10 +43,8 @@ from stac_latent.target import Target
 
 __all__ = ["compress_native", "decompress_native"]
 
-_TARGETS = ("psnr", "max_bits_per_pixel", "max_error", "quality", "step")
 
-
-def compress_native(codec: Codec, fields: Sequence[Array], **target: float | None) -> bytes:
+def compress_native(codec: Codec, fields: Sequence[Array], **target: Any) -> bytes:
     """Encode fields of several grids as one.
 
     Parameters
@@ -67,10 +65,8 @@ def compress_native(codec: Codec, fields: Sequence[Array], **target: float | Non
     CodecError
         If the codec has no native grids (see :func:`families`), or no step reaches the target.
     """
-    if unknown := sorted(set(target) - set(_TARGETS)):
-        raise CodecError(
-            f"fields of several grids take one of {', '.join(_TARGETS)}; got {', '.join(unknown)}"
-        )
+    aim = Target.of(target, "compress() of several grids")
+    aim = aim if aim.given else target_of(codec)
     found = families(codec)
     parts = parts_of(codec, found)
     check_fields(found, parts, fields)
@@ -92,7 +88,6 @@ def compress_native(codec: Codec, fields: Sequence[Array], **target: float | Non
         return seal(SEVERAL_GRIDS, text, b"".join([*bits, sizes, *payloads]))
 
     first, tail = stages_of(codec)
-    aim = Target(**target)  # type: ignore[arg-type]
     if not aim.given:
         return pack(tail.step)
     meter = _Meter(parts, fields, masks)

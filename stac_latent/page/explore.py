@@ -13,10 +13,12 @@ from stac_latent.errors import CatalogError
 from stac_latent.page.colours import shade
 from stac_latent.page.facts import MEASURES, shown_asset, text, values_of
 from stac_latent.page.shapes import footprint
+from stac_latent.suggest import known_options
 
 __all__ = ["explore"]
 
 
+@known_options()
 def explore(
     items: pystac.Item | Iterable[pystac.Item], *, asset: str | None = None, measure: str | None = None
 ) -> Any:

@@ -21,6 +21,7 @@ from stac_latent.page.html import page
 from stac_latent.page.looks import Look, look
 from stac_latent.page.places import Places, embedding_asset, places_of_items, places_of_table
 from stac_latent.page.shapes import UNIT, footprint, pack
+from stac_latent.suggest import known_options
 
 __all__ = ["MOST_ITEMS", "MapInfo", "write_map"]
 
@@ -49,6 +50,7 @@ class MapInfo:
     """What was left out, and why."""
 
 
+@known_options()
 def write_map(
     items: pystac.Item | Iterable[pystac.Item],
     dest: str | Path,

@@ -117,6 +117,12 @@ class Lin(TileCoder, BaseStage):
         out.ready = {}
         return out
 
+    def own_rate(self) -> Self:
+        """The same stage at its own step, without a target, weights or gains."""
+        out = copy.copy(self)
+        out.aim, out.weights, out.gains, out.ready = None, None, None, {}
+        return out
+
     def over(self, valid: Array, pixels: int | None = None) -> Self:
         """The same stage, which measures over valid pixels ``(1 or band, y, x)`` only; see :class:`Aim` for ``pixels``."""
         out = copy.copy(self)
