@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from core_support import make_scene, scene_field
 
@@ -63,7 +64,7 @@ import pystac
 import stac_latent
 folder = Path(sys.argv[2])
 encoded = stac_latent.encode(pystac.Item.from_file(sys.argv[1]), sys.argv[3], folder / "cat", bands={
-    "B02": "red", "B03": "red", "B04": "nir", "B08": "nir"})
+    "B02": "a", "B03": "b", "B04": "c", "B08": "d"})
 found = list(stac_latent.search(folder / "cat" / "catalog.json", kind="codec", min_psnr=20))
 assert [i.id for i in found] == ["scene"], found
 field = stac_latent.load(found, bands=["B02", "B08"])
@@ -74,7 +75,8 @@ print(dict(field.sizes)["y"], dict(latent.sizes)["channel"], Path(folder / "vect
 
 
 def test_the_whole_line_works_without_torch(tmp_path):
-    scene = make_scene(tmp_path / "raw", scene_field((64, 72)))
+    layers = np.concatenate([scene_field((64, 72), seed) for seed in (0, 1)])
+    scene = make_scene(tmp_path / "raw", layers, keys=("a", "b", "c", "d"))
     scene.item.save_object(include_self_link=False, dest_href=str(tmp_path / "item.json"))
     y, channels, published = run(WITHOUT_TORCH, tmp_path / "item.json", tmp_path, "s2-10m-4b").split()
     assert (int(y), published) == (64, "True")

@@ -152,9 +152,8 @@ def assign(
     table = band_table(item)
     data = [row for row in table if row["kind"] != "picture"]
     found = _all(item, bands, given, data, table)
-    if any(row is None for row in found) and len(data) < len(table):
-        pictures = _all(item, bands, given, [row for row in table if row["kind"] == "picture"], table)
-        found = pictures if None not in pictures else found
+    if all(row is None for b, row in zip(bands, found, strict=True) if b.name not in given) and None in found:
+        found = _all(item, bands, given, table, table)
     missing = [given.get(b.name, b.name) for b, row in zip(bands, found, strict=True) if row is None]
     if missing:
         raise CatalogError(_lacks(item, bands, missing, codec, table))
