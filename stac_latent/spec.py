@@ -60,9 +60,8 @@ class Band:
     gsd: float | None = None
     common_name: str | None = None
     center_wavelength: float | None = None
-    """Micrometres."""
     full_width_half_max: float | None = None
-    """Micrometres."""
+    """Both in micrometres."""
 
     def __post_init__(self) -> None:
         if self.data_type not in DATA_TYPES:
@@ -79,12 +78,8 @@ class Band:
             out["unit"] = self.unit
         if self.gsd is not None:
             out["gsd"] = self.gsd
-        if self.common_name is not None:
-            out["eo:common_name"] = self.common_name
-        if self.center_wavelength is not None:
-            out["eo:center_wavelength"] = self.center_wavelength
-        if self.full_width_half_max is not None:
-            out["eo:full_width_half_max"] = self.full_width_half_max
+        eo = {"common_name": self.common_name, "center_wavelength": self.center_wavelength, "full_width_half_max": self.full_width_half_max}  # fmt: skip
+        out |= {f"eo:{k}": v for k, v in eo.items() if v is not None}
         if (self.scale, self.offset) != (1.0, 0.0):
             out["raster:scale"] = self.scale
             out["raster:offset"] = self.offset
