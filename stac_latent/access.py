@@ -1,4 +1,8 @@
-"""What a document may make a reader open: links of remote documents lead to public remote places, and nowhere else.
+"""Addresses: which are local, where documents may lead, and how an address is shown.
+
+An address is a path, a ``file:`` URL, the address of a server or an object store, or a name of GDAL's (``/vsi...``,
+``zip://...``). pystac cuts or rewrites local paths with ``#``, ``?``, backslashes, tabs and line breaks; those are kept as
+``file:`` URLs (:func:`href_of`), and hrefs are made absolute and relative here.
 
 A catalogue from the network is not trusted with the reader's own files and network: a link of a remote document to a local
 path or ``file:`` URL is refused, and so is one to a private, loopback or link-local address, on another host than the
@@ -14,18 +18,131 @@ import re
 import socket
 from contextlib import suppress
 from functools import lru_cache
-from urllib.parse import SplitResult, urlsplit
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from stac_latent.errors import CatalogError
+from stac_latent.redact import without_secrets
 
-__all__ = ["check_link", "is_remote", "is_uri", "shown", "without_secrets"]
+if TYPE_CHECKING:
+    import pystac
+
+__all__ = [
+    "absolute", "asset_href", "check_link", "href_of", "is_local", "is_remote", "link_href", "local_path", "relative",
+    "shown",
+]  # fmt: skip
 
 _SCHEMES = frozenset(("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl"))
 _NUMBERS = re.compile(r"\[[0-9A-Fa-f:.]*\]")
 """An IPv6 address; elsewhere two colons chain file systems."""
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
-_SECRET = re.compile(r"(?<=://)[^/?#\s'\"@]*@|(?<=[?&;])([^=&;\s'\"<>#]+)=[^&;\s'\"<>)#]+")
-"""What may be secret in an address: user and password, and values after the question mark."""
+_REMOTE = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", re.IGNORECASE)
+_FILE = re.compile(r"file:(//localhost(?=/)|//(?=/))?", re.IGNORECASE)
+_MARKS = re.compile(r"[#?\\\t\r\n]")
+"""What pystac cuts off, takes out or replaces in a path."""
+
+
+def is_remote(href: str | None) -> bool:
+    """Whether an address is on the network or names an archive: it has a scheme other than ``file``."""
+    return href is not None and _REMOTE.match(href) is not None
+
+
+def is_local(href: str) -> bool:
+    """Whether an address is a path or a ``file:`` URL."""
+    return not is_remote(href) and not href.startswith("/vsi")
+
+
+def local_path(href: str) -> Path:
+    """Path of a local address.
+
+    A ``file:`` URL is decoded. Where only a file of the encoded name exists, as GDAL would take it, it is that one.
+
+    Raises
+    ------
+    CatalogError
+        If the address is not local.
+
+    Examples
+    --------
+    >>> local_path("file:///data/run%233/item.json").as_posix()
+    '/data/run#3/item.json'
+    >>> local_path("/data/a%20b.tif").as_posix()
+    '/data/a%20b.tif'
+    """
+    if not is_local(href):
+        raise CatalogError(f"expected a local path, got {shown(href)}")
+    found = _FILE.match(href)
+    if found is None:
+        return Path(href)
+    text = href[found.end() :]
+    if text.startswith("//"):
+        raise CatalogError(f"{href} is a file of another machine; expected file:///path, or a path")
+    if os.name == "nt":
+        text = re.sub(r"^/([A-Za-z]:)", r"\1", text)
+    decoded, literal = Path(unquote(text)), Path(text)
+    return literal if literal != decoded and not decoded.exists() and literal.exists() else decoded
+
+
+def href_of(path: Path) -> str:
+    """Address of a local file that pystac keeps whole: its absolute path, or a ``file:`` URL where the path has odd marks.
+
+    Examples
+    --------
+    >>> href_of(Path("/data/run 3/item.json")), href_of(Path("/data/run#3/item.json"))
+    ('/data/run 3/item.json', 'file:///data/run%233/item.json')
+    """
+    whole = Path(os.path.normpath(path.absolute()))
+    return whole.as_uri() if _MARKS.search(whole.as_posix()) else str(whole)
+
+
+def absolute(href: str, base: str | None) -> str:
+    """Absolute address of an href in the document at ``base``; None counts as a document in the working folder.
+
+    Examples
+    --------
+    >>> absolute("./latent.zarr", "https://x.org/c/item.json")
+    'https://x.org/c/latent.zarr'
+    >>> absolute("../raw/a#1.tif", "/data/c/item.json")
+    'file:///data/raw/a%231.tif'
+    """
+    if not is_local(href) or _FILE.match(href):
+        return href
+    if base is not None and not is_local(base):
+        from pystac.utils import make_absolute_href
+
+        return make_absolute_href(href, base)
+    if Path(href).is_absolute():
+        return href
+    folder = Path.cwd() if base is None else local_path(base).parent
+    return href_of(folder / href)
+
+
+def relative(href: str, path: Path) -> str:
+    """Href of a local file from the document at ``path``; one that is not local stays as it is.
+
+    Examples
+    --------
+    >>> relative("/data/c/latent.zarr", Path("/data/c/item.json"))
+    './latent.zarr'
+    """
+    if not is_local(href):
+        return href
+    text = Path(os.path.relpath(local_path(href), path.parent)).as_posix()
+    return text if text.startswith("../") else f"./{text}"
+
+
+def asset_href(asset: pystac.Asset) -> str:
+    """Absolute address of an asset."""
+    return absolute(asset.href, None if asset.owner is None else asset.owner.get_self_href())
+
+
+def link_href(link: pystac.Link) -> str | None:
+    """Absolute address of a link's target; None for an object that has none."""
+    import pystac
+
+    if isinstance(link.target, pystac.STACObject):
+        return link.target.get_self_href()
+    return absolute(str(link.target), None if link.owner is None else link.owner.get_self_href())
 
 
 def shown(href: str) -> str:
@@ -36,23 +153,7 @@ def shown(href: str) -> str:
     >>> shown("https://x.org/a.zarr?sv=2024&sig=abc%3D")
     'https://x.org/a.zarr?sv=...&sig=...'
     """
-    return without_secrets(href) if is_remote(href) else href
-
-
-def without_secrets(text: str) -> str:
-    """A message that may quote addresses, with what :func:`shown` leaves out of each left out."""
-    return _SECRET.sub(lambda m: f"{m[1]}=..." if m[1] else "...@", text)
-
-
-def is_uri(href: str) -> bool:
-    """Whether an address has a scheme; a Windows drive is none."""
-    return _SCHEME.match(href) is not None
-
-
-def is_remote(href: str | None) -> bool:
-    """Whether an address is on the network: it has a scheme other than ``file``."""
-    found = None if href is None else _SCHEME.match(href)
-    return found is not None and found[1].lower() != "file"
+    return href if is_local(href) else without_secrets(href)
 
 
 def check_link(href: str, origin: str | None) -> str:

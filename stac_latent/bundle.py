@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from stac_latent.codec import Array, Codec
-from stac_latent.errors import BundleError, StacLatentError
+from stac_latent.errors import BundleError, CatalogError, StacLatentError
 from stac_latent.files import write_whole
+from stac_latent.names import safe_name
 from stac_latent.probe import MALFORMED, make_probe, run_probe
 from stac_latent.spec import Band, Stats
 from stac_latent.stages import stage_class
@@ -147,7 +148,7 @@ def read_bundle(
             )
         tensors = load(weights)
         codec = Codec(
-            name=str(doc["name"]),
+            name=_name(doc["name"], where),
             stages=tuple(_stage(i, c, tensors) for i, c in enumerate(doc["chain"])),
             bands=tuple(Band(**b) for b in doc["bands"]),
             kind=doc["kind"],
@@ -170,6 +171,14 @@ def read_bundle(
             )
     run_probe(codec, probe, tensors, where, again=again)
     return codec
+
+
+def _name(given: Any, where: str) -> str:
+    """Name of a bundle's codec; catalogues name its folder after it."""
+    try:
+        return safe_name(str(given), "name")
+    except CatalogError as exc:
+        raise BundleError(f"{where}: {exc}") from None
 
 
 def _stage(i: int, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Any:

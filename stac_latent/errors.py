@@ -6,6 +6,8 @@ caller can tell bad input (ours) from a bug (anything else).
 
 from __future__ import annotations
 
+from stac_latent.redact import without_secrets
+
 __all__ = [
     "BundleError",
     "CatalogError",
@@ -29,7 +31,10 @@ __all__ = [
 
 
 class StacLatentError(Exception):
-    """Base class of every deliberate error of this package."""
+    """Base class of every deliberate error of this package; what is secret in addresses is left out of its text."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_secrets(a) if isinstance(a, str) else a for a in args))
 
 
 class FieldError(StacLatentError, ValueError):

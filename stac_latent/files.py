@@ -1,4 +1,4 @@
-"""Where the package writes: temporary names, files that appear whole or not at all, leftovers, the cache folder."""
+"""Where the package writes: names from documents, temporary names, files that appear whole or not at all, leftovers, the cache folder."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,15 @@ from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.natives import view_of
+from stac_latent.documents import read_json
 from stac_latent.errors import CatalogError
 from stac_latent.preview import quicklook
 from stac_latent.spec import Window
-from stac_latent.store.io import read_bytes
 
-__all__ = ["describe_asset", "read_item", "stac_files", "write_quicklook"]
+__all__ = ["describe_asset", "stac_files", "write_quicklook"]
 
 _LOOK = 1024
 """Largest side of a quick-look in pixels: the middle of a larger scene is shown."""
-
-
-def read_item(href: str) -> pystac.Item:
-    """STAC Item at a path or URL.
-
-    Raises
-    ------
-    CatalogError
-        If it cannot be read, or is no Item.
-    """
-    data = read_bytes(href)
-    try:
-        doc = json.loads(data)
-        item = pystac.Item.from_dict(doc, href=href)
-    except (ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as exc:
-        raise CatalogError(f"{shown(href)} is no STAC Item: {exc}") from exc
-    item.set_self_href(href if "://" in href else str(Path(href).absolute()))
-    return item
 
 
 def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
@@ -119,10 +100,7 @@ def stac_files(paths: Sequence[Path]) -> list[Path]:
         for file in sorted(path.rglob("*.json")):
             if any(part.endswith(".zarr") for part in file.parts) or file.name.startswith("."):
                 continue
-            try:
-                doc = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as exc:
-                raise CatalogError(f"{file} is not JSON: {exc}") from exc
+            doc = read_json(file)
             if isinstance(doc, dict) and "stac_version" in doc:
                 out.append(file)
     if not out:

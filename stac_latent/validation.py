@@ -23,6 +23,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT7
 
 from stac_latent.crs import crs_from_fields
+from stac_latent.documents import read_json
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension import DECODER_REL, PREFIX, ROLE, SCHEMA_URI, check_version
 from stac_latent.spec import Grid
@@ -333,11 +334,9 @@ def _document(document: pystac.STACObject | Mapping[str, Any] | str | Path) -> M
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise CatalogError(f"cannot read {str(path)!r}: {exc.strerror}; expected a JSON file") from exc
-    except ValueError as exc:
-        raise CatalogError(f"{str(path)!r} is no JSON: {exc}; expected a JSON object") from exc
+        read = read_json(path)
+    except CatalogError as exc:
+        raise CatalogError(f"{exc}; expected a JSON object") from None
     if not isinstance(read, dict):
         raise CatalogError(f"{str(path)!r} holds a JSON {type(read).__name__}; expected an object")
     return read

@@ -120,7 +120,7 @@ def test_only_rows_of_the_window_are_read(tmp_path, monkeypatch):
     seen = []
     from stac_latent.store import arrays
 
-    real = arrays._bytes_of
+    real = arrays.open_binary
 
     class Counting:
         def __init__(self, file):
@@ -141,7 +141,7 @@ def test_only_rows_of_the_window_are_read(tmp_path, monkeypatch):
         with real(href) as file:
             yield Counting(file)
 
-    monkeypatch.setattr(arrays, "_bytes_of", counted)
+    monkeypatch.setattr(arrays, "open_binary", counted)
     assert array.read(((10, 12), (5, 9))).shape == (8, 2, 4)
     assert sum(seen) == 2 * 100 * 8
 
@@ -385,9 +385,7 @@ def test_arrays_that_are_not_as_the_product_says(tmp_path):
     never = files.write_tiff(tmp_path / "n.tiff", codes)
     refused(CatalogError, r"nothing says of when it is .*--datetime 2024", "alphaearth", never, out)
     (tmp_path / "2024" / "t.tiff").write_bytes(b"II*\0nothing")
-    refused(
-        CorruptDataError, r"is no GeoTIFF that can be read", "alphaearth", tmp_path / "2024" / "t.tiff", out
-    )
+    refused(CorruptDataError, r"cannot be read as a raster", "alphaearth", tmp_path / "2024" / "t.tiff", out)
     refused(CatalogError, r"nowhere.tiff does not exist", "alphaearth", tmp_path / "nowhere.tiff", out)
     refused(CatalogError, r"no files were given", "alphaearth", [], out)
     assert not out.exists()

@@ -21,6 +21,7 @@ from core_support import BANDS, make_scene, small_codec
 from zarr.storage import LocalStore
 
 from stac_latent import encode, open_codec
+from stac_latent.access import is_local, local_path
 from stac_latent.bundle import save_bundle
 from stac_latent.codecs import dct
 from stac_latent.cube.contract import LatentRef, codec_of_item
@@ -28,7 +29,7 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.tiling import lattice_grid
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError, UnresolvedSpaceError
 from stac_latent.registry import remember
-from stac_latent.store.io import is_local, local_path, read_bytes, tree_size
+from stac_latent.store.io import read_bytes, tree_size
 from stac_latent.store.zarr import chunk_cells, create, open_arrays
 from stac_latent.store.zarr_codec import LatentZarrCodec
 from stac_latent.testing import make_field

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pystac
 
+from stac_latent.access import href_of, is_local, local_path
 from stac_latent.catalog.adopt_array import describe_array, zarr_groups
 from stac_latent.catalog.adopt_emb import expand
 from stac_latent.catalog.adopt_facts import Description, Told
@@ -20,7 +22,7 @@ from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.layout import CONTAINERS, container_of
 from stac_latent.errors import CatalogError
 from stac_latent.extension import SCHEMA_URI
-from stac_latent.store.io import is_local, local_path
+from stac_latent.names import plain_name
 from stac_latent.suggest import known_options
 
 __all__ = ["adopt"]
@@ -146,7 +148,7 @@ def _expanded(
 
 def _address(file: str | Path) -> str:
     text = str(file)
-    return str(local_path(text).absolute()) if is_local(text) else text
+    return href_of(local_path(text)) if is_local(text) else text
 
 
 def _item(product: Product, href: str, base: pystac.Item | None, told: Told, collection: str) -> pystac.Item:
@@ -208,11 +210,12 @@ def _made(
 
 def _stem(href: str) -> str:
     """Name of a file without its ending; of a group, that of its store before it."""
-    parts = [p for p in re.split(r"[/\\]", href) if p]
+    whole = str(local_path(href)) if is_local(href) else unquote(urlsplit(href).path or href)
+    parts = [p for p in re.split(r"[/\\]", whole) if p]
     name = re.sub(r"\.(tiff?|npy|zarr|parquet|gpq|geoparquet|vrt)$", "", parts[-1], flags=re.IGNORECASE)
     if len(parts) > 1 and parts[-2].endswith(".zarr"):
         name = f"{parts[-2].removesuffix('.zarr')}-{name}"
-    return re.sub(r"[^\w.-]+", "_", name)
+    return plain_name(re.sub(r"[^\w.-]+", "_", name))
 
 
 def _name(items: list[pystac.Item]) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pystac
-import rasterio
-import rasterio.errors
 import shapely
 from affine import Affine
 
+from stac_latent.access import absolute, is_local, local_path
 from stac_latent.catalog.adopt_facts import Description, Told, asset_fields
 from stac_latent.catalog.adopt_space import space_of
 from stac_latent.catalog.adopt_time import time_of
@@ -22,10 +21,11 @@ from stac_latent.catalog.footprints import footprints
 from stac_latent.catalog.products import Product
 from stac_latent.crs import crs_fields, crs_text
 from stac_latent.cube.layout import CONTAINERS, upright
-from stac_latent.errors import CatalogError, CorruptDataError, GridError
+from stac_latent.errors import CatalogError, CorruptDataError, GridError, RemoteError
 from stac_latent.spec import Grid
 from stac_latent.store.arrays import ForeignArray, axis_names, open_array
-from stac_latent.store.io import is_local, local_path
+from stac_latent.store.foreign import open_zarr
+from stac_latent.store.raster import open_raster
 
 __all__ = ["describe_array", "footprint", "zarr_groups"]
 
@@ -34,16 +34,16 @@ SCALES = "scales"
 
 def zarr_groups(href: str, pattern: str) -> list[str]:
     """Hrefs of the groups of a store whose names match; the href itself if it is such a group."""
-    import zarr
     import zarr.errors
 
     parent, _, name = href.rstrip("/").rpartition("/")
     if fnmatch.fnmatch(name, pattern):
         return [href]
     try:
-        root: Any = zarr.open_group(href, mode="r")
-        found = sorted(k for k in root.group_keys() if fnmatch.fnmatch(k, pattern))
-    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as exc:
+        found = sorted(k for k in open_zarr(href).group_keys() if fnmatch.fnmatch(k, pattern))
+    except RemoteError:
+        raise
+    except (AttributeError, OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as exc:
         raise CorruptDataError(f"{href} is no Zarr store that can be read: {exc}") from exc
     if not found:
         raise CatalogError(
@@ -120,28 +120,22 @@ def _guess(dim: str) -> list[str]:
 
 def _attributes(href: str, container: str) -> Mapping[str, Any]:
     """Tags of a GeoTIFF; attributes of a Zarr group, and those of the group that it is in."""
-    import zarr
-    import zarr.errors
-
     if container == "geotiff":
-        with rasterio.open(href) as src:
+        with open_raster(href) as src:
             return dict(src.tags())
     if container != "zarr":
         return {}
+    own = dict(open_zarr(href).attrs)
     try:
-        own = dict(zarr.open(href, mode="r").attrs)
-    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as exc:
-        raise CorruptDataError(f"{href} is no Zarr store that can be read: {exc}") from exc
-    try:
-        return {**zarr.open_group(href.rstrip("/").rpartition("/")[0], mode="r").attrs, **own}
-    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):
+        return {**open_zarr(absolute("..", f"{href.rstrip('/')}/zarr.json")).attrs, **own}
+    except (CatalogError, CorruptDataError):
         return own  # it is a store of its own
 
 
 def _nodata(href: str, container: str) -> float | None:
     if container != "geotiff":
         return None
-    with rasterio.open(href) as src:
+    with open_raster(href) as src:
         value = src.nodata
     return (
         None
@@ -239,9 +233,9 @@ def _grid(
 def _reachable(href: str) -> bool:
     """Whether a raster at a URL opens; only asking tells."""
     try:
-        with rasterio.open(href):
+        with open_raster(href):
             return True
-    except rasterio.errors.RasterioError:
+    except CatalogError:
         return False
 
 
@@ -251,17 +245,14 @@ def _grid_of(crs: Any, transform: Sequence[float], shape: tuple[int, int]) -> Gr
 
 
 def _georeferenced(href: str) -> bool:
-    with rasterio.open(href) as src:
+    with open_raster(href) as src:
         return src.crs is not None and src.transform != Affine.identity()
 
 
 def _of_raster(href: str, shape: tuple[int, int], fit: bool) -> Grid:
     """Grid of a raster; one of another size gives its extent only if that may be divided anew."""
-    try:
-        with rasterio.open(href) as src:
-            crs, transform, size = src.crs, src.transform, src.shape
-    except rasterio.errors.RasterioError as exc:
-        raise GridError(f"{href} has no grid that can be read: {exc}") from exc
+    with open_raster(href, GridError) as src:
+        crs, transform, size = src.crs, src.transform, src.shape
     if crs is None or transform == Affine.identity():
         raise GridError(f"{href} has no georeference; name another raster with like=")
     if size != shape:

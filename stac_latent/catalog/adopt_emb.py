@@ -9,10 +9,12 @@ from typing import Any
 
 import pystac
 
+from stac_latent.access import link_href
 from stac_latent.catalog.products import Product
 from stac_latent.crs import crs_from_fields
 from stac_latent.cube.layout import absolute_href, container_of
 from stac_latent.errors import CatalogError
+from stac_latent.store.items import read_object
 
 __all__ = ["EMB_URI", "expand"]
 
@@ -38,10 +40,7 @@ def expand(product: Product, href: str) -> Iterator[tuple[Product, str, pystac.I
     CatalogError
         If it is no such document, an Item has no asset ``embeddings``, or a quantisation is not known.
     """
-    try:
-        found = pystac.read_file(href)
-    except (OSError, ValueError, KeyError, TypeError, pystac.STACError, pystac.STACTypeError) as exc:
-        raise CatalogError(f"{href} is no STAC document that can be read: {exc}") from exc
+    found = read_object(href)
     items = [found] if isinstance(found, pystac.Item) else list(found.get_items(recursive=True))  # type: ignore[attr-defined]
     if not items:
         raise CatalogError(f"{href} holds no items")
@@ -98,7 +97,7 @@ def _described(product: Product, item: pystac.Item) -> Product:
 def _collection(item: pystac.Item) -> pystac.Collection | None:
     """Collection of an Item, where it can be read; the link may be to a place that is not reached."""
     link = item.get_single_link("collection")
-    target = None if link is None else link.get_absolute_href()
+    target = None if link is None else link_href(link)
     if target is None or re.match(r"https?://example\.", target):
         return None
     try:
@@ -151,7 +150,7 @@ def _links(item: pystac.Item, collection: pystac.Collection | None) -> dict[str,
     for owner in (collection, item):
         for rel, key in (("emb:model", "model"), ("emb:source-data", "source")):
             for link in [] if owner is None else owner.get_links(rel):
-                out[key] = link.get_absolute_href() or str(link.href)
+                out[key] = link_href(link) or str(link.target)
     return out
 
 

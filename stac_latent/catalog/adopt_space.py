@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stac_latent.access import is_local, local_path
 from stac_latent.catalog.adopt_facts import Told
 from stac_latent.catalog.products import Product, space_digest
+from stac_latent.documents import read_json
 from stac_latent.errors import CatalogError
-from stac_latent.store.io import is_local, local_path
 
 __all__ = ["space_of"]
 
@@ -139,7 +139,7 @@ def _sidecar(href: str, name: str, *keys: str) -> tuple[str, str] | None:
         if not path.is_file():
             continue
         try:
-            doc = json.loads(path.read_text(encoding="utf-8-sig"))
+            doc = read_json(path)
             value = _joined([doc.get(k) for k in keys])
         except (OSError, ValueError, AttributeError, RecursionError) as exc:
             raise CatalogError(

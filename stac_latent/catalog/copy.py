@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stac_latent.access import shown, without_secrets
+from stac_latent.access import is_local, local_path, shown
 from stac_latent.bundle import FILES
 from stac_latent.cube.verify import Progress
 from stac_latent.errors import CatalogError, RemoteError
-from stac_latent.store.io import is_local, local_path
+from stac_latent.redact import without_secrets
 from stac_latent.store.transport import connections, is_object, object_store
 
 __all__ = ["copy"]

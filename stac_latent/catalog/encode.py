@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pystac
 from rasterio.errors import RasterioError
 
+from stac_latent.access import is_local, local_path
 from stac_latent.bound import BoundLike, ErrorBound
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.disk import clear, errors_of, new_store, placed
@@ -24,7 +25,7 @@ from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.native import on_native_grids
 from stac_latent.catalog.options import bound_of, form_of, goal_of, listed_of, secret_of
 from stac_latent.catalog.references import References, check_references, dates, set_reference
-from stac_latent.catalog.tree import CatalogTree, safe_name, write_json
+from stac_latent.catalog.tree import CatalogTree, write_json
 from stac_latent.checks.checks import Check
 from stac_latent.codec import Codec, open_codec
 from stac_latent.container import aim
@@ -36,9 +37,9 @@ from stac_latent.cube.verify import Progress
 from stac_latent.cube.watch import Policy
 from stac_latent.errors import CatalogError, SkippedWarning, StacLatentError
 from stac_latent.files import clear_parts, is_disk_full
+from stac_latent.names import safe_name
 from stac_latent.registry import remember, resolve_space
 from stac_latent.secure import Key
-from stac_latent.store.io import is_local, local_path
 from stac_latent.store.zarr import Payload
 from stac_latent.suggest import known_options
 from stac_latent.target import TARGETS, Target
@@ -336,7 +337,7 @@ def _skipping(item: str, skip: bool) -> Iterator[None]:
 
 def _write_codec(codec: Codec, root: Path) -> Path:
     """Bundle and MLM Item of the codec below the catalogue; path of the Item."""
-    folder = root / "codecs" / f"{codec.name}-{codec.space.removeprefix('sha256:')[:12]}"
+    folder = root / "codecs" / f"{safe_name(codec.name, 'codec')}-{codec.space.removeprefix('sha256:')[:12]}"
     path = folder / "item.json"
     clear_parts(folder)
     if not path.exists():

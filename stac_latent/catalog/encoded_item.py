@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import pystac
-from pystac.utils import make_absolute_href
 
+from stac_latent.access import absolute, href_of, is_local, local_path
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import decoder_link
 from stac_latent.catalog.tree import CatalogTree
@@ -94,13 +94,13 @@ def renewed(
         source.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False
     )
     merge_bands(item)
-    start = source.get_self_href() or str(Path.cwd() / "item.json")
+    start = source.get_self_href() or href_of(Path("item.json"))
     for asset in item.assets.values():
-        asset.href = make_absolute_href(asset.href, start)
+        asset.href = absolute(asset.href, start)
     item.links = [link for link in item.links if link.rel not in _STRUCTURE]
     for link in item.links:
         if isinstance(link.target, str):
-            link.target = make_absolute_href(link.target, start)
+            link.target = absolute(link.target, start)
     if mode == "derived":
         item.id, item.assets = name, {}
         item.add_link(
@@ -108,9 +108,9 @@ def renewed(
         )
     if known is None:
         return item
-    latents, folder = latent_assets(known), str(tree.item_folder(item))
+    latents, folder = latent_assets(known), tree.item_folder(item)
     for key, asset in known.assets.items():
-        if key in latents or asset.href.startswith(f"{folder}/"):
+        if key in latents or (is_local(asset.href) and local_path(asset.href).is_relative_to(folder)):
             item.assets[key] = asset
     spaces = {item.assets[key].extra_fields.get("latent:space") for key in latents if key != replaced}
     there = {(link.rel, link.target) for link in item.links}
@@ -135,14 +135,16 @@ def describe(
     item.add_asset(
         key,
         pystac.Asset(
-            str(store), title=f"Latents ({decoder.parent.name})", media_type=MEDIA_TYPE, roles=[ROLE], extra_fields=fields
+            href_of(store), title=f"Latents ({decoder.parent.name})", media_type=MEDIA_TYPE, roles=[ROLE], extra_fields=fields
         ),
     )  # fmt: skip
     item.assets.pop(f"{key}-mask", None)
     if (store / "mask").exists():
         item.add_asset(
             f"{key}-mask",
-            pystac.Asset(str(store / "mask"), title="Valid pixels", media_type=MEDIA_TYPE, roles=[ROLE_MASK]),
+            pystac.Asset(
+                href_of(store / "mask"), title="Valid pixels", media_type=MEDIA_TYPE, roles=[ROLE_MASK]
+            ),
         )
     link = decoder_link(folder / f"{item.id}.json", decoder, made.spec.space)
     item.links = [

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pystac
-from pystac.utils import make_relative_href
 
+from stac_latent.access import is_local, link_href, local_path, relative
 from stac_latent.catalog.adopt_emb import EMB_URI
-from stac_latent.catalog.tree import safe_name, write_json
+from stac_latent.catalog.tree import write_json
 from stac_latent.cube.contract import as_items
 from stac_latent.cube.layout import absolute_href
 from stac_latent.errors import CatalogError
 from stac_latent.extension import SCHEMA_URI
+from stac_latent.names import safe_name
 from stac_latent.spec import Spec
 
 __all__ = ["export_emb"]
@@ -103,7 +104,7 @@ def _required(item: pystac.Item, model: str | None, source: str | None) -> list[
     }
     out = []
     for rel, (given, rels, argument) in wanted.items():
-        known = [link.get_absolute_href() or str(link.href) for r in rels for link in item.get_links(r)]
+        known = [link_href(link) or str(link.target) for r in rels for link in item.get_links(r)]
         href = given or next(iter(known), None)
         if href is None:
             raise CatalogError(
@@ -189,7 +190,7 @@ def _emb_item(item: pystac.Item, key: str, folder: Path, collection: str) -> dic
 def _asset(asset: pystac.Asset, item: pystac.Item, path: Path, root: Path) -> dict[str, Any]:
     doc = asset.to_dict()
     href = absolute_href(asset.href, item)
-    doc["href"] = make_relative_href(href, str(path)) if href.startswith(f"{root}/") else href
+    doc["href"] = relative(href, path) if is_local(href) and local_path(href).is_relative_to(root) else href
     return doc
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pystac
 
+from stac_latent.access import asset_href
 from stac_latent.bundle import FILES, save_bundle
 from stac_latent.catalog.fit_bands import choose_bands
 from stac_latent.catalog.fit_card import band_table_of, licence_of, measure, write_card
@@ -21,13 +22,13 @@ from stac_latent.catalog.fit_check import check_amount, live_bands, summarise
 from stac_latent.catalog.fit_plan import Plan, Tile, make_plan
 from stac_latent.catalog.fit_sources import FitSource, native_bands, open_sources
 from stac_latent.catalog.fit_spool import Spool
-from stac_latent.catalog.tree import safe_name
 from stac_latent.checks.moments import Summary
 from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
 from stac_latent.fitting import fit_lin
 from stac_latent.frame import canonical_json
 from stac_latent.guard import Layers, calibrated
+from stac_latent.names import safe_name
 from stac_latent.spec import Band
 from stac_latent.stages.nesting import Lattices
 from stac_latent.suggest import known_options
@@ -301,7 +302,7 @@ def _thinned(items: list[pystac.Item], seed: int) -> list[pystac.Item]:
 
 def _identity(job: _Job, plan: Plan) -> dict[str, Any]:
     """All that decides what the spooled tiles hold."""
-    hrefs = [[i.id, *sorted(str(a.get_absolute_href()) for a in i.assets.values())] for i in job.items]
+    hrefs = [[i.id, *sorted(asset_href(a) for a in i.assets.values())] for i in job.items]
     bands = [[b.name, b.data_type, b.scale, b.offset, str(b.nodata)] for b in job.bands]
     orders = [t.order for t in (*plan.fit, *plan.held_out)]
     return {"items": hrefs, "bands": bands, "tiles": orders, "grid": [job.resolution, job.resampling, plan.tile, job.lattices], "keys": dict(job.keys or {})}  # fmt: skip

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pystac
-import rasterio
 
+from stac_latent.access import asset_href, is_local, local_path, shown
 from stac_latent.cube.source import ItemSource
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.store.io import is_local, local_path, tree_size
+from stac_latent.store.io import tree_size
+from stac_latent.store.raster import open_raster
+from stac_latent.store.remote import is_served, look
 
 __all__ = ["INPUT", "input_digest", "intact", "made_from"]
 
@@ -71,21 +73,19 @@ def made_from(known: pystac.Item | None, key: str, digest: str | None) -> bool:
 
 def intact(asset: pystac.Asset) -> bool:
     """Whether the store of an asset has as many bytes as were written."""
-    href = asset.get_absolute_href()
-    return (
-        href is not None
-        and is_local(href)
-        and asset.extra_fields.get("file:size") == tree_size(local_path(href))
-    )
+    href = asset_href(asset)
+    return is_local(href) and asset.extra_fields.get("file:size") == tree_size(local_path(href))
 
 
 def _identity(asset: pystac.Asset, item: pystac.Item) -> list[str] | None:
-    href = asset.get_absolute_href() or asset.href
+    href = asset_href(asset)
     checksum = asset.extra_fields.get("file:checksum")
     if is_local(href):
         _check_checksum(local_path(href), checksum)
         return _local_identity(href)
-    return [str(checksum)] if checksum else _remote_identity(href, item)
+    if checksum:
+        return [str(checksum)]
+    return _remote_identity(href, item) if is_served(href) else None
 
 
 def _check_checksum(path: Path, expected: Any) -> None:
@@ -103,27 +103,23 @@ def _check_checksum(path: Path, expected: Any) -> None:
 
 
 def _local_identity(href: str) -> list[str] | None:
-    path = local_path(href)
-    try:
-        with rasterio.open(path) as src:
-            found, virtual = [Path(f) for f in src.files], src.driver == "VRT"
-    except rasterio.errors.RasterioIOError as exc:
-        raise CatalogError(f"asset file {href} cannot be read: {exc}") from exc
+    with open_raster(href) as src:
+        found, virtual = [Path(f) for f in src.files], src.driver == "VRT"
     if virtual or not found or not all(f.is_file() for f in found):
         return None
     return [_sha256(f) for f in found]
 
 
 def _remote_identity(href: str, item: pystac.Item) -> list[str] | None:
-    from fsspec.core import url_to_fs
-
     try:
-        fs, path = url_to_fs(href)
-        info = fs.info(path)
-    except (OSError, ImportError, ValueError) as exc:
-        raise CatalogError(f"{href} of item {item.id!r} cannot be read: {exc}") from exc
-    tag = info.get("ETag") or info.get("etag")
-    return [str(tag), str(info.get("size"))] if tag else None
+        found = look(href)
+    except CatalogError as exc:
+        raise CatalogError(f"an asset of item {item.id!r} cannot be read: {exc}") from None
+    if found is None:
+        raise CatalogError(
+            f"{shown(href)} of item {item.id!r} does not exist (HTTP 404 or its like); check the address"
+        )
+    return [found.tag, str(found.size)] if found.tag and not found.tag.startswith("~") else None
 
 
 def _sha256(path: Path) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pystac
-from pystac.utils import make_absolute_href, make_relative_href
 
+from stac_latent.access import absolute, relative
 from stac_latent.bundle import FILES, multihash
 from stac_latent.errors import BundleError, CatalogError
 from stac_latent.extension import DECODER_REL, LatentExtension
@@ -219,7 +219,7 @@ def _bundle_assets(folder: Path, start: Path) -> dict[str, pystac.Asset]:
 
 def _relative(target: str | Path, start: str | Path) -> str:
     """Href of ``target`` as seen from the document ``start``; absolute if they are in different places."""
-    return make_relative_href(make_absolute_href(str(target)), make_absolute_href(str(start)))
+    return relative(absolute(str(target), None), Path(start).absolute())
 
 
 def _rectangle(bbox: tuple[float, float, float, float]) -> dict[str, Any]:

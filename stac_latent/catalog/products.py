@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stac_latent.cube.layout import CONTAINERS
+from stac_latent.documents import read_json
 from stac_latent.errors import CatalogError
 
 __all__ = ["Product", "open_product", "product_names", "space_digest"]
@@ -132,9 +133,9 @@ def open_product(product: str | Path | Mapping[str, Any] | Product) -> Product:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        doc = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise CatalogError(f"{path} is no description of a product: {exc}; expected a JSON object") from exc
+        doc = read_json(path)
+    except CatalogError as exc:
+        raise CatalogError(f"{path} is no description of a product: {exc}; expected a JSON object") from None
     if not isinstance(doc, Mapping):
         raise CatalogError(
             f"{path} is no description of a product: expected a JSON object, got {type(doc).__name__}"

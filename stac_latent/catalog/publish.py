@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pystac
 
+from stac_latent.access import local_path
 from stac_latent.catalog.foreign import rows_of_table
 from stac_latent.catalog.publish_input import are_tables, choose, destination, region_of
 from stac_latent.catalog.recipe import Recipe
@@ -170,7 +171,7 @@ def publish(
             ]
         made = table_item(path, table, files=files, fields=fields, how=how, extent=extent)
         write_json(work / "item.json", made.to_dict(include_self_link=False, transform_hrefs=False))
-        _commit(work, {table.name: path, "item.json": Path(made.self_href)})
+        _commit(work, {table.name: path, "item.json": local_path(made.self_href)})
     return made
 
 

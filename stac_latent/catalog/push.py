@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pystac
-from pystac.utils import make_absolute_href
 
+from stac_latent.access import absolute, href_of, is_remote
 from stac_latent.catalog.query import Query
-from stac_latent.catalog.reader import Reader, is_url
+from stac_latent.catalog.reader import Reader
 from stac_latent.catalog.sources import open_sources
 from stac_latent.catalog.transactions import Transactions
 from stac_latent.errors import CatalogError
 from stac_latent.extents import extent_of
+from stac_latent.store.items import read_object
 from stac_latent.suggest import known_options
 
 __all__ = ["Pushed", "push"]
@@ -130,14 +131,14 @@ def _static(source: Any) -> pystac.Catalog | None:
     """Catalogue that a source is, where it is a static one; None of items, tables and APIs."""
     if isinstance(source, pystac.Catalog):
         return None if hasattr(source, "get_conforms_to") else source
-    if not isinstance(source, str | PathLike) or is_url(str(source)):
+    if not isinstance(source, str | PathLike) or is_remote(str(source)):
         return None
     path = Path(source)
     path = next((p for p in (path / "catalog.json", path / "collection.json", path) if p.is_file()), path)
     if path.suffix != ".json" or not path.is_file():
         return None
     try:
-        found = pystac.read_file(str(path.absolute()))
+        found = read_object(href_of(path))
     except Exception:  # noqa: BLE001 - whatever it is, the search says so
         return None
     return found if isinstance(found, pystac.Catalog) else None
@@ -222,13 +223,13 @@ def _document(thing: pystac.STACObject, base: tuple[str, str] | None, done: Push
     out["links"] = [link for link in out["links"] if link.get("rel") not in _TREE]
     assets = list((out.get("assets") or {}).values())
     for part in (*out["links"], *assets):
-        place = str(part["href"]) if own is None else make_absolute_href(str(part["href"]), own)
+        place = absolute(str(part["href"]), own)
         if base is not None and place.startswith(base[0]):
             place = base[1] + place[len(base[0]) :]
         part["href"] = (
             place if "://" in place else Path(place).absolute().as_uri()
         )  # else the API takes it for its own
-    done.local += sum(not is_url(str(asset["href"])) for asset in assets)
+    done.local += sum(not is_remote(str(asset["href"])) for asset in assets)
     try:
         plain: Json = json.loads(json.dumps(out, allow_nan=False))
     except ValueError as exc:

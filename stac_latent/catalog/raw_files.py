@@ -7,7 +7,7 @@ from typing import Any
 
 import pystac
 
-from stac_latent.access import check_link
+from stac_latent.access import check_link, link_href
 from stac_latent.catalog.reader import Reader, to_item
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.raw import check_raw_asset
@@ -51,7 +51,7 @@ def raw_files(
 def _candidates(item: pystac.Item, reader: Reader, reasons: list[str]) -> Iterator[pystac.Item]:
     yield item
     for link in item.links:
-        href = link.get_absolute_href() if link.rel == "derived_from" else None
+        href = link_href(link) if link.rel == "derived_from" else None
         if href is None:
             continue
         try:

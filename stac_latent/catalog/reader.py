@@ -7,18 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urljoin, urlparse
-from urllib.request import url2pathname
+from urllib.parse import urljoin
 
 import pystac
-from pystac.utils import make_absolute_href
 
-from stac_latent.access import check_link, is_remote, shown, without_secrets
+from stac_latent.access import check_link, is_remote, local_path, shown
 from stac_latent.catalog.patience import BUSY, Patience
+from stac_latent.documents import parse_json, unicode_text
 from stac_latent.errors import CatalogError, SearchError
+from stac_latent.redact import without_secrets
 from stac_latent.store.io import read_bytes
+from stac_latent.store.items import make_absolute
 from stac_latent.store.remote import signed
 from stac_latent.store.transport import is_object, keep_quiet
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _LARGEST = 1 << 30
 """Bytes of an answer, or of a document."""
 
-__all__ = ["HttpError", "Reader", "is_url", "local_path", "to_item"]
+__all__ = ["HttpError", "Reader", "to_item"]
 
 
 class HttpError(SearchError):
@@ -37,16 +37,6 @@ class HttpError(SearchError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-
-
-def is_url(href: str) -> bool:
-    """Whether an address is remote: it has a scheme other than ``file``."""
-    return re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", href) is not None
-
-
-def local_path(href: str) -> Path:
-    """Path of a local address, which may be a ``file://`` URL."""
-    return Path(url2pathname(unquote(urlparse(href).path)) if href.startswith("file://") else href)
 
 
 @dataclass
@@ -85,19 +75,18 @@ class Reader:
             If there is no file, or if what is there is no JSON object.
         """
         if is_object(href):
-            text: str | bytes = _object(href)
-        elif is_url(href):
-            text = self._fetch(href, io or self.io, request)
+            data = _object(href)
+        elif is_remote(href):
+            data = unicode_text(self._fetch(href, io or self.io, request))
         else:
             try:
-                text = local_path(href).read_bytes()
+                data = local_path(href).read_bytes()
             except OSError as exc:
                 raise SearchError(f"cannot read {href}: {exc.strerror or exc}") from exc
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as exc:
-            start = (text if isinstance(text, str) else text.decode("utf-8", "replace")).lstrip()[:60]
-            raise SearchError(f"{shown(href)} is not JSON ({exc}); it begins with {start!r}") from exc
+            value = parse_json(data, shown(href))
+        except CatalogError as exc:
+            raise SearchError(str(exc)) from None
         if not isinstance(value, dict):
             raise SearchError(f"{shown(href)} holds a JSON {type(value).__name__}; expected a STAC object")
         return value
@@ -110,7 +99,7 @@ class Reader:
         """Send a JSON object to a URL; returns the answer if it is JSON, else None. Raises as :meth:`json` does."""
         try:
             text = json.dumps(body, allow_nan=False)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise SearchError(f"{body.get('id', href)} cannot be sent as JSON: {exc}") from exc
         answer = self._request(method, href, data=text.encode(), headers={"Content-Type": "application/json"})
         try:
@@ -158,6 +147,7 @@ def _bounded(response: Any, **_: Any) -> None:
         raise SearchError(
             f"{shown(response.url)} answers with more than the {_LARGEST} bytes that are read of a document"
         )
+    response.encoding = json.detect_encoding(body[:4])  # of JSON, whatever the server says
     response._content = body  # noqa: SLF001 - what requests itself sets
     response._content_consumed = True  # noqa: SLF001
 
@@ -209,8 +199,7 @@ def to_item(
     SearchError
         If the dictionary is no STAC Item.
     """
-    if base is not None:
-        _make_absolute(feature, base, origin)
+    _make_absolute(feature, base or href or "", origin, always=base is not None)
     old = not str(feature.get("stac_version", "0")).startswith("1.")
     try:
         item = pystac.Item.from_dict(feature, href=href, migrate=old, preserve_dict=False)
@@ -224,12 +213,10 @@ def to_item(
     return item
 
 
-def _make_absolute(feature: dict[str, Any], base: str, origin: str) -> None:
-    """Make the hrefs of a feature absolute, in place."""
+def _make_absolute(feature: dict[str, Any], base: str, origin: str, *, always: bool) -> None:
+    """As :func:`~stac_latent.store.items.make_absolute`."""
     try:
-        for part in (*(feature.get("links") or ()), *(feature.get("assets") or {}).values()):
-            if "://" not in part["href"]:
-                part["href"] = make_absolute_href(part["href"], base)
+        make_absolute(feature, base, always=always)
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise SearchError(
             f"{origin}: links and assets of {feature.get('id')!r} need an href each: {exc}"

@@ -10,13 +10,12 @@ from os import PathLike
 from typing import Any, Protocol
 
 import pystac
-from pystac.utils import make_absolute_href
 
-from stac_latent.access import check_link
+from stac_latent.access import absolute, check_link, href_of, is_remote, link_href, local_path
 from stac_latent.catalog.api import ApiSource, is_api, pages
 from stac_latent.catalog.order import item_view
 from stac_latent.catalog.query import ItemRow, Query
-from stac_latent.catalog.reader import Reader, is_url, local_path, to_item
+from stac_latent.catalog.reader import Reader, to_item
 from stac_latent.errors import CatalogError, SearchError
 
 __all__ = ["FeatureSource", "Source", "StaticSource", "open_sources"]
@@ -161,7 +160,7 @@ def _document_links(document: Mapping[str, Any], href: str) -> list[pystac.STACO
     if not isinstance(links, list | tuple) or not all(isinstance(link, Mapping) for link in links):
         raise SearchError(f"{href}: links must be a list of objects, got {str(links)[:100]}")
     found: list[pystac.STACObject | str] = [
-        make_absolute_href(str(link["href"]), href)
+        absolute(str(link["href"]), href)
         for rel in ("item", "child")
         for link in links
         if link.get("rel") == rel and "href" in link
@@ -181,7 +180,7 @@ def _object_links(node: pystac.STACObject) -> list[pystac.STACObject | str]:
         for link in node.get_links(rel):
             target = link.target
             if not isinstance(target, pystac.STACObject):
-                target = link.get_absolute_href() or str(target)
+                target = link_href(link) or str(target)
             found.append(target)
     return found
 
@@ -222,7 +221,7 @@ def _open(source: Any, reader: Reader) -> Source:
     if not isinstance(source, str | PathLike):
         raise SearchError(f"cannot search {type(source).__name__}: {_EXPECTED}")
     href = str(source)
-    return _open_remote(href, reader) if is_url(href) else _open_local(href, reader)
+    return _open_remote(href, reader) if is_remote(href) else _open_local(href, reader)
 
 
 def _client(source: pystac.Catalog, reader: Reader) -> Source | None:
@@ -259,14 +258,14 @@ def _open_local(href: str, reader: Reader) -> Source:
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"PAR1" or path.suffix in (".parquet", ".geoparquet"):
-        return _parquet(str(path))
+        return _parquet(href_of(path))
     try:
-        document = reader.json(str(path))
+        document = reader.json(href_of(path))
     except SearchError as exc:
         raise SearchError(f"{exc}; {_EXPECTED}") from exc
     if document.get("type") in ("Catalog", "Collection"):
-        return StaticSource(str(path), reader, document)
-    return _features(document, f"{href} (JSON of type {document.get('type')!r})", str(path))
+        return StaticSource(href_of(path), reader, document)
+    return _features(document, f"{href} (JSON of type {document.get('type')!r})", href_of(path))
 
 
 def _parquet(href: str, content: bytes | None = None) -> Source:

@@ -16,13 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pystac
 import shapely
-from pystac.utils import make_absolute_href, make_relative_href
 
+from stac_latent.access import absolute, local_path
+from stac_latent.access import relative as relative_href
 from stac_latent.catalog.arguments import rfc3339
 from stac_latent.catalog.arrow import python_values, time_values, without_views
 from stac_latent.catalog.filters import compared_with_numbers
 from stac_latent.catalog.query import TIMES, Query
-from stac_latent.catalog.reader import is_url, local_path, to_item
+from stac_latent.catalog.reader import to_item
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
 from stac_latent.extents import bbox_of
 from stac_latent.files import temporary
@@ -237,7 +238,7 @@ def to_geoparquet(
             "writing stac-geoparquet needs the package stac-geoparquet: pip install 'stac-latent[search]'"
         ) from exc
     target = Path(path)
-    features = [_plain(item, str(target.absolute()) if relative else None) for item in items]
+    features = [_plain(item, target.absolute() if relative else None) for item in items]
     if not features:
         raise CatalogError(
             f"no items to write to {target}; a stac-geoparquet file needs at least one for its schema"
@@ -269,7 +270,7 @@ def _write_whole(table: pa.Table, target: Path, row_group_size: int) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _plain(item: pystac.Item, base: str | None) -> dict[str, Any]:
+def _plain(item: pystac.Item, base: Path | None) -> dict[str, Any]:
     """Item as a dictionary that fits a table."""
     if item.geometry is None:
         raise CatalogError(
@@ -278,8 +279,8 @@ def _plain(item: pystac.Item, base: str | None) -> dict[str, Any]:
     own = item.get_self_href()
     feature = item.to_dict(transform_hrefs=False)
     for part in (*feature["links"], *feature["assets"].values()):
-        href = part["href"] if own is None else make_absolute_href(part["href"], own)
-        part["href"] = make_relative_href(href, base) if base is not None and not is_url(href) else href
+        href = absolute(part["href"], own)
+        part["href"] = href if base is None else relative_href(href, base)
     bbox = feature.get("bbox") or bbox_of(shapely.geometry.shape(item.geometry))
     kept = {key: _without_nulls(value) for key, value in feature.items() if value is not None}
     kept["properties"].setdefault("datetime", None)

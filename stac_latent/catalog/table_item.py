@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pystac
 import shapely
-from pystac.utils import make_relative_href
 
 from stac_latent import __version__
+from stac_latent.access import href_of, link_href, relative
 from stac_latent.bundle import file_multihash
 from stac_latent.spec import Spec
 from stac_latent.store.geoparquet import COLUMNS, TableInfo
@@ -180,7 +180,7 @@ def mirror_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _codec_links(extent: Extent, how: Mapping[str, Any], space: str) -> list[pystac.Link]:
     """Encoder of the vectors; also decoder, where rows are whole cells of the space, unchanged."""
     decoders = {
-        link.get_absolute_href() or link.href: link
+        link_href(link) or link.href: link
         for item in extent.items
         for link in item.get_links("latent:decoder")
         if link.extra_fields.get("latent:space") == how["source_space"]
@@ -242,8 +242,8 @@ def table_item(
         end_datetime=end,
         stac_extensions=list(EXTENSIONS),
     )
-    own = f"{path}.json"
-    item.set_self_href(own)
+    own = Path(f"{path}.json").absolute()
+    item.set_self_href(href_of(own))
     for file in files:
         key, inside = file.key, file.path.relative_to(table).as_posix()
         href = f"./{path.name}" if inside == "." else f"./{path.name}/{inside}"
@@ -262,6 +262,6 @@ def table_item(
         pystac.Link("derived_from", href, "application/geo+json", name) for href, name in sources if href
     ]
     for link in (*links, *_codec_links(extent, how, fields["latent:space"])):
-        link.target = make_relative_href(link.href, own)
+        link.target = relative(str(link.target), own)
         item.add_link(link)
     return item

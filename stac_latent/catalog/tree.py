@@ -18,20 +18,25 @@ from typing import Any
 
 import numpy as np
 import pystac
-from pystac.utils import make_absolute_href, make_relative_href
 
+from stac_latent.access import absolute, asset_href, href_of, is_local, link_href, local_path, relative
 from stac_latent.catalog.footprints import footprints
 from stac_latent.cube.contract import latent_assets
+from stac_latent.documents import read_json, unicode_text
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.extension import LatentExtension
 from stac_latent.extents import WORLD, bbox_of, extent_of, fields_in_utc, flat_bbox, item_bbox, spanning
 from stac_latent.files import write_whole
 from stac_latent.locks import locked
+from stac_latent.names import safe_name
 from stac_latent.spec import Grid
+from stac_latent.store.items import read_item
 
-__all__ = ["CatalogTree", "safe_name", "write_json"]
+__all__ = ["CatalogTree", "write_json"]
 
 _DEFAULT_COLLECTION = "latents"
+_OWN = ("codecs", "catalog.json")
+"""What lies beside the Collections of a catalogue."""
 
 
 def write_json(path: Path, doc: dict[str, Any]) -> None:
@@ -49,7 +54,7 @@ def write_json(path: Path, doc: dict[str, Any]) -> None:
         raise CatalogError(
             f"{path.name} cannot be written: {exc}; remove the field that is NaN or infinite"
         ) from exc
-    write_whole(path, (text + "\n").encode())
+    write_whole(path, unicode_text(text + "\n"))
 
 
 class CatalogTree:
@@ -62,12 +67,17 @@ class CatalogTree:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+        self.root = Path(os.path.normpath(root.absolute()))
         self.path = self.root / "catalog.json"
 
     def collection_folder(self, collection: str | None) -> Path:
         """Folder of a Collection."""
-        return self.root / safe_name(collection or _DEFAULT_COLLECTION)
+        name = safe_name(collection or _DEFAULT_COLLECTION, "collection id")
+        if name in _OWN:
+            raise CatalogError(
+                f"collection id {name!r} is the name of a part of the catalogue itself; choose another"
+            )
+        return self.root / name
 
     def item_folder(self, item: pystac.Item) -> Path:
         """Folder of an Item and its stores."""
@@ -78,11 +88,12 @@ class CatalogTree:
         path = self._item_path(item_id, collection)
         if not path.exists():
             return None
-        item = pystac.Item.from_file(str(path))
-        item.make_asset_hrefs_absolute()
+        item = read_item(href_of(path))
+        for asset in item.assets.values():
+            asset.href = asset_href(asset)
         links = [link for link in item.links if link.rel not in ("self", "root", "parent", "collection")]
         for link in links:
-            link.target = link.get_absolute_href() or link.target
+            link.target = link_href(link) or link.target
         item.links = links
         return item
 
@@ -97,7 +108,7 @@ class CatalogTree:
         collection_path = self.collection_folder(item.collection_id) / "collection.json"
         with self.locked(), _all_or_none(path, collection_path, self.path):
             write_json(path, self._document(item))
-            written = pystac.Item.from_file(str(path))
+            written = read_item(href_of(path))
             self._update_collection(written, collection_path, path)
             self._update_root(collection_path, collection_id)
         return written
@@ -112,11 +123,11 @@ class CatalogTree:
         """Make the Collection and the root know an Item that is written already; returns it as it can be read back."""
         path = self._item_path(item_id, collection)
         item, collection_path = (
-            pystac.Item.from_file(str(path)),
+            read_item(href_of(path)),
             self.collection_folder(collection) / "collection.json",
         )
         with self.locked():
-            if str(path) not in _links_of(collection_path):
+            if path not in _links_of(collection_path):
                 self._update_collection(item, collection_path, path)
             self._update_root(collection_path, collection or _DEFAULT_COLLECTION)
         return item
@@ -126,11 +137,11 @@ class CatalogTree:
         children = _links_of(self.path)
         for collection_path in sorted(self.root.glob("*/collection.json")):
             items = _links_of(collection_path)
-            if str(collection_path) not in children and str(self.path) in items:
+            if collection_path not in children and self.path in items:
                 yield collection_path
             folders = sorted(p for p in collection_path.parent.iterdir() if p.is_dir())
             for path in (p / f"{p.name}.json" for p in folders):
-                if path.is_file() and str(path) not in items and str(collection_path) in _links_of(path):
+                if path.is_file() and path not in items and collection_path in _links_of(path):
                     yield path
 
     def _item_path(self, item_id: str, collection: str | None) -> Path:
@@ -166,7 +177,7 @@ class CatalogTree:
         LatentExtension.summaries(collection, add_if_missing=True).update(item)
         doc = collection.to_dict(include_self_link=False, transform_hrefs=False)
         keep = [link for link in doc["links"] if link["rel"] not in ("root", "parent", "self")]
-        href = make_relative_href(str(item_path), str(collection_path))
+        href = relative(str(item_path), collection_path)
         if not any(link["rel"] == "item" and link["href"] == href for link in keep):
             keep.append({"rel": "item", "href": href, "type": "application/geo+json", "title": item.id})
         up = {"href": "../catalog.json", "type": "application/json"}
@@ -203,7 +214,7 @@ def _all_or_none(*paths: Path) -> Iterator[None]:
         raise
 
 
-def _links_of(path: Path) -> frozenset[str]:
+def _links_of(path: Path) -> frozenset[Path]:
     """Where a document links to; nowhere where there is no such document."""
     try:
         stat = path.stat()
@@ -213,10 +224,11 @@ def _links_of(path: Path) -> frozenset[str]:
 
 
 @lru_cache(maxsize=4)
-def _known_links(path: Path, *_state: int) -> frozenset[str]:
+def _known_links(path: Path, *_state: int) -> frozenset[Path]:
     links = _read(path).get("links") or ()
     hrefs = (str(link["href"]) for link in links if isinstance(link, dict) and "href" in link)
-    return frozenset(make_absolute_href(href, str(path)) for href in hrefs)
+    found = (absolute(href, href_of(path)) for href in hrefs)
+    return frozenset(local_path(href) for href in found if is_local(href))
 
 
 def _facts(doc: dict[str, Any]) -> Any:
@@ -270,36 +282,15 @@ def _widen(collection: pystac.Collection, item: pystac.Item) -> None:
 
 def _relative(href: str, start: Path, root: Path) -> str:
     """Relative to ``start`` for files inside the catalogue; others stay absolute."""
-    if href.startswith((str(root) + os.sep, root.as_uri() + "/")):
-        return make_relative_href(href, str(start))
-    return href
-
-
-def safe_name(name: str, what: str = "id") -> str:
-    """Refuse ids and keys that are no file names.
-
-    Raises
-    ------
-    CatalogError
-        For ids with separators, ``..`` or control characters.
-    """
-    if (
-        not name
-        or name in (".", "..")
-        or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name)
-        or len(name) > 200
-    ):
-        raise CatalogError(
-            f"{what} {name!r} cannot be a file name: use letters, digits, '-', '_' and '.', at most 200"
-        )
-    return name
+    inside = is_local(href) and (path := local_path(href)).is_absolute() and path.is_relative_to(root)
+    return relative(href, start) if inside else href
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        doc = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise CatalogError(f"{path} cannot be read: {exc}; move it away to start a new catalogue") from exc
+        doc = read_json(path)
+    except CatalogError as exc:
+        raise CatalogError(f"{exc}; move it away to start a new catalogue") from None
     if not isinstance(doc, dict):
         raise CatalogError(f"{path} is no STAC object: expected a JSON object, got {type(doc).__name__}")
     return doc

@@ -17,6 +17,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from stac_latent.access import asset_href, is_local, local_path
 from stac_latent.bound import ErrorBound
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.raw_files import raw_files
@@ -35,7 +36,7 @@ from stac_latent.registry import replace_known
 from stac_latent.secure import Key, has_key, use
 from stac_latent.spec import Window
 from stac_latent.store.guard import CONFIG, check_array
-from stac_latent.store.io import is_local, local_path, tree_size
+from stac_latent.store.io import tree_size
 from stac_latent.store.layout import metadata_checksum, stored_chunks
 
 __all__ = ["Checked", "verify"]
@@ -341,13 +342,8 @@ def _close(a: float | Sequence[float], b: Any) -> bool:
 def _files(item: pystac.Item) -> Iterator[tuple[str, str]]:
     """Local files of an Item that are not what their ``file:checksum`` says."""
     for key, asset in item.assets.items():
-        checksum, href = asset.extra_fields.get("file:checksum"), asset.get_absolute_href()
-        if (
-            not isinstance(checksum, str)
-            or not checksum.startswith("1220")
-            or href is None
-            or not is_local(href)
-        ):
+        checksum, href = asset.extra_fields.get("file:checksum"), asset_href(asset)
+        if not isinstance(checksum, str) or not checksum.startswith("1220") or not is_local(href):
             continue
         path = local_path(href)
         if not path.is_file():

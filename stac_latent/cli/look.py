@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Asset, out, print_json, progress
+from stac_latent.names import plain_name
 
 __all__ = ["codecs", "demo", "info", "keygen", "validate", "verify"]
 
@@ -70,7 +71,8 @@ def info(
 ) -> None:
     """Show what a latent asset is, check that its codec opens, and write a decoded quick-look."""
     from stac_latent.cube.contract import LatentRef, latent_assets
-    from stac_latent.inspect import describe_asset, read_item, write_quicklook
+    from stac_latent.inspect import describe_asset, write_quicklook
+    from stac_latent.store.items import read_item
 
     item = read_item(href)
     keys = [asset] if asset else latent_assets(item)
@@ -82,7 +84,9 @@ def info(
     result = [describe_asset(item, ref) for ref in refs]
     for ref, row in zip(refs, result, strict=True):
         if ref in decodable:
-            row["preview"] = str(write_quicklook(ref, preview or Path(f"{item.id}-{ref.asset}.png")))
+            row["preview"] = str(
+                write_quicklook(ref, preview or Path(f"{plain_name(item.id)}-{plain_name(ref.asset)}.png"))
+            )
     if as_json:
         print_json(result)
         return

@@ -84,9 +84,9 @@ def _query(
     path = item or area or vector
     try:
         if item is not None:
-            import pystac
+            from stac_latent.store.items import read_item
 
-            return pystac.Item.from_file(str(path))
+            return read_item(str(path))
         if area is not None:
             import geopandas
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import pystac
-from pystac.utils import is_absolute_href, make_absolute_href
 
-from stac_latent.access import check_link, is_uri, shown
+from stac_latent.access import absolute, check_link, shown
 from stac_latent.bundle import FILES, read_bundle
 from stac_latent.codec import Codec
 from stac_latent.cube.layout import Layout, is_table, layout_of, upright
+from stac_latent.documents import parse_json
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
 from stac_latent.extension import check_version
 from stac_latent.probe import MALFORMED
@@ -25,6 +25,7 @@ from stac_latent.registry import opened, remember, resolve_space
 from stac_latent.secure import FORM, Sealed, context_of
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.io import read_bytes
+from stac_latent.store.items import read_item
 from stac_latent.store.remote import Sign, inner
 
 __all__ = [
@@ -75,16 +76,10 @@ class KeyFrameLink:
             If there is no such Item or asset.
         """
         try:
-            doc = json.loads(read_bytes(self.href, limit=_ITEM_LIMIT, sign=sign))
-            item = pystac.Item.from_dict(doc, href=self.href)
-            item.set_self_href(self.href)  # whatever it says of itself
+            item = read_item(self.href, limit=_ITEM_LIMIT, sign=sign)
         except CatalogError as exc:
             raise CatalogError(
                 f"the key frame {shown(self.href)} cannot be read, and what was coded against it is not decoded without it: {exc}"
-            ) from exc
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pystac.STACError) as exc:
-            raise CatalogError(
-                f"the key frame {shown(self.href)} is no STAC Item: {type(exc).__name__}: {exc}"
             ) from exc
         return LatentRef.from_item(item, self.asset).signed(sign)
 
@@ -360,11 +355,9 @@ def _from_link(decoder: Decoder, space: str, *, again: bool = False, sign: Sign 
         return known
     data = read_bytes(decoder.href, checksum=decoder.checksum, limit=_ITEM_LIMIT, sign=sign)
     try:
-        doc = json.loads(data)
-    except (ValueError, RecursionError) as exc:
-        raise CatalogError(
-            f"{shown(decoder.href)} is not JSON: {exc}; a latent:decoder link points to the codec's MLM Item"
-        ) from exc
+        doc = parse_json(data, shown(decoder.href))
+    except CatalogError as exc:
+        raise CatalogError(f"{exc}; a latent:decoder link points to the codec's MLM Item") from None
     return remember(_read_codec_item(doc, decoder.href, space, again=again, sign=sign))
 
 
@@ -378,7 +371,7 @@ def _read_codec_item(
     for asset in (assets or {}).values():
         name = str(asset.get("href", "")).partition("?")[0].rsplit("/", 1)[-1]
         if name in FILES:
-            target = check_link(make_absolute_href(asset["href"], href), href)
+            target = check_link(absolute(asset["href"], href), href)
             files[name] = read_bytes(target, checksum=asset.get("file:checksum"), limit=512 << 20, sign=sign)
     if missing := [n for n in FILES if n not in files]:
         raise UnresolvedSpaceError(
@@ -390,6 +383,4 @@ def _read_codec_item(
 
 def _absolute(href: str, item: pystac.Item) -> str:
     origin = item.get_self_href()
-    if not is_absolute_href(href) and not is_uri(href):
-        href = make_absolute_href(href, origin or "./item.json")
-    return check_link(href, origin)
+    return check_link(href if Path(href).is_absolute() else absolute(href, origin), origin)

@@ -22,7 +22,7 @@ from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, Ri
 from odc.loader.types import BandKey, RasterLoadParams
 from odc.stac._mdtools import StacAuxReader, StacMDParser
 
-from stac_latent.access import shown, without_secrets
+from stac_latent.access import shown
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.lattice import lattice_offset
@@ -33,6 +33,7 @@ from stac_latent.cube.refs import DriverData, cell_box, decodable_assets, driver
 from stac_latent.cube.resample import FieldSource, Roi, read_onto
 from stac_latent.cube.table_grid import TableReader
 from stac_latent.errors import FieldError, StacLatentError
+from stac_latent.redact import without_secrets
 
 __all__ = [
     "CellReader",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -132,12 +131,13 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     """Find out what was given: an Item, the href of one, or a latent group."""
     import pystac
 
+    from stac_latent.access import href_of, is_local, local_path
     from stac_latent.cube.contract import LatentRef, band_places, latent_assets, sealed_of
     from stac_latent.cube.reference import with_key_frame
     from stac_latent.cube.refs import pick_refs, stamp_of
     from stac_latent.errors import CatalogError, CorruptDataError
     from stac_latent.spec import Grid, Spec
-    from stac_latent.store.io import is_local
+    from stac_latent.store.items import read_item
     from stac_latent.store.zarr import open_arrays
 
     if not isinstance(obj, pystac.Item):
@@ -146,8 +146,8 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
                 f"engine 'stac-latent' opens the href of an Item or of a latent Zarr group; got {type(obj).__name__}"
             )
         href = os.fspath(obj)
-        if is_local(href) and "://" not in href:
-            href = str(Path(href).resolve())
+        if is_local(href):
+            href = href_of(local_path(href))
         if not href.endswith((".json", ".geojson")):
             attrs = open_arrays(href).attributes
             name = href.rstrip("/").rsplit("/", 1)[-1]
@@ -166,10 +166,7 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
                 part=part,
             )
             return _Given(with_key_frame(ref, attrs.get("latent:reference")), repr(sorted(attrs.items())))
-        try:
-            obj = pystac.Item.from_file(href)
-        except (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError) as exc:
-            raise CatalogError(f"{href} is no STAC Item: {exc}") from exc
+        obj = read_item(href)
     only = latent_assets(obj)
     if upto is None and (asset is not None or len(only) == 1):
         chosen = obj.assets.get(asset or only[0])

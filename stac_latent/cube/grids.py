@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pystac
-import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from stac_latent.access import asset_href, shown
 from stac_latent.crs import crs_from_fields, crs_text
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.stages.nesting import DEEPEST, Lattices
+from stac_latent.store.raster import open_raster
 
 __all__ = ["arrange", "asset_geobox", "cover", "native_geobox", "offset_of"]
 
@@ -150,15 +151,15 @@ def asset_geobox(item: pystac.Item, key: str) -> GeoBox:
     transform, shape = fields.get("proj:transform"), fields.get("proj:shape")
     if crs and transform and shape:
         return GeoBox((int(shape[0]), int(shape[1])), Affine(*transform[:6]), crs)
-    href = asset.get_absolute_href() or asset.href
+    href = asset_href(asset)
     try:
-        with rasterio.open(href) as src:
+        with open_raster(href) as src:
             found, affine, size = src.crs, src.transform, src.shape
-    except rasterio.errors.RasterioIOError as exc:
-        raise CatalogError(f"asset {key!r} of item {item.id!r} cannot be read: {exc}") from exc
+    except CatalogError as exc:
+        raise CatalogError(f"asset {key!r} of item {item.id!r} cannot be read: {exc}") from None
     if not found and crs is None:
         raise GridError(
             f"asset {key!r} of item {item.id!r} has no CRS: neither proj:code, proj:transform and proj:shape in the Item nor "
-            f"georeferencing in {href}; add the projection extension to the Item"
+            f"georeferencing in {shown(href)}; add the projection extension to the Item"
         )
     return GeoBox(size, Affine(*transform[:6]) if transform else affine, crs or crs_text(found))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pystac
-from pystac.utils import is_absolute_href, make_absolute_href
 
-from stac_latent.access import check_link, is_uri
+from stac_latent.access import absolute, check_link
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Grid
 
@@ -56,9 +56,7 @@ def absolute_href(href: str, owner: pystac.STACObject) -> str:
         If the owner may not lead there; see :mod:`stac_latent.access`.
     """
     origin = owner.get_self_href()
-    if not is_absolute_href(href) and not is_uri(href):
-        href = make_absolute_href(href, origin or "./item.json")
-    return check_link(href, origin)
+    return check_link(href if Path(href).is_absolute() else absolute(href, origin), origin)
 
 
 def is_table(fields: Mapping[str, Any]) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from stac_latent.access import is_local
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef
-from stac_latent.store.io import is_local
 from stac_latent.store.layout import absent_chunks, known_metadata
 from stac_latent.store.remote_store import RemoteStore
 from stac_latent.store.zarr import LatentArrays, Payload, open_arrays

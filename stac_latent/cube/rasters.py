@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from rasterio.enums import Resampling
@@ -18,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 from stac_latent.access import is_remote, shown
 from stac_latent.errors import GridError
 from stac_latent.spec import Window
+from stac_latent.store.raster import open_raster
 
 __all__ = ["RasterFile"]
 
@@ -52,7 +52,7 @@ class RasterFile:
         ------
         GridError
             If the file has not as many pixels as its grid.
-        rasterio.errors.RasterioError
+        CatalogError
             If it cannot be read.
         """
         with self._opened() as src:
@@ -90,7 +90,7 @@ class RasterFile:
         env = driver.capture_env() if is_remote(self.href) else {}
         with (
             driver.restore_env(env, driver.new_load(self.box)),
-            rasterio.open(self.href, sharing=False) as src,
+            open_raster(self.href, sharing=False) as src,
         ):
             if src.shape != tuple(self.box.shape.yx):
                 raise GridError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pystac
-import rasterio
 
-from stac_latent.access import check_link, is_remote
+from stac_latent.access import asset_href, check_link, is_remote
 from stac_latent.errors import CatalogError
+from stac_latent.store.raster import open_raster
 
 __all__ = ["check_raw_asset"]
 
@@ -19,12 +19,12 @@ def check_raw_asset(item: pystac.Item, key: str) -> None:
     origin = item.get_self_href()
     if not is_remote(origin):
         return
-    href = check_link(item.assets[key].get_absolute_href() or item.assets[key].href, origin)
+    href = check_link(asset_href(item.assets[key]), origin)
     try:
-        with rasterio.open(href) as src:
+        with open_raster(href) as src:
             driver = src.driver
-    except rasterio.errors.RasterioIOError as exc:
-        raise CatalogError(f"asset {key!r} of item {item.id!r} cannot be read: {exc}") from exc
+    except CatalogError as exc:
+        raise CatalogError(f"asset {key!r} of item {item.id!r} cannot be read: {exc}") from None
     if driver not in _DRIVERS:
         raise CatalogError(
             f"asset {key!r} of item {item.id!r} is read by GDAL's {driver} driver; remote items may hold {', '.join(_DRIVERS)}: "

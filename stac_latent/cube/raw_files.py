@@ -26,10 +26,10 @@ from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 
-from stac_latent.access import shown, without_secrets
+from stac_latent.access import asset_href, shown
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.spec import Band, Grid, Window
-from stac_latent.store.io import is_local, local_path
+from stac_latent.store.raster import gdal_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -240,8 +240,7 @@ class RawFiles:
 def _raw_band(item: pystac.Item, name: str, decoded: Band, step: int) -> _RawBand:
     """Facts of a band, from its file; the Item fills in what the file does not say."""
     asset, index = _asset_of(item, name)
-    href = asset.get_absolute_href() or asset.href
-    href = str(local_path(href)) if is_local(href) else href
+    href = gdal_name(asset_href(asset))
     stated = _stated(asset, index)
     try:
         with rasterio.open(href) as src:
@@ -254,9 +253,7 @@ def _raw_band(item: pystac.Item, name: str, decoded: Band, step: int) -> _RawBan
             scale, offset = src.scales[index - 1], src.offsets[index - 1]
             facts = (src.dtypes[index - 1], src.crs, src.transform, src.shape)
     except rasterio.errors.RasterioIOError as exc:
-        raise CatalogError(
-            f"asset {name!r} of item {item.id!r} cannot be read: {without_secrets(str(exc))}"
-        ) from exc
+        raise CatalogError(f"asset {name!r} of item {item.id!r} cannot be read: {exc}") from None
     if nodata is None and stated.get("nodata") is not None:
         with suppress(TypeError, ValueError):
             nodata = float(stated["nodata"])
@@ -345,9 +342,7 @@ def _read(b: _RawBand, window: rasterio.windows.Window, item_id: str) -> tuple[A
                 src.read_masks(b.index, window=window) > 0 if b.masked else np.ones(raw.shape, bool)
             )
     except rasterio.errors.RasterioError as exc:
-        raise CatalogError(
-            f"{shown(b.href)} of item {item_id!r} cannot be read: {without_secrets(str(exc))}"
-        ) from exc
+        raise CatalogError(f"{shown(b.href)} of item {item_id!r} cannot be read: {exc}") from None
     return raw, shown_pixels
 
 

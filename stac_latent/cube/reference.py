@@ -19,9 +19,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pystac.utils import make_absolute_href
 
-from stac_latent.access import shown
+from stac_latent.access import absolute, shown
 from stac_latent.codec import Array, Codec
 from stac_latent.cube.contract import KeyFrameLink, LatentRef
 from stac_latent.cube.gains import LEVELS, predict
@@ -203,7 +202,7 @@ def with_key_frame(ref: LatentRef, href: str | None) -> LatentRef:
     """
     if href is None:
         return ref
-    target = make_absolute_href(href, f"{ref.href.rstrip('/')}/zarr.json")
+    target = absolute(href, f"{ref.href.rstrip('/')}/zarr.json")
     return replace(ref, reference=replace(ref, item_id=href, href=target))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from stac_latent.access import is_local, local_path
 from stac_latent.codec import Array, Codec
 from stac_latent.cube.gains import LEVELS, best_gains, predict
 from stac_latent.cube.reference import KeyFrame
@@ -21,7 +22,6 @@ from stac_latent.stages.lin_payload import unpack
 from stac_latent.stages.lin_rate import Aim
 from stac_latent.stages.pyramid import CELL_LEVELS
 from stac_latent.stages.subbands import unpack_cells
-from stac_latent.store.io import is_local, local_path
 
 __all__ = ["ReferenceCoder", "relative_href", "whole_cells"]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pystac
 from odc.geo.geobox import GeoBox
 
+from stac_latent.access import asset_href
 from stac_latent.codec import Array, Codec
 from stac_latent.crs import crs_text
 from stac_latent.cube.asset_bands import assign, described
@@ -175,7 +176,7 @@ class ItemSource:
         self._check_types()
         self.boxes = [asset_geobox(item, b.asset) for b in self.bands]
         self._files = [
-            RasterFile(item.assets[b.asset].get_absolute_href() or item.assets[b.asset].href, box)
+            RasterFile(asset_href(item.assets[b.asset]), box)
             for b, box in zip(self.bands, self.boxes, strict=True)
         ]
         if max(codec.steps) == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ import shapely
 import shapely.geometry
 
 from stac_latent.catalog.arguments import Time
-from stac_latent.errors import SearchError
+from stac_latent.documents import read_json
+from stac_latent.errors import CatalogError, SearchError
 from stac_latent.index.cache import open_cache
 from stac_latent.index.metric import F32, F64, Form
 from stac_latent.index.nearest import Whiten, whitening
@@ -197,9 +197,9 @@ def _features(examples: Any) -> list[dict[str, Any]]:
         return list((examples if examples.crs is None else examples.to_crs("OGC:CRS84")).iterfeatures())
     if isinstance(examples, str | Path):
         try:
-            examples = json.loads(Path(examples).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
-            raise SearchError(f"cannot read the examples {examples} ({exc}); they are GeoJSON") from exc
+            examples = read_json(Path(examples))
+        except CatalogError as exc:
+            raise SearchError(f"cannot read the examples {examples} ({exc}); they are GeoJSON") from None
     if isinstance(examples, Mapping) and isinstance(examples.get("features"), list):
         return list(examples["features"])
     raise SearchError(

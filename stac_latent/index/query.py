@@ -14,6 +14,7 @@ import pystac
 import shapely
 import shapely.geometry
 
+from stac_latent.access import link_href
 from stac_latent.catalog.arguments import parse_datetime
 from stac_latent.catalog.foreign import is_adopted_table
 from stac_latent.catalog.recipe import Recipe
@@ -204,7 +205,7 @@ def codec_of(table: PublishedTable) -> Codec:
     decoder = None
     for link in [] if table.item is None else table.item.get_links("latent:encoder"):
         if link.extra_fields.get("latent:space") == space:
-            decoder = Decoder(str(link.get_absolute_href()), link.extra_fields.get("file:checksum"))
+            decoder = Decoder(str(link_href(link)), link.extra_fields.get("file:checksum"))
     ref = LatentRef(table.name.name, "embeddings", str(table.name), spec, nowhere, decoder)
     try:
         return ref.open_codec()

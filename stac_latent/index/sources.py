@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pystac
 
+from stac_latent.access import asset_href, href_of, local_path
 from stac_latent.catalog.foreign import is_adopted_table
+from stac_latent.documents import read_json
 from stac_latent.errors import CatalogError
 from stac_latent.probe import MALFORMED
-from stac_latent.store.io import local_path
+from stac_latent.store.items import item_of
 
 __all__ = ["files_of", "path_of"]
 
@@ -60,8 +61,9 @@ def files_of(source: Any) -> list[Path]:
 
 def _of_document(path: Path) -> Path:
     try:
-        kind = json.loads(path.read_bytes())["type"]
-        item = None if kind in CATALOGUES else pystac.Item.from_file(str(path))
+        doc = read_json(path)
+        kind = doc["type"]
+        item = None if kind in CATALOGUES else item_of(doc, href_of(path))
     except (*MALFORMED, OSError, pystac.STACError, pystac.STACTypeError) as exc:
         raise CatalogError(
             f"{path} is neither a published table nor its STAC Item ({type(exc).__name__}: {exc}); give the path of a .parquet file "
@@ -86,7 +88,7 @@ def _of_item(item: pystac.Item) -> Path:
         raise CatalogError(
             f"item {item.id!r} has no table of vectors (a GeoParquet asset with role 'latent'); publish writes one"
         )
-    paths = [local_path(str(a.get_absolute_href() or a.href)) for a in tables]
+    paths = [local_path(asset_href(a)) for a in tables]
     return paths[0] if len(paths) == 1 else Path(str(item.get_self_href())).with_suffix("")
 
 

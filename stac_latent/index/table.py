@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
 
+from stac_latent.access import href_of
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
 from stac_latent.index.metric import F32, Form
 from stac_latent.index.scan import Chunk, Rows
 from stac_latent.index.sources import files_of, path_of
 from stac_latent.spec import Stats
 from stac_latent.store.embeddings import BBox, groups_in, open_embeddings, vectors
+from stac_latent.store.items import read_item
 from stac_latent.store.parquet import UNREADABLE
 
 __all__ = ["PublishedTable", "open_table"]
@@ -225,7 +227,7 @@ class PublishedTable:
     def item(self) -> pystac.Item | None:
         """STAC Item beside the table, where there is one."""
         path = Path(f"{self.name}.json")
-        return pystac.Item.from_file(str(path)) if path.is_file() else None
+        return read_item(href_of(path)) if path.is_file() else None
 
     def moments(self) -> Stats:
         """Mean and deviation of each channel over the table's own finite vectors."""

@@ -15,14 +15,15 @@ from PIL import Image
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
+from stac_latent.access import link_href
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.source import ItemSource
 from stac_latent.errors import CatalogError, FieldError, GridError, StacLatentError
-from stac_latent.inspect import read_item
 from stac_latent.page.facts import text
 from stac_latent.preview import panels, picture, valid_pixels
 from stac_latent.spec import Band, Grid, Window
+from stac_latent.store.items import read_item
 
 __all__ = ["Layer", "Look", "look"]
 
@@ -171,7 +172,7 @@ def _source(item: pystac.Item, reader: LatentReader) -> ItemSource:
         return ItemSource(item, reader.codec)
     except StacLatentError as exc:
         link = next(iter(item.get_links("derived_from")), None)
-        href = None if link is None else link.get_absolute_href()
+        href = None if link is None else link_href(link)
         if href is None:
             raise
         try:

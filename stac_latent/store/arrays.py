@@ -9,20 +9,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import rasterio
-import rasterio.errors
 
+from stac_latent.access import is_local, local_path, shown
 from stac_latent.codec import Array
-from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.spec import Window
-from stac_latent.store.io import is_local, local_path
+from stac_latent.store.foreign import open_zarr
+from stac_latent.store.raster import open_raster
+from stac_latent.store.remote_file import open_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 __all__ = ["AXES", "ForeignArray", "axis_names", "open_array"]
 
@@ -105,7 +105,7 @@ def open_array(container: str, href: str, axes: tuple[str, ...], array: str = ""
 class _GeoTiff:
     def __init__(self, href: str, axes: tuple[str, ...], array: str) -> None:  # noqa: ARG002 (one signature for all)
         self.href = href
-        with self._opened() as src:
+        with open_raster(self.href, CorruptDataError) as src:
             self.shape = (src.count, src.height, src.width)
             types = set(src.dtypes)
         if len(types) != 1:
@@ -114,16 +114,8 @@ class _GeoTiff:
             )
         self.dtype = np.dtype(types.pop())
 
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        try:
-            with rasterio.open(self.href) as src:
-                yield src
-        except rasterio.errors.RasterioError as exc:
-            raise CorruptDataError(f"{self.href} is no GeoTIFF that can be read: {exc}") from exc
-
     def read(self, window: Window) -> Array:
-        with self._opened() as src:
+        with open_raster(self.href, CorruptDataError) as src:
             return np.asarray(src.read(window=window))
 
 
@@ -132,7 +124,7 @@ class _Npy:
 
     def __init__(self, href: str, axes: tuple[str, ...], array: str) -> None:  # noqa: ARG002
         self.href, self.axes = href, axes
-        with _bytes_of(href) as file:
+        with open_binary(href) as file:
             try:
                 version = np.lib.format.read_magic(file)
                 read = {
@@ -168,7 +160,7 @@ class _Npy:
         outer, inner = self.full[:at], self.full[at + 1 :]
         row = math.prod(inner) * self.dtype.itemsize
         out = np.empty((*outer, y1 - y0, *inner), self.dtype)
-        with _bytes_of(self.href) as file:
+        with open_binary(self.href) as file:
             for place in itertools.product(*map(range, outer)):
                 first = 0
                 for i, n in zip(place, outer, strict=True):
@@ -191,15 +183,15 @@ class _Zarr:
 
         self.href, self.axes = href, axes
         try:
-            node: Any = zarr.open(href if not is_local(href) else str(local_path(href)), mode="r")
+            node = open_zarr(href)
             found = node[array] if array else node
         except KeyError as exc:
-            raise CatalogError(
-                f"{href} has no array {array!r}; it has {', '.join(sorted(node.keys())) or 'none'}"
-            ) from exc
+            raise CatalogError(f"{shown(href)} has no array {array!r}; it has {_members(node)}") from exc
+        except StacLatentError:
+            raise
         except (OSError, ValueError, TypeError, zarr.errors.BaseZarrError) as exc:
             raise CorruptDataError(
-                f"{href} is no Zarr that can be read: {type(exc).__name__}: {exc}"
+                f"{shown(href)} is no Zarr that can be read: {type(exc).__name__}: {exc}"
             ) from exc
         if not isinstance(found, zarr.Array) or found.dtype.kind not in "iuf":
             raise CorruptDataError(f"{href}/{array} is no array of numbers; name one with latent:array")
@@ -214,6 +206,8 @@ class _Zarr:
         spans = {"y": slice(*window[0]), "x": slice(*window[1]), "channel": slice(None)}
         try:
             part = np.asarray(self.array[tuple(spans[name] for name in self.axes)])
+        except StacLatentError:
+            raise
         except (OSError, ValueError, RuntimeError, TypeError, zarr.errors.BaseZarrError) as exc:
             raise CorruptDataError(
                 f"{self.href}: window {window} does not decode: {exc}; fetch it again"
@@ -221,19 +215,12 @@ class _Zarr:
         return _ordered(part, self.axes)
 
 
-@contextmanager
-def _bytes_of(href: str) -> Iterator[Any]:
+def _members(group: Any) -> str:
+    """Names of a group's members, where its store can be listed."""
     try:
-        if is_local(href):
-            with local_path(href).open("rb") as file:
-                yield file
-        else:
-            import fsspec
-
-            with fsspec.open(href, "rb") as file:
-                yield file
-    except (OSError, ImportError) as exc:
-        raise CatalogError(f"cannot read {href}: {exc}") from exc
+        return ", ".join(sorted(group.keys())) or "none"
+    except StacLatentError:
+        return "what its server does not list"
 
 
 def _check_axes(where: str, shape: Sequence[int], axes: tuple[str, ...]) -> None:

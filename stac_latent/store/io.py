@@ -1,37 +1,17 @@
-"""Small files by href: local paths, servers, object stores and what fsspec opens, with a size limit and checksums."""
+"""Small files by href: local paths, servers and object stores, with a size limit and checksums."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
-from stac_latent.access import shown, without_secrets
+from stac_latent.access import is_local, local_path, shown
 from stac_latent.bundle import multihash
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
+from stac_latent.redact import without_secrets
 from stac_latent.store.remote import Sign, is_served, read_remote
 
-__all__ = ["is_local", "local_path", "read_bytes", "tree_size"]
-
-
-def is_local(href: str) -> bool:
-    """Whether ``href`` is a path or a ``file:`` URL."""
-    scheme = urlparse(href).scheme
-    return scheme in ("", "file") or len(scheme) == 1
-
-
-def local_path(href: str) -> Path:
-    """Path of a local href.
-
-    Raises
-    ------
-    CatalogError
-        If the href is remote.
-    """
-    if not is_local(href):
-        raise CatalogError(f"expected a local path, got {shown(href)}")
-    parsed = urlparse(href)
-    return Path(unquote(parsed.path)) if parsed.scheme == "file" else Path(href)
+__all__ = ["read_bytes", "tree_size"]
 
 
 def read_bytes(
@@ -86,10 +66,9 @@ def _fetch(href: str, limit: int, sign: Sign | None) -> bytes:
                 f"cannot read {shown(href)}: there is no such file (HTTP 404 or its like); check the address"
             )
         return data
-    import fsspec
-
-    with fsspec.open(href, "rb") as file:
-        return bytes(file.read(limit + 1))
+    raise CatalogError(
+        f"{shown(href)} is not read: expected a path, an http or https address, or one of an object store (s3, gs, az)"
+    )
 
 
 def tree_size(folder: str | os.PathLike[str]) -> int:

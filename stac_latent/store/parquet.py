@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from stac_latent.access import is_local, local_path, shown
 from stac_latent.errors import CorruptDataError
-from stac_latent.store.io import is_local, local_path
+from stac_latent.store.remote_file import open_binary
 
 __all__ = ["UNREADABLE", "open_parquet", "parquet_at"]
 
@@ -67,14 +68,12 @@ def open_parquet(source: Any, name: str, **options: Any) -> pq.ParquetFile:
 
 @contextmanager
 def parquet_at(href: str) -> Iterator[pq.ParquetFile]:
-    """As :func:`open_parquet`, of a local path or of an address that fsspec opens."""
+    """As :func:`open_parquet`, of a path or an address."""
     if is_local(href):
         with open_parquet(local_path(href), href) as file:
             yield file
     else:
-        import fsspec
-
-        with fsspec.open(href, "rb") as raw, open_parquet(raw, href) as file:
+        with open_binary(href) as raw, open_parquet(raw, shown(href)) as file:
             yield file
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from zarr.abc.store import RangeByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
-from stac_latent.errors import CorruptDataError
-from stac_latent.store.io import is_local, local_path
+from stac_latent.access import is_local, local_path, shown
+from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.store.remote import Sign, is_served
 from stac_latent.store.remote_store import MAX_FILE, MAX_METADATA, RemoteStore
 
@@ -21,7 +21,7 @@ __all__ = ["store_at"]
 
 
 def store_at(href: str, sign: Sign | None = None, known: Mapping[str, bytes] | None = None) -> Any:
-    """Store at a local path, on a server, in an object store, or wherever else fsspec reads; arguments as of :class:`RemoteStore`."""
+    """Store at a path, on a server or in an object store; arguments as of :class:`RemoteStore`."""
     if is_local(href):
         path = local_path(href)
         if not (path / "zarr.json").is_file():
@@ -29,9 +29,9 @@ def store_at(href: str, sign: Sign | None = None, known: Mapping[str, bytes] | N
         return _NoEmptyFiles(LocalStore(path, read_only=True))
     if is_served(href):
         return RemoteStore(href, sign, known)
-    from zarr.storage import FsspecStore
-
-    return _NoEmptyFiles(FsspecStore.from_url(href, read_only=True))
+    raise CatalogError(
+        f"{shown(href)} is not read: expected a path, an http or https address, or one of an object store (s3, gs, az)"
+    )
 
 
 class _NoEmptyFiles(WrapperStore[Any]):

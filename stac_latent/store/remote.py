@@ -10,13 +10,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import quote
 
 from stac_latent.access import is_remote, shown
 from stac_latent.errors import CatalogError, RemoteError, StacLatentError
 from stac_latent.store.cache import process_cache
-from stac_latent.store.transport import TRIES, WHOLE, Answer, BusyError, Part, connections, get, is_served
+from stac_latent.store.transport import (
+    TRIES,
+    WHOLE,
+    Answer,
+    BusyError,
+    Part,
+    State,
+    connections,
+    get,
+    is_object,
+    is_served,
+    state,
+)
 
 __all__ = [
     "Sign",
@@ -25,6 +37,7 @@ __all__ = [
     "is_served",
     "keep",
     "kept",
+    "look",
     "network",
     "read_remote",
     "sign_hook",
@@ -35,6 +48,7 @@ Sign = Callable[[str], str]
 """Takes the address of an object and returns it signed; called before each request."""
 _PAUSE = 0.2
 _LONGEST = 10.0
+_T = TypeVar("_T")
 
 
 def sign_hook() -> Sign | None:
@@ -71,7 +85,7 @@ def inner(href: str, key: str) -> str:
     if not is_remote(href):
         return f"{href.rstrip('/')}/{key}"
     base, mark, query = href.partition("?")
-    return f"{base.rstrip('/')}/{quote(key)}{mark}{query}"
+    return f"{base.rstrip('/')}/{key if is_object(href) else quote(key)}{mark}{query}"
 
 
 def kept(href: str, part: Part) -> bytes | None:
@@ -128,10 +142,20 @@ def fetch(href: str, part: Part, limit: int, sign: Sign | None = None) -> tuple[
     return None if answer is None else (answer.data, answer.tag)
 
 
+def look(href: str, sign: Sign | None = None) -> State | None:
+    """Size and state of an object, asked of its server; errors as :func:`read_remote`."""
+    return _patiently(lambda: state(signed(href, sign)))
+
+
 def _asked(href: str, part: Part, limit: int, sign: Sign | None, tag: str = "") -> Answer | None:
+    return _patiently(lambda: get(signed(href, sign), part, limit, tag))
+
+
+def _patiently(ask: Callable[[], _T]) -> _T:
+    """Ask again where a server is busy."""
     for attempt in range(TRIES):
         try:
-            return get(signed(href, sign), part, limit, tag)
+            return ask()
         except BusyError as exc:
             if attempt + 1 == TRIES:
                 raise RemoteError(f"{exc} (tried {TRIES} times)") from None

@@ -29,10 +29,11 @@ from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
-from stac_latent.access import shown, without_secrets
+from stac_latent.access import shown
 from stac_latent.codec import Array, Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
 from stac_latent.limits import check_bytes, memory
+from stac_latent.redact import without_secrets
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.store.guard import CONFIG, UNREADABLE, check_array
