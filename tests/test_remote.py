@@ -252,8 +252,12 @@ def test_faults_that_pass(server, root, monkeypatch, kind):
 
 
 def test_pauses_grow_and_heed_the_server(server, monkeypatch):
-    slept = []
-    monkeypatch.setattr(remote.time, "sleep", slept.append)
+    slept, sleep = [], remote.time.sleep
+
+    def counted(seconds):
+        (slept.append if threading.current_thread() is threading.main_thread() else sleep)(seconds)
+
+    monkeypatch.setattr(remote.time, "sleep", counted)
     server.fail(500, times=3)
     read_bytes(f"{server.url}/catalog.json")
     assert slept == sorted(slept)
