@@ -28,10 +28,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     " (did you mean 'B04'?)"
     >>> did_you_mean("xyz", ["psnr", "step"]), did_you_mean("B08", ["B04"])
     ('', '')
+    >>> did_you_mean("cloud", ["platform", "eo:cloud_cover"])
+    " (did you mean 'eo:cloud_cover'?)"
     """
-    words = {str(k).lower(): str(k) for k in reversed(list(known)) if not _other_number(str(name), str(k))}
-    near = difflib.get_close_matches(str(name).lower(), words, 1)
-    return f" (did you mean {words[near[0]]!r}?)" if near else ""
+    meant, names = str(name).lower(), [str(k) for k in known if not _other_number(str(name), str(k))]
+    whole = {n.lower(): n for n in reversed(names)}
+    short = {n.lower().rpartition(":")[2]: n for n in reversed(names)}  # of fields of extensions
+    for word, words in ((meant, whole), (meant.rpartition(":")[2], short)):
+        if near := difflib.get_close_matches(word, words, 1):
+            return f" (did you mean {words[near[0]]!r}?)"
+    return ""
 
 
 def _other_number(name: str, known: str) -> bool:

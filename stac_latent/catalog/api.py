@@ -197,11 +197,16 @@ class ApiSource:
             if not remote or exc.status not in (400, 422, 500, 501):
                 raise
             self._warn(f"refused the filter ({exc})")
-            stream = self._pages(query, limit, remote=False)
+            remote, stream = False, self._pages(query, limit, remote=False)
             first = next(stream, [])
+        if query.known.asked:
+            query.known.meet(self._queryables)
+            if remote and not self._queryables:  # what does not match is not seen
+                query.known.cannot_tell()
         for feature in chain(first, chain.from_iterable(stream)):
             if not isinstance(feature.get("properties"), Mapping):
                 raise SearchError(f"{self.url}: {feature.get('id')!r} is no STAC Item: it has no properties")
+            query.known.meet(feature["properties"])
             if query.matches_filter(
                 ItemRow(feature)
             ):  # APIs read some filters in their own way, or not at all

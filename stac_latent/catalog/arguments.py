@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from calendar import monthrange
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Time",
-    "latent_parts",
     "names",
     "parse_bbox",
     "parse_datetime",
@@ -29,7 +27,6 @@ __all__ = [
 ]
 
 Time = str | date | None
-_KINDS = ("codec", "embedding")
 
 
 def parse_place(bbox: Sequence[float] | None, intersects: Any) -> BaseGeometry | None:
@@ -142,40 +139,6 @@ def _span(value: Any) -> tuple[datetime, datetime]:
 def rfc3339(time: datetime) -> str:
     """Text of an aware UTC time, as STAC has it."""
     return time.isoformat().replace("+00:00", "Z")
-
-
-def latent_parts(
-    kind: str | None, space: str | None, bits: float | None, psnr: float | None, error: float | None
-) -> list[dict[str, Any]]:
-    """CQL2 of the latent's own properties."""
-    parts: list[dict[str, Any]] = []
-    if kind is not None:
-        if kind not in _KINDS:
-            raise SearchError(f"kind must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
-        parts.append({"op": "a_contains", "args": [{"property": "latent:kinds"}, [kind]]})
-    if space is not None:
-        if not isinstance(space, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", space):
-            raise SearchError(
-                f"space must be 'sha256:' and 64 lower-case hexadecimal digits, got {space!r}; "
-                "it is latent:space of an asset, or the attribute space of a codec"
-            )
-        parts.append({"op": "a_contains", "args": [{"property": "latent:spaces"}, [space]]})
-    limits = (
-        ("max_bits_per_pixel", "<=", "latent:bits_per_pixel", bits),
-        ("min_psnr", ">=", "latent:psnr", psnr),
-        ("max_error", "<=", "latent:max_error", error),
-    )
-    for argument, op, name, limit in limits:
-        if limit is None:
-            continue
-        try:
-            number = math.nan if isinstance(limit, bool | str) else float(limit)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number) or number < 0:
-            raise SearchError(f"{argument} must be a number that is not negative, got {limit!r}")
-        parts.append({"op": op, "args": [{"property": name}, number]})
-    return parts
 
 
 def names(argument: str, value: Any) -> tuple[str, ...] | None:

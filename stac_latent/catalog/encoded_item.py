@@ -11,6 +11,7 @@ import pystac
 from stac_latent.access import absolute, href_of, is_local, local_path
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import decoder_link
+from stac_latent.catalog.measures import BEST, best_of
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.contract import MEDIA_TYPE, latent_assets
 from stac_latent.cube.encode import Encoded
@@ -160,7 +161,7 @@ def describe(
 def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
     """Item properties from the fields of its latent assets, and the extensions that these use.
 
-    The properties are lists, and the measurements of the first codec. The asset ``key`` takes over the source's ``gsd``.
+    The properties are lists, and the best of each measurement of the codecs. The asset ``key`` takes over the source's ``gsd``.
     """
     latent = [a.extra_fields for a in item.assets.values() if a.extra_fields.get("latent:kind")]
     item.assets[key].extra_fields.pop("gsd", None)
@@ -170,7 +171,7 @@ def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
     uris = {_PROJ_URI: True, _FILE_URI: True}
     uris |= {
         _RASTER_URI: "raster:scale" in names,
-        _EO_URI: "eo:common_name" in names,
+        _EO_URI: any(name.startswith("eo:") for name in names),
     }  # only what is used may be declared
     item.stac_extensions += [uri for uri, used in uris.items() if used and uri not in item.stac_extensions]
     ext = LatentExtension.ext(item, add_if_missing=True)
@@ -179,8 +180,6 @@ def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
         spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
         kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
     )
-    for name in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound", "ood_score"):
-        value = next((f[f"latent:{name}"] for f in codecs if f"latent:{name}" in f), None)
+    for name in BEST:
         item.properties.pop(f"latent:{name}", None)
-        if value is not None:
-            item.properties[f"latent:{name}"] = value
+    item.properties |= best_of(codecs)

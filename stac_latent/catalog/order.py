@@ -9,7 +9,8 @@ from typing import Any
 
 import pystac
 
-from stac_latent.catalog.filters import compile_filter
+from stac_latent.catalog.filters import Predicate, compile_filter
+from stac_latent.catalog.operators import conjunction
 from stac_latent.catalog.query import ItemRow, Query
 from stac_latent.errors import SearchError
 
@@ -28,6 +29,7 @@ def item_view(item: pystac.Item) -> dict[str, Any]:
         "bbox": item.bbox,
         "stac_extensions": item.stac_extensions,
         "type": "Feature",
+        "assets": {key: asset.extra_fields for key, asset in item.assets.items()},
         "properties": item.properties
         if item.datetime is None
         else {**item.properties, "datetime": item.datetime},
@@ -82,9 +84,13 @@ def in_order(query: Query) -> Iterator[Query]:
         yield replace(
             query,
             cql2=cql2 if len(cql2["args"]) > 1 else parts[0],
-            predicate=compile_filter(cql2),
+            predicate=_both(query.predicate, [compile_filter(part) for part in parts]),
             sortby=tuple(key for key in sortby if key[0] not in missing),
         )
+
+
+def _both(own: Predicate | None, parts: Sequence[Predicate]) -> Predicate:
+    return lambda row: conjunction([True if own is None else own(row), *(part(row) for part in parts)])
 
 
 def _value(item: pystac.Item, name: str) -> Any:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from stac_latent.catalog.arguments import (
     Time,
-    latent_parts,
     names,
     parse_datetime,
     parse_place,
@@ -17,7 +16,9 @@ from stac_latent.catalog.arguments import (
     sort_keys,
 )
 from stac_latent.catalog.filters import Predicate, Row, compile_filter, parse_filter, properties_of
-from stac_latent.catalog.operators import parse_time
+from stac_latent.catalog.known_fields import KnownFields, named_in
+from stac_latent.catalog.measures import MeasuredLatent
+from stac_latent.catalog.operators import conjunction, parse_time
 from stac_latent.errors import SearchError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ TIMES = (
     "unpublished",
 )
 """Properties that hold times; they compare as times in every source."""
-_TOP = ("id", "collection", "type", "stac_version", "stac_extensions", "bbox")
+_TOP = ("id", "collection", "type", "stac_version", "stac_extensions", "bbox", "assets")
 
 
 class ItemRow:
@@ -105,6 +106,10 @@ class Query:
     sortby: tuple[tuple[str, bool], ...] = ()
     """Property and whether it descends, first the most important."""
     predicate: Predicate | None = field(default=None, compare=False, repr=False)
+    """All of ``cql2`` but the limits of what was measured, which :attr:`latent` tests asset by asset."""
+    latent: MeasuredLatent = field(default_factory=MeasuredLatent)
+    known: KnownFields = field(default_factory=KnownFields, compare=False, repr=False)
+    """Fields that sources have, and those that the search names."""
 
     @classmethod
     def parse(
@@ -120,6 +125,7 @@ class Query:
         max_bits_per_pixel: float | None = None,
         min_psnr: float | None = None,
         max_error: float | None = None,
+        max_sam: float | None = None,
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002
         sortby: str | Mapping[str, str] | Sequence[str | Mapping[str, str]] | None = None,
     ) -> Query:
@@ -131,12 +137,20 @@ class Query:
             For the first argument that is malformed; says what was expected.
         """
         start, end = (None, None) if datetime is None else parse_datetime(datetime)
-        parts = latent_parts(kind, space, max_bits_per_pixel, min_psnr, max_error)
-        if filter is not None:
-            parts.append(parse_filter(filter))
+        latent = MeasuredLatent.parse(
+            kind,
+            space,
+            max_bits_per_pixel=max_bits_per_pixel,
+            min_psnr=min_psnr,
+            max_error=max_error,
+            max_sam=max_sam,
+        )
+        free = [] if filter is None else [parse_filter(filter)]
+        own = [compile_filter(part) for part in (*free, *latent.kinds_and_spaces())]
+        parts = [*latent.kinds_and_spaces(), *latent.of_properties(), *free]
         cql2 = None if not parts else parts[0] if len(parts) == 1 else {"op": "and", "args": parts}
-        if filter is not None:
-            compile_filter(parts[-1])
+        order = sort_keys(sortby)
+        asked = [*named_in(free), *(name.removeprefix("properties.") for name, _ in order)]
         return cls(
             place=parse_place(bbox, intersects),
             start=start,
@@ -144,8 +158,10 @@ class Query:
             collections=names("collections", collections),
             ids=names("ids", ids),
             cql2=cql2,
-            sortby=sort_keys(sortby),
-            predicate=None if cql2 is None else compile_filter(cql2),
+            sortby=order,
+            predicate=(lambda row: conjunction([part(row) for part in own])) if own else None,
+            latent=latent,
+            known=KnownFields(asked),
         )
 
     @property
@@ -180,7 +196,7 @@ class Query:
 
     def matches_filter(self, row: Row) -> bool:
         """Whether the CQL2 part is true of an item."""
-        return self.predicate is None or self.predicate(row) is True
+        return (self.predicate is None or self.predicate(row) is True) and self.latent.met(row)
 
     def _in_time(self, row: Row) -> bool:
         """Test the time: an item covers start_datetime to end_datetime, or its datetime; closed at both ends."""

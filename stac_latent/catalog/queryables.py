@@ -7,11 +7,11 @@ from typing import Any
 
 from stac_latent.validation import latent_schema
 
-__all__ = ["INDEXED", "queryables"]
+__all__ = ["INDEXED", "TITLES", "queryables"]
 
 INDEXED = ("latent:psnr", "latent:bits_per_pixel", "latent:max_error", "latent:kinds", "latent:spaces")
 """Properties that :func:`stac_latent.search` has arguments for: those to make indexes of."""
-_TITLES = {
+TITLES = {
     "latent:spaces": "Latent spaces",
     "latent:kinds": "Kinds of latents",
     "latent:bits_per_pixel": "Bits per pixel and band",
@@ -53,7 +53,7 @@ def queryables(address: str = "https://stac-latent.github.io/latent/queryables.j
         "type": "object",
         "title": "Queryables of the latent extension",
         "properties": {
-            name: {"title": _TITLES.get(name, name), **_resolved(field, definitions)}
+            name: {"title": TITLES.get(name, name), **_resolved(field, definitions)}
             for name, field in found.items()
         },
         "additionalProperties": True,

@@ -120,6 +120,7 @@ def search(
     max_bits_per_pixel: float | None = None,
     min_psnr: float | None = None,
     max_error: float | None = None,
+    max_sam: float | None = None,
     filter: str | Mapping[str, Any] | None = None,  # noqa: A002
     sortby: str | Mapping[str, str] | Sequence[str | Mapping[str, str]] | None = None,
     limit: int = 100,
@@ -159,8 +160,12 @@ def search(
         Lower limit of ``latent:psnr`` [dB].
     max_error : float
         Upper limit of ``latent:max_error`` [unit of the bands].
+    max_sam : float
+        Upper limit of ``latent:sam`` [deg]. An item matches if one of its latents keeps all of these limits, and is of the kind and
+        space asked for.
     filter : str or dict
-        CQL2 text (needs the extra ``search``) or CQL2 JSON, over item properties.
+        CQL2 text (needs the extra ``search``) or CQL2 JSON, over item properties; of several latents these have the best figure
+        each. A field that no item has is warned about, here and in ``sortby``.
     sortby : str, or list of str or dict
         ``"-datetime"``, ``["collection", "latent:psnr"]``; items without the property come last, equal ones by id. An
         item over a time span is sorted by its begin. A single API sorts if it can, text by its own alphabet.
@@ -203,6 +208,7 @@ def search(
         max_bits_per_pixel=max_bits_per_pixel,
         min_psnr=min_psnr,
         max_error=max_error,
+        max_sam=max_sam,
         filter=filter,
         sortby=sortby,
     )
@@ -241,10 +247,12 @@ def _merge(
     items = _distinct(item for source in sources for item in source.items(query, page))
     if query.sortby and not (len(sources) == 1 and sources[0].sorts):
         items = iter(sort_items(list(items), query.sortby))
+        query.known.warn()
     for count, item in enumerate(items, start=1):
         yield item
         if count == max_items:
             return
+    query.known.warn()
 
 
 def _distinct(items: Iterable[pystac.Item]) -> Iterator[pystac.Item]:

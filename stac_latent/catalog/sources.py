@@ -65,10 +65,12 @@ class FeatureSource:
         """Yield matching items in their order; Item objects are passed on as they are."""
         for feature in chain.from_iterable(self._batches):
             if isinstance(feature, pystac.Item):
+                query.known.meet(feature.properties)
                 if query.matches(ItemRow(item_view(feature))):
                     yield feature
                 continue
             check_feature(feature, self._origin)
+            query.known.meet(feature["properties"])
             if query.matches(ItemRow(feature)):
                 yield to_item(copy.deepcopy(dict(feature)), self._origin, base=self._base)
 
@@ -125,8 +127,10 @@ class StaticSource:
             if document.get("type") != "Feature":
                 return None, _document_links(document, node)
             check_feature(document, node)
+            query.known.meet(document["properties"])
             return (to_item(document, node, href=node) if query.matches(ItemRow(document)) else None), ()
         if isinstance(node, pystac.Item):
+            query.known.meet(node.properties)
             return (node if query.matches(ItemRow(item_view(node))) else None), ()
         return None, _object_links(node)
 

@@ -77,6 +77,7 @@ class ParquetSource:
         """Yield matching items in the file's order."""
         wanted = {n if n == "geometry" else n.removeprefix("properties.") for n in query.properties()}
         self._comparable(query)
+        query.known.meet(self._names)
         for group in range(self._file.num_row_groups):
             with self._readable(group):
                 rows = self._matching(group, query, sorted(wanted & self._names))
@@ -91,14 +92,27 @@ class ParquetSource:
 
     def _matching(self, group: int, query: Query, names: list[str]) -> list[int]:
         """Rows of a row group that match, from the columns that the query reads."""
-        table = self._file.read_row_group(group, columns=names)
+        measured = self._measured(query)
+        table = self._file.read_row_group(group, columns=[*names, *measured])
         columns: dict[str, list[Any]] = {
             n: time_values(n, table[n]) if n in TIMES else python_values(table[n]) for n in names
         }
+        if measured:
+            columns["assets"] = python_values(table["assets"])
         if "geometry" in columns:
             columns["geometry"] = list(self._shapes(columns["geometry"]))
         count = self._file.metadata.row_group(group).num_rows
         return [i for i in range(count) if query.matches(_Row(columns, i))]
+
+    def _measured(self, query: Query) -> list[str]:
+        """Columns below ``assets`` that tell what was measured of each latent."""
+        if not query.latent.limits:
+            return []
+        ends = tuple(
+            f".{n}" for n in ("latent:kind", "latent:space", *(name for name, _, _ in query.latent.limits))
+        )
+        paths = [self._file.schema.column(i).path for i in range(len(self._file.schema))]
+        return [path for path in paths if path.startswith("assets.") and path.endswith(ends)]
 
     def _comparable(self, query: Query) -> None:
         """Refuse to compare a number of the extension with a column of text: that would leave out every Item in silence."""

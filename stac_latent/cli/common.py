@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +19,24 @@ if TYPE_CHECKING:
     import pystac
 
 __all__ = [
-    "AsJson", "Asset", "Bbox", "Ids", "MaxItems", "Source", "When", "err", "find", "item_row", "names", "numbers", "out",
-    "print_json", "print_rows", "progress",
+    "AsJson",
+    "Asset",
+    "Bbox",
+    "Ids",
+    "MaxItems",
+    "Source",
+    "When",
+    "err",
+    "find",
+    "item_row",
+    "latent_rows",
+    "names",
+    "numbers",
+    "out",
+    "print_json",
+    "print_rows",
+    "progress",
+    "warnings_as_lines",
 ]  # fmt: skip
 
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -102,6 +119,26 @@ def item_row(item: pystac.Item, key: str | None = None) -> dict[str, Any]:
     return row | {"href": item.get_self_href()}
 
 
+def latent_rows(item: pystac.Item) -> list[dict[str, Any]]:
+    """Facts on an Item, or, where it has several measured latents, on each of them, with the key as ``asset``."""
+    measured = [k for k, a in item.assets.items() if a.extra_fields.get("latent:bits_per_pixel") is not None]
+    if len(measured) < 2:
+        return [item_row(item)]
+    spaces = {k: item.assets[k].extra_fields.get("latent:space") for k in measured}
+    return [item_row(item, k) | {"asset": k, "spaces": [spaces[k]] if spaces[k] else []} for k in measured]
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print what a search warns of as lines on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        err.print("[yellow]warning[/yellow] ", end="")
+        err.print(str(warning.message), markup=False, highlight=False, soft_wrap=True)
+
+
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print rows of :func:`item_row` as a table."""
     table = Table()
@@ -111,5 +148,6 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         spaces = ", ".join(s[7:15] for s in r["spaces"] or [])
         shown = ["" if r.get(k) is None else f"{r[k]:.4g}" for k in ("bits_per_pixel", "psnr", "max_error")]
-        table.add_row(r["id"], r["datetime"][:10], *shown, spaces)
+        name = f"{r['id']} ({r['asset']})" if "asset" in r else r["id"]
+        table.add_row(name, r["datetime"][:10], *shown, spaces)
     out.print(table)

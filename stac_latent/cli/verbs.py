@@ -17,12 +17,14 @@ from stac_latent.cli.common import (
     When,
     find,
     item_row,
+    latent_rows,
     names,
     numbers,
     out,
     print_json,
     print_rows,
     progress,
+    warnings_as_lines,
 )
 from stac_latent.cli.heed import Heard, KeepGoing, heeding, report_failures
 from stac_latent.errors import CatalogError
@@ -196,6 +198,7 @@ def search(
     max_bits_per_pixel: Annotated[float | None, typer.Option(help="Largest bpppb.")] = None,
     min_psnr: Annotated[float | None, typer.Option(help="Smallest PSNR [dB].")] = None,
     max_error: Annotated[float | None, typer.Option(help="Largest maximum error, stored unit.")] = None,
+    max_sam: Annotated[float | None, typer.Option(help="Largest spectral angle, degrees.")] = None,
     query: Annotated[str | None, typer.Option("--filter", help="CQL2 text.")] = None,
     sortby: Annotated[
         str | None, typer.Option(help="Fields, comma separated; -field for descending.")
@@ -214,18 +217,21 @@ def search(
     found = run(
         sources[0] if len(sources) == 1 else sources, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
         collections=names(collections), ids=names(ids), kind=kind, space=space,
-        max_bits_per_pixel=max_bits_per_pixel, min_psnr=min_psnr, max_error=max_error, filter=query,
+        max_bits_per_pixel=max_bits_per_pixel, min_psnr=min_psnr, max_error=max_error, max_sam=max_sam, filter=query,
         sortby=names(sortby), max_items=max_items,
     )  # fmt: skip
-    items = list(found)
+    with warnings_as_lines():
+        items = list(found)
     if dest is not None:
         _write_items(items, dest)
-    rows = [item_row(item) for item in items]
+    rows = [latent_rows(item) for item in items]
     if as_json:
-        print_json({"matched": len(rows), "items": rows})
+        several = [{} if len(r) == 1 else {"latents": r} for r in rows]
+        listed = [item_row(item) | more for item, more in zip(items, several, strict=True)]
+        print_json({"matched": len(items), "items": listed})
         return
-    print_rows(rows)
-    out.print(f"{len(rows)} item(s)" + (f" -> {dest}" if dest else ""))
+    print_rows([row for r in rows for row in r])
+    out.print(f"{len(items)} item(s)" + (f" -> {dest}" if dest else ""))
 
 
 def _write_items(items: list[pystac.Item], dest: Path) -> None:

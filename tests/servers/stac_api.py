@@ -53,7 +53,7 @@ class Store:
                     columns[name] = "DOUBLE"
                 elif isinstance(value, str):
                     columns[name] = "VARCHAR"
-        for name in ("latent:psnr", "latent:bits_per_pixel", "latent:max_error", "eo:cloud_cover"):
+        for name in ("latent:psnr", "latent:bits_per_pixel", "latent:max_error", "eo:cloud_cover", "cloud"):
             columns.setdefault(name, "DOUBLE")
         for name in ("latent:kinds", "latent:spaces"):
             columns.setdefault(name, "VARCHAR[]")
@@ -111,13 +111,13 @@ class StacApi(Loopback):
     ``fault``: ``html`` (search answers a web page), ``silent`` (never answers), ``reject`` (refuses filters),
     ``busy`` (503), ``loop`` (a page's next link is the page itself), ``stuck`` (new next links, the same page),
     ``text`` (announces CQL2 text only), ``no-search``, ``no-collection`` (search answers another JSON),
-    ``conformance`` (conformance classes at /conformance only).
+    ``conformance`` (conformance classes at /conformance only). ``queryables``: the properties that it names as such.
     """
 
-    def __init__(self, items, *, filters=True, sorts=True, post=True, fault="", files=None):
+    def __init__(self, items, *, filters=True, sorts=True, post=True, fault="", files=None, queryables=None):
         self.store = Store(items)
         self.filters, self.sorts, self.post, self.fault = filters, sorts, post, fault
-        self.files = dict(files or {})
+        self.files, self.queryables = dict(files or {}), queryables
         self.requests = []
         super().__init__(_Handler)
 
@@ -139,6 +139,10 @@ class StacApi(Loopback):
             links.append({"rel": "search", "href": f"{self.url}search", "method": "GET"})
             if self.post:
                 links.append({"rel": "search", "href": f"{self.url}search", "method": "POST"})
+        if self.queryables is not None:
+            links.append(
+                {"rel": "http://www.opengis.net/def/rel/ogc/1.0/queryables", "href": f"{self.url}queryables"}
+            )
         out = {"type": "Catalog", "id": "api", "stac_version": "1.0.0", "description": "test", "links": links}
         if self.fault != "conformance":
             out["conformsTo"] = self.conformance()
@@ -229,6 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, api.files[url.path.lstrip("/")], "application/octet-stream")
         elif url.path == "/":
             self._send(200, api.landing())
+        elif url.path == "/queryables" and api.queryables is not None:
+            self._send(200, {"type": "object", "properties": api.queryables})
         elif url.path == "/conformance":
             self._send(200, {"conformsTo": api.conformance()})
         elif url.path != "/search":
