@@ -84,19 +84,19 @@ def test_a_fault_in_reading_is_an_error_and_not_a_perfect_figure(tmp_path, monke
     assert nothing_catalogued(tmp_path / "cat")
 
 
-def test_what_the_files_say_comes_before_what_the_item_says(tmp_path):
+def test_the_type_is_the_files_and_both_say_what_is_missing(tmp_path):
     scene = make_scene(tmp_path, nodata=None)
     inside = np.s_[:, 2 : 2 + 187, 2 : 2 + 213]
     whole = ((0, 192), (0, 216))
     assert truth_of(scene).read(whole)[1][inside].all()  # nobody says that 0 is no value
     for key in ("red", "nir"):
         asset = scene.item.assets[key]
-        asset.extra_fields |= {"data_type": "int16", "nodata": int(scene.field[0, 50, 50])}
+        asset.extra_fields |= {"data_type": "int16", "nodata": 1234}
         with rasterio.open(asset.href, "r+") as dst:
             dst.nodata = 0
     field, valid = truth_of(scene).read(whole)
     assert field.dtype == np.uint16
-    assert (np.broadcast_to(valid, field.shape)[inside] == (scene.field != 0)).all()
+    assert (np.broadcast_to(valid, field.shape)[inside] == (scene.field != 0) & (scene.field != 1234)).all()
 
 
 def test_another_crs_and_missing_bands(tmp_path):

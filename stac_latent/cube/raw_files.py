@@ -8,6 +8,7 @@ difference between the two. Grids that are no file's own are assembled by odc-st
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import rasterio.windows
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 
 from stac_latent.access import asset_href, shown
 from stac_latent.errors import CatalogError, GridError
@@ -42,8 +43,11 @@ Trust = Literal["file", "item"]
 _ALIGNED = 0.02
 """Part of a pixel by which a grid may miss the file's through rounding."""
 _CHUNK = 1024
-_REFLECTANCE = frozenset([*(f"B{i:02}" for i in range(1, 13)), "B8A"])
-"""Sentinel-2's bands that processing baseline 04.00 shifted by 1000."""
+_REFLECTANCE = re.compile(
+    r"(b0?[1-9]|b1[0-2]|b8a|coastal|blue|green|red|rededge\w*|nir\d*|cirrus|swir\d+)(_\d+m)?(-jp2)?",
+    re.IGNORECASE,
+)
+"""Sentinel-2's bands, by their names and common names, that processing baseline 04.00 shifted by 1000."""
 _PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
@@ -55,7 +59,8 @@ class _RawBand:
     index: int
     """Position in the file, from one."""
     data_type: str
-    nodata: float | None
+    missing: tuple[float, ...]
+    """Values that the file or the Item says are no data."""
     masked: bool
     """Whether the file marks missing pixels by a mask or an alpha band."""
     gain: float
@@ -187,16 +192,16 @@ class RawFiles:
         self, raw: Array, valid: npt.NDArray[np.bool_], b: _RawBand
     ) -> tuple[Array, npt.NDArray[np.bool_]]:
         """Values in the decoded band's unit, 0 where they are missing."""
-        if b.nodata is not None and not math.isnan(b.nodata):
-            valid = valid & (raw != b.nodata)
+        for value in b.missing:
+            valid = valid & (raw != raw.dtype.type(value))
         if raw.dtype.kind == "f":
             valid = valid & (~np.isnan(raw) if self._infinite else np.isfinite(raw))
         if (b.gain, b.shift) == (1.0, 0.0):
             return np.where(valid, raw, raw.dtype.type(0)), valid
-        value = np.where(valid, raw, raw.dtype.type(0)).astype(np.float64) * b.gain + b.shift
-        value[~valid] = 0
+        scaled = np.where(valid, raw, raw.dtype.type(0)).astype(np.float64) * b.gain + b.shift
+        scaled[~valid] = 0
         whole = np.dtype(b.decoded.data_type).kind in "iu"
-        return (np.rint(value) if whole else value.astype(b.decoded.data_type)), valid
+        return (np.rint(scaled) if whole else scaled.astype(b.decoded.data_type)), valid
 
     def _assembled(self, window: Window) -> list[tuple[Array, npt.NDArray[np.bool_]]]:
         """All bands of a window, resampled by odc-stac."""
@@ -225,7 +230,7 @@ class RawFiles:
             geobox = GeoBox(
                 (height // band.step, width // band.step), fine * Affine.scale(band.step), self.grid.crs
             )
-            facts = {"data_type": band.data_type} | ({} if band.nodata is None else {"nodata": band.nodata})
+            facts = {"data_type": band.data_type} | ({"nodata": band.missing[-1]} if band.missing else {})
             stored, reached = (
                 odc.stac.load(
                     [_plain_item(band)], bands=["band"], geobox=geobox, resampling=self._resampling,
@@ -248,19 +253,39 @@ def _raw_band(item: pystac.Item, name: str, decoded: Band, step: int) -> _RawBan
                 raise CatalogError(
                     f"{shown(href)} has {src.count} band(s); item {item.id!r} names band {index}"
                 )
-            flags, nodata = src.mask_flag_enums[index - 1], src.nodatavals[index - 1]
-            masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
-            scale, offset = src.scales[index - 1], src.offsets[index - 1]
             facts = (src.dtypes[index - 1], src.crs, src.transform, src.shape)
+            own = src.scales[index - 1], src.offsets[index - 1]
+            missing = _values((src.nodatavals[index - 1], stated.get("nodata")), facts[0])
+            masked = _masked(src, asset, index)
     except rasterio.errors.RasterioIOError as exc:
         raise CatalogError(f"asset {name!r} of item {item.id!r} cannot be read: {exc}") from None
-    if nodata is None and stated.get("nodata") is not None:
-        with suppress(TypeError, ValueError):
-            nodata = float(stated["nodata"])
-    gain, shift = _conversion(item, name, stated, (scale, offset), decoded)
+    gain, shift = _conversion(item, name, stated, own, facts[0], decoded)
     return _RawBand(
-        href, index, facts[0], nodata, masked, gain, shift, facts[1], facts[2], facts[3], decoded, step
+        href, index, facts[0], missing, masked, gain, shift, facts[1], facts[2], facts[3], decoded, step
     )
+
+
+def _values(stated: Sequence[Any], data_type: str) -> tuple[float, ...]:
+    """Those nodata values that a pixel of the type can have; NaN is missing in any case."""
+    out = []
+    for value in stated:
+        with suppress(TypeError, ValueError, OverflowError):
+            number, dtype = float(value), np.dtype(data_type)
+            limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+            whole = limits is None or (number == int(number) and limits.min <= number <= limits.max)
+            if not math.isnan(number) and whole:
+                out.append(number)
+    return tuple(out)
+
+
+def _masked(src: Any, asset: pystac.Asset, index: int) -> bool:
+    """Whether a mask says which pixels are data; an alpha band that the Item describes as a band of its own is none."""
+    flags = src.mask_flag_enums[index - 1]
+    if MaskFlags.alpha not in flags:
+        return MaskFlags.per_dataset in flags
+    alphas = [i for i, c in enumerate(src.colorinterp, 1) if c is ColorInterp.alpha]
+    names = [{str(v).lower() for v in _stated(asset, i, named=True).values()} for i in alphas]
+    return not all(n and not n & {"alpha", "mask"} for n in names)
 
 
 def _asset_of(item: pystac.Item, name: str) -> tuple[pystac.Asset, int]:
@@ -274,10 +299,10 @@ def _asset_of(item: pystac.Item, name: str) -> tuple[pystac.Asset, int]:
     return item.assets[key], int(number)
 
 
-def _stated(asset: pystac.Asset, index: int) -> dict[str, Any]:
-    """What an asset says of one of its bands, in any of the forms that STAC has had."""
-    out = dict(asset.extra_fields)
-    for lists in ("raster:bands", "bands"):
+def _stated(asset: pystac.Asset, index: int, *, named: bool = False) -> dict[str, Any]:
+    """What an asset says of one of its bands, in any of the forms that STAC has had; ``named``: in the band's own entry."""
+    out = {} if named else dict(asset.extra_fields)
+    for lists in ("eo:bands", "raster:bands", "bands"):
         entries = asset.extra_fields.get(lists) or []
         if len(entries) >= index:
             out |= {k: v for k, v in entries[index - 1].items() if v is not None}
@@ -285,7 +310,12 @@ def _stated(asset: pystac.Asset, index: int) -> dict[str, Any]:
 
 
 def _conversion(
-    item: pystac.Item, name: str, stated: dict[str, Any], own: tuple[float, float], decoded: Band
+    item: pystac.Item,
+    name: str,
+    stated: dict[str, Any],
+    own: tuple[float, float],
+    data_type: str,
+    decoded: Band,
 ) -> tuple[float, float]:
     """Gain and shift from the file's values to the decoded band's."""
     scale, offset = (
@@ -294,10 +324,11 @@ def _conversion(
     )
     if scale is None and offset is None and own != (1.0, 0.0):
         scale, offset = own
-    if item.properties.get("earthsearch:boa_offset_applied"):
-        offset = 0.0
-    elif offset is None and _shifted(item, name, decoded):
-        offset = -1000.0 * float(decoded.scale if scale is None else scale)
+    if np.dtype(data_type).kind != "f" and _reflectance(name, stated, decoded):
+        if item.properties.get("earthsearch:boa_offset_applied"):
+            offset = None if scale is offset is None else 0.0
+        elif offset is None and _since_04(item):
+            offset = -1000.0 * float(decoded.scale if scale is None else scale)
     if scale is None and offset is None:
         return 1.0, 0.0
     gain = float(decoded.scale if scale is None else scale) / decoded.scale
@@ -305,14 +336,17 @@ def _conversion(
     return _whole(gain), _whole(shift)
 
 
-def _shifted(item: pystac.Item, name: str, decoded: Band) -> bool:
-    """Whether a band is a reflectance of Sentinel-2 since baseline 04.00, whose offset the Item leaves out."""
-    baseline = str(item.properties.get("s2:processing_baseline", "0"))
+def _reflectance(name: str, stated: dict[str, Any], decoded: Band) -> bool:
+    names = (name, stated.get("name"), stated.get("common_name"), stated.get("eo:common_name"), decoded.name)
+    return any(_REFLECTANCE.fullmatch(str(n)) for n in names if n)
+
+
+def _since_04(item: pystac.Item) -> bool:
+    """Whether Sentinel-2's pixels are of processing baseline 04.00 or later."""
     try:
-        since = float(baseline) >= 4.0
-    except ValueError:
+        return float(item.properties.get("s2:processing_baseline", 0)) >= 4.0
+    except (TypeError, ValueError):
         return False
-    return since and bool({name, decoded.name} & _REFLECTANCE)
 
 
 def _whole(v: float) -> float:
