@@ -17,7 +17,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if "{{ error_bound }}" in markdown:
         found = json.loads((RESULTS / "error_bound.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ error_bound }}", bounds(found))
-    for name in ("kills", "fuzz", "encryption"):
+    for name in ("kills", "fuzz", "items", "encryption"):
         if f"{{{{ {name} }}}}" in markdown:
             result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
             markdown = markdown.replace(f"{{{{ {name} }}}}", FACTS[name](result))
@@ -58,7 +58,13 @@ def encryption(result: dict[str, Any]) -> str:
     )
 
 
-FACTS = {"kills": kills, "fuzz": fuzz, "encryption": encryption}
+def items(result: list[dict[str, Any]]) -> str:
+    """What ``fuzz/items.py`` counted, in a sentence."""
+    right, refused, wrong = (sum(run[k] for run in result) for k in ("right", "refused", "wrong"))
+    return f"{right + refused + wrong:,} Items, {right:,} right, {refused:,} refused in words, {wrong:,} wrong."
+
+
+FACTS: dict[str, Any] = {"kills": kills, "fuzz": fuzz, "items": items, "encryption": encryption}
 
 
 def tables(folder: Path) -> str:

@@ -75,8 +75,8 @@ class DrawnBand:
     scale: float | None
     offset: float | None
     own_scale: float | None
-    array: Any = None
-    hidden: Any = None
+    array: Any = field(default=None, repr=False)
+    hidden: Any = field(default=None, repr=False)
     """Pixels that a mask leaves out."""
 
     def fill(self, shape: tuple[int, int], rng: np.random.Generator) -> None:
