@@ -58,10 +58,12 @@ def encryption(result: dict[str, Any]) -> str:
     )
 
 
-def items(result: list[dict[str, Any]]) -> str:
+def items(result: dict[str, Any]) -> str:
     """What ``fuzz/items.py`` counted, in a sentence."""
-    right, refused, wrong = (sum(run[k] for run in result) for k in ("right", "refused", "wrong"))
-    return f"{right + refused + wrong:,} Items, {right:,} right, {refused:,} refused in words, {wrong:,} wrong."
+    right, refused, wrong = (sum(run[k] for run in result["runs"]) for k in ("right", "refused", "wrong"))
+    return (
+        f"{right + refused + wrong:,} Items, {right:,} right, {refused:,} refused in words, {wrong:,} wrong."
+    )
 
 
 FACTS: dict[str, Any] = {"kills": kills, "fuzz": fuzz, "items": items, "encryption": encryption}

@@ -196,8 +196,8 @@ def main() -> None:
     for text, n in reasons.most_common(30):
         print(f"{n:6} {text}")
     if not asked.dry:
-        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-        RESULTS.write_text(json.dumps([*known, result], indent=1) + "\n")
+        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
+        RESULTS.write_text(json.dumps({"runs": [*known["runs"], result]}, indent=1) + "\n")
     sys.exit(1 if tally["wrong"] else 0)
 
 
