@@ -18,8 +18,8 @@ __all__ = [
     "cache_folder",
     "clear_killed",
     "clear_parts",
+    "files_below",
     "is_disk_full",
-    "is_hidden",
     "remove",
     "temporary",
     "workplace",
@@ -112,15 +112,23 @@ def clear_parts(folder: Path) -> None:
             remove(left)
 
 
-def is_hidden(path: Path, root: Path) -> bool:
-    """Whether a path below ``root`` is hidden, or in a folder that is: no data, but what is being written or was left.
+def files_below(root: Path) -> Iterator[Path]:
+    """Files below a folder, also in folders that links lead to, each place once; without hidden ones: these are no data.
 
     Examples
     --------
-    >>> is_hidden(Path("tables/.t.parquet.part/t.parquet"), Path("tables"))
-    True
+    >>> list(files_below(Path("tables")))  # nothing there
+    []
     """
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+    seen: set[Path] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        place = Path(folder)
+        if place.resolve() in seen:
+            names.clear()
+            continue
+        seen.add(place.resolve())
+        names[:] = sorted(n for n in names if not n.startswith("."))
+        yield from (place / n for n in sorted(files) if not n.startswith(".") and (place / n).is_file())
 
 
 def is_disk_full(exc: BaseException | None) -> bool:

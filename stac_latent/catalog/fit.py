@@ -25,6 +25,7 @@ from stac_latent.catalog.fit_spool import Spool
 from stac_latent.checks.moments import Summary
 from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
+from stac_latent.files import clear_killed, temporary
 from stac_latent.fitting import fit_lin
 from stac_latent.frame import canonical_json
 from stac_latent.guard import Layers, calibrated
@@ -371,7 +372,8 @@ def _place_bundle(
     codec: Codec, folder: Path, items: Sequence[pystac.Item], parameters: Mapping[str, Any]
 ) -> None:
     """Write beside, then rename; what was there goes only when the new bundle is whole."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    clear_killed(folder)
+    part = temporary(folder, "part")
     try:
         save_bundle(codec, part)
         write_card(codec, part, items, parameters)

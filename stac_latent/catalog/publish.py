@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from stac_latent.catalog.rows import Cut, LatentSource, Pool, Rows, Unit, rows_o
 from stac_latent.catalog.table_item import Extent, TableFile, embedding_fields, mirror_fields, table_item
 from stac_latent.catalog.tree import write_json
 from stac_latent.errors import CatalogError
+from stac_latent.files import is_disk_full, workplace
 from stac_latent.spec import Spec, Stats
 from stac_latent.store.embeddings import BBox
 from stac_latent.store.geoparquet import EmbeddingsWriter, MiB, VectorType
@@ -246,15 +246,12 @@ def _stats(source: LatentSource | None, spec: Spec) -> Stats:
 def _workplace(path: Path) -> Iterator[Path]:
     """A folder beside the destination that is gone afterwards; failing writes become errors that say where."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        try:
+        with workplace(path) as work:
             yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     except OSError as exc:
+        space = "free some space, or " if is_disk_full(exc) else ""
         raise CatalogError(
-            f"could not write {path} ({exc}); nothing was changed there; free some space, or choose another dest"
+            f"could not write {path} ({exc}); nothing was changed there; {space}choose another dest"
         ) from exc
 
 

@@ -26,7 +26,7 @@ from stac_latent.catalog.query import TIMES, Query
 from stac_latent.catalog.reader import to_item
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
 from stac_latent.extents import bbox_of
-from stac_latent.files import temporary
+from stac_latent.files import clear_killed, temporary
 from stac_latent.store.geometry import geometry_of, in_degrees
 from stac_latent.store.parquet import UNREADABLE, open_parquet
 
@@ -274,6 +274,7 @@ def _write_whole(table: pa.Table, target: Path, row_group_size: int) -> None:
     """Write beside the target, then put it in its place."""
     from stac_geoparquet.arrow import to_parquet
 
+    clear_killed(target)
     partial = temporary(target, "part")
     try:
         to_parquet(table.to_reader(max_chunksize=row_group_size), partial, compression="zstd")

@@ -1,7 +1,7 @@
 """The verbs from a shell: ``stac-latent --help`` lists them.
 
 Results go to stdout (``--json``: one JSON document), progress and messages to stderr. Exit codes: 0 done, 1 bad input
-or a failed check, 2 wrong usage, 130 interrupted.
+or a failed check, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from stac_latent.cli import adopt, bench, look, verbs
 from stac_latent.cli.common import err
 from stac_latent.cli.coverage import coverage
 from stac_latent.cli.fit import fit
+from stac_latent.cli.interrupts import stoppable
 from stac_latent.cli.map import write_map
 from stac_latent.cli.nearest import index, label, nearest
 from stac_latent.cli.push import push, queryables
@@ -59,7 +60,8 @@ def options(
 def main() -> None:
     """Run the command line; errors of the package become one line on stderr and exit code 1."""
     try:
-        app()
+        with stoppable():
+            app()
     except StacLatentError as exc:
         err.print(f"[bold red]error[/bold red] {type(exc).__name__}: ", end="")
         err.print(str(exc), markup=False, highlight=False, soft_wrap=True)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from stac_latent.cli.common import err
 from stac_latent.errors import GuardError, GuardWarning, SkippedWarning
 
-__all__ = ["Heard", "KeepGoing", "heeding", "report_failures"]
+__all__ = ["Heard", "KeepGoing", "heeding", "report_failures", "saying"]
 
 KeepGoing = Annotated[
     bool,
@@ -21,6 +21,18 @@ KeepGoing = Annotated[
         help="What cannot be done is named, left out and listed at the end, with exit code 1; or ends the run.",
     ),
 ]
+
+
+@contextmanager
+def saying(done: Sequence[Any], total: int, where: str) -> Iterator[None]:
+    """Say how far a run over many things came when it is interrupted."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as exc:
+        exc.add_note(
+            f"{len(done)} of {total} are done and in {where}, and nothing half-written is kept; run the same command again to go on"
+        )
+        raise
 
 
 class Heard:

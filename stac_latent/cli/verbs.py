@@ -26,7 +26,7 @@ from stac_latent.cli.common import (
     progress,
     warnings_as_lines,
 )
-from stac_latent.cli.heed import Heard, KeepGoing, heeding, report_failures
+from stac_latent.cli.heed import Heard, KeepGoing, heeding, report_failures, saying
 from stac_latent.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def encode(
     batches = [items] if against is not None and items else [[item] for item in items]
     done: list[pystac.Item] = []
     heard = Heard()
-    with progress(as_json) as report:
+    with progress(as_json) as report, saying(done, len(items), str(dest)):
         for batch in batches:
             with heeding(heard):
                 done += run(
@@ -299,17 +299,16 @@ def load(
 
 
 def _write_cube(cube: Any, dest: Path) -> None:
-    """Write under a temporary name, then rename."""
-    import shutil
-
+    """Write beside, then rename."""
     import rioxarray  # noqa: F401 (registers .rio)
 
-    part = dest.with_name(f".{dest.stem}.part{dest.suffix}")
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    from stac_latent.files import remove, workplace
+
+    with workplace(dest) as folder:
+        part = folder / dest.name
         if dest.suffix == ".zarr":
             cube.drop_encoding().to_zarr(part, mode="w", zarr_format=3, consolidated=False)
-            shutil.rmtree(dest, ignore_errors=True)
+            remove(dest)
         else:
             if cube.sizes.get("time", 1) != 1 or "latent" in cube:
                 raise CatalogError(
@@ -317,8 +316,6 @@ def _write_cube(cube: Any, dest: Path) -> None:
                 )
             cube.isel(time=0, drop=True).rio.to_raster(part, compress="deflate", tiled=True)
         part.rename(dest)
-    finally:
-        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def publish(

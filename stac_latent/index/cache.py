@@ -6,14 +6,15 @@ The folder ``<table>.index`` holds ``meta.json``, ``vectors.npy`` (int8 symbols 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,14 @@ import pyarrow as pa
 
 from stac_latent.bundle import file_multihash
 from stac_latent.errors import CatalogError
+from stac_latent.files import is_disk_full, workplace
 from stac_latent.index.metric import F32, UNIT, Form
 from stac_latent.index.scan import Chunk, Rows
 from stac_latent.index.table import PublishedTable
+from stac_latent.locks import locked
 from stac_latent.store.embeddings import symbols
 
-__all__ = ["Cache", "cache_folder", "open_cache", "write_cache"]
+__all__ = ["Cache", "cache_folder", "layout_of", "open_cache", "unwritable", "write_cache"]
 
 VERSION = 1
 BLOCK = 1 << 18
@@ -58,8 +61,7 @@ def write_cache(table: PublishedTable, progress: Callable[[int, int], None] | No
     folder = cache_folder(table)
     before = [_stat(f.path) for f in table.files]
     try:
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-        try:
+        with workplace(folder) as work:
             made = work / "index"
             made.mkdir()
             _fill(table, made, progress)
@@ -70,49 +72,66 @@ def write_cache(table: PublishedTable, progress: Callable[[int, int], None] | No
                 raise CatalogError(f"{table.name} changed while its index was written; try again")
             meta = {"version": VERSION, "space": table.space, "rows": table.rows, "files": files}
             (made / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            made.rename(folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            with locked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                made.rename(folder)
     except OSError as exc:
-        raise CatalogError(
-            f"could not write the index {folder} ({exc}); free some space, or search without an index"
-        ) from exc
+        raise unwritable(folder, exc) from exc
     return folder
 
 
+def layout_of(folder: Path) -> str | None:
+    """Digest of what a layout says of its table; equal for layouts of one state of it, and None where there is none."""
+    try:
+        return hashlib.sha256((folder / "meta.json").read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def unwritable(folder: Path, exc: Exception) -> CatalogError:
+    """What to say where an index cannot be written."""
+    space = "free some space, or " if is_disk_full(exc) else ""
+    return CatalogError(f"could not write the index {folder} ({exc}); {space}search without an index")
+
+
 def _fill(table: PublishedTable, work: Path, progress: Callable[[int, int], None] | None) -> None:
+    """Write arrays and rows from first to last: a full disk is then an error, where memory that is mapped would end the process."""
     small = table.data_type == "int8"
-    shape = (table.rows, table.dimensions)
-    kind: type = np.int8 if small else np.float32
-    stored = np.lib.format.open_memmap(str(work / "vectors.npy"), "w+", kind, shape)
-    norms = np.lib.format.open_memmap(str(work / "norms.npy"), "w+", np.float32, (table.rows,))
-    scale = (
-        np.lib.format.open_memmap(str(work / "scale.npy"), "w+", np.float32, (table.rows,)) if small else None
-    )
     plain = Form.of("dot", table.dimensions)
     names = [n for n in table.names() if n != "vector"]
-    writer = None
-    try:
+    with ExitStack() as open_files:
+        vectors = _array(
+            open_files, work / "vectors.npy", "|i1" if small else "<f4", (table.rows, table.dimensions)
+        )
+        norms = _array(open_files, work / "norms.npy", "<f4", (table.rows,))
+        scale = _array(open_files, work / "scale.npy", "<f4", (table.rows,)) if small else None
+        writer = None
         for part, group in table.groups():
-            low, high = part.groups[group], part.groups[group + 1]
             rows = table.read(part, [group], names)
             block = table._vectors(part, group)  # noqa: SLF001
-            norms[low:high] = plain.norms(block)[0]
+            _append(norms, plain.norms(block)[0], "<f4")
             if scale is None:
-                stored[low:high] = block
+                _append(vectors, block, "<f4")
             else:
-                scale[low:high] = rows["scale"].to_numpy()
-                stored[low:high] = symbols(table.read(part, [group], ["vector"]))
+                _append(scale, rows["scale"].to_numpy(), "<f4")
+                _append(vectors, symbols(table.read(part, [group], ["vector"])), "|i1")
             rows = rows.replace_schema_metadata().combine_chunks()
             if writer is None:
-                writer = pa.ipc.new_file(str(work / "rows.arrow"), rows.schema)
+                writer = open_files.enter_context(pa.ipc.new_file(str(work / "rows.arrow"), rows.schema))
             writer.write_table(rows)
             if progress is not None:
-                progress(high, table.rows)
-    finally:
-        if writer is not None:
-            writer.close()
+                progress(part.groups[group + 1], table.rows)
+
+
+def _array(open_files: ExitStack, path: Path, kind: str, shape: tuple[int, ...]) -> BinaryIO:
+    """A .npy file of an array whose rows are appended."""
+    file = open_files.enter_context(path.open("wb"))
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    return file
+
+
+def _append(file: BinaryIO, rows: npt.NDArray[Any], kind: str) -> None:
+    file.write(np.ascontiguousarray(rows, kind).data)
 
 
 def open_cache(table: PublishedTable) -> Cache | None:
@@ -122,6 +141,7 @@ def open_cache(table: PublishedTable) -> Cache | None:
     """
     folder = cache_folder(table)
     try:
+        layout = layout_of(folder)
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if (meta["version"], meta["space"], meta["rows"]) != (VERSION, table.space, table.rows):
             return None
@@ -133,8 +153,9 @@ def open_cache(table: PublishedTable) -> Cache | None:
             if any(now[key] != entry[key] for key in now) and entry["checksum"] != file_multihash(file.path):
                 return None
         stat = (folder / "meta.json").stat()
-        return _mapped(folder, stat.st_mtime_ns, stat.st_ino).of(table)
-    except (OSError, ValueError, KeyError, TypeError):
+        arrays = _mapped(folder, stat.st_mtime_ns, stat.st_ino)
+        return arrays.of(table) if layout == arrays.layout == layout_of(folder) else None
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -153,6 +174,7 @@ class _Arrays:
         small = self.stored.dtype == np.int8
         self.scale: F32 | None = np.load(folder / "scale.npy", mmap_mode="r") if small else None
         self.rows = pa.ipc.open_file(pa.memory_map(str(folder / "rows.arrow"))).read_all()
+        self.layout = layout_of(folder)
         self.white: dict[bytes, F32] = {}
 
     def of(self, table: PublishedTable) -> Cache:
@@ -168,6 +190,8 @@ class Cache:
         self.table, self.folder, self.dimensions = table, arrays.folder, table.dimensions
         self._stored, self._norms, self._scale = arrays.stored, arrays.norms, arrays.scale
         self._rows, self._white = arrays.rows, arrays.white
+        self.layout = arrays.layout
+        """As :func:`layout_of` has it."""
 
     def columns(self, names: Sequence[str], rows: Rows | None = None) -> pa.Table:
         """As :meth:`PublishedTable.columns`."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.files import temporary
+from stac_latent.files import clear_killed, temporary
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.store.embeddings import vectors
 
@@ -127,6 +127,7 @@ def to_pgvector(source: Any, dest: Any, name: str = "embeddings", *, overwrite: 
     path = Path(dest)
     if path.exists() and not overwrite:
         raise CatalogError(f"{path} exists; pass overwrite=True to replace it, or choose another name")
+    clear_killed(path)
     part = temporary(path, "part")
     count = 0
     try:

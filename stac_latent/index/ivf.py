@@ -7,6 +7,7 @@ where that is less).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.errors import SearchError
-from stac_latent.index.cache import Cache, open_cache, write_cache
+from stac_latent.errors import CatalogError, SearchError
+from stac_latent.files import clear_killed, temporary, write_whole
+from stac_latent.index.cache import Cache, layout_of, open_cache, unwritable, write_cache
 from stac_latent.index.metric import F32, F64, Form
 from stac_latent.index.scan import Rows, rank, scan
 from stac_latent.index.table import PublishedTable
+from stac_latent.locks import locked
 
 if TYPE_CHECKING:
     import faiss
@@ -92,7 +95,12 @@ def build_index(
     if form is not None:
         _faiss()
     cache = _laid_out(table, progress)
-    return None if form is None else _build(cache, form, progress)
+    if form is None:
+        return None
+    made = _build(cache, form, progress)
+    if layout_of(cache.folder) != cache.layout:
+        raise CatalogError(f"{table.name} was published anew while its index was built; build it again")
+    return made
 
 
 def _laid_out(table: PublishedTable, progress: Callable[[int, int], None] | None = None) -> Cache:
@@ -117,11 +125,13 @@ def open_index(source: Cache | PublishedTable, form: Form) -> InvertedIndex:
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         stat = path.stat()
+        if (facts["layout"], facts["bytes"]) != (cache.layout, stat.st_size):
+            return _build(cache, form, None)
         index = _read(str(path), stat.st_mtime_ns, stat.st_ino)
-    except (OSError, ValueError, RuntimeError):
+        nprobe, recall, factor = int(facts["nprobe"]), float(facts["recall"]), float(facts.get("factor", 1))
+        return InvertedIndex(cache, form, index, nprobe, recall, path, factor)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError):
         return _build(cache, form, None)
-    nprobe, recall, factor = int(facts["nprobe"]), float(facts["recall"]), float(facts.get("factor", 1))
-    return InvertedIndex(cache, form, index, nprobe, recall, path, factor)
 
 
 @lru_cache(maxsize=4)
@@ -189,14 +199,40 @@ def _build(cache: Cache, form: Form, progress: Callable[[int, int], None] | None
             progress(int(rows[-1]) + 1, n)
     path = _path(cache, form)
     found = InvertedIndex(cache, form, index, lists, 1.0, path, factor)._probed(rng)  # noqa: SLF001
-    part = path.with_suffix(f".{os.getpid()}.part")
-    lib.write_index(index, str(part))
-    facts = {"lists": lists, "nprobe": found.nprobe, "recall": found.recall, "rows": int(index.ntotal)}
-    if factor != 1:
-        facts["factor"] = factor
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    try:
+        _write(found)
+    except OSError as exc:
+        raise unwritable(cache.folder, exc) from exc
+    except RuntimeError as exc:  # of faiss, which has no errors of the system
+        full = os.strerror(errno.ENOSPC) in str(exc)
+        raise unwritable(cache.folder, OSError(errno.ENOSPC, "the disk is full") if full else exc) from exc
     return found
+
+
+def _write(found: InvertedIndex) -> None:
+    """Write an index and its facts into the folder of the layout that it was built from; nowhere where that is gone.
+
+    A build may end when its table was published and laid out anew.
+    """
+    cache, path = found.cache, found.path
+    clear_killed(path)
+    part = temporary(path, "part")
+    try:
+        _faiss().write_index(found.index, str(part))
+        facts: dict[str, Any] = {
+            "layout": cache.layout,
+            "bytes": part.stat().st_size,
+            "lists": int(found.index.nlist),
+        }
+        facts |= {"nprobe": found.nprobe, "recall": found.recall, "rows": int(found.index.ntotal)}
+        if found.factor != 1:
+            facts["factor"] = found.factor
+        with locked(cache.folder):
+            if layout_of(cache.folder) == cache.layout:
+                write_whole(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
+                part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.errors import SearchError
-from stac_latent.files import temporary
+from stac_latent.files import clear_killed, temporary
 from stac_latent.index.metric import F32
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def write_map(found: xr.Dataset, dest: Path) -> None:
 
     share = np.nan_to_num(found["agreement"].to_numpy() * 100)
     layers = np.stack([found["label"].to_numpy(), np.clip(np.rint(share), 0, 100).astype("uint8")])
+    clear_killed(dest)
     part = temporary(dest, "part")
     dest.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -12,6 +12,7 @@ from stac_latent.access import asset_href, href_of, local_path
 from stac_latent.catalog.foreign import is_adopted_table
 from stac_latent.documents import read_json
 from stac_latent.errors import CatalogError
+from stac_latent.files import files_below
 from stac_latent.probe import MALFORMED
 from stac_latent.store.items import item_of
 
@@ -43,6 +44,9 @@ def path_of(source: Any) -> Path:
 def files_of(source: Any) -> list[Path]:
     """Files with published vectors; see :func:`path_of` for what is taken.
 
+    Of a folder, those below it, also where links to other folders lead. Hidden names are left out: a publication that is under way,
+    or was killed, writes there.
+
     Raises
     ------
     CatalogError
@@ -51,7 +55,7 @@ def files_of(source: Any) -> list[Path]:
     path = path_of(source)
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.rglob("*.parquet") if p.is_file())
+    found = sorted(p for p in files_below(path) if p.suffix == ".parquet")
     if not found and (path / "catalog.json").is_file():
         raise _unpublished(f"{path} is a catalogue", str(path / "catalog.json"))
     if not found:

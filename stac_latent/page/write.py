@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import shapely
 from stac_latent import __version__
 from stac_latent.cube.contract import as_items
 from stac_latent.errors import CatalogError, StacLatentError
+from stac_latent.files import clear_killed, write_whole
 from stac_latent.page.colours import NO_VALUE, RAMP
 from stac_latent.page.facts import MEASURES, measured, shown_asset, text, values_of
 from stac_latent.page.html import page
@@ -264,13 +264,9 @@ def _looks(
 
 
 def _write(path: Path, document: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(document)
-        part.replace(path)
+        clear_killed(path)
+        write_whole(path, document)
     except OSError as exc:
         raise CatalogError(f"could not write {path} ({exc}); choose another place") from exc
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
