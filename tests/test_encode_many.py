@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -331,3 +333,33 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
     assert found(tmp_path / "cat") == ["s0"]
     encode(scenes, small_codec("zstd"), tmp_path / "cat")
     assert found(tmp_path / "cat") == ["s0", "s1", "s2"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_that_is_interrupted_says_how_far_it_came(run, tmp_path, monkeypatch, number, code):
+    import stac_latent.catalog.encode as module
+
+    honest, calls = module.encode_source, []
+
+    def interrupted(*args, **options):
+        calls.append(1)
+        made = honest(*args, **options)
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return made
+
+    before = signal.getsignal(number)
+    pystac.ItemCollection(scenes_in(tmp_path / "raw", 3)).save_object("scenes.json")
+    monkeypatch.setattr(module, "encode_source", interrupted)
+    words = ("encode", "scenes.json", "out", "--codec", "zstd", "--bands", "red,nir")
+    got, _, err = run(*words)
+    assert got == code
+    assert (
+        "interrupted: 1 of 3 are done and in out, and nothing half-written is kept; run the same command again"
+        in err
+    )
+    assert signal.getsignal(number) == before
+    assert found(tmp_path / "out") == ["s0"]
+    assert not list((tmp_path / "out").rglob(".*"))
+    assert run(*words)[0] == 0
+    assert found(tmp_path / "out") == ["s0", "s1", "s2"]
