@@ -55,8 +55,8 @@ def test_a_broken_item_is_a_row_and_the_others_are_encoded(run, tmp_path):
     assert code == 1
     assert [r["id"] for r in found["items"]] == ["s0", "s3"]
     assert [r["item"] for r in found["failed"]] == ["s1", "s2"]
-    assert "item 's1' cannot be read" in found["failed"][0]["error"]
-    assert "s1-nir.tif" in found["failed"][0]["error"]
+    assert "item 's1'" in found["failed"][0]["error"]
+    assert "s1-nir.tif cannot be read" in found["failed"][0]["error"]
     assert (
         f"s2-red.tif has checksum {multihash(Path('raw/s2-red.tif').read_bytes())}"
         in found["failed"][1]["error"]
@@ -70,7 +70,7 @@ def test_a_broken_item_is_a_row_and_the_others_are_encoded(run, tmp_path):
     ]
     code, _, err = run(*words, "--stop-at-error", "--overwrite")
     assert code == 1
-    assert err.startswith("error CatalogError: item 's1' cannot be read")
+    assert err.startswith("error CatalogError: item 's1'")
 
 
 def test_resume_links_what_nothing_links(run, tmp_path):
@@ -97,12 +97,10 @@ def test_resume_links_what_nothing_links(run, tmp_path):
 def test_skip_or_raise(tmp_path):
     scenes, codec = scenes_in(tmp_path / "raw", 3), small_codec("zstd")
     cut_short(scenes[1].assets["red"])
-    with pytest.raises(CatalogError, match=r"item 's1' cannot be read: .*s1-red\.tif.*was not catalogued"):
+    with pytest.raises(CatalogError, match=r"item 's1'.*s1-red\.tif cannot be read"):
         encode(scenes, codec, tmp_path / "a")
     assert found(tmp_path / "a") == ["s0"]
-    with pytest.warns(
-        SkippedWarning, match="'s1' was left out: CatalogError: item 's1' cannot be read"
-    ) as said:
+    with pytest.warns(SkippedWarning, match="'s1' was left out: CatalogError: item 's1'") as said:
         items = encode(scenes, codec, tmp_path / "b", on_error="skip")
     assert [w.message.name for w in said if w.category is SkippedWarning] == ["s1"]
     assert [i.id for i in items] == found(tmp_path / "b") == ["s0", "s2"]
@@ -209,7 +207,8 @@ def test_corrected_metadata_of_equal_pixels_are_taken_over(tmp_path, mode, monke
     }
     for name in ("eo:cloud_cover", "gsd"):
         del doc["properties"][name]
-    del doc["assets"]["latent"]["gsd"]
+    for place in (doc["assets"]["latent"], *doc["assets"]["latent"]["bands"]):
+        assert place.pop("gsd") == 10.0
     assert doc == json.loads(before)
 
 

@@ -18,7 +18,15 @@ from stac_latent.access import is_local, local_path
 from stac_latent.bound import BoundLike, ErrorBound
 from stac_latent.bundle import save_bundle
 from stac_latent.catalog.disk import clear, errors_of, new_store, placed
-from stac_latent.catalog.encoded_item import Mode, check_key, describe, name_of, renewed, summarise
+from stac_latent.catalog.encoded_item import (
+    Mode,
+    check_key,
+    describe,
+    describe_bands,
+    name_of,
+    renewed,
+    summarise,
+)
 from stac_latent.catalog.guarding import asked_of, naming, warn_of
 from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.items import codec_item
@@ -240,7 +248,7 @@ class _Run:
         options = _options(whole, self.goal, self.payload, frame, key, self.secret, bound) | asked.options()
         digest = input_digest(sources, options)
         with tree.locked():
-            if (done := self._finished(item, name, digest)) is not None:
+            if (done := self._finished(item, sources, name, digest)) is not None:
                 return done
             decoder = _write_codec(whole, tree.root)
         if frame is not None and frame.id == name:
@@ -253,7 +261,7 @@ class _Run:
                 asked=asked, bound=bound, key=self.secret,
             )  # fmt: skip
             with tree.locked():
-                if (done := self._finished(item, name, digest)) is not None:
+                if (done := self._finished(item, sources, name, digest)) is not None:
                     return done  # by another writer meanwhile
                 base = renewed(item, tree.find(name, item.collection_id), tree, name, self.mode, replaced=key)
                 with placed(part, store):
@@ -265,7 +273,9 @@ class _Run:
         warn_of(item.id, made.unusual)
         return out
 
-    def _finished(self, item: pystac.Item, name: str, digest: str | None) -> pystac.Item | None:
+    def _finished(
+        self, item: pystac.Item, sources: Sequence[ItemSource], name: str, digest: str | None
+    ) -> pystac.Item | None:
         """The catalogued Item where its asset was made from the same inputs, with what its source says now; None to encode it.
 
         Raises
@@ -279,6 +289,7 @@ class _Run:
             check_key(item, known, self.tree, self.key, self.mode, overwrite=self.overwrite or same)
             return None
         again = renewed(item, known, self.tree, name, self.mode)
+        describe_bands(again.assets[self.key], [band for source in sources for band in source.decoded])
         summarise(again, self.key, item)
         again.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return self.tree.renew(again)

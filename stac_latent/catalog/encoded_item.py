@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,9 @@ from stac_latent.cube.contract import MEDIA_TYPE, latent_assets
 from stac_latent.cube.encode import Encoded
 from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
+from stac_latent.spec import Band
 
-__all__ = ["Mode", "check_key", "describe", "name_of", "renewed", "summarise"]
+__all__ = ["Mode", "check_key", "describe", "describe_bands", "name_of", "renewed", "summarise"]
 
 Mode = Literal["beside", "derived"]
 _PROJ_URI = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -156,6 +158,16 @@ def describe(
     item.add_link(link)
     summarise(item, key, source)
     item.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def describe_bands(asset: pystac.Asset, bands: Sequence[Band]) -> None:
+    """Say anew what the bands of a latent are (unit, pixel size, wavelength), where its pixels are what they were."""
+    said = {band.name: band.to_stac() for band in bands}
+    for band in asset.extra_fields.get("bands", ()):
+        for name in ("unit", "gsd", "eo:common_name", "eo:center_wavelength", "eo:full_width_half_max"):
+            band.pop(name, None)
+            if name in said.get(band.get("name"), {}):
+                band[name] = said[band["name"]][name]
 
 
 def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
