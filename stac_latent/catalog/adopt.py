@@ -13,16 +13,18 @@ from urllib.parse import unquote, urlsplit
 import pystac
 
 from stac_latent.access import href_of, is_local, local_path
-from stac_latent.catalog.adopt_array import describe_array, zarr_groups
+from stac_latent.catalog.adopt_array import describe_array
 from stac_latent.catalog.adopt_emb import expand
 from stac_latent.catalog.adopt_facts import Description, Told
 from stac_latent.catalog.adopt_table import describe_table
-from stac_latent.catalog.products import Product, open_product
+from stac_latent.catalog.adopt_zarr import zarr_groups
+from stac_latent.catalog.products import Product, open_product, product_names
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.layout import CONTAINERS, container_of
-from stac_latent.errors import CatalogError
+from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.extension import SCHEMA_URI
 from stac_latent.names import plain_name
+from stac_latent.store.changes import state_of
 from stac_latent.suggest import known_options
 
 __all__ = ["adopt"]
@@ -30,6 +32,9 @@ __all__ = ["adopt"]
 _PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _TABLE = "https://stac-extensions.github.io/table/v1.2.0/schema.json"
 _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+_TABLES = (".parquet", ".geoparquet", ".gpq")
+_SIBLINGS = {"geotiff": "tiff"}
+"""What names of products call a container."""
 
 
 @known_options()
@@ -48,12 +53,14 @@ def adopt(
     like: str | Path | None = None,
     crs: str | None = None,
     transform: Iterable[float] | None = None,
+    failed: Callable[[str, StacLatentError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[pystac.Item]:
     """Catalogue embeddings that others published, where they are, so that :func:`stac_latent.load` reads them.
 
     The Items say how codes become numbers, what stands for no data, and in which space the vectors lie. Each file is opened and
-    held against its description; its vectors are not read.
+    held against its description; its vectors are not read. A file that is not as it should be keeps none of the others back:
+    these are catalogued, and then it is named.
 
     Parameters
     ----------
@@ -61,13 +68,14 @@ def adopt(
         Name of a product (:func:`stac_latent.catalog.products.product_names`), a JSON file or a mapping that describes one.
         ``any`` is described by the arguments; ``emb`` takes STAC documents of the embeddings extension.
     files
-        Paths or URLs.
+        Paths or URLs; of a folder, the tables in it and below.
     dest
         Folder of the catalogue: a new one, or one to add to.
     collection
         Id of the Collection; by default the product's name.
     when
-        ``2024``, ``2024-06-01``, an instant, or two with ``/`` between; by default what the files say.
+        ``2024``, ``2024-06-01``, an instant, or two with ``/`` between; by default what the files say. Of an array with a time
+        axis, the steps within it.
     version
         Of the model, where the product leaves it open. Vectors of other versions lie in another space.
     producer, name
@@ -80,6 +88,8 @@ def adopt(
         Raster with the grid of a file that carries none.
     crs, transform
         Grid of a file that carries none; of a table: the CRS in which its rows are cells of a regular grid.
+    failed
+        Called with each file that cannot be adopted, and why, instead of raising an error in the end.
     progress
         Called with (files done, files in all).
 
@@ -112,38 +122,85 @@ def adopt(
     listed = [files] if isinstance(files, str | Path) else list(files)
     if not listed:
         raise CatalogError("no files were given to adopt")
-    found = list(_expanded(known, listed))
+    failures: list[tuple[str, StacLatentError]] = []
+    found = []
+    for file in listed:
+        try:
+            found += list(_expanded(known, file))
+        except StacLatentError as exc:
+            failures.append((_address(file), exc))
     if told.scales is not None and len(found) > 1:
         raise CatalogError(
             f"scales={told.scales} is one file, and {len(found)} files were given: adopt them one by one"
         )
-    made = []
+    made: list[pystac.Item] = []
     for number, (recipe, href, base) in enumerate(found):
-        made.append(_item(recipe, href, base, told, collection or known.name))
+        try:
+            made += _items(recipe, href, base, told, collection or known.name)
+        except StacLatentError as exc:
+            failures.append((href, exc))
         if progress is not None:
             progress(number + 1, len(found))
     _name(made)
     tree = CatalogTree(Path(dest))
     for item in made:
         _check_new(tree, item)
-    return [tree.add(item) for item in made]
+    written = [tree.add(item) for item in made]
+    _report(failures, len(written), failed)
+    return written
 
 
-def _expanded(
-    product: Product, files: Iterable[str | Path]
-) -> Iterable[tuple[Product, str, pystac.Item | None]]:
-    """Each array or table, with how it is described: groups of Zarr stores and assets of ``emb`` Items one by one."""
-    for file in files:
-        href = _address(file)
-        if product.container == "stac":
-            yield from expand(product, href)
-            continue
-        if is_local(href) and not local_path(href).exists():
-            raise CatalogError(f"{href} does not exist")
-        if product.groups:
-            yield from ((product, h, None) for h in zarr_groups(href, product.groups))
-        else:
-            yield product, href, None
+def _report(
+    failures: list[tuple[str, StacLatentError]],
+    written: int,
+    failed: Callable[[str, StacLatentError], None] | None,
+) -> None:
+    """Name the files that were not adopted."""
+    if failed is not None:
+        for href, exc in failures:
+            failed(href, exc)
+        return
+    if failures and (written or len(failures) > 1):
+        raise CatalogError(
+            f"{len(failures)} file(s) were not adopted, {written} item(s) of the others were: "
+            + "; ".join(str(exc) for _, exc in failures)
+        ) from failures[0][1]
+    if failures:
+        raise failures[0][1]
+
+
+def _expanded(product: Product, file: str | Path) -> Iterable[tuple[Product, str, pystac.Item | None]]:
+    """Each array or table of a file, with how it is described: groups of Zarr stores, assets of ``emb`` Items, tables of a folder."""
+    href = _address(file)
+    if product.container == "stac":
+        yield from expand(product, href)
+        return
+    if is_local(href) and not local_path(href).exists():
+        raise CatalogError(f"{href} does not exist")
+    product = _sibling(product, href)
+    if product.container == "parquet" and is_local(href) and local_path(href).is_dir():
+        tables = sorted(p for end in _TABLES for p in local_path(href).rglob(f"*{end}") if p.is_file())
+        if not tables:
+            raise CatalogError(f"{href} has no table ({', '.join(_TABLES)}) in it or below")
+        yield from ((product, href_of(p), None) for p in tables)
+    elif product.container == "zarr" or _is_store(href):
+        yield from ((product, h, None) for h in zarr_groups(href, product.groups))
+    else:
+        yield product, href, None
+
+
+def _sibling(product: Product, href: str) -> Product:
+    """The product of the same name for the container that a file has, where there is one: ``tessera`` and ``tessera-zarr``."""
+    kind = "zarr" if _is_store(href) else container_of({"href": href})
+    name = f"{product.name}-{_SIBLINGS.get(kind, kind)}"
+    return open_product(name) if product.container not in ("", kind) and name in product_names() else product
+
+
+def _is_store(href: str) -> bool:
+    """Whether it is a Zarr group or array, whatever its name."""
+    if not is_local(href):
+        return container_of({"href": href}) == "zarr"
+    return any((local_path(href) / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def _address(file: str | Path) -> str:
@@ -151,15 +208,20 @@ def _address(file: str | Path) -> str:
     return href_of(local_path(text)) if is_local(text) else text
 
 
-def _item(product: Product, href: str, base: pystac.Item | None, told: Told, collection: str) -> pystac.Item:
-    container = product.container or container_of({"href": href})
+def _items(
+    product: Product, href: str, base: pystac.Item | None, told: Told, collection: str
+) -> list[pystac.Item]:
+    container = product.container or ("zarr" if _is_store(href) else container_of({"href": href}))
     if container not in CONTAINERS:
         raise CatalogError(
             f"{href}: its name does not say what it is; expected .tif, .npy, .zarr or .parquet, or a product that states its container"
         )
     product = replace(product, container=container)
-    said = (describe_table if container == "parquet" else describe_array)(product, href, told, base)
-    return _made(product, href, base, said, collection)
+    if container == "parquet":
+        return [_made(product, href, base, describe_table(product, href, told, base), collection)]
+    return [
+        _made(product, href, base, said, collection) for said in describe_array(product, href, told, base)
+    ]
 
 
 def _made(
@@ -178,15 +240,11 @@ def _made(
         extensions.append(_PROJ)
     if "table:columns" in properties:
         extensions.append(_TABLE)
-    size = (
-        {"file:size": local_path(href).stat().st_size}
-        if is_local(href) and local_path(href).is_file()
-        else {}
-    )
-    if size:
+    state = _state(href)
+    if state:
         extensions.append(_FILE)
     item = pystac.Item(
-        _stem(href) if base is None else base.id,
+        "-".join(filter(None, (_stem(href), said.name))) if base is None else base.id,
         said.geometry if base is None or base.geometry is None else base.geometry,
         said.bbox if base is None or base.bbox is None else list(base.bbox),
         start if start == end else None,
@@ -198,14 +256,21 @@ def _made(
     )
     item.add_asset(
         "embeddings",
-        pystac.Asset(href, product.title, media_type=CONTAINERS[product.container], roles=["latent"], extra_fields={**said.fields, **size}),
+        pystac.Asset(href, product.title, media_type=CONTAINERS[product.container], roles=["latent"], extra_fields={**said.fields, **state}),
     )  # fmt: skip
     for key, asset in said.assets.items():
+        asset.extra_fields |= _state(asset.href)
         item.add_asset(key, asset)
     for rel, key in (("about", "about"), ("emb:model", "model"), ("emb:source-data", "source")):
         if key in product.links:
             item.add_link(pystac.Link(rel, product.links[key], title=f"{product.title}: {key}"))
     return item
+
+
+def _state(href: str) -> dict[str, Any]:
+    """Size of a local file and when it was written, so that a later one of its name is noticed."""
+    state = state_of(href)
+    return {} if state is None else {"file:size": state.size, "updated": state.updated}
 
 
 def _stem(href: str) -> str:

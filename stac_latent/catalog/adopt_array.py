@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,82 +12,88 @@ import pystac
 import shapely
 from affine import Affine
 
-from stac_latent.access import absolute, is_local, local_path
+from stac_latent.access import is_local, local_path
 from stac_latent.catalog.adopt_facts import Description, Told, asset_fields
 from stac_latent.catalog.adopt_space import space_of
-from stac_latent.catalog.adopt_time import time_of
+from stac_latent.catalog.adopt_time import Period, period, time_of
+from stac_latent.catalog.adopt_zarr import steps_of, with_geoemb
 from stac_latent.catalog.footprints import footprints
 from stac_latent.catalog.products import Product
 from stac_latent.crs import crs_fields, crs_text
 from stac_latent.cube.layout import CONTAINERS, upright
-from stac_latent.errors import CatalogError, CorruptDataError, GridError, RemoteError
+from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.spec import Grid
 from stac_latent.store.arrays import ForeignArray, axis_names, open_array
-from stac_latent.store.foreign import open_zarr
 from stac_latent.store.raster import open_raster
+from stac_latent.store.zarr_arrays import array_attributes, attributes_of, dimension_names
 
-__all__ = ["describe_array", "footprint", "zarr_groups"]
+__all__ = ["describe_array", "footprint"]
 
 SCALES = "scales"
 
 
-def zarr_groups(href: str, pattern: str) -> list[str]:
-    """Hrefs of the groups of a store whose names match; the href itself if it is such a group."""
-    import zarr.errors
-
-    parent, _, name = href.rstrip("/").rpartition("/")
-    if fnmatch.fnmatch(name, pattern):
-        return [href]
-    try:
-        found = sorted(k for k in open_zarr(href).group_keys() if fnmatch.fnmatch(k, pattern))
-    except RemoteError:
-        raise
-    except (AttributeError, OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as exc:
-        raise CorruptDataError(f"{href} is no Zarr store that can be read: {exc}") from exc
-    if not found:
-        raise CatalogError(
-            f"{href} has no group that matches {pattern!r}; name the group itself, below {parent}"
-        )
-    return [f"{href.rstrip('/')}/{k}" for k in found]
-
-
-def describe_array(product: Product, href: str, told: Told, base: pystac.Item | None) -> Description:
-    """Fields, time and place of a raster; the file is opened, its numbers are not read.
+def describe_array(product: Product, href: str, told: Told, base: pystac.Item | None) -> list[Description]:
+    """Fields, time and place of a raster, or of each step of one with a time axis; the file is opened, its numbers are not read.
 
     Raises
     ------
     CatalogError, CorruptDataError, GridError
         As :func:`stac_latent.catalog.adopt.adopt`.
     """
+    attributes = _attributes(href, product, told)
+    if product.container == "zarr":
+        product = with_geoemb(product, attributes, href)
     said = {**product.asset, **told.fields}
-    container = product.container
-    dims = ["channel", "y", "x"] if container == "geotiff" else list(said.get("latent:dim_order") or [])
-    if not dims:
-        raise CatalogError(
-            f"{href}: the order of its axes is not known; state it as latent:dim_order, such as ['y', 'x', 'channel'] (--dim-order y,x,channel)"
-        )
-    array = open_array(container, href, axis_names(dims), str(said.get("latent:array") or ""))
-    attributes = _attributes(href, container)
+    named = str(said.get("latent:array") or "")
+    dims = _dims(product, href, told, said, named)
+    axes = axis_names(dims)
+    array = open_array(product.container, href, axes, named)
     found: dict[str, Any] = {
         "data_type": array.dtype.name,
         "latent:dimensions": array.shape[0],
-        "nodata": _nodata(href, container),
+        "nodata": _plain_number(array.header.nodata),
     }
-    fields = asset_fields(product, told, found, href)
-    fields["latent:dim_order"] = [_plain_name(d) for d in dims]
-    fields["latent:shape"] = [
-        dict(zip(("channel", "y", "x"), array.shape, strict=True))[a] for a in axis_names(dims)
-    ]
+    fields = asset_fields(product, told, found, array.header, href)
+    sizes = {**dict(zip(("channel", "y", "x"), array.shape, strict=True)), "time": array.steps}
+    fields |= {"latent:dim_order": list(axes), "latent:shape": [sizes[a] for a in axes]}
     grid = _grid(product, href, told, array, attributes)
     fields |= {**crs_fields(grid.crs), "proj:shape": list(grid.shape), "proj:transform": list(grid.transform)}
+    if array.header.levels and product.overviews:
+        fields["latent:overviews"] = product.overviews
     assets = {}
     if fields["latent:quantization"] == "per_vector":
         assets[SCALES] = _scales(product, href, told, array)
         fields["latent:scale_asset"] = SCALES
-    when = _when(product, href, told, attributes, base)
+    times = _times(product, href, told, attributes, base, dims, array.steps)
     fields["latent:space"] = space_of(product, href, told, attributes, {})
     polygon: Any = footprint(grid)
-    return Description(fields, when, json.loads(shapely.to_geojson(polygon)), list(polygon.bounds), assets)
+    place = json.loads(shapely.to_geojson(polygon)), list(polygon.bounds)
+    if "time" not in axes:
+        return [Description(fields, times[0][1], *place, assets)]
+    out = []
+    for number, when in times:
+        own = {k: a.clone() for k, a in assets.items()}
+        for extra in (a.extra_fields for a in own.values() if "time" in a.extra_fields["latent:dim_order"]):
+            extra["latent:time_index"] = number
+        name = when[0].strftime("%Y" if when == period(when[0].year) else "%Y%m%dT%H%M%S")
+        out.append(Description({**fields, "latent:time_index": number}, when, *place, own, name=name))
+    return out
+
+
+def _dims(product: Product, href: str, told: Told, said: Mapping[str, Any], named: str) -> list[str]:
+    """Names of the axes: as told, as the file names them, or as the product has them."""
+    if product.container == "geotiff":
+        return ["channel", "y", "x"]
+    dims = list(told.fields.get("latent:dim_order") or said.get("latent:dim_order") or [])
+    if product.container == "zarr" and not told.fields.get("latent:dim_order"):
+        own = dimension_names(href, named)
+        fitting = (order for order in (dims, *product.orders) if len(order) == len(own))
+        dims = own if all(own) else list(next(fitting, dims))
+    if not dims:
+        raise CatalogError(
+            f"{href}: the order of its axes is not known; state it as latent:dim_order, such as ['y', 'x', 'channel'] (--dim-order y,x,channel)"
+        )
+    return dims
 
 
 def footprint(grid: Grid) -> shapely.Geometry:
@@ -97,51 +102,36 @@ def footprint(grid: Grid) -> shapely.Geometry:
     return whole
 
 
-def _when(
-    product: Product, href: str, told: Told, attributes: Mapping[str, Any], base: pystac.Item | None
-) -> Any:
-    if base is not None and told.when is None:
-        start = base.datetime or base.common_metadata.start_datetime
-        if start is not None:
+def _times(
+    product: Product, href: str, told: Told, attributes: Mapping[str, Any], base: pystac.Item | None, dims: list[str], steps: int
+) -> list[tuple[int, Period]]:  # fmt: skip
+    """Steps of the time axis, and the time of each; of a file without one, its time."""
+
+    def single() -> Period:
+        start = None if base is None else base.datetime or base.common_metadata.start_datetime
+        if base is not None and start is not None and told.when is None:
             return start, base.datetime or base.common_metadata.end_datetime or start
-    return time_of(product.time, href, attributes=attributes, given=told.when)
+        return time_of(product.time, href, attributes=attributes, given=told.when)
+
+    axes = axis_names(dims)
+    if "time" not in axes:
+        return [(0, single())]
+    return steps_of(product, href, dims[axes.index("time")], steps, told.when, single)
 
 
-def _plain_name(dim: str) -> str:
-    return axis_names([dim, *{"channel", "y", "x"} - set(_guess(dim))])[0]
-
-
-def _guess(dim: str) -> list[str]:
-    """Our name of one axis."""
-    from stac_latent.store.arrays import AXES
-
-    return [ours for ours, others in AXES.items() if str(dim).lower() in others]
-
-
-def _attributes(href: str, container: str) -> Mapping[str, Any]:
-    """Tags of a GeoTIFF; attributes of a Zarr group, and those of the group that it is in."""
-    if container == "geotiff":
-        with open_raster(href) as src:
+def _attributes(href: str, product: Product, told: Told) -> Mapping[str, Any]:
+    """Tags of a GeoTIFF; attributes of a Zarr group, of the group that it is in, and of the array."""
+    if product.container == "zarr":
+        named = str({**product.asset, **told.fields}.get("latent:array") or "")
+        return {**attributes_of(href), **(array_attributes(href, named) if named else {})}
+    if product.container == "geotiff":
+        with open_raster(href, CorruptDataError) as src:
             return dict(src.tags())
-    if container != "zarr":
-        return {}
-    own = dict(open_zarr(href).attrs)
-    try:
-        return {**open_zarr(absolute("..", f"{href.rstrip('/')}/zarr.json")).attrs, **own}
-    except (CatalogError, CorruptDataError):
-        return own  # it is a store of its own
+    return {}
 
 
-def _nodata(href: str, container: str) -> float | None:
-    if container != "geotiff":
-        return None
-    with open_raster(href) as src:
-        value = src.nodata
-    return (
-        None
-        if value is None or np.isnan(value)
-        else (int(value) if float(value).is_integer() else float(value))
-    )
+def _plain_number(value: float | None) -> float | None:
+    return int(value) if value is not None and value.is_integer() else value
 
 
 def _scales(product: Product, href: str, told: Told, array: ForeignArray) -> pystac.Asset:
@@ -162,11 +152,12 @@ def _scales(product: Product, href: str, told: Told, array: ForeignArray) -> pys
         raise CatalogError(
             f"the scales of {href} are not at {where}; fetch them, or name their file with --scales, or scales="
         )
-    candidate, dims = _open_scales(container, where, rule.get("dim_order"), named, array.shape)
-    extra: dict[str, Any] = {
-        "data_type": candidate.dtype.name,
-        "latent:dim_order": [_plain_name(d) for d in dims],
-    }
+    own = dimension_names(where, named) if container == "zarr" else []
+    order = own if own and all(own) else rule.get("dim_order")
+    candidate, dims = _open_scales(container, where, order, named, array.shape)
+    extra: dict[str, Any] = {"data_type": candidate.dtype.name, "latent:dim_order": list(axis_names(dims))}
+    if (nothing := str(rule.get("nodata") or "").lstrip("+").lower()) not in ("", "nan"):
+        extra["nodata"] = "inf" if nothing == "inf" else float(nothing)
     if named:
         extra["latent:array"] = named
     return pystac.Asset(
@@ -180,7 +171,8 @@ def _open_scales(
     """The array of scales and the order of its axes: the first that fits the codes."""
     problem: CorruptDataError | None = None
     unfit: CorruptDataError | None = None
-    for order in [dims] if dims else [["y", "x"], ["y", "x", "channel"], ["channel", "y", "x"]]:
+    plain = [["y", "x"], ["y", "x", "channel"], ["channel", "y", "x"]]
+    for order in [dims] if dims else [*plain, *(["time", *p] for p in plain if container == "zarr")]:
         try:
             found = open_array(container, where, axis_names(order), named)
         except CorruptDataError as exc:
@@ -217,6 +209,7 @@ def _grid(
     code = stated.get("code") or attributes.get(rule.get("code", ""))
     transform = stated.get("transform") or attributes.get(rule.get("transform", ""))
     if code and transform:
+        _check_spatial(href, attributes, shape)
         return _grid_of(code, transform, shape)
     tried = []
     for pattern, replacement in rule.get("href", ()):
@@ -228,6 +221,18 @@ def _grid(
     raise GridError(
         f"{href} does not say where it lies{looked}; name a raster of the same grid with --like, or like=, or state --crs and --transform"
     )
+
+
+def _check_spatial(href: str, attributes: Mapping[str, Any], shape: tuple[int, int]) -> None:
+    """Hold the ``spatial:`` attributes of a Zarr group against the array."""
+    said = attributes.get("spatial:shape")
+    if said is not None and list(said) != list(shape):
+        raise CorruptDataError(f"{href}: spatial:shape is {list(said)}, the array has {list(shape)} cells")
+    registration = attributes.get("spatial:registration", "pixel")
+    if registration != "pixel":
+        raise GridError(
+            f"{href}: spatial:registration is {registration!r}; expected 'pixel': state the grid of its cells with --crs and --transform"
+        )
 
 
 def _reachable(href: str) -> bool:

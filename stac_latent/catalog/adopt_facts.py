@@ -13,6 +13,7 @@ from stac_latent.catalog.adopt_time import Period
 from stac_latent.catalog.products import Product
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Quantization, Spec
+from stac_latent.store.arrays import ArrayHeader
 
 __all__ = ["Description", "Told", "asset_fields", "check_told"]
 
@@ -42,9 +43,13 @@ class Description:
     bbox: list[float]
     assets: dict[str, pystac.Asset] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    """What tells it from others of its file, for its id."""
 
 
-def asset_fields(product: Product, told: Told, found: Mapping[str, Any], href: str) -> dict[str, Any]:
+def asset_fields(
+    product: Product, told: Told, found: Mapping[str, Any], header: ArrayHeader, href: str
+) -> dict[str, Any]:
     """Fields of an asset: the caller's before the product's, and those found in the file, which must not contradict.
 
     Raises
@@ -52,9 +57,9 @@ def asset_fields(product: Product, told: Told, found: Mapping[str, Any], href: s
     CorruptDataError
         If the file has another type or number of channels than it is said to have.
     CatalogError
-        If the quantisation is not one that can be read.
+        If the quantisation is not one that can be read, or contradicts scale and offset of the header.
     """
-    said = {**product.asset, **told.fields}
+    said = _with_header({**product.asset, **told.fields}, header, href)
     for name in ("data_type", "latent:dimensions"):
         if said.get(name) is not None and said[name] != found[name]:
             raise CorruptDataError(
@@ -75,6 +80,43 @@ def asset_fields(product: Product, told: Told, found: Mapping[str, Any], href: s
         fields.pop("nodata", None)
     check_told(fields, href)
     return fields
+
+
+def _with_header(said: dict[str, Any], header: ArrayHeader, href: str) -> dict[str, Any]:
+    """What is said of a file, with the scale and the offset that its header has."""
+    if not header.scale:
+        return said
+    names = {
+        "latent:quantization_scale": list(header.scale),
+        "latent:quantization_offset": list(header.offset),
+    }
+    method = said.get("latent:quantization", "none")
+    told = {k: said[k] for k in names if said.get(k) is not None}
+    if min(header.scale) < 0:
+        raise CatalogError(
+            f"{href}: its header has negative scales ({header.scale}); turn its numbers over and write it again"
+        )
+    if method in ("none", "round") or (method == "linear" and not told):
+        return {**said, "latent:quantization": "linear", **names}
+    if method == "linear" and all(_agree(v, names[k]) for k, v in told.items()):
+        return {**said, **names}
+    raise CatalogError(
+        f"{href}: its header says scale {_few(header.scale)} and offset {_few(header.offset)}, and latent:quantization is {method!r} with "
+        f"{told or 'no scale'}: which of them makes numbers of its codes is not clear; correct the header, or state the header's"
+    )
+
+
+def _agree(one: Any, other: list[float]) -> bool:
+    a, b = (
+        np.broadcast_arrays(np.atleast_1d(one), other)
+        if len(one) in (1, len(other)) or len(other) == 1
+        else ([0], [1])
+    )
+    return bool(np.allclose(a, b, rtol=1e-6))
+
+
+def _few(values: Any) -> str:
+    return ", ".join(f"{v:g}" for v in values[:4]) + (", ..." if len(values) > 4 else "")
 
 
 def check_told(fields: Mapping[str, Any], href: str) -> None:

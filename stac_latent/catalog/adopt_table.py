@@ -18,6 +18,7 @@ from stac_latent.crs import crs_fields, crs_text
 from stac_latent.cube.layout import CONTAINERS
 from stac_latent.cube.table_grid import bounds, centres, regular_grid
 from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.store.arrays import ArrayHeader
 from stac_latent.store.parquet import parquet_at
 from stac_latent.store.tables import VectorTable
 
@@ -39,7 +40,7 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
     table = VectorTable(href, columns, _position(href, said), scale)
     dimensions = table.lengths()
     found: dict[str, Any] = {"data_type": table.dtype.name, "latent:dimensions": dimensions}
-    fields = asset_fields(product, told, found, href)
+    fields = asset_fields(product, told, found, ArrayHeader(), href)
     fields |= {
         "latent:columns": columns,
         "latent:shape": [table.facts.rows, dimensions],

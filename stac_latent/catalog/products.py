@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -28,6 +28,8 @@ _KEYS = {
     "grid": "where the grid is: other files by pattern (href), attributes of a Zarr group (code, transform)",
     "groups": "pattern of the groups of a Zarr store that hold the arrays",
     "license": "SPDX name",
+    "orders": "orders of the axes of a Zarr array in other editions, taken by their number where the array does not name its axes",
+    "overviews": "what pixels of a GeoTIFF's overviews are, where they may stand for its own: mean",
     "links": "addresses: about, model, source",
     "scales": "where the scales are: another file (href: pattern, replacement) or array (array, dim_order)",
     "space": "producer, product and version, whose digest is latent:space",
@@ -53,6 +55,8 @@ class Product:
     links: Mapping[str, str] = field(default_factory=dict)
     groups: str = ""
     license: str | None = None
+    overviews: str = ""
+    orders: Sequence[Sequence[str]] = ()
 
     @classmethod
     def from_dict(cls, name: str, text: Mapping[str, Any]) -> Self:
@@ -122,7 +126,7 @@ def open_product(product: str | Path | Mapping[str, Any] | Product) -> Product:
         found = points[0].load()
         found = found() if callable(found) else found
         return Product.from_dict(name, found if isinstance(found, Mapping) else _read(Path(found)))
-    path = _FOLDER / f"{name}.json" if re.fullmatch(r"[\w-]+", name) else Path(name)
+    path = _FOLDER / f"{name}.json" if re.fullmatch(r"[\w-][\w.-]*", name) else Path(name)
     if not path.is_file() and not (path := Path(name)).is_file():
         raise CatalogError(
             f"no product {name!r}: expected one of {', '.join(product_names())}, or a JSON file that describes one; 'any' takes a "

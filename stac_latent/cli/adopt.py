@@ -82,16 +82,22 @@ def adopt(
         "latent:dim_order": names(dim_order), "latent:array": array, "latent:columns": names(columns),
         "latent:position": names(position), "latent:granularity": granularity,
     }  # fmt: skip
+    failures: list[tuple[str, Exception]] = []
     with progress(as_json) as report:
         items = run(
-            product, files, dest, collection=collection, when=when, version=version, producer=producer, name=name,
+            product, files, dest, failed=lambda file, exc: failures.append((file, exc)), collection=collection, when=when, version=version, producer=producer, name=name,
             fields={k: v for k, v in given.items() if v is not None}, scales=scales, like=like, crs=crs,
             transform=numbers(transform, 6, "--transform"), progress=lambda done, total: report("adopt", done, total),
         )  # fmt: skip
+    if failures and not items and len(failures) == 1:
+        raise failures[0][1]
+    for _, exc in failures:
+        err.print(f"{type(exc).__name__}: {exc}", markup=False, highlight=False)
     rows = [_row(item) for item in items]
     if as_json:
-        print_json({"catalog": str(Path(dest).absolute() / "catalog.json"), "items": rows})
-        return
+        failed = [{"file": file, "error": str(exc)} for file, exc in failures]
+        print_json({"catalog": str(Path(dest).absolute() / "catalog.json"), "items": rows, "failed": failed})
+        raise typer.Exit(1 if failures else 0)
     table = Table("item", "date", "vectors", "stored", "quantisation", "space")
     for r in rows:
         table.add_row(
@@ -104,6 +110,9 @@ def adopt(
         )
     out.print(table)
     err.print(f"{len(rows)} item(s) in {Path(dest) / 'catalog.json'}", markup=False, highlight=False)
+    if failures:
+        err.print(f"{len(failures)} file(s) not adopted, others were", markup=False, highlight=False)
+        raise typer.Exit(1)
 
 
 def export(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio.errors
 from odc.geo.geobox import GeoBox
+from odc.geo.overlap import compute_reproject_roi
 from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, RioDriver
 from odc.loader.types import BandKey, RasterLoadParams
 from odc.stac._mdtools import StacAuxReader, StacMDParser
@@ -192,6 +193,9 @@ class ChannelReader(_Reader):
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
         reader = cells_for(self._data["ref"], self._data["stamp"])
         channels = _select(range(reader.spec.dimensions), selection)
+        if isinstance(reader, PlainReader):
+            shrink = compute_reproject_roi(cell_box(reader.grid), dst_geobox).scale
+            reader = cells_for(reader.coarser(shrink), self._data["stamp"])
         return read_onto(ChannelField(reader), cell_box(reader.grid), channels, cfg, dst_geobox)
 
     def _count(self, selection: Any) -> int:

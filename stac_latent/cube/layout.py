@@ -45,6 +45,16 @@ class Layout:
     """Factors of the stored numbers."""
     flip: bool = False
     """Whether the first row is the southernmost."""
+    step: int = 0
+    """Step of a time axis."""
+    overviews: str | None = None
+    """What pixels of overviews are, where they may stand for those of the file: ``mean``."""
+    overview: int | None = None
+    """Which overview is read; None: the file itself."""
+    size: int | None = None
+    """Bytes of the file when it was described; None: not known."""
+    updated: str | None = None
+    """When the file that was described had been written; None: not known."""
 
 
 def absolute_href(href: str, owner: pystac.STACObject) -> str:
@@ -122,8 +132,7 @@ def layout_of(item: pystac.Item, key: str) -> Layout | None:
             f"{where} is quantised per vector, and its scales {name!r} are no asset of the item or its collection "
             f"(assets: {', '.join(item.assets)}); add the asset with role 'latent:scales'"
         )
-    scale = _plain(source[0], source[1])
-    return replace(layout, scale=replace(scale, nodata=None))
+    return replace(layout, scale=_plain(source[0], source[1]))
 
 
 def _plain(fields: Mapping[str, Any], owner: pystac.STACObject) -> Layout:
@@ -138,6 +147,10 @@ def _plain(fields: Mapping[str, Any], owner: pystac.STACObject) -> Layout:
         None if nodata is None else float(nodata),
         tuple(fields.get("latent:columns") or (("vector",) if container == "parquet" else ())),
         tuple(fields.get("latent:position") or ()),
+        step=int(fields.get("latent:time_index") or 0),
+        overviews=fields.get("latent:overviews"),
+        size=fields.get("file:size"),
+        updated=fields.get("updated"),
     )
 
 

@@ -6,6 +6,7 @@ Codes become numbers here, and nodata becomes NaN, before anything else may happ
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,7 @@ from stac_latent.cube.layout import Layout
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.store.arrays import ForeignArray, axis_names, open_array
+from stac_latent.store.changes import check_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,8 @@ Floats = npt.NDArray[np.float32]
 def check_scales(scale: Array, where: str) -> None:
     """Refuse scales that are no factors; NaN stands for no data and 0 for a vector of zeros.
 
+    Where a product has another sign of no data among its scales, it is NaN before they are checked.
+
     Raises
     ------
     CorruptDataError
@@ -42,7 +46,9 @@ def check_scales(scale: Array, where: str) -> None:
         )
 
 
-def dequantise(stored: Array, spec: Spec, nodata: float | None, scale: Array | None) -> Floats:
+def dequantise(
+    stored: Array, spec: Spec, nodata: float | None, scale: Array | None, valid: Array | None = None
+) -> Floats:
     """Numbers of stored codes, NaN where there is no data.
 
     Parameters
@@ -55,6 +61,8 @@ def dequantise(stored: Array, spec: Spec, nodata: float | None, scale: Array | N
         Code that stands for no data.
     scale
         Factors, ``(1, ...)`` or ``(channel, ...)``, for ``per_vector``.
+    valid
+        What a mask of the file lets through, ``(1, ...)`` or ``(channel, ...)``; None: all.
 
     Returns
     -------
@@ -67,7 +75,8 @@ def dequantise(stored: Array, spec: Spec, nodata: float | None, scale: Array | N
         out = np.array(spec.quantization.dequantise(stored))
     if nodata is not None and not math.isnan(nodata):
         out[stored == nodata] = np.nan
-    return np.asarray(out, np.float32)
+    out = np.asarray(out, np.float32)
+    return out if valid is None else np.where(valid, out, np.float32(np.nan))
 
 
 class PlainReader:
@@ -135,17 +144,48 @@ class PlainReader:
             )
         return found
 
+    def coarser(self, shrink: float) -> LatentRef:
+        """The coarsest overview whose cells are not larger than ``shrink`` of these; the asset itself where there is none.
+
+        Only overviews that the asset says are means of its vectors: others may be means of codes.
+        """
+        if self.layout.overviews != "mean" or self.layout.overview is not None:
+            return self.ref
+        levels = self.array.header.levels
+        fit = [i for i, n in enumerate(levels) if n <= shrink * (1 + 1e-6)]
+        if not fit:
+            return self.ref
+        level = max(fit, key=lambda i: levels[i])
+        layout = replace(self.layout, overview=level)
+        shape = _open(layout).shape[1:]
+        a, b, c, d, e, f = self.grid.transform
+        ky, kx = (n / m for n, m in zip(self.grid.shape, shape, strict=True))
+        grid = replace(self.grid, transform=(a * kx, b * ky, c, d * kx, e * ky, f), shape=shape)
+        return replace(self.ref, grid=grid, layout=layout)
+
     def read_latent(self, cells: Window | None = None) -> Floats:
         """Dequantised ``(channel, y, x)`` of a window of cells (default: all), NaN where there is no data; float32."""
         (y0, y1), (x0, x1) = self._within(cells)
         height = self.grid.shape[0]
         rows = (height - y1, height - y0) if self.layout.flip else (y0, y1)
-        stored = self.array.read((rows, (x0, x1)))
-        scale = None if self.scale is None else self.scale.read((rows, (x0, x1)))
-        if scale is not None:
-            check_scales(scale, str(self.layout.scale and self.layout.scale.href))
-        out = dequantise(stored, self.spec, self.layout.nodata, scale)
+        window = rows, (x0, x1)
+        array, layout = self.array, self.layout
+        check_unchanged(layout.href, layout.size, layout.updated)
+        scale = None if layout.scale is None else self._factors(layout.scale, window)
+        out = dequantise(array.read(window), self.spec, layout.nodata, scale, array.read_valid(window))
         return np.ascontiguousarray(out[:, ::-1]) if self.layout.flip else out
+
+    def _factors(self, layout: Layout, window: Window) -> Array:
+        """Scales of a window, NaN where there is no data."""
+        found = self.scale
+        if found is None:
+            raise CatalogError(f"the scales {layout.href} are not there")
+        check_unchanged(layout.href, layout.size, layout.updated)
+        scale = found.read(window)
+        if layout.nodata is not None:
+            scale = np.where(scale == layout.nodata, np.nan, scale)
+        check_scales(scale, layout.href)
+        return scale
 
     def read_valid_share(self, cells: Window | None = None) -> Floats:
         """1 where a cell holds a whole vector, 0 elsewhere; float32 ``(y, x)``."""
@@ -194,4 +234,11 @@ class ChannelField:
 
 
 def _open(layout: Layout) -> ForeignArray:
-    return open_array(layout.container, layout.href, axis_names(layout.dims), layout.array)
+    return open_array(
+        layout.container,
+        layout.href,
+        axis_names(layout.dims),
+        layout.array,
+        step=layout.step,
+        overview=layout.overview,
+    )

@@ -15,6 +15,7 @@ from stac_latent.cube.plain import PlainReader
 from stac_latent.cube.refs import cell_box, to_pixels
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.spec import Window
+from stac_latent.store.changes import check_unchanged
 from stac_latent.store.tables import VectorTable
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _SLACK = 0.05
 
 def table_of(layout: Layout) -> VectorTable:
     """Open the table of a layout."""
+    check_unchanged(layout.href, layout.size, layout.updated)
     scale = "" if layout.scale is None else layout.scale.columns[0]
     return VectorTable(layout.href, layout.columns, layout.position, scale)
 
@@ -151,6 +153,7 @@ class TableReader(PlainReader):
     def read_latent(self, cells: Window | None = None) -> npt.NDArray[np.float32]:
         """Vectors of the rows in a window of cells, NaN in cells without a row; float32 ``(channel, y, x)``."""
         (y0, y1), (x0, x1) = self._within(cells)
+        check_unchanged(self.layout.href, self.layout.size, self.layout.updated)
         row, col, group = self.places
         inside = (row >= y0) & (row < y1) & (col >= x0) & (col < x1)
         out = np.full((self.spec.dimensions, y1 - y0, x1 - x0), np.nan, np.float32)
