@@ -53,6 +53,8 @@ ASSET = {
     "quantization_offset": [0.0],
     "quantization_power": 2.0,
     "array": "embeddings",
+    "time_index": 1,
+    "overviews": "mean",
     "columns": ["vector"],
     "position": ["lon", "lat"],
     "time_column": "year",

@@ -24,6 +24,7 @@ from stac_latent.catalog.raw_files import raw_files
 from stac_latent.catalog.reader import Reader
 from stac_latent.catalog.sources import StaticSource, open_sources
 from stac_latent.catalog.tree import CatalogTree
+from stac_latent.catalog.verify_adopted import adopted_assets, verify_adopted
 from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, latent_assets
@@ -75,6 +76,9 @@ class Checked:
     locked: bool = False
     """Whether it is encrypted for a key that is not at hand, so that nothing was decoded."""
 
+    adopted: bool = False
+    """Whether another producer wrote it, so that there is nothing to compare it with: its file was read."""
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
@@ -96,7 +100,7 @@ def verify(
     stored against ``file:size``; every chunk, mask and coordinate, decoded; and, wherever the raw files can be reached, the
     decoded pixels against these files, which plain rasterio reads (see :mod:`stac_latent.cube.raw_files`): masks have to be
     equal, and errors as the fields say. An embedding is made anew, and has to be the stored one. Of a latent of more than 16
-    chunks, 16 are compared. Files of other assets are held against their ``file:checksum``.
+    chunks, 16 are compared. An adopted file has to be the one that was adopted, and to decode. Files of other assets are held against their ``file:checksum``.
 
     Parameters
     ----------
@@ -119,7 +123,8 @@ def verify(
     -------
     list of Checked
         One for each latent asset, for each document that could not be read, and for each file of an Item or Collection that the
-        catalogue does not link to. Where ``compared`` is false, ``reason`` says why.
+        catalogue does not link to. Where ``compared`` is false, ``reason`` says why,
+        or ``adopted`` is true.
 
     Examples
     --------
@@ -133,7 +138,11 @@ def verify(
     found = list(_items(source, reader, failures))
     out = [Checked(where, "", [text]) for where, text in failures]
     out += [Checked(str(path), "", [_UNLINKED]) for path in _unlinked(source)]
-    todo = [(item, name) for item in found for name in latent_assets(item) if asset in (None, name)]
+    adopted = {(item.id, item.collection_id, name) for item in found for name in adopted_assets(item)}
+    todo = [
+        (item, name) for item in found
+        for name in dict.fromkeys([*latent_assets(item), *adopted_assets(item)]) if asset in (None, name)
+    ]  # fmt: skip
     opened: dict[Any, Codec | StacLatentError] = {}
     for item in found:
         for name, problem in _files(item):
@@ -141,7 +150,11 @@ def verify(
     for i, (item, name) in enumerate(todo):
         row = Checked(item.id, name)
         try:
-            _check(item, name, row, opened, _Compare(full, raw, reader), progress)
+            if (item.id, item.collection_id, name) in adopted:
+                row.adopted = True
+                row.problems += verify_adopted(item, name, full=full, progress=progress)
+            else:
+                _check(item, name, row, opened, _Compare(full, raw, reader), progress)
         except (StacLatentError, OSError) as exc:
             row.problems.append(f"{type(exc).__name__}: {exc}")
         if row.locked and not locked:

@@ -175,6 +175,7 @@ def verify(
         if not no_raw:
             _print_reasons(silent)
         closed = f"; {n} encrypted and not opened" if (n := sum(row.locked for row in checked)) else ""
+        closed += f"; {n} adopted, read alone" if (n := sum(row.adopted for row in checked)) else ""
         out.print(
             f"{len(checked)} checked, {len(failed)} failed; {compared} compared with their raw files{closed}"
         )

@@ -175,6 +175,13 @@ class PlainReader:
         out = dequantise(array.read(window), self.spec, layout.nodata, scale, array.read_valid(window))
         return np.ascontiguousarray(out[:, ::-1]) if self.layout.flip else out
 
+    def read_scales(self, cells: Window | None = None) -> Array | None:
+        """Factors of a window as they are stored, NaN where there is no data; None where there are none."""
+        (y0, y1), columns = self._within(cells)
+        height = self.grid.shape[0]
+        rows = (height - y1, height - y0) if self.layout.flip else (y0, y1)
+        return None if self.layout.scale is None else self._factors(self.layout.scale, (rows, columns))
+
     def _factors(self, layout: Layout, window: Window) -> Array:
         """Scales of a window, NaN where there is no data."""
         found = self.scale
