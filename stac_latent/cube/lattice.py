@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from odc.geo import CRS, geom, res_
+from odc.geo import CRS, res_
 from odc.geo.geobox import GeoBox
-from odc.stac._mdtools import _normalize_geometry
+from odc.geo.geom import Geometry
 
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.refs import cell_box, to_pixels, to_world
@@ -130,12 +130,17 @@ def cell_geobox(
     *,
     geobox: GeoBox | None,
     like: Any,
-    bbox: tuple[float, float, float, float] | None,
-    area: Any,
+    parts: Sequence[Geometry],
     crs: Any,
     resolution: Any,
 ) -> GeoBox:
-    """Whole cells that were asked for; everything when nothing was."""
+    """Whole cells that were asked for, of an area those that the Items reach; everything when nothing was.
+
+    Raises
+    ------
+    GridError
+        If the grid is off the lattice, or the area and the Items lie apart.
+    """
     if like is not None:
         geobox = geobox_like(like)
     if geobox is not None:
@@ -149,24 +154,53 @@ def cell_geobox(
             raise GridError(
                 f"resolution (y, x) ({asked.y:g}, {asked.x:g}) is not that of the latents. {describe_lattice(cells)}"
             )
-    if area is None and bbox is not None:
-        area = geom.box(*bbox, "EPSG:4326")
-    if area is None:
-        boxes = [(*lattice_offset(cells, cell_box(s.grid)), *cell_box(s.grid).shape.yx) for s in refs]
-        bottom, right = max(y + h for y, _, h, _ in boxes), max(x + w for _, x, _, w in boxes)
-        return _cells_between(cells, min(b[0] for b in boxes), bottom, min(b[1] for b in boxes), right)
-    polygon = _normalize_geometry(area)
-    step = max(polygon.boundingbox.span_x, polygon.boundingbox.span_y) / 64
-    inside = polygon.segmented(step).to_crs(str(cells.crs))
-    west, south, east, north = inside.boundingbox.bbox
-    xs, ys = to_pixels(cells, np.array([west, east]), np.array([north, south]))
+    boxes = [(*lattice_offset(cells, cell_box(s.grid)), *cell_box(s.grid).shape.yx) for s in refs]
+    whole = (
+        min(y for y, *_ in boxes),
+        min(x for _, x, *_ in boxes),
+        max(y + h for y, _, h, _ in boxes),
+        max(x + w for _, x, _, w in boxes),
+    )
+    if not parts:
+        return _cells_between(cells, whole[0], whole[2], whole[1], whole[3])
+    spans = [span for part in parts if (span := _common(whole, _cells_of(cells, part, whole))) is not None]
+    if not spans:
+        raise GridError(
+            "the area that was asked for and the cells of the items lie apart; search for the items of the area first "
+            "(stac_latent.search with the same bbox or intersects)"
+        )
     return _cells_between(
         cells,
+        min(s[0] for s in spans),
+        max(s[2] for s in spans),
+        min(s[1] for s in spans),
+        max(s[3] for s in spans),
+    )
+
+
+_Span = tuple[int, int, int, int]
+"""First row and column, and those after the last."""
+
+
+def _cells_of(cells: GeoBox, part: Geometry, whole: _Span) -> _Span:
+    """Cells that a part of an area touches; ``whole`` where it reaches beyond what the CRS can show."""
+    step = max(part.boundingbox.span_x, part.boundingbox.span_y) / 64
+    inside = (part.segmented(step) if step else part).to_crs(str(cells.crs))
+    west, south, east, north = inside.boundingbox.bbox
+    xs, ys = to_pixels(cells, np.array([west, east]), np.array([north, south]))
+    if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
+        return whole
+    return (
         math.floor(min(ys) + TOLERANCE),
-        math.ceil(max(ys) - TOLERANCE),
         math.floor(min(xs) + TOLERANCE),
+        math.ceil(max(ys) - TOLERANCE),
         math.ceil(max(xs) - TOLERANCE),
     )
+
+
+def _common(a: _Span, b: _Span) -> _Span | None:
+    found = (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    return found if found[0] < found[2] and found[1] < found[3] else None
 
 
 def _cells_between(cells: GeoBox, y0: int, y1: int, x0: int, x1: int) -> GeoBox:

@@ -1,7 +1,7 @@
 """The verb ``load``: Items with latents to a cube, decoded to pixels or as they are.
 
-Items become virtual ones whose single asset has the latent's href and the grid to be read; ``odc.stac.load`` does
-the rest with :class:`stac_latent.cube.driver.LatentDriver`. The bands that share type and nodata are one
+Items become virtual ones whose single asset has the latent's href and the grid to be read; odc-loader does
+the rest (:mod:`stac_latent.cube.mosaic`) with :class:`stac_latent.cube.driver.LatentDriver`. The bands that share type and nodata are one
 ``(band, y, x)`` variable while they are read, so that one decode serves all of them.
 """
 
@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import odc.stac
 import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -25,9 +24,11 @@ from rasterio.enums import Resampling
 from stac_latent.access import is_remote, shown
 from stac_latent.crs import crs_fields
 from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Dataset.latent)
+from stac_latent.cube.areas import area_parts, joined
 from stac_latent.cube.contract import LatentRef, as_items
 from stac_latent.cube.driver import LatentDriver
 from stac_latent.cube.lattice import cell_geobox, check_area, common_lattice, geobox_like
+from stac_latent.cube.mosaic import mosaic
 from stac_latent.cube.natives import view_of
 from stac_latent.cube.physical import check_stored, physical_band
 from stac_latent.cube.refs import (
@@ -105,8 +106,8 @@ def load(
         ``latent`` stops before the synthesis: dequantised cells, not resampled, so only on the lattice of cells; those
         of embeddings on any grid where ``resampling`` says how.
     bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor
-        Where and on which grid, as in ``odc.stac.load``; ``bbox`` is in degrees of longitude and latitude. With
-        ``upto="latent"`` an area is widened to whole cells.
+        Where and on which grid, as in ``odc.stac.load``; ``bbox`` is in degrees of longitude and latitude, with
+        west > east across 180 degrees. With ``upto="latent"`` an area is widened to whole cells, and cut to the Items'.
     resampling, dtype
         One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``, but for the
         ``resampling`` of embeddings.
@@ -118,7 +119,8 @@ def load(
     chunks
         Sizes along ``time``, ``y`` and ``x`` make the arrays dask arrays; None loads at once.
     groupby
-        ``time``, ``solar_day``, ``id``, a property, or a function: which Items share a time step.
+        ``time``, ``solar_day``, ``id``, a property, or a function ``(item, parsed, position)`` of the Items as they were
+        given: which of them share a time step. Times are UTC.
     key
         Key of encrypted latents, or its file; else ``$STAC_LATENT_KEY`` names files, in other processes always.
     patch_url
@@ -139,10 +141,11 @@ def load(
     Raises
     ------
     CatalogError
-        For no items, no or several latent assets, unknown bands, bands that are stored in different ways, or latents of
-        different spaces.
+        For no items, no or several latent assets, unknown bands, bands that are stored in different ways, latents of
+        different spaces, or a ``groupby`` that Items lack.
     GridError
-        If a latent asset has no grid, the arguments of the grid contradict, or it is off the cell lattice.
+        If a latent asset has no grid, the arguments of the grid contradict, it is off the cell lattice, or the cube is
+        larger than the memory of this machine and no ``chunks`` are given.
 
     Examples
     --------
@@ -168,6 +171,7 @@ def load(
     if pool is None and chunks is None and len(refs) > 1 and any(is_remote(ref.href) for ref in refs):
         pool = min(len(refs), connections())
     area = geopolygon if geopolygon is not None else intersects
+    parts = area_parts(bbox, area)
     loose = resampling is not None and upto == "latent" and all(r.spec.kind == "embedding" for r in refs)
     only = {"dtype": dtype, "nodata": nodata, "physical": physical or None}
     check_upto(upto, bands, only if loose else {"resampling": resampling, "anchor": anchor, **only})
@@ -182,9 +186,7 @@ def load(
         _same_space(refs)
     if upto == "latent" and not loose:
         cells = common_lattice(refs)
-        box = cell_geobox(
-            cells, refs, geobox=geobox, like=like, bbox=bbox, area=area, crs=crs, resolution=resolution
-        )
+        box = cell_geobox(cells, refs, geobox=geobox, like=like, parts=parts, crs=crs, resolution=resolution)
         return _run(found, refs, [_latent_group(refs[0])], geobox=box, **common)
     if loose:
         groups = [_channel_group(refs[0], resampling)]
@@ -193,10 +195,9 @@ def load(
         check_stored(chosen, refs, physical=physical)
         groups = _field_groups(chosen, refs, resampling, dtype, physical=physical)
     given = {
-        "bbox": bbox,
         "geobox": geobox,
         "like": None if like is None else geobox_like(like),
-        "geopolygon": area,
+        "geopolygon": joined(parts) if parts else None,
         "crs": crs,
         "resolution": resolution,
         "anchor": anchor,
@@ -297,12 +298,8 @@ def _run(
         extra_coords=[g.coord for g in groups],
     )
     virtual = [_virtual(item, ref, groups) for item, ref in zip(items, refs, strict=True)]
-    ds = odc.stac.load(
-        virtual,
-        bands=[g.key for g in groups],
-        driver=LatentDriver(_Template(meta)),
-        resampling={g.key: g.resampling for g in groups},
-        **kw,
+    ds = mosaic(
+        items, virtual, LatentDriver(_Template(meta)), resampling={g.key: g.resampling for g in groups}, **kw
     )
     if groups[0].upto != "field":
         return ds

@@ -18,13 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
+import rasterio.warp
 from odc.geo.geobox import GeoBox
 from odc.geo.overlap import ReprojectInfo, compute_reproject_roi
 from odc.geo.roi import roi_is_empty, roi_shape
+from odc.geo.warp import resampling_s2rio
 from odc.loader import RasterSource, RioReader, resolve_dst_nodata, resolve_src_nodata
 from odc.loader._rio import LocalContext
 from odc.loader.types import RasterLoadParams
 
+from stac_latent.cube.reach import reach
 from stac_latent.cube.refs import to_pixels, to_world
 from stac_latent.spec import Band, Spec, Window
 
@@ -81,9 +84,12 @@ def read_onto(
     roi, array
         Part of ``dst`` that the source reaches, and its pixels ``(band, y, x)`` in the output type.
     """
-    info = compute_reproject_roi(pixels, dst, ttol=0.9 if cfg.nearest else 0.05)
     chosen = [reader.spec.bands[i] for i in bands]
     dtype = np.dtype(cfg.dtype if cfg.dtype is not None else chosen[0].data_type)
+    far = reach(pixels, dst)
+    if far is not None:
+        return _warped(reader, pixels, bands, cfg, dst, far.window(dst), dtype)
+    info = compute_reproject_roi(pixels, dst, ttol=0.9 if cfg.nearest else 0.05)
     out = np.zeros((len(bands), *roi_shape(info.roi_dst)), dtype)
     if roi_is_empty(info.roi_dst):
         return info.roi_dst, out
@@ -109,6 +115,27 @@ def read_onto(
                 raise RuntimeError(f"the stock reader wrote {roi}, expected {info.roi_dst}")
             plane[:] = got
     return info.roi_dst, out
+
+
+def _warped(
+    reader: FieldSource, pixels: GeoBox, bands: Sequence[int], cfg: RasterLoadParams, dst: GeoBox, window: Window | None,
+    dtype: np.dtype[Any],
+) -> tuple[Roi, Array]:  # fmt: skip
+    """All of a target grid as rasterio warps it, from the part of the source that may reach it."""
+    if window is None:
+        return (slice(0, 0), slice(0, 0)), np.empty((len(bands), 0, 0), dtype)
+    out = np.empty((len(bands), *dst.shape.yx), dtype)
+    with _scratch(reader, pixels, bands, window) as paths:
+        for path, plane, i in zip(paths, out, bands, strict=True):
+            src_nodata = resolve_src_nodata(reader.spec.bands[i].nodata, cfg)
+            dst_nodata = resolve_dst_nodata(dtype, cfg, src_nodata)
+            _fill(plane, dst_nodata)
+            with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="FALSE"), rasterio.open(path) as src:
+                rasterio.warp.reproject(
+                    rasterio.band(src, 1), plane, src_nodata=src_nodata, dst_crs=str(dst.crs), dst_transform=dst.affine,
+                    dst_nodata=dst_nodata, resampling=resampling_s2rio(cfg.resampling),
+                )  # fmt: skip
+    return (slice(0, dst.shape.y), slice(0, dst.shape.x)), out
 
 
 def warp_window(src: GeoBox, dst: GeoBox, info: ReprojectInfo, resampling: str) -> Window:
