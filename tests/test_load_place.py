@@ -148,7 +148,7 @@ def test_what_does_not_fit_the_memory_says_its_size(encoded, monkeypatch):
 
 def test_bands_of_one_pixel_size_and_other_extents_load_whole(tmp_path):
     t = Affine(10, 0, 400_000, 0, -10, 5_100_000)
-    large, small = pixels((60, 70), 1), pixels((20, 30), 2)
+    large, small = pixels((60, 70), 1) + np.uint16(1), pixels((20, 30), 2) + np.uint16(1)
     item = raster_item(
         tmp_path, "EPSG:32633", small, transform=t * Affine.translation(16, 8), name="s", nodata=None
     )
