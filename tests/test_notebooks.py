@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jupytext
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +31,13 @@ def test_runs(path, tmp_path, monkeypatch):
     assert [o["text"] for o in outputs if o.get("name") == "stderr"] == []
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == sum("plt.subplots" in c.source for c in cells)
+    if path.stem == "quickstart":
+        said = "".join(o["text"] for o in outputs if o.get("name") == "stdout")
+        rows = re.findall(r"^step (\d+): ([\d.]+) bpppb, ([\d.]+) dB$", said, re.MULTILINE)
+        steps, rates, qualities = (np.array(v, float) for v in zip(*rows, strict=True))
+        assert steps.tolist() == [40, 160, 640, 2560]
+        assert (np.diff(rates) < -0.05).all()  # four pictures, not one
+        assert (np.diff(qualities) < -2).all()
 
 
 def test_there_are_notebooks():

@@ -343,7 +343,7 @@ def _skipping(item: str, skip: bool) -> Iterator[None]:
     except StacLatentError as exc:
         if not skip or is_disk_full(exc.__cause__):
             raise
-        warnings.warn(SkippedWarning(item, exc), stacklevel=4)
+        warnings.warn(SkippedWarning(item, exc), stacklevel=5)
 
 
 def _write_codec(codec: Codec, root: Path) -> Path:

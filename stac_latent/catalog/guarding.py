@@ -70,6 +70,6 @@ def naming(item: str) -> Iterator[None]:
 
 
 def warn_of(item: str, texts: Sequence[str]) -> None:
-    """One warning for each text, at the caller of ``encode``."""
+    """One warning for each text, at the caller of ``encode``: beyond its loop and the check of its options."""
     for text in texts:
-        warnings.warn(f"item {item!r}: {text}", GuardWarning, stacklevel=3)
+        warnings.warn(f"item {item!r}: {text}", GuardWarning, stacklevel=5)

@@ -102,8 +102,25 @@ def find(source: str, **query: Any) -> list[pystac.Item]:
     items = list(search(source, **query))
     if not items:
         asked = ", ".join(f"{k}={v}" for k, v in query.items() if v is not None)
-        raise CatalogError(f"no item of {source} matches ({asked or 'no condition'}); loosen the search")
+        raise CatalogError(
+            f"no item of {source} matches ({asked or 'no condition'}){_elsewhere(source, query)}; loosen the search"
+        )
     return items
+
+
+def _elsewhere(source: str, query: Mapping[str, Any]) -> str:
+    """Where items lie that match all but the place."""
+    from stac_latent.catalog.search import search
+    from stac_latent.extents import item_bbox, spanning
+
+    if query.get("bbox") is None:
+        return ""
+    others = list(search(source, **{**query, "bbox": None, "max_items": 100}))
+    boxes = [b for b in map(item_bbox, others) if b is not None]
+    if not boxes:
+        return ""
+    where = ", ".join(f"{v:.6g}" for v in spanning(boxes))
+    return f"; items that match but for bbox lie between ({where}): west, south, east, north in degrees"
 
 
 def item_row(item: pystac.Item, key: str | None = None) -> dict[str, Any]:
