@@ -22,6 +22,7 @@ __all__ = [
     "RecallWarning",
     "RemoteError",
     "SearchError",
+    "SettingError",
     "SkippedWarning",
     "StacLatentError",
     "TrainError",
@@ -103,6 +104,10 @@ class RemoteError(CatalogError):
 
 class SearchError(StacLatentError, ValueError):
     """A search cannot be carried out: a bad query, or a source that does not answer."""
+
+
+class SettingError(StacLatentError, ValueError):
+    """A variable of the environment does not hold what it should."""
 
 
 class TrainError(StacLatentError, ValueError):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from stac_latent.errors import CorruptDataError
+from stac_latent.settings import whole_number
 
 __all__ = ["DEFAULT", "at_most", "check_bytes", "largest", "memory"]
 
@@ -21,7 +22,7 @@ _here: ContextVar[int | None] = ContextVar("largest", default=None)
 def largest() -> int:
     """Bytes that a payload may decode to, here and now."""
     inside = _here.get()
-    return inside if inside is not None else int(os.environ.get("STAC_LATENT_MAX_BYTES") or DEFAULT)
+    return inside if inside is not None else whole_number("STAC_LATENT_MAX_BYTES", DEFAULT, "bytes")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import typer
 
 from stac_latent import __version__
 from stac_latent.cli import adopt, bench, look, verbs
-from stac_latent.cli.common import err
+from stac_latent.cli.console import say, speaking
 from stac_latent.cli.coverage import coverage
 from stac_latent.cli.fit import fit
 from stac_latent.cli.interrupts import stoppable
@@ -59,10 +59,10 @@ def options(
 
 def main() -> None:
     """Run the command line; errors of the package become one line on stderr and exit code 1."""
-    try:
-        with stoppable():
-            app()
-    except StacLatentError as exc:
-        err.print(f"[bold red]error[/bold red] {type(exc).__name__}: ", end="")
-        err.print(str(exc), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+    with speaking():
+        try:
+            with stoppable():
+                app()
+        except StacLatentError as exc:
+            say("bold red", "error", f"{type(exc).__name__}: {exc}")
+            sys.exit(1)

@@ -8,20 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import (
-    AsJson,
-    Bbox,
-    Ids,
-    MaxItems,
-    When,
-    err,
-    find,
-    names,
-    numbers,
-    out,
-    print_json,
-    progress,
-)
+from stac_latent.cli.common import AsJson, Bbox, Ids, MaxItems, When, find, names, numbers, progress
+from stac_latent.cli.console import err, out, print_json
 
 __all__ = ["adopt", "export"]
 
@@ -92,7 +80,7 @@ def adopt(
     if failures and not items and len(failures) == 1:
         raise failures[0][1]
     for _, exc in failures:
-        err.print(f"{type(exc).__name__}: {exc}", markup=False, highlight=False)
+        err.print(f"{type(exc).__name__}: {exc}")
     rows = [_row(item) for item in items]
     if as_json:
         failed = [{"file": file, "error": str(exc)} for file, exc in failures]
@@ -109,9 +97,9 @@ def adopt(
             r["space"][7:15],
         )
     out.print(table)
-    err.print(f"{len(rows)} item(s) in {Path(dest) / 'catalog.json'}", markup=False, highlight=False)
+    err.print(f"{len(rows)} item(s) in {Path(dest) / 'catalog.json'}")
     if failures:
-        err.print(f"{len(failures)} file(s) not adopted, others were", markup=False, highlight=False)
+        err.print(f"{len(failures)} file(s) not adopted, others were")
         raise typer.Exit(1)
 
 

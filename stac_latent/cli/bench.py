@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, err, numbers, out, print_json, progress
+from stac_latent.cli.common import AsJson, numbers, progress
+from stac_latent.cli.console import err, out, print_json
 
 __all__ = ["app"]
 
@@ -118,7 +119,6 @@ def _print_rd(result: dict[str, Any]) -> None:
     if unknown := [t for t in result["tiles"] if t not in known]:
         out.print(
             f"not compared, since no coder has half of the interval there: {', '.join(unknown)}",
-            highlight=False,
         )
     if result["lossless"]:
         table = Table("lossless", "bits per pixel and band", "encode Mpx/s", "decode Mpx/s")
@@ -133,9 +133,9 @@ def _print_rd(result: dict[str, Any]) -> None:
 
 def _print_end(result: dict[str, Any]) -> None:
     for name, reason in result["skipped"].items():
-        err.print(f"skipped {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"skipped {name}: {reason}")
     for path in result["files"]:
-        err.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"wrote {path}")
 
 
 def _print_speed(result: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def _print_speed(result: dict[str, Any]) -> None:
         )
         for name, w in stored:
             if "error" in w:
-                err.print(f"no store of {name}: {w['error']}", markup=False, highlight=False, soft_wrap=True)
+                err.print(f"no store of {name}: {w['error']}")
                 continue
             times = (_number(w[k]["median_ms"], ".1f") for k in ("cold", "opened", "aligned", "warm"))
             table.add_row(name, *times, _number(w["bits_per_pixel"], ".3f"))

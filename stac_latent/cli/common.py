@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from stac_latent.cli.console import as_text, err, out
 from stac_latent.errors import CatalogError
 
 if TYPE_CHECKING:
     import pystac
 
 __all__ = [
-    "AsJson",
-    "Asset",
-    "Bbox",
-    "Ids",
-    "MaxItems",
-    "Source",
-    "When",
-    "err",
-    "find",
-    "item_row",
-    "latent_rows",
-    "names",
-    "numbers",
-    "out",
-    "print_json",
-    "print_rows",
-    "progress",
-    "warnings_as_lines",
+    "AsJson", "Asset", "Bbox", "Ids", "MaxItems", "Source", "When", "find", "item_row", "latent_rows", "names", "numbers",
+    "print_rows", "progress",
 ]  # fmt: skip
-
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Source = Annotated[
@@ -60,21 +38,21 @@ def progress(quiet: bool) -> Iterator[Any]:
     """Progress bars on stderr; yields a callback ``(label, done, total)``."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
         def report(label: str, done: int, total: int) -> None:
             if label not in tasks or bar.tasks[tasks[label]].finished:
-                tasks[label] = bar.add_task(label, total=total)
+                tasks[label] = bar.add_task(as_text(label), total=total)
             bar.update(tasks[label], completed=done, total=total)
 
         yield report
-
-
-def print_json(value: Any) -> None:
-    """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def numbers(text: str | None, count: int, what: str) -> tuple[float, ...] | None:
@@ -143,17 +121,6 @@ def latent_rows(item: pystac.Item) -> list[dict[str, Any]]:
         return [item_row(item)]
     spaces = {k: item.assets[k].extra_fields.get("latent:space") for k in measured}
     return [item_row(item, k) | {"asset": k, "spaces": [spaces[k]] if spaces[k] else []} for k in measured]
-
-
-@contextmanager
-def warnings_as_lines() -> Iterator[None]:
-    """Print what a search warns of as lines on stderr."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for warning in caught:
-        err.print("[yellow]warning[/yellow] ", end="")
-        err.print(str(warning.message), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Bbox, When, names, numbers, out, print_json, progress
+from stac_latent.cli.common import AsJson, Bbox, When, names, numbers, progress
+from stac_latent.cli.console import out, print_json
 
 __all__ = ["coverage"]
 
@@ -72,4 +73,4 @@ def coverage(
     out.print(table)
     for path in (picture, missing):
         if path is not None:
-            out.print(f"wrote {path}", highlight=False)
+            out.print(f"wrote {path}")

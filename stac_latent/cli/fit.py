@@ -8,21 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import (
-    AsJson,
-    Bbox,
-    Ids,
-    MaxItems,
-    Source,
-    When,
-    err,
-    find,
-    names,
-    numbers,
-    out,
-    print_json,
-    progress,
-)
+from stac_latent.cli.common import AsJson, Bbox, Ids, MaxItems, Source, When, find, names, numbers, progress
+from stac_latent.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
     from stac_latent.codec import Codec
@@ -129,6 +116,4 @@ def _print(result: dict[str, Any]) -> None:
             f"guard: passes {100 * guard['share']:g} % of tiles like the {guard['tiles'][1]} (or quarters) held out"
         )
     if result["skipped"]:
-        err.print(
-            f"{result['skipped']} item(s) lack a band and were passed over", markup=False, highlight=False
-        )
+        err.print(f"{result['skipped']} item(s) lack a band and were passed over")

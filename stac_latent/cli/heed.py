@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stac_latent.cli.common import err
+from stac_latent.cli.console import err, say
 from stac_latent.errors import GuardError, GuardWarning, SkippedWarning
 
 __all__ = ["Heard", "KeepGoing", "heeding", "report_failures", "saying"]
@@ -69,9 +69,9 @@ def heeding(heard: Heard) -> Iterator[None]:
             _refused(said.error, heard)
         elif isinstance(said, SkippedWarning):
             heard.failed.append({"item": said.name, "error": f"{type(said.error).__name__}: {said.error}"})
-            _line("bold red", "failed", str(said))
+            say("bold red", "failed", str(said))
         elif issubclass(warning.category, GuardWarning):
-            _line("yellow", "warning", str(said))
+            say("yellow", "warning", str(said))
         else:
             warnings.warn_explicit(said, warning.category, warning.filename, warning.lineno)
 
@@ -79,18 +79,13 @@ def heeding(heard: Heard) -> Iterator[None]:
 def report_failures(heard: Heard, total: int) -> None:
     """List at the end what was left out, and end with exit code 1 where that is anything."""
     if heard.failed:
-        err.print(f"{len(heard.failed)} of {total} could not be done:", markup=False, highlight=False)
+        err.print(f"{len(heard.failed)} of {total} could not be done:")
     for row in heard.failed:
-        _line("bold red", "failed", f"{row['item']}: {row['error']}")
+        say("bold red", "failed", f"{row['item']}: {row['error']}")
     if len(heard):
         raise typer.Exit(1)
 
 
 def _refused(exc: GuardError, heard: Heard) -> None:
     heard.refused.append(str(exc))
-    _line("bold red", "refused", str(exc))
-
-
-def _line(style: str, label: str, text: str) -> None:
-    err.print(f"[{style}]{label}[/{style}] ", end="")
-    err.print(text, markup=False, highlight=False, soft_wrap=True)
+    say("bold red", "refused", str(exc))

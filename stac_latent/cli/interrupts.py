@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from stac_latent.cli.common import err
+from stac_latent.cli.console import err
 
 __all__ = ["stoppable"]
 
@@ -38,7 +38,7 @@ def stoppable() -> Iterator[None]:
     except _Stopped as exc:
         notes = getattr(exc, "__notes__", [])
         said = notes[-1] if notes else "nothing half-written is kept; run the same command again"
-        err.print(f"interrupted: {said}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"interrupted: {said}")
         sys.exit(exc.code)
     finally:
         for number, handler in before.items():

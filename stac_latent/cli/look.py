@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Asset, out, print_json, progress
+from stac_latent.cli.common import AsJson, Asset, progress
+from stac_latent.cli.console import out, print_json
 from stac_latent.names import plain_name
 
 __all__ = ["codecs", "demo", "info", "keygen", "validate", "verify"]
@@ -130,7 +131,7 @@ def keygen(path: Annotated[Path, typer.Argument(help="File to write; one that is
     """Make a key for 'encode --encrypt'. Who loses it loses what it encrypts."""
     from stac_latent.secure import keygen as run
 
-    out.print(f"key {run(path).id} -> {path}", markup=False, highlight=False)
+    out.print(f"key {run(path).id} -> {path}")
 
 
 def verify(
@@ -190,7 +191,7 @@ def verify(
 def _print_reasons(rows: list[Any]) -> None:
     """Say why assets were not compared, each reason once."""
     for reason, count in Counter(row.reason for row in rows).most_common(_REASONS):
-        out.print(f"{count} not compared: {reason}", markup=False, highlight=False)
+        out.print(f"{count} not compared: {reason}")
 
 
 def _print_problems(files: int, problems: dict[str, list[str]], missing: Counter[str]) -> None:
@@ -198,9 +199,9 @@ def _print_problems(files: int, problems: dict[str, list[str]], missing: Counter
     for path, found in problems.items():
         out.print(path, style="red")
         for text in found:
-            out.print(f"  {text}", markup=False, highlight=False)
+            out.print(f"  {text}")
     for uri, count in sorted(missing.items()):
-        out.print(f"not checked in {count} file(s), schema not at hand: {uri}", highlight=False)
+        out.print(f"not checked in {count} file(s), schema not at hand: {uri}")
     summary: list[Any] = [f"{files} file(s), {len(problems)} with problems"]
     if missing:
         summary.append("give the missing schemas with --schemas FOLDER")

@@ -15,14 +15,12 @@ from stac_latent.cli.common import (
     MaxItems,
     Source,
     When,
-    err,
     find,
     names,
     numbers,
-    out,
-    print_json,
     progress,
 )
+from stac_latent.cli.console import err, out, print_json
 
 __all__ = ["write_map"]
 
@@ -66,4 +64,4 @@ def write_map(
         f"{info.placed:,} footprints, {info.pictures:,} with pictures, {info.vectors:,} vectors, {info.size:,} bytes -> {dest}"
     )
     for note in info.notes:
-        err.print(note, markup=False, highlight=False, soft_wrap=True)
+        err.print(note)

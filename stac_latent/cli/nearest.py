@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Bbox, When, numbers, out, print_json, progress
+from stac_latent.cli.common import AsJson, Bbox, When, numbers, progress
+from stac_latent.cli.console import out, print_json
 from stac_latent.errors import SearchError
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def index(
     if as_json:
         print_json(result)
     else:
-        out.print(json.dumps(result, indent=2), highlight=False)
+        print_json(result)
 
 
 def label(
@@ -194,5 +194,4 @@ def label(
     else:
         out.print(
             f"{dest}: {', '.join(f'{name} {count} pixels' for name, count in pixels.items())}",
-            highlight=False,
         )

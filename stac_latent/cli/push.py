@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from stac_latent.cli.common import AsJson, Source, err, out, print_json, progress
+from stac_latent.cli.common import AsJson, Source, progress
+from stac_latent.cli.console import err, out, print_json
 
 __all__ = ["push", "queryables"]
 
@@ -56,7 +57,7 @@ def push(
             f"{done.local} assets are files of this machine, which nothing reads through an API; --href gives them the address they are published at"
         )
     for name, why in done.refused.items():
-        err.print(f"refused {name}: {why}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"refused {name}: {why}")
     if done.refused:
         raise typer.Exit(1)
 

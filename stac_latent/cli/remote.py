@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stac_latent.cli.common import AsJson, out, print_json, progress
+from stac_latent.cli.common import AsJson, progress
+from stac_latent.cli.console import out, print_json
 
 __all__ = ["copy"]
 
@@ -26,4 +27,4 @@ def copy(
     if as_json:
         print_json({"files": len(done), "bytes": size, "catalog": f"{dest.rstrip('/')}/catalog.json"})
     else:
-        out.print(f"{len(done)} files, {size:,} bytes -> {dest.rstrip('/')}/catalog.json", markup=False)
+        out.print(f"{len(done)} files, {size:,} bytes -> {dest.rstrip('/')}/catalog.json")

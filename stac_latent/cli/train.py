@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, err, out, print_json, progress
+from stac_latent.cli.common import AsJson, progress
+from stac_latent.cli.console import err, out, print_json
 from stac_latent.errors import TrainError
 
 __all__ = ["train"]
@@ -36,7 +37,7 @@ def train(
         with progress(as_json) as report:
             made = run(config, resume=resume, overwrite=overwrite, progress=report)
     except Interrupted as exc:
-        err.print(str(exc), markup=False, highlight=False)
+        err.print(str(exc))
         raise typer.Exit(130) from exc
     result: dict[str, Any] = {"bundle": str(made.path), "name": made.codec.name, **made.summary}
     if as_json:
@@ -55,9 +56,6 @@ def _print(result: dict[str, Any]) -> None:
     mean = "not measured: the curves do not meet" if saved is None else f"{saved:+.1f} % bits"
     out.print(
         f"{result['iterations']} steps, best at {result['best_iteration']}, {result['seconds']} s; {mean} -> {result['bundle']}",
-        highlight=False,
     )
     if not result["worth_it"]:
-        err.print(
-            f"less than {result['margin_percent']:g} % is saved: keep the base", markup=False, highlight=False
-        )
+        err.print(f"less than {result['margin_percent']:g} % is saved: keep the base")

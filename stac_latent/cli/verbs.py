@@ -20,12 +20,10 @@ from stac_latent.cli.common import (
     latent_rows,
     names,
     numbers,
-    out,
-    print_json,
     print_rows,
     progress,
-    warnings_as_lines,
 )
+from stac_latent.cli.console import out, print_json, print_lines
 from stac_latent.cli.heed import Heard, KeepGoing, heeding, report_failures, saying
 from stac_latent.errors import CatalogError
 
@@ -220,8 +218,7 @@ def search(
         max_bits_per_pixel=max_bits_per_pixel, min_psnr=min_psnr, max_error=max_error, max_sam=max_sam, filter=query,
         sortby=names(sortby), max_items=max_items,
     )  # fmt: skip
-    with warnings_as_lines():
-        items = list(found)
+    items = list(found)
     if dest is not None:
         _write_items(items, dest)
     rows = [latent_rows(item) for item in items]
@@ -295,7 +292,7 @@ def load(
         variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
         print_json({"sizes": dict(cube.sizes), "variables": variables, "out": dest and str(dest)})
     else:
-        out.print(repr(cube), markup=False, highlight=False)
+        print_lines(repr(cube))
 
 
 def _write_cube(cube: Any, dest: Path) -> None:

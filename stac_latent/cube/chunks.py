@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.settings import whole_number
+
 __all__ = ["LIMIT", "aside", "chunk", "forget", "known", "workers"]
 
 Array = npt.NDArray[Any]
@@ -30,7 +32,7 @@ def workers() -> int:
 
     Each waits for zarr's event loop part of the time: with one more, the cores stay busy.
     """
-    return max(1, int(os.environ.get("STAC_LATENT_THREADS") or (os.cpu_count() or 1) + 1))
+    return whole_number("STAC_LATENT_THREADS", (os.cpu_count() or 1) + 1, "threads", least=1)
 
 
 def chunk(key: Hashable, decode: Callable[[], Array]) -> Future[Array]:

@@ -5,12 +5,12 @@ A part of an object is ``(start, stop)``: ``(0, None)`` is all of it, ``(-n, Non
 
 from __future__ import annotations
 
-import os
 import zlib
 from dataclasses import dataclass
 
 from stac_latent.access import shown
 from stac_latent.errors import RemoteError
+from stac_latent.settings import seconds, whole_number
 
 __all__ = ["TRIES", "WHOLE", "Answer", "BusyError", "Part", "State", "connections", "patience", "unpacked"]
 
@@ -51,12 +51,12 @@ class State:
 
 def connections() -> int:
     """Requests that are under way at once: ``$STAC_LATENT_CONNECTIONS``, or 16."""
-    return max(1, int(os.environ.get("STAC_LATENT_CONNECTIONS") or 16))
+    return whole_number("STAC_LATENT_CONNECTIONS", 16, "requests", least=1)
 
 
 def patience() -> float:
     """Seconds without a byte after which a server counts as silent: ``$STAC_LATENT_TIMEOUT``, or 30."""
-    return max(0.001, float(os.environ.get("STAC_LATENT_TIMEOUT") or 30))
+    return seconds("STAC_LATENT_TIMEOUT", 30.0)
 
 
 def unpacked(data: bytes, encoding: str, href: str, limit: int) -> bytes:

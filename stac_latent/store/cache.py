@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from stac_latent.files import cache_folder, clear_parts, write_whole
+from stac_latent.settings import whole_number
 
 __all__ = ["DEFAULT", "FRESH", "Cache", "Hit", "process_cache"]
 
@@ -142,7 +143,7 @@ class Cache:
 
 def process_cache() -> Cache:
     """Cache of this process: ``remote`` in :func:`~stac_latent.files.cache_folder`, as large as the environment says."""
-    folder, limit = cache_folder() / "remote", int(os.environ.get("STAC_LATENT_CACHE_BYTES") or DEFAULT)
+    folder, limit = cache_folder() / "remote", whole_number("STAC_LATENT_CACHE_BYTES", DEFAULT, "bytes")
     with _lock:
         if (folder, limit) not in _caches:
             _caches.clear()

@@ -28,6 +28,11 @@ _SMALL = 1 << 20
 """Bytes of a file that are read although its server ignores ranges."""
 _HOPS = 5
 _PIECE = 1 << 16
+_LOGGERS = (
+    "urllib3.connectionpool", "pystac_client.stac_api_io", "rasterio", "rasterio._base", "rasterio._env", "rasterio._err",
+    "rasterio._io", "rasterio._vsiopener", "rasterio.env", "rasterio.session", "odc.loader._rio",
+)  # fmt: skip
+"""Of libraries that write down addresses."""
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -44,7 +49,7 @@ class _Quiet(logging.Filter):
 
 def keep_quiet() -> None:
     """Have the libraries that ask servers leave secrets out of what they log."""
-    for name in ("urllib3.connectionpool", "pystac_client.stac_api_io"):
+    for name in _LOGGERS:
         logger = logging.getLogger(name)
         if not any(isinstance(f, _Quiet) for f in logger.filters):
             logger.addFilter(_Quiet())
