@@ -104,7 +104,10 @@ def test_warnings_logs_and_tracebacks_show_no_secret(capsys):
     with speaking():
         warnings.simplefilter("default")
         warnings.warn("https://x.org/a?sig=SECRET is old\x1b[2J", stacklevel=1)
-        logging.getLogger("of.nobody").warning("opened %s", "https://me:SECRET@x.org/a")
+        record = logging.LogRecord(
+            "x", logging.WARNING, "", 0, "opened %s", ("https://me:SECRET@x.org/a",), None
+        )
+        logging.lastResort.handle(record)
         sys.excepthook(KeyError, KeyError("https://x.org/a?sig=SECRET"), None)
     err = capsys.readouterr().err
     assert "SECRET" not in err
