@@ -213,6 +213,16 @@ def test_bands_described_by_eo_alone(tmp_path):
         )
 
 
+def test_more_bands_described_than_there_are(tmp_path):
+    item = new_item(tmp_path)
+    add(item, tmp_path, "image", np.stack([pixels(i) for i in range(2)]), bands=[{"name": n} for n in "abc"])
+    with pytest.raises(
+        CatalogError, match=r"scene-image\.tif has 2 band\(s\), its Item describes a band 3; correct the Item"
+    ):
+        encode(item, zstd(["a", "c"]), tmp_path / "cat")
+    nothing_catalogued(tmp_path / "cat")
+
+
 def test_files_that_nothing_describes(tmp_path):
     item = new_item(tmp_path)
     truth = np.stack([pixels(i) for i in range(3)])

@@ -27,6 +27,7 @@ from stac_latent.cube import accessor as _accessor  # noqa: F401 (registers Data
 from stac_latent.cube.areas import area_parts, joined
 from stac_latent.cube.contract import LatentRef, as_items
 from stac_latent.cube.driver import LatentDriver
+from stac_latent.cube.elsewhere import check_meets
 from stac_latent.cube.lattice import cell_geobox, check_area, common_lattice, geobox_like
 from stac_latent.cube.mosaic import mosaic
 from stac_latent.cube.natives import view_of
@@ -107,7 +108,8 @@ def load(
         of embeddings on any grid where ``resampling`` says how.
     bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor
         Where and on which grid, as in ``odc.stac.load``; ``bbox`` is in degrees of longitude and latitude, with
-        west > east across 180 degrees. With ``upto="latent"`` an area is widened to whole cells, and cut to the Items'.
+        west > east across 180 degrees. An area apart from all Items is refused; a whole grid holds nodata there. With
+        ``upto="latent"`` an area is widened to whole cells, and cut to the Items'.
     resampling, dtype
         One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``, but for the
         ``resampling`` of embeddings.
@@ -172,6 +174,7 @@ def load(
         pool = min(len(refs), connections())
     area = geopolygon if geopolygon is not None else intersects
     parts = area_parts(bbox, area)
+    check_meets(refs, parts)
     loose = resampling is not None and upto == "latent" and all(r.spec.kind == "embedding" for r in refs)
     only = {"dtype": dtype, "nodata": nodata, "physical": physical or None}
     check_upto(upto, bands, only if loose else {"resampling": resampling, "anchor": anchor, **only})
