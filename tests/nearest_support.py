@@ -58,6 +58,9 @@ def write(
                 row=row, col=col, valid=share, values=own, geometry=boxes,
             )  # fmt: skip
     footer = {"latent:space": space, "latent:dimensions": k, "data_type": dtype, "latent:kind": "embedding"}
+    footer["latent:shape"] = [n, k]
+    if writer.offset is not None:
+        footer["latent:quantization_offset"] = writer.offset.tolist()
     writer.finish(path, {"latent": footer | {"publish": {"by": "cell", "source_space": space} | how}})
     return path
 

@@ -298,6 +298,8 @@ def test_footers_say_what_the_item_says(tmp_path):
     fields = item.assets["embeddings"].extra_fields
     assert latent == {k: v for k, v in fields.items() if not k.startswith("file:")}
     assert how == item.properties["processing:expression"]["expression"]
+    assert 0.9 < how.pop("recall_at_10") <= 1
+    assert how.pop("recall_rows") == item.properties["table:row_count"]
     assert how == {
         "by": "patch",
         "patch": [2, 3],

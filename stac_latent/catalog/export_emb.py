@@ -141,9 +141,15 @@ def _quantization(spec: Spec) -> dict[str, Any] | None:
     if q.method == "power":
         out["method"] = f"sign(q) * (abs(q) * scale) ^ {q.power:g} + offset"
     if q.method == "per_vector":
-        out["method"] = f"q * scale, with the scales in asset {spec.scale_asset!r}"
-    else:
-        out |= {"scale": list(q.scale), "offset": list(q.offset)}
+        out["method"] = (
+            f"q * scale + offset, with the scales in asset {spec.scale_asset!r}"
+            if any(q.offset)
+            else (f"q * scale, with the scales in asset {spec.scale_asset!r}")
+        )
+    if q.method != "per_vector" or any(q.offset):
+        out["offset"] = list(q.offset)
+    if q.method != "per_vector":
+        out["scale"] = list(q.scale)
     return out
 
 

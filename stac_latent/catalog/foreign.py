@@ -16,7 +16,7 @@ from stac_latent.catalog.adopt_time import moments
 from stac_latent.catalog.rows import Rows
 from stac_latent.cube.layout import Layout, layout_of
 from stac_latent.cube.plain import check_scales
-from stac_latent.cube.table_grid import in_crs, table_of
+from stac_latent.cube.table_grid import dequantised, in_crs, table_of
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Spec
 from stac_latent.store.tables import Invalid, VectorTable, sound_vectors
@@ -92,7 +92,7 @@ def parts_of(
         values = table.vectors(group, spec.dimensions)
         if table.scale:
             check_scales(group[table.scale].to_numpy(), where)
-        values = _dequantised(values, spec, layout)
+        values = dequantised(values, spec, layout)
         shapes = in_crs(table, table.shapes(group), "OGC:CRS84")
         keep = (
             np.ones(len(values), bool) if region is None else np.asarray(shapely.intersects(shapes, region))
@@ -156,13 +156,3 @@ def _placed(part: Part, invalid: Invalid) -> npt.NDArray[np.bool_]:
             f"{int(part.rows[~fine][0])}); leave them out with invalid='drop' (--invalid drop)"
         )
     return np.asarray(fine)
-
-
-def _dequantised(values: Any, spec: Spec, layout: Layout) -> Any:
-    """Codes as numbers; those with a scale of their own were multiplied when they were read."""
-    if layout.scale is not None:
-        return values
-    out = spec.quantization.dequantise(values, axis=1)
-    if layout.nodata is not None:
-        out[values == layout.nodata] = np.nan
-    return out

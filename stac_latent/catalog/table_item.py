@@ -116,6 +116,7 @@ def embedding_fields(
     size: tuple[int, int] | None,
     dtype: str,
     granularity: str | None = None,
+    offset: npt.NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
     """The ``latent:`` fields of a table's asset, with ``data_type`` and ``bands``.
 
@@ -133,6 +134,8 @@ def embedding_fields(
         Stored type.
     granularity
         Of a row, where ``size`` does not tell it.
+    offset
+        What int8 vectors are counted from, (dimensions,); None for zero.
     """
     granularity = granularity or (
         "scene" if size is None else spec.granularity if size == (1, 1) else "patch"
@@ -151,6 +154,8 @@ def embedding_fields(
     }
     if per_vector:
         out["latent:scale_asset"] = ASSET_KEY
+    if offset is not None:
+        out["latent:quantization_offset"] = offset.tolist()
     if size is not None:
         out["latent:stride"] = [spec.stride[0] * size[0], spec.stride[1] * size[1]]
     if spec.bands:
@@ -170,7 +175,8 @@ def mirror_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         out["emb:chip_layout"] = {"layout_type": "regular_grid", "chip_size": stride, "stride": stride}
     if fields["latent:quantization"] == "per_vector":
         out["emb:quantization"] = {
-            "method": "per-vector scale (column 'scale')",
+            "method": "per-vector scale (column 'scale')"
+            + (", plus latent:quantization_offset" if "latent:quantization_offset" in fields else ""),
             "original_dtype": fields["latent:dtype"],
             "quantized_dtype": fields["data_type"],
         }

@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Bbox, When, numbers, progress
-from stac_latent.cli.console import out, print_json
+from stac_latent.cli.console import err, out, print_json
+from stac_latent.cli.heed import Heard, heeding
 from stac_latent.errors import SearchError
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ def nearest(
 
     if dest is not None and dest.suffix not in (".geojson", ".parquet"):
         raise typer.BadParameter(f"--out ends with .geojson or .parquet; got {dest.name!r}")
-    found = run(
-        table, _query(point, on, item, area, vector), k, where=where, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
-        min_valid=min_valid, metric=metric, whiten=whitening_of(whiten), index=use_index,
-    )  # fmt: skip
+    with heeding(Heard()):
+        found = run(
+            table, _query(point, on, item, area, vector), k, where=where, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
+            min_valid=min_valid, metric=metric, whiten=whitening_of(whiten), index=use_index,
+        )  # fmt: skip
     if dest is not None:
         found.to_parquet(dest) if dest.suffix == ".parquet" else found.to_file(dest, driver="GeoJSON")
     if as_json:
@@ -138,6 +140,7 @@ def index(
     from stac_latent.index.cache import cache_folder
     from stac_latent.index.ivf import build_index
     from stac_latent.index.metric import Form
+    from stac_latent.index.nearest import LEAST, low_recall
     from stac_latent.index.nearest import whitening as stats_of
     from stac_latent.index.table import open_table
 
@@ -153,6 +156,14 @@ def index(
             "lists_probed": made.nprobe,
             "recall_at_10": made.recall,
         }
+        if made.recall < LEAST:
+            said = low_recall(opened, made.form, made.recall)
+            err.print(
+                f"warning {said}; nearest looks at every row instead",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     if as_json:
         print_json(result)
     else:

@@ -345,7 +345,7 @@ def publish(
     size = numbers(patch, 2, "--patch") or (8, 8)
     box = numbers(bbox, 4, "--bbox")
     items = find(source, bbox=box, datetime=when, ids=names(ids))
-    with progress(as_json) as report:
+    with heeding(Heard()), progress(as_json) as report:
         item = run(
             items, dest, asset=asset, by=by, patch=(int(size[0]), int(size[1])), pool=pool, dtype=dtype,  # type: ignore[arg-type]
             standardise=standardise, channels=channels, min_valid=min_valid, partition=partition, bbox=box, invalid=invalid,  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.store.arrays import ForeignArray, axis_names, open_array
 from stac_latent.store.changes import check_unchanged
+from stac_latent.store.vector_types import shifted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +72,8 @@ def dequantise(
     """
     if scale is not None:
         out = np.asarray(stored, np.float32) * np.asarray(scale, np.float32)
+        if any(spec.quantization.offset):
+            out = shifted(out, np.array(spec.quantization.offset, np.float32), axis=0)
     else:
         out = np.array(spec.quantization.dequantise(stored))
     if nodata is not None and not math.isnan(nodata):

@@ -14,14 +14,15 @@ from odc.geo.geobox import GeoBox
 from stac_latent.cube.plain import PlainReader
 from stac_latent.cube.refs import cell_box, to_pixels
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
-from stac_latent.spec import Window
+from stac_latent.spec import Spec, Window
 from stac_latent.store.changes import check_unchanged
 from stac_latent.store.tables import VectorTable
+from stac_latent.store.vector_types import shifted
 
 if TYPE_CHECKING:
     from stac_latent.cube.layout import Layout
 
-__all__ = ["TableReader", "bounds", "centres", "in_crs", "regular_grid", "table_of"]
+__all__ = ["TableReader", "bounds", "centres", "dequantised", "in_crs", "regular_grid", "table_of"]
 
 _SLACK = 0.05
 """Part of a cell by which a row may miss its centre."""
@@ -32,6 +33,17 @@ def table_of(layout: Layout) -> VectorTable:
     check_unchanged(layout.href, layout.size, layout.updated)
     scale = "" if layout.scale is None else layout.scale.columns[0]
     return VectorTable(layout.href, layout.columns, layout.position, scale)
+
+
+def dequantised(values: npt.NDArray[np.float32], spec: Spec, layout: Layout) -> npt.NDArray[np.float32]:
+    """Codes ``(rows, channel)`` as numbers; those with a scale of their own were multiplied with it when they were read."""
+    if layout.scale is not None:
+        offset = np.array(spec.quantization.offset, np.float32)
+        return shifted(values, offset) if offset.any() else values
+    out = spec.quantization.dequantise(values, axis=1)
+    if layout.nodata is not None:
+        out[values == layout.nodata] = np.nan
+    return out
 
 
 def in_crs(table: VectorTable, shapes: npt.NDArray[np.object_], crs: Any) -> npt.NDArray[np.object_]:
@@ -161,7 +173,7 @@ class TableReader(PlainReader):
         for number, part in zip(wanted, self.table.groups(self.table.vector_columns, wanted), strict=True):
             mine = group == number
             keep = inside[mine]
-            values = self.table.vectors(part, self.spec.dimensions)
+            values = dequantised(self.table.vectors(part, self.spec.dimensions), self.spec, self.layout)
             if len(values) != len(keep):
                 raise CorruptDataError(f"{self.layout.href} was changed while it was read; try again")
             out[:, row[mine][keep] - y0, col[mine][keep] - x0] = values[keep].T

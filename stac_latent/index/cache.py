@@ -28,10 +28,11 @@ from stac_latent.index.scan import Chunk, Rows
 from stac_latent.index.table import PublishedTable
 from stac_latent.locks import locked
 from stac_latent.store.embeddings import symbols
+from stac_latent.store.vector_types import restored
 
 __all__ = ["Cache", "cache_folder", "layout_of", "open_cache", "unwritable", "write_cache"]
 
-VERSION = 1
+VERSION = 2
 BLOCK = 1 << 18
 """Values that are multiplied at a time: 1 MiB, so that int8 turned to float32 does not leave the processor's cache."""
 FEW = 2
@@ -96,7 +97,7 @@ def unwritable(folder: Path, exc: Exception) -> CatalogError:
 
 def _fill(table: PublishedTable, work: Path, progress: Callable[[int, int], None] | None) -> None:
     """Write arrays and rows from first to last: a full disk is then an error, where memory that is mapped would end the process."""
-    small = table.data_type == "int8"
+    small = table.data_type == "int8" and table.one_offset
     plain = Form.of("dot", table.dimensions)
     names = [n for n in table.names() if n != "vector"]
     with ExitStack() as open_files:
@@ -210,10 +211,8 @@ class Cache:
 
     def take(self, rows: Rows) -> F32:
         """Vectors (n, k) float32 of rows."""
-        out = np.asarray(self._stored[rows], dtype=np.float32)
-        if self._scale is not None:
-            out *= self._scale[rows][:, None]
-        return out
+        scale = None if self._scale is None else self._scale[rows]
+        return restored(self._stored[rows], scale, None if scale is None else self.table.offset)
 
     def blocks(self, keep: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Rows, F32]]:
         """As :meth:`PublishedTable.blocks`."""
@@ -239,22 +238,29 @@ class Cache:
     def chunks(self, a: F32, form: Form, keep: npt.NDArray[np.bool_] | None) -> Iterator[Chunk]:
         """As :class:`~stac_latent.index.scan.Vectors` says; a selection of less than a third is gathered."""
         white = self._lengths(form)
+        plain, moved = self._norms, None
+        if self._scale is not None and (offset := self.table.offset) is not None:
+            # products of the two parts may each be larger than that of their sum
+            plain = plain + 2 * np.float32(np.linalg.norm(offset.astype(np.float64)))
+            moved = (a.astype(np.float64) @ offset)[:, None].astype(np.float32)
         if keep is not None and 3 * np.count_nonzero(keep) < len(keep):
             none = np.zeros(len(a), np.float32)
             chosen = np.flatnonzero(keep)
             for start in range(0, len(chosen), CHUNK):
                 rows = chosen[start : start + CHUNK]
-                yield Chunk(rows, a @ self.take(rows).T, self._norms[rows], white[rows], none)
+                yield Chunk(rows, a @ self.take(rows).T, plain[rows], white[rows], none)
             return
         multiply = self._products(a)
         for low, high in itertools.pairwise([*range(0, self.table.rows, CHUNK), self.table.rows]):
             dots, extra = multiply(low, high)
+            if moved is not None:
+                dots += moved * (self._norms[low:high] > 0)  # vectors of zeros stay zero
             rows = np.arange(low, high)
             if keep is None:
-                yield Chunk(rows, dots, self._norms[low:high], white[low:high], extra)
+                yield Chunk(rows, dots, plain[low:high], white[low:high], extra)
             else:
                 use = keep[low:high]
-                yield Chunk(rows[use], dots[:, use], self._norms[low:high][use], white[low:high][use], extra)
+                yield Chunk(rows[use], dots[:, use], plain[low:high][use], white[low:high][use], extra)
 
     def _products(self, a: F32) -> Callable[[int, int], tuple[F32, F32]]:
         """Function from a range of rows to their products with ``a`` (m, k), and the error for vectors of length 1."""

@@ -23,7 +23,7 @@ from stac_latent.index.metric import F32, Form
 from stac_latent.index.scan import Chunk, Rows
 from stac_latent.index.sources import files_of, path_of
 from stac_latent.spec import Stats
-from stac_latent.store.embeddings import BBox, groups_in, open_embeddings, vectors
+from stac_latent.store.embeddings import BBox, groups_in, offset_in, open_embeddings, vectors
 from stac_latent.store.items import read_item
 from stac_latent.store.parquet import UNREADABLE
 
@@ -79,6 +79,17 @@ class PublishedTable:
         """Stored type: float16, float32 or int8."""
         self.recipe = dict(latent.get("publish") or {})
         """What was done to latents of ``recipe["source_space"]`` to make these vectors."""
+
+    @cached_property
+    def offset(self) -> F32 | None:
+        """What int8 vectors are counted from, (dimensions,), by the first file; None for zero."""
+        return offset_in(self.files[0].footer)
+
+    @property
+    def one_offset(self) -> bool:
+        """Whether that is so of all files."""
+        said = [f.footer.get("latent:quantization_offset") for f in self.files]
+        return all(s == said[0] for s in said)
 
     def __repr__(self) -> str:
         size = f"{self.rows} x {self.dimensions} {self.data_type}"

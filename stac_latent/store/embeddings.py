@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import shapely
 
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.store.parquet import UNREADABLE, open_parquet
+from stac_latent.store.vector_types import restored
 
 if TYPE_CHECKING:
     import geopandas
@@ -24,6 +25,7 @@ __all__ = [
     "SIDES",
     "BBox",
     "groups_in",
+    "offset_in",
     "open_embeddings",
     "read_embeddings",
     "read_every",
@@ -57,13 +59,32 @@ def open_embeddings(path: Any) -> pq.ParquetFile:
         raise CatalogError(
             f"no embeddings file at {path}; give the path of a published .parquet file"
         ) from exc
-    if b"latent" not in (file.schema_arrow.metadata or {}):
+    footer = (file.schema_arrow.metadata or {}).get(b"latent")
+    if footer is not None and b"latent:quantization_offset" in footer:
+        _check_joined(file, footer, path)
+    if footer is None:
         file.close()
         raise CatalogError(
             f"{path} has no 'latent' footer; only files written by publish can be read here: one of another producer is adopted first "
             "(stac-latent adopt PRODUCT FILE --out others), and then published (stac-latent publish others/catalog.json vectors.parquet)"
         )
     return file
+
+
+def _check_joined(file: pq.ParquetFile, footer: bytes, path: Any) -> None:
+    """Refuse files that were joined of several: each has an offset of its own, and the footer is that of the first."""
+    try:
+        told = int(json.loads(footer)["latent:shape"][0])
+    except UNREADABLE as exc:
+        raise CorruptDataError(
+            f"the 'latent' footer of {path} cannot be read ({exc}); publish it again"
+        ) from exc
+    if file.metadata.num_rows > told:
+        file.close()
+        raise CorruptDataError(
+            f"{path} holds {file.metadata.num_rows} rows of int8, and its footer is of {told}: tables with offsets of their own were joined; "
+            "publish their sources together, or search the files without joining them"
+        )
 
 
 def groups_in(file: pq.ParquetFile, bbox: BBox) -> list[int]:
@@ -216,22 +237,49 @@ def read_every(path: str | Path, columns: Sequence[str], step: int) -> pa.Table:
 
 
 def vectors(table: pa.Table) -> npt.NDArray[np.float32]:
-    """The ``vector`` column as one (n, k) float32 array; int8 is multiplied by the table's ``scale``.
+    """The ``vector`` column as one (n, k) float32 array; int8 is multiplied by the table's ``scale``, and its footer's offset added.
 
     Raises
     ------
     CatalogError
-        If the column is missing, or an int8 vector comes without its scale.
+        If the column is missing, or an int8 vector comes without its scale or the footer.
     CorruptDataError
         If it does not hold lists of one length in each row.
     """
     stored = symbols(table)
-    out = stored.astype(np.float32)
-    if stored.dtype == np.int8:
-        if "scale" not in table.column_names:
-            raise CatalogError("int8 vectors need the column 'scale': read it with the vectors")
-        out *= table["scale"].to_numpy()[:, None]
-    return out
+    if stored.dtype != np.int8:
+        return restored(stored)
+    if "scale" not in table.column_names:
+        raise CatalogError("int8 vectors need the column 'scale': read it with the vectors")
+    footer = (table.schema.metadata or {}).get(b"latent")
+    if footer is None:
+        raise CatalogError(
+            "int8 vectors need the footer 'latent', which says what they are counted from: read it with them"
+        )
+    return restored(stored, table["scale"].to_numpy(), offset_in(json.loads(footer)))
+
+
+def offset_in(latent: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
+    """What the int8 vectors of a file are counted from, (k,), by its ``latent`` footer; None for zero.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is no list of finite numbers, one for each channel.
+    """
+    said = latent.get("latent:quantization_offset")
+    if said is None:
+        return None
+    try:
+        found = np.array(said, np.float32)
+    except (TypeError, ValueError):
+        found = np.empty(0, np.float32)
+    if found.shape != (latent.get("latent:dimensions"),) or not np.isfinite(found).all():
+        raise CorruptDataError(
+            f"the 'latent' footer has latent:quantization_offset {str(said)[:80]}; expected a number for each of "
+            f"{latent.get('latent:dimensions')} channels: publish it again"
+        )
+    return found
 
 
 def read_embeddings(

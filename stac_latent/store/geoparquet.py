@@ -15,22 +15,22 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.errors import CatalogError
-from stac_latent.store.embeddings import SIDES, BBox, read_embeddings, read_table, vectors
+from stac_latent.store.embeddings import SIDES, read_embeddings, read_table, vectors
 from stac_latent.store.hilbert import LEVEL, hilbert_keys, tile_name
+from stac_latent.store.row_groups import GroupedFile, TableInfo
 from stac_latent.store.spool import KEY, Spool
+from stac_latent.store.vector_types import VectorType, offset_of, restored, stored
 
 __all__ = [
     "COLUMNS",
@@ -42,10 +42,11 @@ __all__ = [
     "vectors",
 ]
 
-VectorType = Literal["float16", "float32", "int8"]
 MiB = 1024 * 1024
 SPOOL = 64 * MiB
 """Rows in memory before they are sorted and set aside, at most, and what is sorted at a time when they come back."""
+FIRST = 1024
+"""Rows of int8 that wait for an offset to be chosen."""
 MOST_ZOOM = 15
 _TYPES = {
     0: "Point", 1: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon", 7: "GeometryCollection"
@@ -100,33 +101,6 @@ def _outwards(bounds: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float32]]:
     return out
 
 
-def _stored(values: npt.NDArray[np.float32], dtype: VectorType) -> tuple[npt.NDArray[Any], Any]:
-    """Vectors (n, k) as they are stored, and the scale (n,) of each or None."""
-    if dtype == "int8":
-        if lost := int((~np.isfinite(values)).any(axis=1).sum()):
-            raise CatalogError(
-                f"{lost} of {len(values)} vectors hold NaN or infinity, which int8 cannot store; publish with dtype='float32' or 'float16'"
-            )
-        scale = np.abs(values).max(axis=1) / np.float32(127)
-        return np.rint(values / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8), scale
-    if dtype == "float16" and (peak := float(np.abs(values).max(initial=0))) > 65504:
-        raise CatalogError(
-            f"a vector holds {peak:g}, but float16 ends at 65504; publish with dtype='float32' or 'int8', or "
-            "standardise the vectors"
-        )
-    return values.astype(dtype), None
-
-
-@dataclass(frozen=True, slots=True)
-class TableInfo:
-    """What was written: rows, their bounds in degrees, row groups, names and Parquet types of the columns."""
-
-    rows: int
-    bounds: BBox
-    row_groups: int
-    columns: tuple[tuple[str, str], ...]
-
-
 class EmbeddingsWriter:
     """Writes GeoParquet files of vectors, in Hilbert order, with bounded memory.
 
@@ -140,7 +114,7 @@ class EmbeddingsWriter:
     dimensions
         Length of each vector.
     dtype
-        Stored type; ``"int8"`` adds a float32 ``scale`` for each vector, its largest magnitude / 127.
+        Stored type; ``"int8"`` adds a float32 ``scale`` for each vector, its largest magnitude / 127, beyond :attr:`offset`.
     compression_level
         Of Zstandard, 1 to 22.
     row_group_bytes
@@ -179,11 +153,27 @@ class EmbeddingsWriter:
         self._zoom = zoom
         self._bounds: dict[int, npt.NDArray[np.float64]] = {}
         self._types: set[str] = set()
+        self._rows = 0
+        self._first: list[tuple[pa.Table, npt.NDArray[np.float32], npt.NDArray[np.uint64]]] | None = (
+            [] if dtype == "int8" else None
+        )
+        self._offset: npt.NDArray[np.float32] | None = None
 
     @property
     def rows(self) -> int:
         """Rows appended so far."""
-        return self._spool.rows
+        return self._rows
+
+    @property
+    def offset(self) -> npt.NDArray[np.float32] | None:
+        """What int8 vectors are counted from, (dimensions,); None for zero. It is that of the first rows, and settled when it is asked for."""
+        self._settle()
+        return self._offset
+
+    def as_read(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Vectors (n, dimensions) as readers of the file get them."""
+        symbols, scale = stored(values, self._dtype, self.offset)
+        return restored(symbols, scale, self._offset)
 
     def append(
         self,
@@ -202,7 +192,7 @@ class EmbeddingsWriter:
         Raises
         ------
         CatalogError
-            If a value does not fit into float16.
+            If a value does not fit into the type.
         """
         n = len(row)
         if n == 0:
@@ -211,10 +201,9 @@ class EmbeddingsWriter:
         keys = hilbert_keys(bounds)
         self._widen(bounds, keys)
         self._types |= {_TYPES[int(code)] for code in np.unique(shapely.get_type_id(geometry))}
-        stored, scale = _stored(values, self._dtype)
         rows, cols = pa.array(row, pa.int32()), pa.array(col, pa.int32())
         item = pa.array([item_id] * n, pa.string())
-        element, clock = (self._schema.field(name).type for name in ("vector", "datetime"))
+        clock = self._schema.field("datetime").type
         columns: dict[str, pa.Array] = {
             "id": pc.binary_join_element_wise(item, rows.cast(pa.string()), cols.cast(pa.string()), "/"),
             "item_id": item,
@@ -223,16 +212,39 @@ class EmbeddingsWriter:
             "row": rows,
             "col": cols,
             "valid": pa.array(valid, pa.float32()),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), type=element),
             "geometry": pa.array(shapely.to_wkb(geometry, byte_order=1), pa.binary()),
             "bbox": pa.StructArray.from_arrays(
                 [pa.array(v) for v in _outwards(bounds)], fields=list(self._schema.field("bbox").type)
             ),
         }
+        self._rows += n
+        if self._first is None:
+            self._spool_rows(pa.table(columns), values, keys)
+            return
+        self._first.append((pa.table(columns), values, keys))
+        if self._rows >= FIRST:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Choose the offset, and pass on the rows that waited for it."""
+        if self._first is None:
+            return
+        waiting, self._first = self._first, None
+        if waiting:
+            self._offset = offset_of(np.concatenate([values for _, values, _ in waiting])[:FIRST])
+        for columns, values, keys in waiting:
+            self._spool_rows(columns, values, keys)
+
+    def _spool_rows(
+        self, columns: pa.Table, values: npt.NDArray[np.float32], keys: npt.NDArray[np.uint64]
+    ) -> None:
+        symbols, scale = stored(values, self._dtype, self._offset)
+        element = self._schema.field("vector").type
+        vector = pa.FixedSizeListArray.from_arrays(pa.array(symbols.ravel()), type=element)
+        columns = columns.append_column("vector", vector)
         if scale is not None:
-            columns["scale"] = pa.array(scale, pa.float32())
-        table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
-        self._spool.append(table, keys)
+            columns = columns.append_column("scale", pa.array(scale, pa.float32()))
+        self._spool.append(columns.select(self._schema.names).cast(self._schema), keys)
 
     def _widen(self, bounds: npt.NDArray[np.float64], keys: npt.NDArray[np.uint64]) -> None:
         """Note the bounds of rows, of each tile."""
@@ -281,6 +293,7 @@ class EmbeddingsWriter:
         CatalogError
             If no row was appended.
         """
+        self._settle()
         if not self.rows:
             raise CatalogError("no vector to write: a table of embeddings has at least one row")
         with self._file(path, footer, self._bounds[0]) as file:
@@ -302,6 +315,7 @@ class EmbeddingsWriter:
         """
         if self._shift is None or self._zoom is None:
             raise CatalogError("no tiles to write: the writer was made for one file")
+        self._settle()
         if not self.rows:
             raise CatalogError("no vector to write: a table of embeddings has at least one row")
         out: dict[str, TableInfo] = {}
@@ -339,61 +353,8 @@ class EmbeddingsWriter:
 
     def _file(
         self, path: Path, footer: Mapping[str, Mapping[str, Any]], bounds: npt.NDArray[np.float64]
-    ) -> _File:
+    ) -> GroupedFile:
         keys = {"geo": self._geo(bounds), **footer}
         schema = self._schema.with_metadata({k: json.dumps(v) for k, v in keys.items()})
         options = self._encodings() | {"compression_level": self._level}
-        return _File(path, schema, self._per_group, bounds, options)
-
-
-class _File:
-    """One file while it is written: rows come in order, and leave in groups of equal size."""
-
-    def __init__(
-        self,
-        path: Path,
-        schema: pa.Schema,
-        per_group: int,
-        bounds: npt.NDArray[np.float64],
-        options: Mapping[str, Any],
-    ) -> None:
-        self._schema, self._per_group, self._bounds = schema, per_group, bounds
-        self._boxes: list[list[float]] = []
-        self._rest: pa.Table | None = None
-        self._rows = 0
-        self._writer = pq.ParquetWriter(
-            str(path), schema, compression="zstd", write_page_index=True, write_page_checksum=True, **options
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            if self._rest is not None:
-                self._group(self._rest)
-            self._writer.add_key_value_metadata({"row_groups": json.dumps({"bbox": self._boxes})})
-        self._writer.close()
-
-    def write(self, rows: pa.Table) -> None:
-        """Append rows; what does not fill a group waits."""
-        if self._rest is not None:
-            rows = pa.concat_tables([self._rest, rows])
-        whole = rows.num_rows // self._per_group * self._per_group
-        for start in range(0, whole, self._per_group):
-            self._group(rows.slice(start, self._per_group))
-        self._rest = rows.slice(whole) if whole < rows.num_rows else None
-
-    def _group(self, rows: pa.Table) -> None:
-        named = rows.replace_schema_metadata(self._schema.metadata)
-        self._writer.write_table(named, row_group_size=rows.num_rows)
-        box = [pc.struct_field(rows["bbox"], side) for side in SIDES]
-        self._boxes.append([float((pc.min(v) if i < 2 else pc.max(v)).as_py()) for i, v in enumerate(box)])
-        self._rows += rows.num_rows
-
-    @property
-    def info(self) -> TableInfo:
-        """What was written."""
-        columns = tuple((field.name, str(field.type)) for field in self._schema)
-        west, south, east, north = self._bounds.tolist()
-        return TableInfo(self._rows, (west, south, east, north), len(self._boxes), columns)
+        return GroupedFile(path, schema, self._per_group, bounds, options)
