@@ -503,8 +503,14 @@ def test_nothing_left_to_publish(tmp_path):
         ({"pool": "median"}, "pool='median' is unknown; vectors are pooled by 'mean', 'max', 'min'"),
         ({"patch": (0, 4)}, r"patch=\(0, 4\) is no size; it is \(y, x\) in cells"),
         ({"min_valid": 50}, "min_valid=50 is no share; it is between 0 and 1"),
-        ({"bbox": (1, 2, 3)}, r"bbox=\(1, 2, 3\) is not west, south, east, north in degrees"),
-        ({"bbox": (0, 50, 10, 40)}, r"bbox=\(0, 50, 10, 40\) is not west, south, east, north"),
+        (
+            {"bbox": (1, 2, 3)},
+            r"bbox must be 4 numbers .west, south, east, north. or 6 with heights, got 3: \(1, 2, 3\)",
+        ),
+        (
+            {"bbox": (0, 50, 10, 40)},
+            r"bbox has south 50 above north 40; the order is west, south, east, north, got \(0, 50, 10, 40\)",
+        ),
         ({"bbox": (499980, 5e6, 500980, 5.1e6)}, "is not west, south, east, north in degrees"),
         ({"bbox": (0, 0, 1, 1), "intersects": {}}, "bbox and intersects were both given; choose one"),
         ({"intersects": {"type": "Blob"}}, "is neither GeoJSON nor a shapely geometry"),
