@@ -20,6 +20,7 @@ __all__ = [
     "clear_parts",
     "files_below",
     "is_disk_full",
+    "is_temporary",
     "remove",
     "temporary",
     "workplace",
@@ -129,6 +130,17 @@ def files_below(root: Path) -> Iterator[Path]:
         seen.add(place.resolve())
         names[:] = sorted(n for n in names if not n.startswith("."))
         yield from (place / n for n in sorted(files) if not n.startswith(".") and (place / n).is_file())
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a name is one of :func:`temporary`, of any process and machine, or of a lock.
+
+    Examples
+    --------
+    >>> is_temporary(temporary(Path("a.json"), "part")), is_temporary(Path(".hidden"))
+    (True, False)
+    """
+    return re.fullmatch(r"\..+\.(part|old|partial|lock)", path.name) is not None
 
 
 def is_disk_full(exc: BaseException | None) -> bool:

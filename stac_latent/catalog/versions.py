@@ -1,0 +1,105 @@
+"""New names for what is new: what a copy of an Item links to lies beside what an older copy links to, never over it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from stac_latent.documents import parse_json, read_json, unicode_text
+from stac_latent.errors import CatalogError
+
+__all__ = ["is_same", "renamed", "stores_of", "versioned"]
+
+
+def stores_of(doc: Mapping[str, Any], path: Path, root: Path) -> list[Path]:
+    """Files and Zarr stores below ``root`` that the assets of an Item lie in.
+
+    Parameters
+    ----------
+    doc
+        The Item.
+    path
+        Its file.
+    root
+        Folder of the catalogue.
+    """
+    found = (_store(asset.get("href"), path, root) for asset in _assets(doc))
+    return sorted({store for store in found if store is not None and store.exists()})
+
+
+def is_same(doc: Any, other: bytes | None) -> bool:
+    """Whether a document at the destination says what the local one does."""
+    try:
+        return other is not None and bool(parse_json(other, "") == doc)
+    except CatalogError:
+        return False
+
+
+def versioned(store: Path, files: Sequence[Path]) -> str:
+    """Name of a store with its contents' digest in it.
+
+    Parameters
+    ----------
+    store
+        File, or folder.
+    files
+        All files of it.
+    """
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            total.update(
+                f"{file.relative_to(store).as_posix()} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode()
+            )
+    return f"{store.stem}-{total.hexdigest()[:12]}{store.suffix}"
+
+
+def renamed(path: Path, root: Path, names: Mapping[Path, str]) -> bytes:
+    """An Item as it is written at the destination: its assets lead to the new names.
+
+    Parameters
+    ----------
+    path
+        Its file.
+    root
+        Folder of the catalogue.
+    names
+        New names of stores.
+    """
+    doc = read_json(path)
+    for asset in _assets(doc):
+        store = _store(asset.get("href"), path, root)
+        if store is not None and store in names:
+            inside = os.path.relpath(_target(asset["href"], path), store)
+            target = store.with_name(names[store]) / ("" if inside == "." else inside)
+            asset["href"] = "./" + Path(os.path.relpath(target, path.parent)).as_posix()
+    return unicode_text(json.dumps(doc, indent=2, ensure_ascii=False) + "\n")
+
+
+def _assets(doc: Any) -> Iterator[dict[str, Any]]:
+    assets = doc.get("assets") if isinstance(doc, dict) else None
+    yield from (a for a in (assets.values() if isinstance(assets, dict) else ()) if isinstance(a, dict))
+
+
+def _target(href: str, path: Path) -> Path:
+    plain = href if (path.parent / href).exists() else unquote(href)
+    return Path(os.path.normpath(path.parent / plain))
+
+
+def _store(href: Any, path: Path, root: Path) -> Path | None:
+    """What is renamed: the Zarr store that an address leads to or into, else the file; None outside the catalogue."""
+    if not isinstance(href, str) or urlparse(href).scheme or Path(href).is_absolute():
+        return None
+    target = _target(href, path)
+    if not target.is_relative_to(root):
+        return None
+    inside = next(
+        (p for p in reversed((target, *target.parents)) if p.suffix == ".zarr" and p.is_relative_to(root)),
+        None,
+    )
+    return inside or target
