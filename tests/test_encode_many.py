@@ -249,6 +249,7 @@ def test_processes_and_threads_lose_no_link(tmp_path):
     assert not list((tmp_path / "cat").glob(".*"))
 
 
+@pytest.mark.filterwarnings("ignore")  # Python's switch for warnings is one for all threads
 def test_two_writers_of_one_item_keep_both_latents(tmp_path):
     (scene,) = scenes_in(tmp_path / "raw", 1)
     problems = []
