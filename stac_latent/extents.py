@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pystac
 import shapely
 import shapely.geometry
@@ -16,6 +18,7 @@ __all__ = [
     "WORLD",
     "BBox",
     "bbox_of",
+    "bbox_of_parts",
     "extent_of",
     "fields_in_utc",
     "flat_bbox",
@@ -88,15 +91,20 @@ def spanning(boxes: Iterable[BBox]) -> BBox:
 
 def bbox_of(geometry: shapely.Geometry) -> BBox:
     """West, south, east, north of a geometry; west > east where that is the shorter way over the antimeridian."""
-    bounds = sorted(tuple(map(float, p.bounds)) for p in shapely.get_parts(geometry) if not p.is_empty)
-    south, north = min(b[1] for b in bounds), max(b[3] for b in bounds)
-    west, east = bounds[0][0], max(b[2] for b in bounds)
-    reach, gap = bounds[0][2], (0.0, west, east)
-    for left, _, right, _ in bounds[1:]:
-        gap = max(gap, (left - reach, left, reach))
-        reach = max(reach, right)
-    if west <= -180 and east >= 180 and gap[0] > 0:
-        _, west, east = gap
+    return bbox_of_parts(shapely.bounds(np.array(shapely.get_parts(geometry), dtype=object)))
+
+
+def bbox_of_parts(bounds: npt.NDArray[np.float64]) -> BBox:
+    """Box of parts by their bounds ``(n, 4)``: over the antimeridian where parts touch it from both sides and leave a gap elsewhere."""
+    found = bounds[np.isfinite(bounds).all(axis=1)]
+    found = found[np.argsort(found[:, 0])]
+    south, north = float(found[:, 1].min()), float(found[:, 3].max())
+    reach = np.maximum.accumulate(found[:, 2])
+    west, east = float(found[0, 0]), float(reach[-1])
+    gaps = found[1:, 0] - reach[:-1]
+    if len(gaps) and west <= -180 and east >= 180 and gaps.max() > 0:
+        i = int(gaps.argmax())
+        west, east = float(found[i + 1, 0]), float(reach[i])
     return west, south, east, north
 
 

@@ -231,7 +231,7 @@ def test_unsound_rows_follow_the_rules_of_tables(tmp_path):
 
 
 def test_rows_that_lie_nowhere(tmp_path):
-    shapes = [*shapely.to_wkb(files.boxes(3)), None, shapely.to_wkb(shapely.box(190, 0, 191, 1))]
+    shapes = [*shapely.to_wkb(files.boxes(3)), None, shapely.to_wkb(shapely.box(10, 91, 11, 92))]
     path = clay(tmp_path, files.vectors_of(0, n=5, k=768), geometry=pa.array(shapes))
     items = adopt("clay", path, tmp_path / "others", version="v0")
     with pytest.raises(

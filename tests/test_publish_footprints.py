@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import pyproj
+import pystac
 import pytest
 import shapely
 from affine import Affine
@@ -15,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from publish_support import LATLON, UTM
 
 from stac_latent.catalog.footprints import cells_in, footprints
+from stac_latent.catalog.table_item import Extent
 from stac_latent.errors import GridError
 from stac_latent.spec import Grid
 
@@ -184,3 +186,25 @@ def test_unplaceable_grids():
     far = Grid("EPSG:32633", (10, 0, 1e12, 0, -10, 1e12), (8, 8), (8, 8))
     with pytest.raises(GridError, match="cells of the grid in EPSG:32633 have no longitude and latitude"):
         footprints(far, np.array([0]), np.array([0]))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413"])
+def test_a_table_round_a_pole_has_a_box_and_an_outline_that_hold_all_rows(crs):
+    grid = Grid(crs, (1000.0, 0.0, -32000.0, 0.0, -1000.0, 30000.0), (64, 72), (8, 8))
+    row, col = (v.ravel() for v in np.mgrid[: grid.cells[0], : grid.cells[1]])
+    shapes = footprints(grid, row, col)
+    extent = Extent()
+    extent.add(shapes)
+    extent.close(
+        pystac.Item(
+            "a",
+            None,
+            None,
+            None,
+            {"start_datetime": "2024-01-01T00:00:00Z", "end_datetime": "2024-01-02T00:00:00Z"},
+        )
+    )
+    np.testing.assert_allclose(extent.bbox(), shapely.total_bounds(shapes), atol=1e-9)
+    outside = shapely.difference(shapely.union_all(shapes), extent.geometry)
+    assert shapely.area(outside) < 1e-9
+    assert shapely.get_num_coordinates(extent.geometry) < 200

@@ -22,6 +22,7 @@ from stac_latent.catalog.products import Product
 from stac_latent.crs import crs_fields, crs_text
 from stac_latent.cube.layout import CONTAINERS, upright
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
+from stac_latent.extents import bbox_of
 from stac_latent.spec import Grid
 from stac_latent.store.arrays import ForeignArray, axis_names, open_array
 from stac_latent.store.raster import open_raster
@@ -67,7 +68,7 @@ def describe_array(product: Product, href: str, told: Told, base: pystac.Item | 
     times = _times(product, href, told, attributes, base, dims, array.steps)
     fields["latent:space"] = space_of(product, href, told, attributes, {})
     polygon: Any = footprint(grid)
-    place = json.loads(shapely.to_geojson(polygon)), list(polygon.bounds)
+    place = json.loads(shapely.to_geojson(polygon)), list(bbox_of(polygon))
     if "time" not in axes:
         return [Description(fields, times[0][1], *place, assets)]
     out = []

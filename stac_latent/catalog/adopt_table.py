@@ -16,8 +16,9 @@ from stac_latent.catalog.adopt_time import Period, time_of
 from stac_latent.catalog.products import Product
 from stac_latent.crs import crs_fields, crs_text
 from stac_latent.cube.layout import CONTAINERS
-from stac_latent.cube.table_grid import bounds, centres, regular_grid
+from stac_latent.cube.table_grid import centres, in_lonlat, regular_grid
 from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.extents import bbox_of, bbox_of_parts
 from stac_latent.store.arrays import ArrayHeader
 from stac_latent.store.parquet import parquet_at
 from stac_latent.store.tables import VectorTable
@@ -80,7 +81,7 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
     if table.facts.geometry is not None:
         properties["table:primary_geometry"] = table.facts.geometry
     return Description(
-        fields, when, json.loads(shapely.to_geojson(polygon)), list(polygon.bounds), assets, properties
+        fields, when, json.loads(shapely.to_geojson(polygon)), list(bbox_of(polygon)), assets, properties
     )  # fmt: skip
 
 
@@ -130,13 +131,29 @@ def _schema(href: str) -> Any:
 
 
 def _outline(table: VectorTable) -> Any:
-    """Hull of all rows in longitude and latitude."""
-    found = bounds(table, "OGC:CRS84")
-    found = found[np.isfinite(found).all(axis=1)]
-    if not len(found):
+    """Box round all rows in longitude and latitude; two where the shorter way leads over 180 degrees.
+
+    Raises
+    ------
+    CatalogError
+        If no row has a place on the Earth.
+    """
+    groups = table.groups(table.place_columns)
+    found = [shapely.bounds(shapely.get_parts(in_lonlat(table, table.shapes(g)))) for g in groups]
+    boxes = np.concatenate(found) if found else np.empty((0, 4))
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    if not len(boxes):
         raise CatalogError(f"{table.href}: no row has a place")
-    west, south = found[:, :2].min(axis=0) - 1e-6
-    east, north = found[:, 2:].max(axis=0) + 1e-6
-    if east - west > 180:
-        west, east = -180.0, 180.0
-    return shapely.box(west, max(south, -90), east, min(north, 90))
+    earthly = boxes[(np.abs(boxes) <= (180, 90, 180, 90)).all(axis=1)]
+    if not len(earthly):
+        raise CatalogError(
+            f"{table.href}: a row lies at longitude {boxes[0, 0]:.8g}, latitude {boxes[0, 1]:.8g}, and none on the Earth: its coordinates "
+            "are no degrees, or in the other order. Write the file with its CRS (geopandas: set_crs), or name its columns of longitude and "
+            "latitude (latent:position, --position lon,lat)"
+        )
+    west, south, east, north = bbox_of_parts(earthly)
+    low, high = max(south - 1e-6, -90.0), min(north + 1e-6, 90.0)
+    west, east = max(west - 1e-6, -180.0), min(east + 1e-6, 180.0)
+    if west > east:
+        return shapely.MultiPolygon([shapely.box(west, low, 180, high), shapely.box(-180, low, east, high)])
+    return shapely.box(-180, low, 180, high) if east - west > 180 else shapely.box(west, low, east, high)

@@ -10,10 +10,11 @@ import shapely
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
+from stac_latent.antimeridian import split_at_antimeridian
 from stac_latent.errors import GridError
 from stac_latent.spec import Grid, Window
 
-__all__ = ["cells_in", "footprints", "split_at_antimeridian"]
+__all__ = ["cells_in", "footprints"]
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
@@ -23,40 +24,6 @@ TOLERANCE = 1e-4
 MOST_SEGMENTS = 32
 STEP = 2.0**-27
 """Coordinates are rounded to this many degrees (below 1 mm), which lets them compress to half."""
-
-_WORLD = shapely.box(-180, -90, 180, 90)
-
-
-def split_at_antimeridian(
-    lon: Floats, lat: Floats, *, projected: bool = True
-) -> shapely.Polygon | shapely.MultiPolygon:
-    """Polygon in [-180, 180] of one ring (m,) that may cross the antimeridian or hold a pole.
-
-    Neighbouring points are less than 180 degrees of longitude apart. In a ring of a ``projected`` CRS a vertex on a
-    pole is one point of the map; otherwise it is a point of the parallel at 90 degrees, with a longitude of its own.
-    """
-    points: list[tuple[float, float]] = []
-    for i, (x, y) in enumerate(zip(lon, lat, strict=True)):
-        if (
-            projected and abs(y) > 90 - 1e-9
-        ):  # a pole has every longitude: arrive on one meridian, leave on another
-            points += [(lon[i - 1], y), (lon[(i + 1) % len(lon)], y)]
-        else:
-            points.append((x, y))
-    ring = np.array([*points, points[0]])
-    step = np.diff(ring[:, 0])
-    ring[1:, 0] = ring[0, 0] + np.cumsum(step - 360 * np.round(step / 360))
-    if abs(ring[-1, 0] - ring[0, 0]) > 180:  # once round the Earth: close over the pole inside
-        pole = np.copysign(90.0, ring[:, 1].mean())
-        ring = np.vstack([ring, [ring[-1, 0], pole], [ring[0, 0], pole]])
-    turns = np.floor((ring[:, 0].min() + 180) / 360), np.ceil((ring[:, 0].max() - 180) / 360)
-    parts = [
-        shapely.intersection(shapely.make_valid(shapely.polygons(ring - [360 * t, 0])), _WORLD)
-        for t in np.arange(turns[0], turns[1] + 1)
-    ]
-    area = [p for p in shapely.get_parts(shapely.union_all(parts)) if p.geom_type == "Polygon"]
-    rings = [shapely.geometry.polygon.orient(p) for p in area]
-    return rings[0] if len(rings) == 1 else shapely.MultiPolygon(rings)
 
 
 def _to_lonlat(grid: Grid) -> Transformer:

@@ -16,7 +16,7 @@ from stac_latent.catalog.adopt_time import moments
 from stac_latent.catalog.rows import Rows
 from stac_latent.cube.layout import Layout, layout_of
 from stac_latent.cube.plain import check_scales
-from stac_latent.cube.table_grid import dequantised, in_crs, table_of
+from stac_latent.cube.table_grid import dequantised, in_lonlat, table_of
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Spec
 from stac_latent.store.tables import Invalid, VectorTable, sound_vectors
@@ -93,7 +93,7 @@ def parts_of(
         if table.scale:
             check_scales(group[table.scale].to_numpy(), where)
         values = dequantised(values, spec, layout)
-        shapes = in_crs(table, table.shapes(group), "OGC:CRS84")
+        shapes = in_lonlat(table, table.shapes(group))
         keep = (
             np.ones(len(values), bool) if region is None else np.asarray(shapely.intersects(shapes, region))
         )

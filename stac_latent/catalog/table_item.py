@@ -17,6 +17,7 @@ import shapely
 from stac_latent import __version__
 from stac_latent.access import href_of, link_href, relative
 from stac_latent.bundle import file_multihash
+from stac_latent.extents import bbox_of_parts, times_in_utc
 from stac_latent.spec import Spec
 from stac_latent.store.geoparquet import COLUMNS, TableInfo
 
@@ -55,6 +56,7 @@ class Extent:
     def __init__(self) -> None:
         self._halves: dict[bool, list[shapely.Geometry]] = {}
         self._hulls: list[shapely.Geometry] = []
+        self._bounds: list[npt.NDArray[np.float64]] = []
         self.items: list[pystac.Item] = []
         """Items that gave at least one row."""
 
@@ -75,8 +77,8 @@ class Extent:
         groups = [[h] for h in hulls] if east - west > 180 else [hulls]
         for group in groups:
             hull = shapely.convex_hull(shapely.union_all(group))
-            width = max(np.ptp(np.reshape(hull.bounds, (2, 2)), axis=0))
-            self._hulls.append(shapely.simplify(hull, width * 1e-3))
+            self._bounds.append(shapely.bounds(hull))
+            self._hulls.append(_simple(hull))
         self._halves = {}
         self.items.append(item)
 
@@ -86,25 +88,26 @@ class Extent:
         return shapely.union_all(self._hulls)
 
     def bbox(self) -> list[float]:
-        """West, south, east, north; west > east where that is the shorter way over the antimeridian."""
-        bounds = shapely.bounds(np.array(shapely.get_parts(self.geometry)))
-        south, north = float(bounds[:, 1].min()), float(bounds[:, 3].max())
-        bounds = bounds[np.argsort(bounds[:, 0])]
-        reach = np.maximum.accumulate(bounds[:, 2])
-        west, east = float(bounds[0, 0]), float(reach[-1])
-        gaps = bounds[1:, 0] - reach[:-1]
-        if len(gaps) and west <= -180 and east >= 180 and gaps.max() > 0:
-            i = int(gaps.argmax())
-            west, east = float(bounds[i + 1, 0]), float(reach[i])
-        return [west, south, east, north]
+        """West, south, east, north of all rows; west > east where that is the shorter way over the antimeridian."""
+        return list(bbox_of_parts(np.array(self._bounds)))
 
     def times(self) -> tuple[datetime | None, datetime | None, datetime | None]:
         """Datetime (None for a period), start and end (None for an instant)."""
-        starts = [i.datetime or i.common_metadata.start_datetime for i in self.items]
-        ends = [i.common_metadata.end_datetime or i.datetime for i in self.items]
-        start = min(t for t in starts if t is not None)
-        end = max(t for t in (*ends, start) if t is not None)
+        times = [t for i in self.items for t in times_in_utc(i)]
+        start, end = min(times), max(times)
         return (start, None, None) if start == end else (None, start, end)
+
+
+def _simple(hull: shapely.Geometry) -> shapely.Geometry:
+    """A convex hull with fewer points, which still holds all that it held and has the same bounds."""
+    width = np.ptp(shapely.bounds(hull).reshape(2, 2), axis=0).max()
+    out: shapely.Geometry = shapely.simplify(hull, width * 1e-3)
+    lost = shapely.hausdorff_distance(out, hull)
+    if not lost:
+        return out
+    wider = shapely.buffer(out, lost, join_style="mitre")
+    whole: shapely.Geometry = shapely.intersection(wider, shapely.box(*shapely.bounds(hull)))
+    return whole
 
 
 def embedding_fields(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import shapely
 from odc.geo.geobox import GeoBox
 
+from stac_latent.antimeridian import to_lonlat
 from stac_latent.cube.plain import PlainReader
 from stac_latent.cube.refs import cell_box, to_pixels
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
@@ -22,7 +23,16 @@ from stac_latent.store.vector_types import shifted
 if TYPE_CHECKING:
     from stac_latent.cube.layout import Layout
 
-__all__ = ["TableReader", "bounds", "centres", "dequantised", "in_crs", "regular_grid", "table_of"]
+__all__ = [
+    "TableReader",
+    "bounds",
+    "centres",
+    "dequantised",
+    "in_crs",
+    "in_lonlat",
+    "regular_grid",
+    "table_of",
+]
 
 _SLACK = 0.05
 """Part of a cell by which a row may miss its centre."""
@@ -54,6 +64,18 @@ def in_crs(table: VectorTable, shapes: npt.NDArray[np.object_], crs: Any) -> npt
     CatalogError
         If the table declares a projected CRS, and holds degrees.
     """
+    turn, _ = _transformer(table, shapes, crs)
+    return np.asarray(shapely.transform(shapes, lambda p: np.stack(turn(p[:, 0], p[:, 1]), axis=1)))
+
+
+def in_lonlat(table: VectorTable, shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    """Geometries of a table in OGC:CRS84, longitudes in [-180, 180]: what crosses 180 degrees is split. Errors as :func:`in_crs`."""
+    turn, projected = _transformer(table, shapes, "OGC:CRS84")
+    return to_lonlat(shapes, turn, projected=projected)
+
+
+def _transformer(table: VectorTable, shapes: npt.NDArray[np.object_], crs: Any) -> tuple[Any, bool]:
+    """Transformation of coordinates of a table, and whether its own are those of a map."""
     from pyproj import CRS, Transformer
     from pyproj.exceptions import CRSError, ProjError
 
@@ -69,12 +91,11 @@ def in_crs(table: VectorTable, shapes: npt.NDArray[np.object_], crs: Any) -> npt
             "of longitude and latitude (--position lon,lat)"
         )
     try:
-        turn = Transformer.from_crs(own, other, always_xy=True).transform
+        return Transformer.from_crs(own, other, always_xy=True).transform, own.is_projected
     except ProjError as exc:
         raise GridError(
             f"{table.href}: its geometry is in {own.name}, from which nothing leads to {other.name} ({exc}); write it in a CRS of the Earth"
         ) from exc
-    return np.asarray(shapely.transform(shapes, lambda p: np.stack(turn(p[:, 0], p[:, 1]), axis=1)))
 
 
 def bounds(table: VectorTable, crs: Any) -> npt.NDArray[np.float64]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import shapely
 
+from stac_latent.antimeridian import to_lonlat
 from stac_latent.errors import CorruptDataError
 
 __all__ = ["check_srid", "geometry_of", "in_degrees"]
@@ -82,7 +83,7 @@ def _crs(text: str, file: pq.ParquetFile) -> Any:
 
 
 def in_degrees(shapes: npt.NDArray[np.object_], crs: Any, href: str) -> npt.NDArray[np.object_]:
-    """Geometries (n,) of a column whose CRS is stated, in longitude and latitude (OGC:CRS84); without one they are that.
+    """Geometries (n,) of a column whose CRS is stated, in longitude and latitude (OGC:CRS84), split at 180 degrees; without one they are that.
 
     Raises
     ------
@@ -98,11 +99,10 @@ def in_degrees(shapes: npt.NDArray[np.object_], crs: Any, href: str) -> npt.NDAr
         own, degrees = CRS(crs), CRS("OGC:CRS84")
         if own.equals(degrees, ignore_axis_order=True):
             return shapes
-        turn = Transformer.from_crs(own, degrees, always_xy=True).transform
+        turn = Transformer.from_crs(own, degrees, always_xy=True)
     except (CRSError, ProjError) as exc:
         raise CorruptDataError(f"{href}: the CRS of its geometry cannot be read ({exc}); {_AGAIN}") from exc
-    moved = shapely.transform(shapes, lambda p: np.stack(turn(p[:, 0], p[:, 1]), axis=1))
-    return np.asarray(moved)
+    return to_lonlat(shapes, turn.transform, projected=own.is_projected)
 
 
 def check_srid(shapes: npt.NDArray[np.object_], crs: Any, href: str) -> None:

@@ -95,6 +95,11 @@ class VectorTable:
             raise CatalogError(
                 f"{href} has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}"
             )
+        if not self.position and primary is not None and described.get("crs", primary) is None:
+            raise CatalogError(
+                f"{href} says that the CRS of its geometry {primary!r} is not known ('crs': null in its footer): write it with the CRS "
+                "(geopandas: set_crs), or name its columns of longitude and latitude (latent:position, --position lon,lat)"
+            )
         self._check_once(wanted if self.position or primary is None else [*wanted, primary])
         if not self.position and primary is None:
             raise CatalogError(
