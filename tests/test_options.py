@@ -177,3 +177,21 @@ def test_remembering_keeps_no_target():
     codec = aim(lin(["a"]), Target(psnr=30))
     assert remember(codec) is codec
     assert resolve_space(codec.space).tail.aim is None
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"resampling": "bilinear"}, r"resampling='bilinear' without resolution=: .* nothing is resampled"),
+        (
+            {"resampling": "averge", "resolution": 20},
+            r"resampling='averge' \(did you mean 'average'\?\) is unknown; expected one of nearest",
+        ),
+        ({"fallback_bound": 2}, r"fallback_bound=2 is for guard='fallback' \(--guard fallback\) alone"),
+        ({"fallback_bound": 2, "guard": "off"}, r"fallback_bound=2 is for guard='fallback'"),
+    ],
+)
+def test_options_that_would_do_nothing(tmp_path, scene, options, text):
+    with pytest.raises(StacLatentError, match=text):
+        encode(scene, lin(["red", "nir"]), tmp_path / "cat", **options)
+    nothing_catalogued(tmp_path / "cat")

@@ -38,6 +38,10 @@ def asked_of(
     wanted = tuple(Check.of(c) for c in ([checks] if isinstance(checks, str) else checks))
     if wanted and codec.kind != "codec":
         raise CatalogError(f"codec {codec.name!r} is an embedder: it has no decoded pixels to check")
+    if bound and policy != "fallback":
+        raise CatalogError(
+            f"fallback_bound={bound:g} is for guard='fallback' (--guard fallback) alone; give both, or error_bound= for every tile"
+        )
     if policy == "off":
         return Asked("off", None, wanted)
     guards = guards_of(codec) if codec.kind == "codec" else None

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
 
 from stac_latent.access import asset_href, shown
 from stac_latent.crs import crs_from_fields, crs_text
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.stages.nesting import DEEPEST, Lattices
 from stac_latent.store.raster import open_raster
+from stac_latent.suggest import did_you_mean
 
-__all__ = ["arrange", "asset_geobox", "cover", "native_geobox", "offset_of"]
+__all__ = ["arrange", "asset_geobox", "check_resampling", "cover", "native_geobox", "offset_of"]
 
 _TOLERANCE = 1e-3
 """Part of a pixel by which grids may miss each other through rounding."""
@@ -108,6 +110,26 @@ def cover(boxes: Sequence[GeoBox], steps: Sequence[int]) -> GeoBox:
     bottom, right = (-(-max(s[i] for s in spans) // deepest) * deepest for i in (2, 3))
     corner = fine.affine * Affine.translation(left - ix, top - iy)
     return GeoBox((bottom - top, right - left), corner, fine.crs)
+
+
+def check_resampling(resampling: str, resolution: float | None) -> None:
+    """Refuse a way to resample that there is not, or that nothing would be done by.
+
+    Raises
+    ------
+    GridError
+        If it is unknown, or no resolution is given to resample to.
+    """
+    if resampling not in Resampling.__members__:
+        known = list(Resampling.__members__)
+        raise GridError(
+            f"resampling={resampling!r}{did_you_mean(resampling, known)} is unknown; expected one of {', '.join(known)}"
+        )
+    if resolution is None and resampling != "nearest":
+        raise GridError(
+            f"resampling={resampling!r} without resolution=: bands are coded on their own pixels, and nothing is resampled. Give "
+            "resolution=, too, or leave resampling out"
+        )
 
 
 def native_geobox(item_id: str, boxes: Mapping[str, GeoBox], resolution: float | None) -> GeoBox:

@@ -17,7 +17,7 @@ from stac_latent.codec import Array, Codec
 from stac_latent.crs import crs_text
 from stac_latent.cube.asset_bands import assign, described
 from stac_latent.cube.band_names import check_names
-from stac_latent.cube.grids import arrange, asset_geobox, cover, native_geobox, offset_of
+from stac_latent.cube.grids import arrange, asset_geobox, check_resampling, cover, native_geobox, offset_of
 from stac_latent.cube.rasters import RasterFile
 from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.tiling import lattice_grid
@@ -169,6 +169,7 @@ class ItemSource:
     ) -> None:
         self.item, self.codec = item, codec
         self.resampling, self.infinite = resampling, infinite
+        check_resampling(resampling, resolution)
         check_names([b.name for b in codec.bands], f"codec {codec.name!r}")
         self.bands = find_bands(item, codec, bands)
         for key in {b.asset for b in self.bands}:
