@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 
 import adopt_support as files
 import numpy as np
@@ -335,3 +336,24 @@ def test_archives_are_described_in_no_time(tmp_path):
     start = time.monotonic()
     assert len(adopt("alphaearth-zarr", tmp_path / "aef", tmp_path / "c")) == 9
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("pixels", "side", "how"),
+    [
+        (224, 16, None),
+        (230, 16, "patches of 16 pixels from the first row"),
+        (500, 500 / 14, "equal parts of the whole image"),
+    ],
+)
+def test_cells_of_an_image_that_they_do_not_divide(tmp_path, pixels, side, how):
+    """A model of whole patches leaves out the last pixels; one that resized its image does not."""
+    files.write_tiff(tmp_path / "scene.tif", np.ones((1, pixels, pixels), np.uint8))
+    path = files.write_tiff(tmp_path / "scene_embedding.tif", np.ones((8, 14, 14), np.float32), None)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", UserWarning)
+        (item,) = adopt("terratorch", path, tmp_path / "c", version="1", when="2024")
+    said = [str(w.message) for w in seen if "do not divide" in str(w.message)]
+    assert [how in text for text in said] == ([] if how is None else [True])
+    found = item.assets["embeddings"].extra_fields["proj:transform"]
+    np.testing.assert_allclose(found, [10 * side, 0, 500_000, 0, -10 * side, 5_000_000])

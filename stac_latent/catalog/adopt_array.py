@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ from stac_latent.store.zarr_arrays import array_attributes, attributes_of, dimen
 __all__ = ["describe_array", "footprint"]
 
 SCALES = "scales"
+_PATCHES = (8, 14, 16, 32)
+"""Usual sides of a patch of a vision transformer [pixels]."""
 
 
 def describe_array(product: Product, href: str, told: Told, base: pystac.Item | None) -> list[Description]:
@@ -266,5 +269,29 @@ def _of_raster(href: str, shape: tuple[int, int], fit: bool) -> Grid:
             raise GridError(
                 f"{href} has {size} pixels, the array {shape} cells: they do not share a grid; name the right raster with like="
             )
-        transform = transform * Affine.scale(size[1] / shape[1], size[0] / shape[0])
+        transform = transform * Affine.scale(*_cell_size(href, size, shape)[::-1])
     return _grid_of(crs, tuple(transform), shape)
+
+
+def _cell_size(href: str, size: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float]:
+    """Pixels of an image along y and x under a cell that a model made of it.
+
+    A model whose patches do not divide the image leaves out the pixels behind the last whole patch.
+    """
+    patches = [n // m for n, m in zip(size, shape, strict=True)]
+    rest = [n - k * m for n, k, m in zip(size, patches, shape, strict=True)]
+    if not any(rest):
+        return patches[0], patches[1]
+    if patches[0] == patches[1] and patches[0] in _PATCHES and max(rest) < patches[0]:
+        kind, found = (
+            f"patches of {patches[0]} pixels from the first row and column on",
+            (patches[0], patches[1]),
+        )
+    else:
+        kind, found = "equal parts of the whole image", (size[0] / shape[0], size[1] / shape[1])
+    warnings.warn(
+        f"{href} has {size} pixels, which {shape} cells do not divide; the cells are taken for {kind}: if the image was cropped or resized "
+        "in another way, state the grid of the cells with --crs and --transform, or crs= and transform=",
+        stacklevel=2,
+    )
+    return found
