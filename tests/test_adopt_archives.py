@@ -16,6 +16,7 @@ from affine import Affine
 from rasterio.enums import Resampling
 
 from stac_latent import adopt, load, load_table
+from stac_latent.catalog.coverage_vectors import VectorShares, vector_shares
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.driver import open_cells
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
@@ -357,3 +358,41 @@ def test_cells_of_an_image_that_they_do_not_divide(tmp_path, pixels, side, how):
     assert [how in text for text in said] == ([] if how is None else [True])
     found = item.assets["embeddings"].extra_fields["proj:transform"]
     np.testing.assert_allclose(found, [10 * side, 0, 500_000, 0, -10 * side, 5_000_000])
+
+
+def test_water_is_told_from_data_that_are_still_to_come(tmp_path, run):
+    """A scale of NaN is water, one of infinity has no data yet; both load as NaN."""
+    stored = zones(tmp_path / "v1.zarr", (33,))
+    items = adopt("tessera-zarr", tmp_path / "v1.zarr", tmp_path / "c")
+    for found, year in zip(vector_shares(items), (2023, 2024), strict=True):
+        scale = stored[33, year][1]
+        wanted = VectorShares(
+            f"v1-utm33-{year}",
+            scale.size,
+            int(np.isfinite(scale).sum()),
+            int(np.isnan(scale).sum()),
+            int(np.isinf(scale).sum()),
+        )
+        assert found == wanted
+    west, south, east, north = items[0].bbox
+    (part, _) = vector_shares(items, (west, (south + north) / 2, east, north))
+    assert part.cells < items[0].assets["embeddings"].extra_fields["proj:shape"][0] * 12
+    assert (part.water, part.pending) == (3, 3)
+    assert vector_shares(items, (100, 0, 101, 1)) == []
+    code, out, _ = run("coverage", tmp_path / "c" / "catalog.json", "--every", "year", "--vectors", "--json")
+    assert code == 0
+    assert json.loads(out)["vectors"][1] == {
+        "item": "v1-utm33-2024",
+        "cells": 192,
+        "vectors": 186,
+        "water": 3,
+        "pending": 3,
+    }
+    (other,) = adopt(
+        "alphaearth", files.write_tiff(tmp_path / "2024" / "a.tif", files.alphaearth_codes(0)), tmp_path / "d"
+    )
+    assert vector_shares([other]) == []
+    with pytest.raises(
+        CatalogError, match=r"has no scales that tell cells without a vector from those without one yet"
+    ):
+        open_cells(LatentRef.from_item(other)).read_absence()

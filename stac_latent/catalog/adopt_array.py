@@ -282,13 +282,10 @@ def _cell_size(href: str, size: tuple[int, int], shape: tuple[int, int]) -> tupl
     rest = [n - k * m for n, k, m in zip(size, patches, shape, strict=True)]
     if not any(rest):
         return patches[0], patches[1]
+    kind, found = "equal parts of the whole image", (size[0] / shape[0], size[1] / shape[1])
     if patches[0] == patches[1] and patches[0] in _PATCHES and max(rest) < patches[0]:
-        kind, found = (
-            f"patches of {patches[0]} pixels from the first row and column on",
-            (patches[0], patches[1]),
-        )
-    else:
-        kind, found = "equal parts of the whole image", (size[0] / shape[0], size[1] / shape[1])
+        kind = f"patches of {patches[0]} pixels from the first row and column on"
+        found = float(patches[0]), float(patches[1])
     warnings.warn(
         f"{href} has {size} pixels, which {shape} cells do not divide; the cells are taken for {kind}: if the image was cropped or resized "
         "in another way, state the grid of the cells with --crs and --transform, or crs= and transform=",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Bbox, When, names, numbers, progress
 from stac_latent.cli.console import out, print_json
+
+if TYPE_CHECKING:
+    from stac_latent.catalog.coverage_vectors import VectorShares
 
 __all__ = ["coverage"]
 
@@ -31,6 +35,12 @@ def coverage(
     missing: Annotated[
         Path | None, typer.Option(help="CSV to write: each cell that a period does not cover whole.")
     ] = None,
+    vectors: Annotated[
+        bool,
+        typer.Option(
+            "--vectors", help="Also count cells with vectors, water, and no data yet (Tessera's Zarr)."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Report which cells of an area lack items in which periods, as a table, a map and a list."""
@@ -55,8 +65,10 @@ def coverage(
             writer.writerow(["start", "row", "column", "west", "south", "east", "north", "share"])
             for cell in found.missing():
                 writer.writerow([cell["start"], cell["row"], cell["column"], *cell["bbox"], cell["share"]])
+    shares = _shares(sources, bbox, when, collections) if vectors else None
     if as_json:
-        print_json({"bbox": found.bbox, "cells": found.cells, "periods": rows})
+        told = {} if shares is None else {"vectors": [asdict(s) for s in shares]}
+        print_json({"bbox": found.bbox, "cells": found.cells, "periods": rows, **told})
         return
     table = Table(
         "from",
@@ -71,6 +83,28 @@ def coverage(
         cells_of = (str(row[k]) for k in ("whole_cells", "partial_cells", "missing_cells"))
         table.add_row(row["start"][:10], str(row["items"]), f"{100 * row['area']:.1f} %", *cells_of)
     out.print(table)
+    if shares is not None:
+        second = Table("item", "cells", "vectors", "water", "no data yet")
+        for s in shares:
+            second.add_row(s.item, *(str(n) for n in (s.cells, s.vectors, s.water, s.pending)))
+        out.print(second)
     for path in (picture, missing):
         if path is not None:
             out.print(f"wrote {path}")
+
+
+def _shares(
+    sources: list[str], bbox: str | None, when: str | None, collections: str | None
+) -> list[VectorShares]:
+    from stac_latent.catalog.coverage_vectors import vector_shares
+    from stac_latent.catalog.search import search
+
+    box = numbers(bbox, 4, "--bbox")
+    items = search(
+        sources[0] if len(sources) == 1 else sources,
+        bbox=box,
+        datetime=when,
+        collections=names(collections),
+        kind="embedding",
+    )
+    return vector_shares(items, None if box is None else (box[0], box[1], box[2], box[3]))

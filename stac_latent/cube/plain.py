@@ -168,22 +168,40 @@ class PlainReader:
 
     def read_latent(self, cells: Window | None = None) -> Floats:
         """Dequantised ``(channel, y, x)`` of a window of cells (default: all), NaN where there is no data; float32."""
-        (y0, y1), (x0, x1) = self._within(cells)
-        height = self.grid.shape[0]
-        rows = (height - y1, height - y0) if self.layout.flip else (y0, y1)
-        window = rows, (x0, x1)
+        window = self._stored(cells)
         array, layout = self.array, self.layout
         check_unchanged(layout.href, layout.size, layout.updated)
         scale = None if layout.scale is None else self._factors(layout.scale, window)
         out = dequantise(array.read(window), self.spec, layout.nodata, scale, array.read_valid(window))
         return np.ascontiguousarray(out[:, ::-1]) if self.layout.flip else out
 
+    def read_absence(
+        self, cells: Window | None = None
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Cells without a vector for good, whose scale is NaN, and those without one yet, whose scale is the asset's nodata; ``(y, x)``.
+
+        Raises
+        ------
+        CatalogError
+            If there are no scales that tell these apart.
+        """
+        layout, found = self.layout.scale, self.scale
+        if layout is None or found is None or layout.nodata is None:
+            raise CatalogError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r} has no scales that tell cells without a vector from those without one "
+                "yet; expected an asset of scales with nodata"
+            )
+        check_unchanged(layout.href, layout.size, layout.updated)
+        scale = found.read(self._stored(cells))
+        step = -1 if self.layout.flip else 1
+        gone, later = (
+            np.asarray(v.any(axis=0))[::step] for v in (np.isnan(scale), np.equal(scale, layout.nodata))
+        )
+        return gone, later
+
     def read_scales(self, cells: Window | None = None) -> Array | None:
         """Factors of a window as they are stored, NaN where there is no data; None where there are none."""
-        (y0, y1), columns = self._within(cells)
-        height = self.grid.shape[0]
-        rows = (height - y1, height - y0) if self.layout.flip else (y0, y1)
-        return None if self.layout.scale is None else self._factors(self.layout.scale, (rows, columns))
+        return None if self.layout.scale is None else self._factors(self.layout.scale, self._stored(cells))
 
     def _factors(self, layout: Layout, window: Window) -> Array:
         """Scales of a window, NaN where there is no data."""
@@ -200,6 +218,12 @@ class PlainReader:
     def read_valid_share(self, cells: Window | None = None) -> Floats:
         """1 where a cell holds a whole vector, 0 elsewhere; float32 ``(y, x)``."""
         return np.asarray(np.isfinite(self.read_latent(cells)).all(axis=0), np.float32)
+
+    def _stored(self, cells: Window | None) -> Window:
+        """Rows and columns of the file with a window of cells."""
+        (y0, y1), columns = self._within(cells)
+        height = self.grid.shape[0]
+        return ((height - y1, height - y0) if self.layout.flip else (y0, y1)), columns
 
     def _within(self, cells: Window | None) -> Window:
         shape = self.grid.shape
