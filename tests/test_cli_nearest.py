@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from nearest_support import OTHER, clustered, write
+from nearest_support import OTHER, brute, clustered, write
 
 import stac_latent
 
@@ -103,6 +103,23 @@ def test_index_then_nearest(run, cells):
     options = ("nearest", cells / "standard.parquet", "--point=-73.80,40.63", "--json")
     exact, found = (json.loads(run(*options, *more)[1])["rows"] for more in ((), ("--index",)))
     assert len({r["id"] for r in exact} & {r["id"] for r in found}) >= 9
+
+
+def test_a_poor_index_is_told(run, tmp_path):
+    values = clustered(2000, 16)
+    values[17] *= 1e5
+    path = write(tmp_path / "t.parquet", values, group=1 << 20)
+    code, out, err = run("index", path, "--metric", "dot", "--json")
+    assert (code, json.loads(out)["recall_at_10"] < 0.9) == (0, True)
+    assert "for dot finds" in err
+    assert "nearest looks at every row instead" in err
+    np.save(tmp_path / "q.npy", values[5])
+    code, out, err = run(
+        "nearest", path, "--vector", tmp_path / "q.npy", "--metric", "dot", "--index", "--json"
+    )
+    assert code == 0
+    assert "every row was looked at instead" in err
+    assert [r["id"] for r in json.loads(out)["rows"]] == brute(path, values[5], "dot")[0][:10]
 
 
 def test_label_writes_a_map(run, cells, tmp_path):

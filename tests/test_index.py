@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
@@ -303,6 +304,14 @@ def test_what_pgvector_refuses_is_refused_before_it_is_written(tmp_path, bad):
     ):
         to_pgvector(path, tmp_path / "t.sql")
     assert [p.name for p in tmp_path.iterdir() if "sql" in p.name] == []
+
+
+def test_several_exports_of_one_name_at_once(table, tmp_path):
+    with ThreadPoolExecutor(3) as pool:
+        counts = list(pool.map(lambda _: to_pgvector(table, tmp_path / "t.sql", overwrite=True), range(3)))
+    assert counts == [ROWS] * 3
+    assert (tmp_path / "t.sql").read_text(encoding="utf-8").count("\titem-0\t") == ROWS // 2
+    assert [p.name for p in tmp_path.iterdir()] == ["t.sql"]
 
 
 def test_lancedb_holds_the_rows(tmp_path):

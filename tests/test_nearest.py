@@ -374,6 +374,21 @@ def test_nothing_with_a_direction_is_left(tmp_path, index):
     assert nearest(zeros, np.ones(4), metric="l2", index=index)["distance"].tolist() == [2.0] * 4
 
 
+@pytest.mark.parametrize("laid_out", [False, True])
+def test_few_rows_that_match_are_all_given(tmp_path, laid_out):
+    """A condition that leaves 1.6 % of the rows, one of which holds NaN."""
+    values = clustered(2500, 6)
+    values[35, 2] = np.nan
+    path = write(tmp_path / "t.parquet", values, group=1 << 20)
+    if laid_out:
+        write_cache(open_table(path))
+    where = {"op": "=", "args": [{"property": "row"}, 0]}
+    ids = [i for i in brute(path, values[3], "cosine")[0] if i.startswith("item-0/0/")]
+    assert len(ids) == 49
+    assert nearest(path, values[3], 99, where=where)["id"].tolist() == ids
+    assert nearest(path, values[3], 20, where=where)["id"].tolist() == ids[:20]
+
+
 def test_int8_tells_no_nan(tmp_path):
     values = clustered(10, 6)
     values[3, 2] = np.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -143,8 +144,6 @@ def test_tables_that_are_none_of_items(tmp_path, columns, text):
 
 
 def test_geometries_in_another_crs_are_brought_to_degrees(tmp_path):
-    import json
-
     utm = shapely.box(500_000 + 1e5 * np.arange(3), 5_500_000, 510_000 + 1e5 * np.arange(3), 5_510_000)
     column = {"encoding": "WKB", "geometry_types": [], "crs": CRS(32633).to_json_dict()}
     footer = json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}})
@@ -152,3 +151,29 @@ def test_geometries_in_another_crs_are_brought_to_degrees(tmp_path):
     assert found(path, bbox=(15, 49, 15.5, 50)) == ["a"]
     west, south, _, _ = shapely.geometry.shape(next(iter(search(path))).geometry).bounds
     assert (west, south) == pytest.approx((15, 49.646), abs=1e-2)
+
+
+def test_items_of_a_period_without_the_column_datetime(tmp_path):
+    ends = pa.array([t.replace(day=20) for t in TIMES], pa.timestamp("us", "UTC"))
+    path = written(
+        tmp_path / "items.parquet",
+        start_datetime=pa.array(TIMES, pa.timestamp("ms", "UTC")),
+        end_datetime=ends,
+    )
+    pq.write_table(pq.read_table(path).drop_columns(["datetime"]), path)
+    assert found(path, datetime="2024-02-05/2024-02-06") == ["b"]
+    assert found(path, datetime="2024-02-21/2024-02-28") == []
+    assert next(iter(search(path))).common_metadata.end_datetime == TIMES[0].replace(day=20)
+
+
+def test_a_second_geometry_and_boxes_as_lists(tmp_path):
+    """As GeoParquet 1.0 files have them."""
+    columns = {name: {"encoding": "WKB", "geometry_types": []} for name in ("geometry", "proj:geometry")}
+    footer = json.dumps({"version": "1.0.0", "primary_column": "geometry", "columns": columns})
+    other = {
+        "proj:geometry": pa.array(shapely.to_wkb(PLACES)),
+        "bbox": pa.array(shapely.bounds(PLACES).tolist()),
+    }
+    (item,) = search(written(tmp_path / "items.parquet", footer, **other), bbox=(11.1, 50.1, 11.2, 50.2))
+    assert (item.id, item.bbox) == ("b", [11.0, 50.0, 11.5, 51.0])
+    assert item.properties["proj:geometry"]["type"] == "Polygon"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from stac_latent import adopt, nearest, publish
+from stac_latent import adopt, load_table, nearest, publish
 from stac_latent.errors import CorruptDataError, GridError, StacLatentError
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -199,3 +200,53 @@ def test_points_among_polygons_are_found_a_metre_off(tmp_path):
         match=r"no row of .* lies at lon=10, lat=50.005; its rows lie within longitudes 10 to 20",
     ):
         nearest(tmp_path / "v.parquet", (9.999995, 50.005), k=1)  # polygons are where they are
+
+
+def test_codes_of_two_files_with_scales_of_their_own(tmp_path):
+    """One scale for both would bring vectors close that are not."""
+    codes = np.random.default_rng(1).integers(-128, 128, (6, 4)).astype(np.int8)
+    for name, scale, zero in (("a", 0.5, 3.0), ("b", 0.01, -2.0)):
+        path = written(tmp_path / f"{name}.parquet", vector=pa.array(codes.tolist(), pa.list_(pa.int8())))
+        told = {"producer": "me", "name": "mine", "version": "1", "when": "2024"}
+        fields = {"latent:columns": ["v"], "latent:quantization": "linear"}
+        fields |= {"latent:quantization_scale": [scale], "latent:quantization_offset": [-scale * zero]}
+        items = adopt("any", path, tmp_path / name, fields=fields, **told)
+        assert np.allclose(np.stack(load_table(items)["vector"]), (codes - zero) * scale, rtol=1e-6)
+        publish(items, tmp_path / f"{name}.published.parquet", dtype="float32")
+    both = [tmp_path / f"{name}.published.parquet" for name in "ab"]
+    got = nearest(both, ((codes[2] + 2.0) * 0.01).astype(np.float32), 1, metric="l2")
+    assert (got["row"][0], got["distance"][0]) == (2, pytest.approx(0, abs=1e-6))
+
+
+def test_a_place_twice_is_two_rows(tmp_path):
+    """Products repeat a cell for another date."""
+    times = pa.array([datetime(2024, 1, d, tzinfo=UTC) for d in (1, 2, 3, 4, 5, 6)])
+    shapes = BOXES.copy()
+    shapes[4] = shapes[1]
+    path = tmp_path / "t.parquet"
+    columns = {
+        "embedding": pa.array(VECTORS.tolist(), pa.list_(pa.float32())),
+        "timestamp": times,
+        "geometry": pa.array(shapely.to_wkb(shapes)),
+    }
+    pq.write_table(pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo())}), path)
+    publish(adopt("major-tom", path, tmp_path / "c", version="1"), tmp_path / "v.parquet", dtype="float32")
+    there = nearest(tmp_path / "v.parquet", (10.015, 50.005), 99, bbox=(10.012, 50.001, 10.018, 50.009))
+    assert sorted(there["row"]) == [1, 4]
+    assert there["row"][0] == 4  # the latest is looked for
+    assert nearest(tmp_path / "v.parquet", (10.015, 50.005, "2024-01-02"), 1)["row"].tolist() == [1]
+
+
+def test_rows_at_the_meridian_and_across_180_degrees_in_one_group(tmp_path):
+    shapes = BOXES.copy()
+    shapes[0] = shapely.box(-0.01, 50, 0.01, 50.01)
+    shapes[1] = shapely.MultiPolygon(
+        [shapely.box(179.99, 50, 180, 50.01), shapely.box(-180, 50, -179.99, 50.01)]
+    )
+    path = written(tmp_path / "t.parquet", geometry=pa.array(shapely.to_wkb(shapes)))
+    publish(adopted(path), tmp_path / "v.parquet", dtype="float32")
+    for bbox, rows in (((-1, 49, 1, 51), [0]), ((179, 49, -179, 51), [1]), ((9, 49, 11, 51), [2, 3, 4, 5])):
+        assert sorted(nearest(tmp_path / "v.parquet", np.ones(4), 99, bbox=bbox)["row"]) == rows
+    with pytest.raises(StacLatentError, match=r"no row of .* matches bbox"):
+        nearest(tmp_path / "v.parquet", np.ones(4), bbox=(90, 49, 91, 51))
+    assert nearest(tmp_path / "v.parquet", (-179.995, 50.005), 1)["row"].tolist() == [1]
