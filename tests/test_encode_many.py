@@ -363,3 +363,20 @@ def test_a_command_that_is_interrupted_says_how_far_it_came(run, tmp_path, monke
     assert not list((tmp_path / "out").rglob(".*"))
     assert run(*words)[0] == 0
     assert found(tmp_path / "out") == ["s0", "s1", "s2"]
+
+
+def test_a_dead_link_and_a_broken_item_of_the_source(run, tmp_path):
+    """They are named as what cannot be encoded is, and the others are encoded."""
+    encode(scenes_in(tmp_path / "raw", 3), small_codec("zstd"), tmp_path / "source")
+    (tmp_path / "source/scenes/s0/s0.json").unlink()
+    (tmp_path / "source/scenes/s1/s1.json").write_text('{"type": "Feat')
+    words = ("encode", "source/catalog.json", "out", "--codec", "zstd", "--bands", "red,nir", "--key", "b")
+    code, out, err = run(*words, "--json")
+    assert code == 1
+    result = json.loads(out)
+    assert [r["id"] for r in result["items"]] == ["s2"]
+    assert [Path(r["item"]).name for r in result["failed"]] == ["s0.json", "s1.json"]
+    assert "2 of 3 could not be done:" in err
+    code, out, err = run(*words, "--stop-at-error", "--overwrite")
+    assert (code, out) == (1, "")
+    assert "s0.json" in err

@@ -13,7 +13,7 @@ from stac_latent.catalog.arguments import Time
 from stac_latent.catalog.order import sort_items
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.reader import Reader
-from stac_latent.catalog.sources import Source, open_sources
+from stac_latent.catalog.sources import Source, StaticSource, open_sources
 from stac_latent.errors import SearchError
 from stac_latent.suggest import known_options
 
@@ -127,6 +127,7 @@ def search(
     max_items: int | None = None,
     timeout: float = 30.0,
     headers: Mapping[str, str] | None = None,
+    failures: list[tuple[str, str]] | None = None,
 ) -> Results:
     """Items of one or several catalogues that match everything asked for.
 
@@ -177,6 +178,9 @@ def search(
         Longest wait for a server [s].
     headers : mapping
         Sent with each request, for example ``{"Authorization": "Bearer ..."}``.
+    failures : list
+        Where documents of static catalogues that cannot be read go, as (address, error); the rest is searched. By default the first
+        one is an error.
 
     Returns
     -------
@@ -224,6 +228,9 @@ def search(
     if not timeout > 0:
         raise SearchError(f"timeout must be a positive number of seconds, got {timeout!r}")
     sources = open_sources(source, Reader(timeout=timeout, headers=headers or {}))
+    for part in sources:
+        if isinstance(part, StaticSource):
+            part.failures = failures
     page = limit if max_items is None else min(limit, max_items)
 
     def total() -> int | None:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from stac_latent.cli.console import as_text, err, out
-from stac_latent.errors import CatalogError
+from stac_latent.errors import CatalogError, SearchError
 
 if TYPE_CHECKING:
     import pystac
@@ -73,11 +73,13 @@ def names(text: str | None) -> list[str] | None:
     return None if text is None else [t.strip() for t in text.split(",") if t.strip()]
 
 
-def find(source: str, **query: Any) -> list[pystac.Item]:
-    """Items of a source; at least one, or an error."""
+def find(source: str, *, failures: list[tuple[str, str]] | None = None, **query: Any) -> list[pystac.Item]:
+    """Items of a source; at least one, or an error. Documents that cannot be read go to ``failures``, where that is a list."""
     from stac_latent.catalog.search import search
 
-    items = list(search(source, **query))
+    items = list(search(source, failures=failures, **query))
+    if failures and not items:
+        raise SearchError(failures[0][1])
     if not items:
         asked = ", ".join(f"{k}={v}" for k, v in query.items() if v is not None)
         raise CatalogError(

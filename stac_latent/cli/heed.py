@@ -44,12 +44,16 @@ class Heard:
         self.failed: list[dict[str, str]] = []
         """``item`` and ``error`` of what was left out."""
 
-    def __len__(self) -> int:
-        return len(self.refused) + len(self.failed)
+        self.unread: list[tuple[str, str]] = []
+        """Addresses and errors of documents that could not be read."""
+
+    def rows(self) -> list[dict[str, str]]:
+        """All that was left out, but what was refused."""
+        return [{"item": where, "error": text} for where, text in self.unread] + self.failed
 
     def to_dict(self) -> dict[str, object]:
         """What there is of it, as JSON has it."""
-        found = {"refused": self.refused, "failed": self.failed}
+        found = {"refused": self.refused, "failed": self.rows()}
         return {name: rows for name, rows in found.items() if rows}
 
 
@@ -78,11 +82,12 @@ def heeding(heard: Heard) -> Iterator[None]:
 
 def report_failures(heard: Heard, total: int) -> None:
     """List at the end what was left out, and end with exit code 1 where that is anything."""
-    if heard.failed:
-        err.print(f"{len(heard.failed)} of {total} could not be done:")
-    for row in heard.failed:
+    rows = heard.rows()
+    if rows:
+        err.print(f"{len(rows)} of {total + len(heard.unread)} could not be done:")
+    for row in rows:
         say("bold red", "failed", f"{row['item']}: {row['error']}")
-    if len(heard):
+    if rows or heard.refused:
         raise typer.Exit(1)
 
 

@@ -124,23 +124,26 @@ def encode(
         target["step"] = step
     elif step is not None:
         chosen = open_codec(codec, **options, step=step)
-    items = find(source, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids), max_items=max_items)
+    heard = Heard()
+    items = find(
+        source, failures=heard.unread if keep_going else None, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids),
+        max_items=max_items,
+    )  # fmt: skip
     if resume:
         items = [item for item in items if not _is_done(item, dest, key, mode)]
     against = _references(references)
     batches = [items] if against is not None and items else [[item] for item in items]
     done: list[pystac.Item] = []
-    heard = Heard()
     with progress(as_json) as report, saying(done, len(items), str(dest)):
         for batch in batches:
             with heeding(heard):
                 done += run(
                     batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
-                    on_error="skip" if keep_going and len(items) > 1 else "raise",
+                    on_error="skip" if keep_going and len(items) + len(heard.unread) > 1 else "raise",
                     encrypt=encrypt, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), **target,  # type: ignore[arg-type]
                 )  # fmt: skip
-            report("items", len(done) + len(heard), len(items))
+            report("items", len(done) + len(heard.refused) + len(heard.failed), len(items))
     rows = [item_row(item, key) for item in done]
     if as_json:
         print_json({"catalog": str((dest / "catalog.json").absolute()), "items": rows} | heard.to_dict())
