@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pystac
 import pytest
 from search_support import as_dicts, ids, make_items, write_static
+from shapely.geometry import MultiPolygon, box, mapping
 
 from stac_latent import search
 from stac_latent.catalog.reader import Reader
@@ -151,6 +153,7 @@ def test_a_search_of_files_needs_no_client_and_no_cql2(tmp_path):
     static = write_static(ITEMS, tmp_path / "static")
     code = f"""
 import sys
+from datetime import UTC, datetime
 from stac_latent import search
 for source in ({str(parquet)!r}, {str(static)!r}):
     assert len(search(source, kind="codec", bbox=(-180, -90, 180, 90), datetime="2024/..")) > 5
@@ -230,3 +233,17 @@ def test_real_tables_of_other_writers(name):
     found = ids(search(path, filter=cql2))
     assert 0 < len(found) <= count
     assert found == ids(search(list(items), filter=cql2))
+
+
+@pytest.mark.parametrize(("west", "east"), [(179, 181), (-181, -179)])
+def test_footprints_beyond_180_degrees_are_found_on_both_sides(tmp_path, west, east):
+    item = pystac.Item(
+        "over", mapping(box(west, 0, east, 1)), [west, 0, east, 1], datetime(2024, 6, 1, tzinfo=UTC), {}
+    )
+    halves = MultiPolygon([box(179, 0, 180, 1), box(-180, 0, -179, 1)])
+    split = pystac.Item("split", mapping(halves), [179, 0, -179, 1], datetime(2024, 6, 1, tzinfo=UTC), {})
+    to_geoparquet([item], tmp_path / "one.parquet")
+    for bbox in ((179.4, 0, 179.6, 1), (-179.6, 0, -179.4, 1), (179.9, 0, -179.9, 1)):
+        assert [i.id for i in search([item, split], bbox=bbox)] == ["over", "split"]
+        assert [i.id for i in search(tmp_path / "one.parquet", bbox=bbox)] == ["over"]
+    assert not search([item, split], bbox=(-1, 0, 1, 1))

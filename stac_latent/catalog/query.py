@@ -72,10 +72,13 @@ class ItemRow:
     def _shape(self) -> BaseGeometry | None:
         geometry = self._item.get("geometry")
         if self._geometry is None and geometry is not None:
+            import numpy as np
             from shapely.geometry import shape
 
+            from stac_latent.antimeridian import within_180
+
             try:
-                self._geometry = shape(geometry)
+                self._geometry = within_180(np.array([shape(geometry)], dtype=object))[0]
             except Exception as exc:
                 raise SearchError(f"item {self._item.get('id')!r} has a malformed geometry: {exc}") from exc
         return self._geometry

@@ -19,6 +19,7 @@ import shapely
 
 from stac_latent.access import absolute, local_path
 from stac_latent.access import relative as relative_href
+from stac_latent.antimeridian import within_180
 from stac_latent.catalog.arguments import rfc3339
 from stac_latent.catalog.arrow import python_values, time_values, without_views
 from stac_latent.catalog.filters import compared_with_numbers
@@ -100,7 +101,7 @@ class ParquetSource:
         if measured:
             columns["assets"] = python_values(table["assets"])
         if "geometry" in columns:
-            columns["geometry"] = list(self._shapes(columns["geometry"]))
+            columns["geometry"] = list(within_180(self._shapes(columns["geometry"])))
         count = self._file.metadata.row_group(group).num_rows
         return [i for i in range(count) if query.matches(_Row(columns, i))]
 
