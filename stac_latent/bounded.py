@@ -16,7 +16,7 @@ import numpy.typing as npt
 from stac_latent.bound import BoundLike, ErrorBound
 from stac_latent.codec import Array, Codec
 from stac_latent.container import apply_nodata, compress, target_of, unpack, valid_mask
-from stac_latent.errors import CorruptDataError, VerificationError
+from stac_latent.errors import CorruptDataError, FieldError, VerificationError
 from stac_latent.frame import BOUNDED, MAX_PIXELS, SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
 from stac_latent.native.coder import compress_native, decompress_native
 from stac_latent.native.grids import families, parts_of
@@ -28,7 +28,7 @@ from stac_latent.stages.residual import BITSTREAM, TILE, decode_residual, encode
 if TYPE_CHECKING:
     from stac_latent.spec import Band
 
-__all__ = ["base_step", "codable", "compress_bounded", "decompress_bounded", "typical"]
+__all__ = ["base_step", "codable", "compress_bounded", "decompress_bounded", "refuse_far_values", "typical"]
 
 Mask = npt.NDArray[np.bool_]
 _COARSER = 8.0
@@ -165,6 +165,40 @@ def codable(field: Array, valid: Mask | None, codec: Codec) -> Mask | None:
     if some.all():
         return mask
     return some if mask is None else some & mask
+
+
+def refuse_far_values(field: Array, valid: Mask | None, codec: Codec) -> None:
+    """Refuse a field whose valid pixels the chain would clip: too far from the mean that is part of it.
+
+    Raises
+    ------
+    FieldError
+        Names the first such band, its values and the ways out.
+    """
+    first = codec.stages[0]
+    if not isinstance(first, Normalise) or field.dtype.kind not in "iuf":
+        return
+    if field.dtype.kind != "f":
+        info = np.iinfo(field.dtype)
+        reach = np.maximum(info.max - first.mean, first.mean - info.min) * 16 / first.unit
+        if (reach < LIMIT - 1).all():
+            return
+    known = codable(field, valid, codec)
+    if known is None or known is valid:
+        return
+    lost = ~np.broadcast_to(known, field.shape) & np.broadcast_to(
+        True if valid is None else valid, field.shape
+    )
+    if field.dtype.kind == "f":
+        lost &= np.isfinite(field)
+    for i, band in enumerate(codec.bands):
+        if lost[i].any():
+            far = field[i][lost[i]]
+            raise FieldError(
+                f"band {band.name!r} holds {far.min():g} to {far.max():g}, more than {LIMIT / 16 * first.unit[i]:g} from "
+                f"{first.mean[i]:g}, the mean that is part of codec {codec.name!r}: such pixels would be clipped. Keep them exactly "
+                "with error_bound= (--error-bound), open the codec with a larger unit=, or mask them as nodata"
+            )
 
 
 def typical(field: Array, valid: Mask | None) -> list[float]:

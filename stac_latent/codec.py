@@ -23,7 +23,7 @@ from stac_latent.errors import CodecError, FieldError
 from stac_latent.frame import canonical_json
 from stac_latent.masking import fill_invalid, fits, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats, Window
-from stac_latent.stored import check_field, to_field
+from stac_latent.stored import check_field, common_type, to_field
 
 __all__ = ["LEVELS", "Array", "Codec", "Level", "Stage", "open_codec"]
 
@@ -108,7 +108,9 @@ class Codec:
     about: Mapping[str, Any] = field(default_factory=dict)
     """Model card: description, licence, training data, metrics. Not part of the space."""
     whole_space: str = ""
-    """Space of the codec that this is one of the :attr:`parts` of."""
+    """Space of the codec that this is one of the :attr:`parts` of, or the same as for bands of other types or nodata."""
+    untyped: frozenset[str] = frozenset()
+    """Bands that were given by name alone: type and nodata are those of the source."""
 
     def __post_init__(self) -> None:
         if not self.stages or not self.bands:
@@ -205,7 +207,7 @@ class Codec:
         quantiser = next((s for s in self.stages if s.level == "symbols"), None)
         quantization = getattr(quantiser, "quantization", Quantization("none"))
         last = next((s for s in reversed(self.stages) if hasattr(s, "data_type")), None)
-        stored = str(getattr(last, "data_type", self.bands[0].data_type))
+        stored = str(getattr(last, "data_type", common_type(self.bands)))
         return Spec(
             kind=self.kind,
             space=self.space,
@@ -285,10 +287,8 @@ class Codec:
         if coded and upto == "field" and window is None and self._direct is not None:
             return self._direct(bytes(payload))
         symbols = self.entropy_decode(payload) if coded else payload
-        if upto == "symbols":
-            return cast("Array", symbols)
-        if upto == "latent":
-            return self.spec.quantization.dequantise(symbols)
+        if upto in ("symbols", "latent"):
+            return cast("Array", symbols if upto == "symbols" else self.spec.quantization.dequantise(symbols))
         crop: tuple[slice, slice] = (slice(None), slice(None))
         if window is not None:
             symbols, crop = self._cells(symbols, window)

@@ -54,6 +54,11 @@ def _bands(bands: Sequence[Band | str] | None, name: str) -> tuple[Band, ...]:
     return tuple(b if isinstance(b, Band) else Band(b, nodata=0) for b in bands)
 
 
+def _untyped(bands: Sequence[Band | str] | None) -> frozenset[str]:
+    """Bands that were given by name alone."""
+    return frozenset(b for b in bands or () if isinstance(b, str))
+
+
 def s2_10m_4b(step: float | None = None) -> Codec:
     """Sentinel-2 L2A, B02 B03 B04 B08 at 10 m."""
     return _shipped("s2-10m-4b", step)
@@ -98,7 +103,7 @@ def dct(
     block = BlockDCT(8, len(b))
     rans = Rans(laplace_tables(), np.full(block.channels, 4), np.arange(0, block.channels, 64))
     stages = (Normalise([mean] * len(b), [unit] * len(b)), block, Uniform([round(step * _FRACTION)], 6), rans)
-    return Codec("dct", stages, b, dimensions=block.channels)
+    return Codec("dct", stages, b, dimensions=block.channels, untyped=_untyped(bands))
 
 
 def wavelet(
@@ -115,7 +120,7 @@ def wavelet(
     per = 4**levels
     rans = Rans(laplace_tables(), np.full(per * len(b), 4), np.arange(0, per * len(b), per))
     stages = (Normalise([mean] * len(b), [unit] * len(b)), transform, Uniform(steps.tolist(), 6), rans)
-    return Codec("wavelet", stages, b, dimensions=per * len(b))
+    return Codec("wavelet", stages, b, dimensions=per * len(b), untyped=_untyped(bands))
 
 
 def lin(
@@ -140,7 +145,7 @@ def lin(
     means, units = (np.broadcast_to(np.asarray(v, np.float64), (len(b),)).tolist() for v in (mean, unit))
     basis = np.broadcast_to(np.eye(len(b), dtype=np.float32), (MAX_LEVELS + 1, len(b), len(b)))
     stages = (Normalise(means, units), Pyramid(), Lin(np.ascontiguousarray(basis), step=step))
-    return Codec("lin", stages, b, dimensions=CELL**2 * len(b))
+    return Codec("lin", stages, b, dimensions=CELL**2 * len(b), untyped=_untyped(bands))
 
 
 def jpeg2000(
@@ -148,13 +153,15 @@ def jpeg2000(
 ) -> Codec:
     """JPEG 2000 for any bands; ``quality`` in percent of the raw bytes."""
     b = _bands(bands, "jpeg2000")
-    return Codec("jpeg2000", (Jpeg2000(quality, reversible),), b, dimensions=len(b), granularity="pixel")
+    chain = (Jpeg2000(quality, reversible),)
+    return Codec("jpeg2000", chain, b, dimensions=len(b), granularity="pixel", untyped=_untyped(bands))
 
 
 def zstd(bands: Sequence[Band | str] | None = None, effort: int = 9) -> Codec:
     """Lossless zstd over differences, for any bands and types."""
     b = _bands(bands, "zstd")
-    return Codec("zstd", (Zstd(effort),), b, dimensions=len(b), granularity="pixel")
+    chain = (Zstd(effort),)
+    return Codec("zstd", chain, b, dimensions=len(b), granularity="pixel", untyped=_untyped(bands))
 
 
 def embed_patch(name: str, base: Codec, features: int, power: float = 2.0) -> Codec:

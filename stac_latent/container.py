@@ -60,16 +60,29 @@ def valid_mask(field: Array, codec: Codec) -> npt.NDArray[np.bool_] | None:
 
 
 def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequence[Band]) -> Array:
-    """Put each band's nodata value (NaN for floats without one) where ``mask`` is false; in place."""
-    if mask is None or mask.all():
-        return field
-    holes = ~mask
+    """Put each band's nodata value (NaN for floats without one) where ``mask`` is false, and nowhere else; in place.
+
+    A valid pixel that decodes to the nodata value takes the value beside it, so that it stays one.
+    """
     for i, band in enumerate(bands):
-        here = holes[min(i, len(holes) - 1)]
-        if here.any():
-            value = band.nodata if band.nodata is not None else (math.nan if field.dtype.kind == "f" else 0)
-            field[i][here] = value
+        valid = None if mask is None else mask[min(i, len(mask) - 1)]
+        own = np.dtype(band.data_type)
+        if band.nodata is not None and not math.isnan(band.nodata):
+            lost = field[i] == (band.nodata if own.kind == "f" else int(band.nodata))
+            lost = lost if valid is None else lost & valid
+            if lost.any():
+                field[i][lost] = _beside(band.nodata, own)
+        if valid is not None and not valid.all():
+            empty = math.nan if own.kind == "f" else 0
+            field[i][~valid] = empty if band.nodata is None else band.nodata
     return field
+
+
+def _beside(value: float, dtype: np.dtype[Any]) -> Any:
+    """The next value of a type: the one above, or below the largest."""
+    if dtype.kind == "f":
+        return np.nextafter(dtype.type(value), dtype.type(np.inf if value < np.finfo(dtype).max else 0))
+    return value + 1 if value < np.iinfo(dtype).max else value - 1
 
 
 def compress(

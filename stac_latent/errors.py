@@ -24,6 +24,7 @@ __all__ = [
     "SearchError",
     "SettingError",
     "SkippedWarning",
+    "SourceWarning",
     "StacLatentError",
     "TrainError",
     "UnresolvedSpaceError",
@@ -96,6 +97,10 @@ class OptionError(StacLatentError, TypeError):
 
 class RecallWarning(GuardWarning):
     """Vectors as they are stored, or an index, find fewer of the true neighbours than they should; the message has the measured share."""
+
+
+class SourceWarning(UserWarning):
+    """A raw file and its Item disagree, or a file holds what its Item does not say; the rule that was taken is named."""
 
 
 class RemoteError(CatalogError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ def fits(value: float | None, dtype: np.dtype[Any]) -> bool:
     """Whether a type can hold a nodata value; None fits any."""
     if value is None or dtype.kind not in "iu":
         return True
-    return value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    return (
+        math.isfinite(value) and value == value // 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    )
 
 
 def zero_invalid(x: Array, mask: Mask) -> Array:

@@ -73,7 +73,7 @@ def remember(codec: Codec) -> Codec:
     known = _OPEN.setdefault(codec.space, own_rate(codec))
     if target_of(codec).given:
         return codec
-    same = all(getattr(known, n) == getattr(codec, n) for n in ("bands", "stats"))
+    same = all(getattr(known, n) == getattr(codec, n) for n in ("bands", "stats", "untyped"))
     return known if same and known.about.get("guard") == codec.about.get("guard") else codec
 
 

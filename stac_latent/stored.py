@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,10 @@ import numpy.typing as npt
 from stac_latent.errors import FieldError
 from stac_latent.spec import Band
 
-__all__ = ["check_field", "lowest_values", "to_field"]
+if TYPE_CHECKING:
+    from stac_latent.codec import Codec
+
+__all__ = ["check_field", "common_type", "for_bands", "lowest_values", "to_field"]
 
 Array = npt.NDArray[Any]
 
@@ -50,16 +54,39 @@ def check_field(field: Array, name: str, bands: Sequence[Band], stride: tuple[in
         )
 
 
+def common_type(bands: Sequence[Band]) -> np.dtype[Any]:
+    """Type of the array that holds a field of these bands: theirs, or the smallest that holds all of theirs.
+
+    Raises
+    ------
+    FieldError
+        If there is none that holds each of them exactly.
+    """
+    types = list(dict.fromkeys(np.dtype(b.data_type) for b in bands))
+    common = np.result_type(*types)
+    if any(not np.can_cast(t, common) or (t.itemsize == 8 and t.kind != common.kind) for t in types):
+        names = ", ".join(f"{b.name} {b.data_type}" for b in bands)
+        raise FieldError(
+            f"no type holds all values of these bands: {names}; code 64-bit integers apart from bands of other types"
+        )
+    return common
+
+
 def to_field(x: Array, bands: Sequence[Band]) -> Array:
-    """Round and clip ``(band, y, x)`` to the stored type of its bands."""
-    dtypes = {np.dtype(b.data_type) for b in bands}
-    dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes)
-    if x.dtype == dtype:
-        return x
-    if dtype.kind == "f":
-        return x.astype(dtype)
-    bound = lowest_values(bands, dtype).astype(x.dtype).reshape(-1, 1, 1)
-    return np.clip(np.rint(x), bound, np.iinfo(dtype).max).astype(dtype)
+    """Round and clip ``(band, y, x)``, each band to its stored type, held in the :func:`common_type` of all."""
+    dtype = common_type(bands)
+    if len({b.data_type for b in bands}) == 1:
+        if x.dtype == dtype:
+            return x
+        if dtype.kind == "f":
+            return x.astype(dtype)
+        low, high = _ends(bands, dtype, x.dtype)
+        return np.clip(np.rint(x), low.reshape(-1, 1, 1), high).astype(dtype)
+    out = np.empty(x.shape, dtype)
+    for i, band in enumerate(bands):
+        own = np.dtype(band.data_type)
+        out[i] = x[i].astype(own) if own.kind == "f" else to_field(x[i : i + 1], [band])[0]
+    return out
 
 
 def lowest_values(bands: Sequence[Band], dtype: np.dtype[Any]) -> Array:
@@ -69,3 +96,28 @@ def lowest_values(bands: Sequence[Band], dtype: np.dtype[Any]) -> Array:
     """
     low = np.iinfo(dtype).min
     return np.asarray([low + 1 if b.nodata == low else low for b in bands], np.int64)
+
+
+def _ends(bands: Sequence[Band], dtype: np.dtype[Any], held: np.dtype[Any]) -> tuple[Array, Any]:
+    """Lowest values and the highest one of a type, as the array that is clipped holds them."""
+    high = held.type(min(np.iinfo(dtype).max, np.iinfo(held).max if held.kind in "iu" else np.inf))
+    if int(high) > np.iinfo(dtype).max:
+        high = np.nextafter(high, held.type(0))
+    low = lowest_values(bands, dtype)
+    if held.kind in "iu":
+        low = np.clip(low, np.iinfo(held).min, None) if held.kind == "i" else np.maximum(low, 0)
+    return low.astype(held), high
+
+
+def for_bands(codec: Codec, bands: Sequence[Band]) -> Codec:
+    """The same chain, of the same space, for bands of other types or nodata: those that an asset or a source states.
+
+    Names, scales and offsets stay the codec's; so does everything where the number of bands differs.
+    """
+    stated = tuple(
+        replace(own, data_type=b.data_type, nodata=b.nodata)
+        for own, b in zip(codec.bands, bands, strict=False)
+    )
+    if len(stated) != len(codec.bands) or str(stated) == str(codec.bands):
+        return codec
+    return replace(codec, bands=stated, whole_space=codec.space, untyped=frozenset())

@@ -70,14 +70,19 @@ def test_wrong_dtype(tmp_path):
 def test_complex_dtype(tmp_path):
     field = np.ones((2, 32, 32), np.complex64)
     scene = make_scene(tmp_path / "raw", field, nodata=None)
-    refused(scene.item, tmp_path / "cat", FieldError, r"band 'red' of item 'scene' is complex64")
+    refused(
+        scene.item,
+        tmp_path / "cat",
+        FieldError,
+        r"asset 'red' of item 'scene' holds complex64 values.*as bands",
+    )
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_no_crs(tmp_path):
     scene = make_scene(tmp_path / "raw", scene_field((40, 48)), crs=None, georeferenced=False)
     text = (
-        r"asset 'red' of item 'scene' has no CRS: neither proj:code.*add the projection extension to the Item"
+        r"asset 'red' of item 'scene' has no CRS: neither proj:code.*add the projection extension to the item"
     )
     refused(scene.item, tmp_path / "cat", GridError, text)
 
@@ -94,7 +99,13 @@ def test_bands_on_several_grids(tmp_path):
     }
     text = r"the bands of item 'scene' have several native grids \(resolutions: red 10, nir 20\).*resolution="
     refused(item, tmp_path / "cat", GridError, text)
-    item.assets["nir"].extra_fields["proj:code"] = "EPSG:32634"
+    other = make_scene(
+        tmp_path / "raw", scene_field((48, 52), 3)[1:], name="other", crs="EPSG:32634", keys=("nir",)
+    )
+    item.assets["nir"] = other.item.assets["nir"]
+    item.assets["nir"].extra_fields |= {
+        k: v for k, v in other.item.properties.items() if k.startswith("proj:")
+    }
     text = r"lie in several CRSs: \['EPSG:32633', 'EPSG:32634'\]"
     refused(item, tmp_path / "cat", GridError, text, resolution=10.0)
 
@@ -386,7 +397,7 @@ def test_a_mask_that_was_not_stored_is_caught(tmp_path, utm_scene):
             for part in (tmp_path / "cat" / "scenes" / "scene").glob(".latent.zarr.*.part/mask/c"):
                 shutil.rmtree(part)
 
-    text = r"the stored mask of pixels .* differs from the source; nothing was catalogued"
+    text = r"the stored mask of pixels .* differs from the raw files; nothing was catalogued"
     refused(utm_scene.item, tmp_path / "cat", VerificationError, text, progress=forget)
 
 

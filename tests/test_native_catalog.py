@@ -115,7 +115,7 @@ def error_of(item, fields, nodata=0):
         got, _ = decoded(item, name)
         assert (got.shape, got.dtype) == (truth.shape, truth.dtype)
         valid = truth != nodata
-        np.testing.assert_array_equal(got != nodata, valid)
+        np.testing.assert_array_equal(~np.isnan(got) if got.dtype.kind == "f" else got != nodata, valid)
         worst = max(worst, float(np.abs(got[valid].astype(float) - truth[valid]).max(initial=0)))
     return worst
 

@@ -30,7 +30,7 @@ from stac_latent.catalog.encoded_item import (
 from stac_latent.catalog.guarding import asked_of, naming, warn_of
 from stac_latent.catalog.inputs import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.items import codec_item
-from stac_latent.catalog.native import on_native_grids
+from stac_latent.catalog.native import codec_for
 from stac_latent.catalog.options import bound_of, form_of, goal_of, listed_of, secret_of
 from stac_latent.catalog.references import References, check_references, dates, set_reference
 from stac_latent.catalog.tree import CatalogTree, write_json
@@ -40,10 +40,12 @@ from stac_latent.container import aim
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.encode import encode_source
 from stac_latent.cube.source import ItemSource
+from stac_latent.cube.source_contract import Trust
+from stac_latent.cube.source_room import with_room
 from stac_latent.cube.tiling import padded_shape
 from stac_latent.cube.verify import Progress
 from stac_latent.cube.watch import Policy
-from stac_latent.errors import CatalogError, SkippedWarning, StacLatentError
+from stac_latent.errors import CatalogError, SkippedWarning, SourceWarning, StacLatentError
 from stac_latent.files import clear_parts, is_disk_full
 from stac_latent.names import safe_name
 from stac_latent.registry import remember, resolve_space
@@ -78,6 +80,7 @@ def encode(
     checks: Sequence[str | Check] = (),
     error_bound: BoundLike | None = None,
     encrypt: Key | str | os.PathLike[str] | None = None,
+    trust: Trust | None = None,
     progress: Progress | None = None,
     **target: Any,
 ) -> list[pystac.Item]:
@@ -137,6 +140,9 @@ def encode(
     encrypt
         Key, or the file that holds it: chunks are encrypted with AES-256-GCM; see :mod:`stac_latent.secure`. Not with
         ``references``.
+    trust
+        What to do where Item and file contradict each other on the grid: refuse it (default), take the ``file``'s, or place the
+        pixels where the ``item`` says. See :mod:`stac_latent.cube.source_contract`, also for what they may differ in.
     progress
         Called with a label, the steps done and their number.
     **target
@@ -184,7 +190,7 @@ def encode(
     todo = listed_of(items)
     run = _Run(
         chosen, CatalogTree(local_path(os.fspath(dest))), key, mode, form, goal, bands, resolution, resampling, overwrite,
-        references, guard, fallback_bound, checks, error_bound, secret, progress,
+        references, guard, fallback_bound, checks, error_bound, secret, trust, progress,
     )  # fmt: skip
     out: dict[int, pystac.Item] = {}
     try:
@@ -222,15 +228,19 @@ class _Run:
     checks: Sequence[str | Check]
     error_bound: BoundLike | None
     secret: Key | None
+    trust: Trust | None
     progress: Progress | None
 
     def sources(self, item: pystac.Item) -> list[ItemSource]:
         """Pixels of an Item, of each lattice."""
-        own = on_native_grids(item, self.codec, self.bands) if self.resolution is None else self.codec
+        bounded = self.error_bound is not None
+        native = self.resolution is None
+        own = codec_for(item, self.codec, self.bands, self.trust, native=native, bounded=bounded)
         check_references(item, own, self.references)
-        infinite = self.error_bound is not None
         return [
-            ItemSource(item, part, self.bands, self.resolution, self.resampling, infinite=infinite)
+            ItemSource(
+                item, part, self.bands, self.resolution, self.resampling, infinite=bounded, trust=self.trust
+            )
             for part in own.parts
         ]
 
@@ -253,6 +263,7 @@ class _Run:
             decoder = _write_codec(whole, tree.root)
         if frame is not None and frame.id == name:
             raise CatalogError(f"item {name!r} cannot be its own key frame; leave it out of references")
+        sources = [with_room(s) for s in sources]
         coders = [aim(s.codec, self.goal, bands=s.decoded) for s in sources]
         reference = None if frame is None else LatentRef.from_item(frame, key)
         with naming(item.id), new_store(store) as part:
@@ -271,6 +282,7 @@ class _Run:
                     set_reference(base, key, frame if made.reference is not None else None)
                     out = tree.add(base)
         warn_of(item.id, made.unusual)
+        warn_of(item.id, dict.fromkeys(n for s in sources for n in s.notes), SourceWarning)
         return out
 
     def _finished(

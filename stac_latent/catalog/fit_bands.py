@@ -10,7 +10,7 @@ import numpy as np
 import pystac
 
 from stac_latent.codec import Codec
-from stac_latent.cube.asset_bands import band_table
+from stac_latent.cube.asset_bands import assign, band_table
 from stac_latent.cube.source import SourceBand, find_bands
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Band
@@ -23,14 +23,19 @@ __all__ = ["choose_bands", "stand_in"]
 _MAX_BANDS = 400
 
 
-def stand_in(bands: Sequence[Band], name: str = "fit", lattices: Lattices | None = None) -> Codec:
+def stand_in(
+    bands: Sequence[Band], name: str = "fit", lattices: Lattices | None = None, *, untyped: bool = False
+) -> Codec:
     """A chain of these bands with cells of one pixel, for readers that take a codec before there is one.
 
-    With lattices, for bands of several native grids, cells are those of ``lin``.
+    With lattices, for bands of several native grids, cells are those of ``lin``. Types and nodata of untyped bands are those
+    of the source.
     """
     n = len(bands)
     first = Normalise([0.0] * n, [1.0] * n)
-    return Codec(name, (first,) if lattices is None else (first, Pyramid(lattices)), tuple(bands))
+    stages = (first,) if lattices is None else (first, Pyramid(lattices))
+    names = frozenset(b.name for b in bands) if untyped else frozenset()
+    return Codec(name, stages, tuple(bands), untyped=names)
 
 
 def choose_bands(
@@ -59,15 +64,16 @@ def choose_bands(
         raise CatalogError(
             f"{len(wanted)} bands are asked for; a codec has 1 to {_MAX_BANDS}: name some with bands="
         )
-    probe = stand_in([Band(n) for n in wanted])
+    probe = stand_in([Band(n) for n in wanted], untyped=True)
     usable, found, problem = [], [], None
     for item in items:
         try:
-            found.append(find_bands(item, probe, keys))
+            assign(item, probe.bands, probe.name, keys)
         except CatalogError as exc:
             problem = problem or exc
         else:
             usable.append(item)
+            found.append(find_bands(item, probe, keys))
     if not usable:
         raise CatalogError(
             f"none of {len(items)} item(s) has all of the bands {', '.join(wanted)}: {problem}; "
@@ -98,7 +104,7 @@ def _band(i: int, item: pystac.Item, found: Sequence[Sequence[SourceBand]]) -> B
     """Band ``i``, described as in the first Item; its type holds the values of all Items."""
     hit = found[0][i]
     entry = next(e for e in band_table(item) if (e["asset"], e["index"]) == (hit.asset, hit.index))
-    types = {np.dtype(bands[i].data_type) for bands in found}
+    types = {np.dtype(bands[i].facts.data_type) for bands in found}
     dtype = types.pop() if len(types) == 1 else np.result_type(*types)
     fields: Mapping[str, Any] = {**item.assets[hit.asset].extra_fields, **entry["meta"]}
     scale, offset = hit.decoded.scale, hit.decoded.offset
@@ -108,7 +114,7 @@ def _band(i: int, item: pystac.Item, found: Sequence[Sequence[SourceBand]]) -> B
     return replace(
         hit.decoded,
         data_type=dtype.name,
-        nodata=hit.nodata,
+        nodata=hit.decoded.nodata,
         scale=scale,
         offset=offset,
         gsd=None if gsd is None else float(gsd),

@@ -13,7 +13,7 @@ import pystac
 from affine import Affine
 
 from stac_latent.catalog.fit_bands import stand_in
-from stac_latent.cube.grids import arrange, asset_geobox
+from stac_latent.cube.grids import arrange
 from stac_latent.cube.source import ItemSource, find_bands
 from stac_latent.errors import GridError
 from stac_latent.spec import Band, Window
@@ -77,7 +77,7 @@ def native_bands(
     item: pystac.Item, bands: Sequence[Band], keys: Mapping[str, str] | None
 ) -> tuple[tuple[Band, ...], Lattices | None]:
     """Bands in the order of the lattices of an Item's native grids, with their pixel sizes; None where they share one grid."""
-    boxes = [asset_geobox(item, b.asset) for b in find_bands(item, stand_in(bands), keys)]
+    boxes = [b.box for b in find_bands(item, stand_in(bands), keys)]
     order, lattices = arrange(boxes)
     if lattices == ((len(boxes),),) or len({str(b.crs) for b in boxes}) > 1:
         return tuple(bands), None

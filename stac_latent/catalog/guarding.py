@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from stac_latent.checks.checks import Check
@@ -73,7 +73,7 @@ def naming(item: str) -> Iterator[None]:
         ) from None
 
 
-def warn_of(item: str, texts: Sequence[str]) -> None:
+def warn_of(item: str, texts: Iterable[str], category: type[Warning] = GuardWarning) -> None:
     """One warning for each text, at the caller of ``encode``: beyond its loop and the check of its options."""
     for text in texts:
-        warnings.warn(f"item {item!r}: {text}", GuardWarning, stacklevel=5)
+        warnings.warn(f"item {item!r}: {text}", category, stacklevel=5)

@@ -55,7 +55,9 @@ def input_digest(sources: Sequence[ItemSource], options: Mapping[str, Any]) -> s
     about = {
         "files": files,
         "bands": [
-            [b.asset, b.index, b.data_type, str(b.nodata), b.gain, b.shift] for s in sources for b in s.bands
+            [b.asset, b.index, b.facts.data_type, str(b.facts.missing), b.gain, b.shift]
+            for s in sources
+            for b in s.bands
         ],
         "decoded": [
             [b.name, b.data_type, str(b.nodata), b.scale, b.offset] for s in sources for b in s.decoded

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pystac
+from affine import Affine
 
-from stac_latent.access import check_link, link_href
+from stac_latent.access import asset_href, check_link, link_href
 from stac_latent.catalog.reader import Reader, to_item
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.raw import check_raw_asset
-from stac_latent.cube.raw_files import RawFiles
+from stac_latent.cube.raw_files import RawFiles, Trust
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.spec import Grid
+from stac_latent.store.raster import open_raster
 
 __all__ = ["raw_files"]
 
@@ -70,12 +72,12 @@ def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[Laten
         check_raw_asset(raw, key)
     out, start = [], 0
     for r in readers:
-        own = names[start : start + len(r.spec.bands)]
+        own, grid = names[start : start + len(r.spec.bands)], _pixel_grid(r)
         start += len(own)
         out.append(
             RawFiles(
-                raw, own, r.spec.bands, _pixel_grid(r), r.codec.steps, str(fields.get("latent:resampling", "nearest")),
-                infinite="latent:error_bounds" in fields,
+                raw, own, r.spec.bands, grid, r.codec.steps, str(fields.get("latent:resampling", "nearest")),
+                _placed_by(raw, own, grid), infinite="latent:error_bounds" in fields,
             )
         )  # fmt: skip
     if any(t.assembled for t in out) and "latent:resampling" not in fields:
@@ -83,6 +85,20 @@ def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[Laten
             f"the raw files of item {raw.id!r} lie on other pixels than the latent, which does not say how they were resampled"
         )
     return out
+
+
+def _placed_by(raw: pystac.Item, names: Sequence[str], grid: Grid) -> Trust:
+    """Who says that the raw pixels lie on a grid: the Item where it does and a file of theirs does not."""
+    for name in names:
+        asset = raw.assets.get(name, raw.assets.get(name.rpartition(".")[0]))
+        if asset is None:
+            continue
+        told = asset.extra_fields.get("proj:transform") or raw.properties.get("proj:transform") or ()
+        with open_raster(asset_href(asset)) as src:
+            same = src.shape == grid.shape and src.transform != Affine(*grid.transform)
+        if same and list(told[:6]) == list(grid.transform):
+            return "item"
+    return "file"
 
 
 def _pixel_grid(reader: LatentReader) -> Grid:

@@ -1,4 +1,4 @@
-"""What the guard and the checks say, and what is left out of a run over many things, on stderr."""
+"""What the guard, the checks and the reading of raw files say, and what is left out of a run over many things, on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from stac_latent.cli.console import err, say
-from stac_latent.errors import GuardError, GuardWarning, SkippedWarning
+from stac_latent.errors import GuardError, GuardWarning, SkippedWarning, SourceWarning
 
 __all__ = ["Heard", "KeepGoing", "heeding", "report_failures", "saying"]
 
@@ -63,6 +63,7 @@ def heeding(heard: Heard) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GuardWarning)
         warnings.simplefilter("always", SkippedWarning)
+        warnings.simplefilter("always", SourceWarning)
         try:
             yield
         except GuardError as exc:
@@ -74,7 +75,7 @@ def heeding(heard: Heard) -> Iterator[None]:
         elif isinstance(said, SkippedWarning):
             heard.failed.append({"item": said.name, "error": f"{type(said.error).__name__}: {said.error}"})
             say("bold red", "failed", str(said))
-        elif issubclass(warning.category, GuardWarning):
+        elif issubclass(warning.category, GuardWarning | SourceWarning):
             say("yellow", "warning", str(said))
         else:
             warnings.warn_explicit(said, warning.category, warning.filename, warning.lineno)

@@ -89,6 +89,12 @@ def encode(
         float | None, typer.Option(help="Bring all bands to it first. [default: native grids]")
     ] = None,
     resampling: Resampling = "nearest",
+    trust: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose grid to take where item and file contradict each other: file or item. [default: refuse]"
+        ),
+    ] = None,
     bbox: Bbox = None,
     when: When = None,
     ids: Ids = None,
@@ -107,6 +113,7 @@ def encode(
         ("mode", mode, ("beside", "derived")),
         ("payload", payload, (None, "coded", "plain")),
         ("guard", guard, (None, "warn", "fallback", "refuse", "off")),
+        ("trust", trust, (None, "file", "item")),
     ):
         if value not in allowed:
             raise typer.BadParameter(f"--{name} is {' or '.join(a for a in allowed if a)}; got {value!r}")
@@ -141,7 +148,7 @@ def encode(
                     batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
                     on_error="skip" if keep_going and len(items) + len(heard.unread) > 1 else "raise",
-                    encrypt=encrypt, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), **target,  # type: ignore[arg-type]
+                    encrypt=encrypt, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(heard.refused) + len(heard.failed), len(items))
     rows = [item_row(item, key) for item in done]

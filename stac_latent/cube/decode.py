@@ -25,6 +25,7 @@ from stac_latent.spec import Grid, Spec, Window
 from stac_latent.stages.residual import BITSTREAM, decode_residual
 from stac_latent.store.residual import SPARSE, read_residual
 from stac_latent.store.zarr import LatentArrays
+from stac_latent.stored import for_bands
 
 if TYPE_CHECKING:
     import pystac
@@ -74,16 +75,20 @@ class LatentReader:
         """The asset's pixels and cells."""
         return self.ref.grid
 
-    @property
+    @cached_property
     def codec(self) -> Codec:
-        """What decodes the asset, resolved on first use: of a codec of several lattices, the part of this one."""
+        """What decodes the asset, resolved on first use: of a codec of several lattices, the part of this one.
+
+        Its bands have the types and the nodata of the asset's.
+        """
         parts = self._whole.parts
         if self.ref.part >= len(parts):
             raise CorruptDataError(
                 f"asset {self.ref.asset!r} of item {self.ref.item_id!r} names {self.ref.part} group(s) besides the first; codec "
                 f"{self._whole.name!r} has {len(parts) - 1}"
             )
-        return parts[self.ref.part]
+        part = parts[self.ref.part]
+        return for_bands(part, self.spec.bands) if self.spec.kind == "codec" else part
 
     @property
     def _whole(self) -> Codec:

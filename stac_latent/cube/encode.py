@@ -18,7 +18,7 @@ from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, band_places
 from stac_latent.cube.masks import write_mask
 from stac_latent.cube.natives import band_objects, group_names
-from stac_latent.cube.raw_files import RawFiles
+from stac_latent.cube.raw_files import RawFiles, Trust
 from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href
 from stac_latent.cube.residual import write_residual
@@ -80,6 +80,8 @@ class Scene(Source, Protocol):
     resampling: str
     infinite: bool
     """Whether infinite values are data."""
+    placed: Trust
+    """Whose grid is taken, the file's or the Item's."""
     boxes: list[GeoBox]
     """Each band's own pixels: those of the grid, or two, four or eight times as large."""
     samples: int
@@ -259,7 +261,9 @@ class _Layer:
         """The same pixels by plain rasterio."""
         s = self.source
         names = [b.name for b in s.bands]
-        return RawFiles(s.item, names, s.decoded, s.grid, self.codec.steps, s.resampling, infinite=s.infinite)
+        return RawFiles(
+            s.item, names, s.decoded, s.grid, self.codec.steps, s.resampling, s.placed, infinite=s.infinite
+        )
 
     @property
     def spec(self) -> Spec:

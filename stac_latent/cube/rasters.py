@@ -58,6 +58,11 @@ class RasterFile:
         with self._opened(bands) as src:
             return np.asarray(src.read(list(bands), window=window, out_dtype=dtype))
 
+    def read_mask(self, band: int, window: Window) -> npt.NDArray[np.bool_]:
+        """Pixels (y, x) of a window that the file's mask of a band leaves in, be it beside the file, in it, or an alpha band."""
+        with self._opened([band]) as src:
+            return np.asarray(src.read_masks(band, window=window) > 0)
+
     def resampled(
         self,
         bands: Sequence[int],
@@ -66,13 +71,15 @@ class RasterFile:
         dtype: str,
         *,
         resampling: str,
+        missing: float | None,
         nodata: float | None,
     ) -> Array:
         """Pixels of a window of another grid in the same CRS; beyond the file nodata, or 0 without one.
 
-        Parameters as of :meth:`read`, but for the ``window``, which counts rows and columns of ``target``.
+        Parameters as of :meth:`read`, but for the ``window``, which counts rows and columns of ``target``, and for
+        ``missing``, the value of pixels without data, which become ``nodata``.
         """
-        own = {} if nodata is None else {"src_nodata": nodata, "nodata": nodata}
+        own = {} if nodata is None else {"src_nodata": missing, "nodata": nodata}
         crs = str(self.box.crs)  # one text for both: nothing is projected
         height, width = target.shape.yx
         with (

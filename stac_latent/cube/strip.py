@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.bounded import codable
+from stac_latent.bounded import codable, refuse_far_values
 from stac_latent.codec import Array, Codec
 from stac_latent.container import over
 from stac_latent.cube.reference_coder import ReferenceCoder, whole_cells
@@ -44,6 +44,8 @@ def encode_strip(
     window = tuple((lo * s, hi * s) for (lo, hi), s in zip(cells, stride, strict=True))
     wide = with_margin((window[0], window[1]), codec.overlap, padded_shape(source.grid))
     field, valid = source.read(wide)
+    if not every:
+        refuse_far_values(field, valid, codec)
     known = codable(field, valid, codec) if every else valid
     whole = valid if known is None else known
     lead = (window[0][0] - wide[0][0], window[1][0] - wide[1][0])
