@@ -21,6 +21,7 @@ __all__ = [
     "files_below",
     "is_disk_full",
     "is_temporary",
+    "left_by_killed",
     "remove",
     "temporary",
     "workplace",
@@ -98,12 +99,18 @@ def clear_killed(path: Path) -> None:
     --------
     >>> clear_killed(Path("catalogue/item/latent.zarr"))  # nothing there, nothing to do
     """
-    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*")):
-        state = _state_of_killed(left, re.escape(path.name))
+    for left, state in left_by_killed(path):
         if state == "old" and not path.exists():
             left.rename(path)
-        elif state is not None:
+        else:
             remove(left)
+
+
+def left_by_killed(path: Path) -> list[tuple[Path, str]]:
+    """What killed processes left of ``path``, and its state, as :func:`temporary` has it."""
+    found = sorted(path.parent.glob(f".{glob.escape(path.name)}.*"))
+    states = [_state_of_killed(left, re.escape(path.name)) for left in found]
+    return [(left, state) for left, state in zip(found, states, strict=True) if state is not None]
 
 
 def clear_parts(folder: Path) -> None:

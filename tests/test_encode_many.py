@@ -380,3 +380,27 @@ def test_a_dead_link_and_a_broken_item_of_the_source(run, tmp_path):
     code, out, err = run(*words, "--stop-at-error", "--overwrite")
     assert (code, out) == (1, "")
     assert "s0.json" in err
+
+
+KILLED = """
+import os, sys, pystac
+sys.path.insert(0, sys.argv[3])
+from core_support import small_codec
+from stac_latent import encode
+from stac_latent.catalog.tree import CatalogTree
+CatalogTree.add = lambda *_: os._exit(9)
+encode(pystac.Item.from_file(sys.argv[1]), small_codec("dct"), sys.argv[2], overwrite=True)
+"""
+
+
+def test_killed_between_the_new_store_and_its_item(tmp_path):
+    """The store that the Item describes comes back with the next run."""
+    (scene,) = scenes_in(tmp_path / "raw", 1)
+    scene.save_object(include_self_link=False)
+    encode(scene, small_codec("zstd"), tmp_path / "cat")
+    words = [scene.get_self_href(), tmp_path / "cat", Path(__file__).parent]
+    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], check=False)
+    assert done.returncode == 9
+    (item,) = encode(scene, small_codec("zstd"), tmp_path / "cat")
+    np.testing.assert_array_equal(LatentReader.open(item).read_field(), scene_field((40, 48), 0))
+    assert not list((tmp_path / "cat").rglob(".*.old"))

@@ -11,7 +11,8 @@ from pathlib import Path
 from rasterio.errors import RasterioError
 
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
-from stac_latent.files import clear_killed, clear_parts, is_disk_full, temporary
+from stac_latent.files import clear_killed, clear_parts, is_disk_full, left_by_killed, temporary
+from stac_latent.store.io import tree_size
 
 __all__ = ["clear", "errors_of", "new_store", "placed"]
 
@@ -53,10 +54,23 @@ def _is_write(exc: OSError, dest: Path) -> bool:
     return exc.filename is None or Path(str(exc.filename)).absolute().is_relative_to(dest.absolute())
 
 
-def clear(store: Path, root: Path) -> None:
-    """Remove what a killed process left of a store, and beside it."""
+def clear(store: Path, root: Path, size: int | None = None) -> None:
+    """Remove what a killed process left of a store, and beside it; of an old and a new one, the one that was not catalogued.
+
+    Parameters
+    ----------
+    store
+        Path of the store.
+    root
+        Folder of the catalogue.
+    size
+        Bytes of the store that is catalogued, as its Item says.
+    """
     for place in (store.parent, store.parent.parent, root):
         clear_parts(place)
+    replaced = [left for left, state in left_by_killed(store) if state == "old"]
+    if replaced and store.exists() and size != tree_size(store) and size in map(tree_size, replaced):
+        _remove_for_good(store)  # put into place, and not catalogued
     clear_killed(store)
 
 

@@ -250,7 +250,9 @@ class _Run:
         name = name_of(item, key, self.mode)
         store = tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr"
         sources = self.sources(item)
-        clear(store, tree.root)
+        known = tree.find(name, item.collection_id)
+        asset = None if known is None else known.assets.get(key)
+        clear(store, tree.root, None if asset is None else asset.extra_fields.get("file:size"))
         space = sources[0].codec.space
         whole = self.codec if space == self.codec.space else resolve_space(space)
         asked = asked_of(whole, self.guard, self.checks, self.fallback_bound)
