@@ -69,7 +69,12 @@ def clear(store: Path, root: Path, size: int | None = None) -> None:
     for place in (store.parent, store.parent.parent, root):
         clear_parts(place)
     replaced = [left for left, state in left_by_killed(store) if state == "old"]
-    if replaced and store.exists() and size != tree_size(store) and size in map(tree_size, replaced):
+    if (
+        replaced
+        and store.exists()
+        and size != tree_size(store)
+        and any(tree_size(p) == size for p in replaced)
+    ):
         _remove_for_good(store)  # put into place, and not catalogued
     clear_killed(store)
 
