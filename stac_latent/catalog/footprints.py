@@ -11,6 +11,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from stac_latent.antimeridian import split_at_antimeridian
+from stac_latent.crs import crs_label
 from stac_latent.errors import GridError
 from stac_latent.spec import Grid, Window
 
@@ -109,7 +110,7 @@ def footprints(grid: Grid, row: Ints, col: Ints, size: tuple[int, int] = (1, 1))
     probe = _corners(grid.cell_transform, row, col, size, 2) if geographic else rings(np.arange(len(row)), 2)
     if not np.isfinite(probe).all():
         raise GridError(
-            f"cells of the grid in {grid.crs} have no longitude and latitude; check proj:transform"
+            f"cells of the grid in {crs_label(grid.crs)} have no longitude and latitude; check proj:transform"
         )
     segments = _segments(probe, geographic)
     out = np.empty(len(row), dtype=object)

@@ -11,6 +11,7 @@ from odc.geo import CRS, res_
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
+from stac_latent.crs import crs_label
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.refs import cell_box, to_pixels, to_world
 from stac_latent.errors import GridError
@@ -52,7 +53,7 @@ def describe_grid(box: GeoBox) -> str:
     """CRS, resolution and origin of a grid, in words."""
     res = box.resolution
     left, top = to_world(box, 0, 0)
-    return f"the grid with CRS {box.crs}, resolution (y, x) ({res.y:g}, {res.x:g}), origin (x, y) ({left:.10g}, {top:.10g})"
+    return f"the grid with CRS {crs_label(box.crs)}, resolution (y, x) ({res.y:g}, {res.x:g}), origin (x, y) ({left:.10g}, {top:.10g})"
 
 
 def describe_lattice(cells: GeoBox) -> str:
@@ -62,7 +63,7 @@ def describe_lattice(cells: GeoBox) -> str:
     bounds = tuple(float(f"{v:.10g}") for v in cells.boundingbox)
     return (
         "Latents are never resampled: a grid must be made of whole cells, that is CRS "
-        f"{cells.crs}, resolution (y, x) ({res.y:g}, {res.x:g}), origin (x, y) at ({left:.10g}, {top:.10g}) plus whole "
+        f"{crs_label(cells.crs)}, resolution (y, x) ({res.y:g}, {res.x:g}), origin (x, y) at ({left:.10g}, {top:.10g}) plus whole "
         f"cells; for instance GeoBox.from_bbox({bounds}, {str(cells.crs)!r}, shape={tuple(cells.shape)}), or bbox= alone, "
         "which is widened to whole cells. Other grids load with upto='field', or for embeddings with resampling="
     )
