@@ -231,7 +231,7 @@ AREAS = [
     {"resolution": 20, "resampling": "bilinear"},
     {"resolution": 60, "resampling": "average"},
     {"resolution": 17, "crs": "EPSG:32634", "resampling": "cubic"},
-    {"bbox": (13.686, 46.04, 13.693, 46.045), "resolution": 10},
+    {"bbox": (13.715, 46.035, 13.722, 46.04), "resolution": 10},
     {"resolution": 0.0002, "crs": "EPSG:4326"},
 ]
 
