@@ -188,6 +188,7 @@ def test_queryables_decide_for_an_api():
         assert len(search(api.url, filter="cloud < 20")) == 0  # it does not tell what it knows
 
 
+@pytest.mark.filterwarnings("default")
 def test_the_command_warns_in_a_line(run, tmp_path):
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": as_dicts(ITEMS)}))
