@@ -94,8 +94,9 @@ def decoded_band(
         out = replace(band, unit=facts.unit or band.unit)
     if _as_stored(codec, band) and facts.scale is not None:
         out = replace(out, scale=facts.scale, offset=facts.offset or 0.0)
+    stated = band.nodata if facts.nodata == band.nodata else facts.nodata  # 0 and 0.0 are of two spaces
     if band.name in codec.untyped:
-        return replace(out, data_type=facts.data_type, nodata=facts.nodata)
+        return replace(out, data_type=facts.data_type, nodata=stated)
     source, target = np.dtype(facts.data_type), np.dtype(band.data_type)
     if source.kind == "f" and target.kind != "f" and (gain, shift) == (1.0, 0.0):
         raise FieldError(
@@ -108,7 +109,7 @@ def decoded_band(
     if target.kind == "f":
         return replace(out, nodata=math.nan)
     if fits(facts.nodata, target):
-        return replace(out, nodata=facts.nodata)
+        return replace(out, nodata=stated)
     if not math.isfinite(facts.nodata):
         return replace(out, nodata=_stand_in(band))
     if computes(codec):
