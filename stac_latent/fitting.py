@@ -15,11 +15,12 @@ from stac_latent.errors import CodecError
 from stac_latent.masking import fill_invalid
 from stac_latent.native.derive import block_basis, members_of
 from stac_latent.spec import Band, Stats
+from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.lifting import analyse, levels_of
 from stac_latent.stages.lin import Lin
 from stac_latent.stages.lin_tile import MAX_LEVELS, TileCoder
 from stac_latent.stages.nesting import CELL, CELL_LEVELS, Lattices, Nest
-from stac_latent.stages.normalise import Normalise
+from stac_latent.stages.normalise import LIMIT, Normalise
 from stac_latent.stages.planes import PlaneModel
 from stac_latent.stages.planes_fit import ModelFit
 from stac_latent.stages.pyramid import Pyramid
@@ -35,6 +36,12 @@ _PEAK_UNITS = 10_000.0
 _MODEL_TILES = 6
 _RELATIVE_STEPS = (0.4, 1.0, 2.5)
 _LEAST_VALID = 0.5
+_MARGIN = 1.02
+"""On what a band has to reach: means and units are rounded to a few digits."""
+_STEADY = 64
+"""Range of integers below which a band hardly varies."""
+_WIDE = 2.0**16
+"""How far from its mean such a band is codable, where its type is larger."""
 _ENOUGH = 5
 """Valid pixels for each band, at least."""
 
@@ -163,6 +170,7 @@ class _First:
         self.bands, self.tiles, self.pixels = tuple(bands), 0, 0
         self.medians: list[list[float]] = [[] for _ in bands]
         self.lows, self.highs = np.full(len(bands), np.inf), np.full(len(bands), -np.inf)
+        self.least, self.most = self.lows.copy(), self.highs.copy()
 
     def add(self, field: Array, mask: Array | None) -> None:
         self.tiles += 1
@@ -176,11 +184,16 @@ class _First:
                 self.medians[i].append(float(np.median(known)))
                 low, high = np.quantile(known, (0.001, 0.999))
                 self.lows[i], self.highs[i] = min(self.lows[i], low), max(self.highs[i], high)
+                self.least[i], self.most[i] = (
+                    min(self.least[i], float(known.min())),
+                    max(self.most[i], float(known.max())),
+                )
 
     @property
     def spread(self) -> Array:
-        """Range of each band, float64; 1 of a band that is constant."""
-        return np.where(self.highs > self.lows, self.highs - self.lows, 1.0)
+        """Range of each band, float64; of a constant one its magnitude, at least 1."""
+        constant = np.maximum(np.abs(np.where(np.isfinite(self.lows), self.lows, 0.0)), 1.0)
+        return np.where(self.highs > self.lows, self.highs - self.lows, constant)
 
     def normalise(self) -> Normalise:
         n = len(self.bands)
@@ -191,10 +204,21 @@ class _First:
             )
         mean = [float(np.median(m)) if m else 0.0 for m in self.medians]
         units = []
-        for band, spread in zip(self.bands, self.spread, strict=True):
+        for i, (band, spread) in enumerate(zip(self.bands, self.spread, strict=True)):
             peak = 1 / abs(band.scale) if band.scale != 1 else spread
-            units.append(float(f"{peak / _PEAK_UNITS:.3g}"))
+            least = _MARGIN * self._reach(i, mean[i]) / (LIMIT * 2.0**-FRACTION_BITS)
+            units.append(float(f"{max(peak / _PEAK_UNITS, least):.3g}"))
         return Normalise([float(f"{m:.4g}") for m in mean], units)
+
+    def _reach(self, i: int, mean: float) -> float:
+        """How far from its mean a band has to be codable: as far as was seen, and where it hardly varies as its type allows."""
+        dtype = np.dtype(self.bands[i].data_type)
+        seen = max(self.most[i] - mean, mean - self.least[i], 0.0)
+        steady = self.highs[i] - self.lows[i] < _STEADY
+        if dtype.kind == "f" or not (steady or dtype.itemsize == 1):
+            return float(seen)
+        info = np.iinfo(dtype)
+        return float(max(seen, min(max(info.max - mean, mean - info.min), _WIDE)))
 
     def peaks(self, units: Array) -> Array:
         """Peaks in normalised units."""

@@ -8,6 +8,7 @@ import pytest
 from stac_latent import open_codec
 from stac_latent.errors import CodecError, FieldError
 from stac_latent.fitting import fit_lin, mask_of
+from stac_latent.probe import make_probe
 from stac_latent.spec import Band
 from stac_latent.stages.lin import Lin
 from stac_latent.stages.planes import PlaneModel
@@ -176,3 +177,21 @@ def test_models_follow_what_is_coded():
     assert isinstance(model, PlaneModel)
     assert model.weights[..., 6].max() > 50  # nothing around predicts noise: the constant does
     assert model.weights[..., 6].sum() > model.weights[..., :6].max(axis=(0, 1)).sum()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "float32"])
+def test_a_band_that_hardly_varies_is_fitted_and_coded(dtype):
+    """A constant one beside one that varies: other values than the fit has seen are coded as well, and within what is said."""
+    rng = np.random.default_rng(0)
+    wave = np.cumsum(np.cumsum(rng.normal(0, 0.2, (64, 64)), axis=0), axis=1)
+    wave = (wave - wave.min()) / (wave.max() - wave.min()) * 100
+    field = np.stack([wave, np.full(wave.shape, 50)]).astype(dtype)
+    bands = [Band("a", dtype), Band("b", dtype)]
+    codec = fit_lin("steady", lambda: iter([(field, None)] * 2), bands)
+    assert make_probe(codec)
+    other = field.copy()
+    other[1, 20:30] = 127
+    back = codec.decompress(codec.compress(other, error_bound=1))
+    assert np.abs(back.astype(float) - other).max() <= 1
+    decoded = codec.decompress(codec.compress(field))
+    assert np.abs(decoded[1].astype(float) - 50).max() <= 2
