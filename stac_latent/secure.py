@@ -56,11 +56,12 @@ class Key:
 
     @classmethod
     def read(cls, key: Key | str | os.PathLike[str]) -> Key:
-        """A key, or the file that holds it; raises ``EncryptionError`` where it holds none."""
+        """A key, or the file that holds it, in any Unicode encoding; raises ``EncryptionError`` where it holds none."""
         if isinstance(key, Key):
             return key
         try:
-            text = Path(key).read_text(encoding="ascii").strip()
+            data = Path(key).read_bytes()
+            text = data.decode(json.detect_encoding(data)).strip()
             if not text.startswith(_HEAD):
                 raise EncryptionError(f"{key} is no key file; 'stac-latent keygen FILE' makes one")
             return cls(base64.b64decode(text.removeprefix(_HEAD), validate=True))

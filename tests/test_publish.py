@@ -22,6 +22,7 @@ from publish_support import LATLON, OTHER, SPACE, UTM, item_of, opener, reader_o
 from stac_latent.catalog.publish import publish
 from stac_latent.catalog.recipe import Recipe
 from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.index.nearest import nearest
 from stac_latent.spec import Grid
 from stac_latent.store.geoparquet import read_embeddings, read_table, vectors
 from stac_latent.store.hilbert import hilbert_keys
@@ -71,6 +72,18 @@ def test_columns_of_a_row(tmp_path):
     )
     assert row["datetime"] == datetime(2024, 5, 17, 10, 20, 31, tzinfo=UTC)
     assert frame.index.is_unique
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.9])
+@pytest.mark.parametrize("by", ["cell", "patch", "item"])
+def test_a_share_is_at_least_itself(tmp_path, by, share):
+    """Shares are float32, in which 0.9 is a little less than in float64: rows are kept, and found again by the same limit."""
+    reader = reader_of()
+    reader.share[:] = np.float32(share)
+    item, _ = one(tmp_path, reader, by=by, patch=(3, 4), min_valid=share, dtype="float32")
+    rows = item.properties["table:row_count"]
+    assert rows == {"cell": 30 * 40, "patch": 10 * 10, "item": 1}[by]
+    assert len(nearest(tmp_path / "v.parquet", np.ones(6), 9999, min_valid=share)) == rows
 
 
 def test_cells_without_data_are_dropped_and_min_valid_asks_for_more(tmp_path):

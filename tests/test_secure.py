@@ -215,6 +215,23 @@ def test_key_files(tmp_path):
         Key(b"short")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: b"\xef\xbb\xbf" + b,
+        lambda b: b.replace(b"\n", b"\r\n"),
+        lambda b: b"  " + b + b"\n\n",
+        lambda b: b.decode().encode("utf-16"),
+        lambda b: b.strip(),
+    ],
+    ids=["byte order mark", "CRLF", "spaces", "UTF-16", "no newline"],
+)
+def test_key_files_that_went_through_an_editor(tmp_path, change):
+    key = keygen(tmp_path / "my.key")
+    (tmp_path / "other.key").write_bytes(change((tmp_path / "my.key").read_bytes()))
+    assert Key.read(tmp_path / "other.key") == key
+
+
 def test_verify_without_the_key(cat, monkeypatch):
     """Nothing encrypted can be said to be sound without its key; sizes and bundles are checked all the same."""
     monkeypatch.setattr(secure, "_ring", {})

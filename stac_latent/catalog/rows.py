@@ -130,7 +130,9 @@ def _pooled(
     filled = np.where(here, values, np.float32(_START[pool]))
     kind = np.float64 if pool == "mean" else np.float32
     folded = _FOLD[pool].reduce(filled, axis=(2, 4), dtype=kind)
-    share = np.where(here, tile.share.reshape(blocks), 0).mean(axis=(1, 3), dtype=np.float32)
+    share = (
+        np.where(here, tile.share.reshape(blocks), 0).mean(axis=(1, 3), dtype=np.float64).astype(np.float32)
+    )
     return folded, here.sum(axis=(1, 3)), share
 
 
@@ -257,10 +259,11 @@ def _whole(source: LatentSource, window: Window, cut: Cut) -> Iterator[Rows]:
         y, x = np.nonzero(here)
         low = np.minimum(low, [tile.row + y.min(), tile.col + x.min()])
         high = np.maximum(high, [tile.row + y.max(), tile.col + x.max()])
-    if not count or area / selected < cut.min_valid:
+    share = np.float32(area / selected) if selected else np.float32(0)
+    if not count or share < np.float32(cut.min_valid):
         return
     mean = total / count if cut.pool == "mean" else total
     extent = (int(high[0] - low[0] + 1), int(high[1] - low[1] + 1))
     row, col = low[:1].astype(np.int32), low[1:].astype(np.int32)
-    valid = np.array([area / selected], dtype=np.float32)
+    valid = np.array([share])
     yield Rows(row, col, valid, mean.astype(np.float32)[None], footprints(source.grid, row, col, extent))
