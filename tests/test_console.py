@@ -142,3 +142,24 @@ def test_settings_that_are_no_numbers(monkeypatch, name, value, text):
     read = {"MAX": largest, "CACHE": process_cache, "CONNECTIONS": connections, "TIMEOUT": patience}
     with pytest.raises(SettingError, match=f"{name}='{value}' {text}"):
         read[name.split("_")[2]]()
+
+
+def test_a_working_folder_that_is_gone(tmp_path):
+    path = catalogue(tmp_path / "items.json", "tile")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'stac_latent', 'search', {str(path)!r}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "tile" in done.stdout
+    assert "warning the working folder was deleted; relative paths are taken from" in done.stderr
+
+
+def test_names_of_files_where_the_locale_is_posix(tmp_path):
+    path = catalogue(tmp_path / "scène 日本.json", "scène")
+    env = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "stac_latent", "search", str(path)], capture_output=True, env=env, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "scène" in done.stdout.decode()

@@ -544,7 +544,6 @@ def test_a_folder_that_cannot_be_written(server, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def objects():
     pytest.importorskip("moto", reason="the object store of the tests comes with moto")
-    pytest.importorskip("obstore")
     from servers.objects import ObjectServer
 
     with ObjectServer("latents") as running:
@@ -599,16 +598,6 @@ def test_object_stores_that_do_not_answer_as_they_should(objects, root, monkeypa
         copy(root, "/tmp/elsewhere")  # noqa: S108
     with pytest.raises(CatalogError, match=r"is no local catalogue: give the folder of a catalog.json"):
         copy(root / "scenes" / "scene", "s3://latents/x")
-
-
-def test_object_stores_need_their_library(monkeypatch):
-    from stac_latent.store import objects
-
-    objects._store.cache_clear()
-    monkeypatch.setitem(sys.modules, "obstore.store", None)
-    with pytest.raises(RemoteError, match=r"s3://bucket needs obstore, .*pip install 'stac-latent\[cloud\]'"):
-        read_bytes("s3://bucket/a.json")
-    objects._store.cache_clear()
 
 
 def test_threads_do_not_wait_for_each_other(server, root, monkeypatch):

@@ -17,7 +17,7 @@ from stac_latent.catalog.products import Product
 from stac_latent.crs import crs_fields, crs_text
 from stac_latent.cube.layout import CONTAINERS
 from stac_latent.cube.table_grid import centres, in_lonlat, regular_grid
-from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.extents import bbox_of, bbox_of_parts
 from stac_latent.store.arrays import ArrayHeader
 from stac_latent.store.parquet import parquet_at
@@ -126,6 +126,8 @@ def _schema(href: str) -> Any:
     try:
         with parquet_at(href) as table:
             return table.schema_arrow
+    except StacLatentError:
+        raise
     except (OSError, ValueError) as exc:
         raise CorruptDataError(f"{href} is no complete Parquet file ({exc}); fetch it again") from exc
 

@@ -21,6 +21,7 @@ from stac_latent.cli.map import write_map
 from stac_latent.cli.nearest import index, label, nearest
 from stac_latent.cli.push import push, queryables
 from stac_latent.cli.remote import copy
+from stac_latent.cli.surroundings import in_utf8, somewhere
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
 
@@ -59,7 +60,8 @@ def options(
 
 def main() -> None:
     """Run the command line; errors of the package become one line on stderr and exit code 1."""
-    with speaking():
+    in_utf8()
+    with speaking(), somewhere():
         try:
             with stoppable():
                 app()

@@ -76,10 +76,14 @@ def _escape(found: re.Match[str]) -> str:
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """Inside, nothing that is printed fails for its characters, and warnings, logs and tracebacks show no secret."""
+    """Inside, nothing that is printed fails for its characters, and warnings, logs and tracebacks show no secret.
+
+    What is not UTF-8 gets ASCII: other characters are written as escapes.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            unicode = stream.encoding.lower().startswith("utf")
+            stream.reconfigure(encoding=None if unicode else "ascii", errors="backslashreplace")
     logging.lastResort = _Lines(logging.WARNING)
     sys.excepthook = _uncaught
     with warnings.catch_warnings():

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["index", "label", "nearest"]
 
-Source = Annotated[Path, typer.Argument(help="GeoParquet file or folder that publish wrote.")]
+Source = Annotated[
+    str, typer.Argument(help="GeoParquet file or folder that publish wrote, or the address of a file.")
+]
 Metric = Annotated[str, typer.Option(help="cosine, l2 or dot.")]
 Where = Annotated[str | None, typer.Option(help="CQL2 text over the table's columns.")]
 WhitenBy = Annotated[
@@ -30,9 +32,9 @@ def nearest(
     table: Source,
     point: Annotated[str | None, typer.Option(help="Places like lon,lat.")] = None,
     on: Annotated[str | None, typer.Option(help="Time of the point; default: the latest.")] = None,
-    item: Annotated[Path | None, typer.Option(help="Places like a STAC Item with a latent.")] = None,
+    item: Annotated[str | None, typer.Option(help="Places like a STAC Item with a latent.")] = None,
     area: Annotated[Path | None, typer.Option(help="Places like the mean of an area (GeoJSON).")] = None,
-    vector: Annotated[Path | None, typer.Option(help="Vector or vectors (.npy).")] = None,
+    vector: Annotated[str | None, typer.Option(help="Vector or vectors (.npy).")] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many rows.", min=1)] = 10,
     where: Where = None,
     bbox: Bbox = None,
@@ -72,9 +74,7 @@ def whitening_of(name: str | None) -> Any:
     return known[name]
 
 
-def _query(
-    point: str | None, on: str | None, item: Path | None, area: Path | None, vector: Path | None
-) -> Any:
+def _query(point: str | None, on: str | None, item: str | None, area: Path | None, vector: str | None) -> Any:
     given = {"--point": point, "--item": item, "--area": area, "--vector": vector}
     if len(named := [name for name, value in given.items() if value is not None]) != 1:
         raise typer.BadParameter(f"give one of {', '.join(given)}; got {', '.join(named) or 'none'}")
@@ -95,7 +95,10 @@ def _query(
             return geopandas.read_file(str(path)).to_crs("OGC:CRS84").geometry.union_all()
         import numpy as np
 
-        return np.load(str(path), allow_pickle=False)
+        from stac_latent.store.remote_file import open_binary
+
+        with open_binary(str(path)) as file:
+            return np.load(file, allow_pickle=False)
     except Exception as exc:
         raise SearchError(f"cannot read the query {path}: {exc}") from exc
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pystac
 
-from stac_latent.access import asset_href, href_of, local_path
+from stac_latent.access import asset_href, check_link, href_of, is_local, local_path
 from stac_latent.catalog.foreign import is_adopted_table
 from stac_latent.documents import read_json
 from stac_latent.errors import CatalogError
 from stac_latent.files import files_below
+from stac_latent.index.remote import table_copy
 from stac_latent.probe import MALFORMED
-from stac_latent.store.items import item_of
+from stac_latent.store.items import item_of, read_item
 
 __all__ = ["files_of", "path_of"]
 
@@ -28,7 +30,7 @@ def path_of(source: Any) -> Path:
     Parameters
     ----------
     source
-        The path, the STAC Item of either, or the path of that Item.
+        The path or address, the STAC Item of either, or the path or address of that Item.
 
     Raises
     ------
@@ -37,6 +39,8 @@ def path_of(source: Any) -> Path:
     """
     if isinstance(source, pystac.Item):
         return _of_item(source)
+    if not is_local(str(source)):
+        return files_of(source)[0]
     path = local_path(str(source))
     return _of_document(path) if path.suffix == ".json" and path.is_file() else path
 
@@ -52,6 +56,12 @@ def files_of(source: Any) -> list[Path]:
     CatalogError
         As :func:`path_of`, and if a folder holds no table.
     """
+    if isinstance(source, str) and not is_local(source):
+        if not urlsplit(source).path.endswith(".json"):
+            return [table_copy(source)]
+        source = read_item(source)
+    if isinstance(source, pystac.Item) and not all(map(is_local, hrefs := _tables(source))):
+        return [table_copy(href) for href in hrefs]
     path = path_of(source)
     if not path.is_dir():
         return [path]
@@ -79,6 +89,14 @@ def _of_document(path: Path) -> Path:
 
 
 def _of_item(item: pystac.Item) -> Path:
+    hrefs = _tables(item)
+    if len(hrefs) > 1 and all(map(is_local, hrefs)):
+        return local_path(str(item.get_self_href())).with_suffix("")
+    return local_path(hrefs[0]) if is_local(hrefs[0]) else table_copy(hrefs[0])
+
+
+def _tables(item: pystac.Item) -> list[str]:
+    """Addresses of an Item's files of published vectors, where it may lead there."""
     latent = [a for a in item.assets.values() if "latent" in (a.roles or ())]
     tables = [a for a in latent if a.media_type == PARQUET and not is_adopted_table(a)]
     if not tables and latent:
@@ -92,8 +110,7 @@ def _of_item(item: pystac.Item) -> Path:
         raise CatalogError(
             f"item {item.id!r} has no table of vectors (a GeoParquet asset with role 'latent'); publish writes one"
         )
-    paths = [local_path(asset_href(a)) for a in tables]
-    return paths[0] if len(paths) == 1 else Path(str(item.get_self_href())).with_suffix("")
+    return [check_link(asset_href(a), item.get_self_href()) for a in tables]
 
 
 def _unpublished(what: str, href: str) -> CatalogError:

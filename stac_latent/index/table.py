@@ -282,7 +282,7 @@ def open_table(source: Any) -> PublishedTable:
     Parameters
     ----------
     source
-        Path of a file written by :func:`stac_latent.publish`, of a folder of such files, the STAC Item of either, a
+        Path or address of a file written by :func:`stac_latent.publish`, path of a folder of such files, the STAC Item of either, a
         :class:`PublishedTable`, or several of these.
 
     Raises

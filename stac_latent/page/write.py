@@ -12,9 +12,11 @@ import pystac
 import shapely
 
 from stac_latent import __version__
+from stac_latent.access import is_local
 from stac_latent.cube.contract import as_items
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.files import clear_killed, write_whole
+from stac_latent.index.remote import table_copy
 from stac_latent.page.colours import NO_VALUE, RAMP
 from stac_latent.page.facts import MEASURES, measured, shown_asset, text, values_of
 from stac_latent.page.html import page
@@ -212,9 +214,11 @@ def _places(
         return None, None
     if embeddings is not None:
         name = str(embeddings)
-        table = name.lower().endswith((".parquet", ".geoparquet"))
+        table = name.partition("?")[0].lower().endswith((".parquet", ".geoparquet"))
         return (
-            places_of_table(name, items, limit) if table else places_of_items(items, name, limit, progress)
+            places_of_table(name if is_local(name) else str(table_copy(name)), items, limit)
+            if table
+            else places_of_items(items, name, limit, progress)
         ), None
     key = embedding_asset(items)
     if key is None:

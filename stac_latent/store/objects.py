@@ -21,12 +21,8 @@ OBJECTS = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
 
 @lru_cache(maxsize=64)
 def _store(root: str, pid: int, wait: float) -> Any:  # noqa: ARG001 - a forked child makes its own
-    try:
-        from obstore.store import from_url
-    except ImportError:
-        raise RemoteError(
-            f"{root} needs obstore, which is not installed: pip install 'stac-latent[cloud]'"
-        ) from None
+    from obstore.store import from_url
+
     client: dict[str, Any] = {"timeout": f"{wait}s", "connect_timeout": f"{CONNECT}s"}
     if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         client["allow_http"] = True

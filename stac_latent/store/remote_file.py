@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from stac_latent.access import is_local, local_path, shown
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.files import cache_folder, temporary
+from stac_latent.names import plain_name
 from stac_latent.store.remote import Sign, fetch, is_served, look
 from stac_latent.store.transport import State
 
@@ -115,21 +117,20 @@ def local_copy(href: str, sign: Sign | None = None) -> Path:
     place = urlsplit(href)._replace(query="", fragment="").geturl()
     state = _state(href, sign)
     folder = cache_folder() / "files" / hashlib.sha256(place.encode()).hexdigest()[:32]
-    name = hashlib.sha256(f"{state.tag} {state.size}".encode()).hexdigest()[:16]
-    path = folder / f"{name}{Path(urlsplit(href).path).suffix}"
+    kept = folder / hashlib.sha256(f"{state.tag} {state.size}".encode()).hexdigest()[:16]
+    path = kept / plain_name(Path(urlsplit(href).path).name)
     if path.is_file() and path.stat().st_size == state.size and state.tag:
         return path
     part = temporary(path, "part")
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open_binary(href, sign) as source, part.open("wb") as out:
             while data := source.read(_PIECE):
                 out.write(data)
         part.replace(path)
         for old in folder.iterdir():
-            if old != path and not old.name.startswith("."):
-                with suppress(OSError):
-                    old.unlink()
+            if old != kept:
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as exc:
         raise CatalogError(
             f"no copy of {shown(href)} can be made in {folder}: {exc.strerror or exc}; free some space, or set STAC_LATENT_CACHE to another folder"

@@ -53,13 +53,14 @@ class FileServer(Loopback):
     """``with FileServer(folder) as server: server.url``.
 
     ``token``: requests whose query lacks it get 403. ``latency``: seconds before each answer. ``etags``: whether answers name
-    the state of the file.
+    the state of the file. ``headers`` go with each file.
     """
 
     def __init__(self, root, *, token=None, latency=0.0, etags=True):
         self.root, self.token, self.latency, self.etags = Path(root), token, latency, etags
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.headers: dict[str, str] = {}
         self.at_once = self.most_at_once = 0
         self._lock = threading.Lock()
         super().__init__(_Handler, "files")
@@ -141,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, seen, path, kind):
         data = path.read_bytes()
-        headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **self.files.headers}
         if self.files.etags:
             headers["ETag"] = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
             if self.headers.get("If-None-Match") == headers["ETag"]:
