@@ -217,7 +217,8 @@ def test_more_bands_described_than_there_are(tmp_path):
     item = new_item(tmp_path)
     add(item, tmp_path, "image", np.stack([pixels(i) for i in range(2)]), bands=[{"name": n} for n in "abc"])
     with pytest.raises(
-        CatalogError, match=r"scene-image\.tif has 2 band\(s\), its Item describes a band 3; correct the Item"
+        CatalogError,
+        match=r"asset 'image' of item 'scene' has 3 bands in the item and 2 in its file; correct the item",
     ):
         encode(item, zstd(["a", "c"]), tmp_path / "cat")
     nothing_catalogued(tmp_path / "cat")

@@ -15,7 +15,7 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from stac_latent.access import is_remote, shown
-from stac_latent.errors import CatalogError, GridError
+from stac_latent.errors import GridError
 from stac_latent.spec import Window
 from stac_latent.store.raster import open_raster
 
@@ -53,9 +53,9 @@ class RasterFile:
         GridError
             If the file has not as many pixels as its grid.
         CatalogError
-            If it cannot be read, or has fewer bands.
+            If it cannot be read.
         """
-        with self._opened(bands) as src:
+        with self._opened() as src:
             return np.asarray(src.read(list(bands), window=window, out_dtype=dtype))
 
     def read_mask(self, band: int, window: Window) -> npt.NDArray[np.bool_]:
@@ -83,7 +83,7 @@ class RasterFile:
         crs = str(self.box.crs)  # one text for both: nothing is projected
         height, width = target.shape.yx
         with (
-            self._opened(bands) as src,
+            self._opened() as src,
             WarpedVRT(
                 src, src_crs=crs, crs=crs, src_transform=self.box.affine, transform=target.affine, height=height, width=width,
                 resampling=Resampling[resampling], UNIFIED_SRC_NODATA="NO", **own,
@@ -92,7 +92,7 @@ class RasterFile:
             return np.asarray(vrt.read(list(bands), window=window, out_dtype=dtype))
 
     @contextmanager
-    def _opened(self, bands: Sequence[int]) -> Iterator[Any]:
+    def _opened(self) -> Iterator[Any]:
         driver = RioDriver()
         env = driver.capture_env() if is_remote(self.href) else {}
         with (
@@ -103,9 +103,5 @@ class RasterFile:
                 raise GridError(
                     f"{shown(self.href)} has {src.shape} pixels (y, x), its Item says {tuple(self.box.shape.yx)} in proj:shape; "
                     "correct the Item"
-                )
-            if max(bands) > src.count:
-                raise CatalogError(
-                    f"{shown(self.href)} has {src.count} band(s), its Item describes a band {max(bands)}; correct the Item"
                 )
             yield src
