@@ -60,7 +60,7 @@ class RasterFile:
 
     def read_mask(self, band: int, window: Window) -> npt.NDArray[np.bool_]:
         """Pixels (y, x) of a window that the file's mask of a band leaves in, be it beside the file, in it, or an alpha band."""
-        with self._opened([band]) as src:
+        with self._opened() as src:
             return np.asarray(src.read_masks(band, window=window) > 0)
 
     def resampled(
