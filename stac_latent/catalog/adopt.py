@@ -276,7 +276,7 @@ def _state(href: str) -> dict[str, Any]:
 def _stem(href: str) -> str:
     """Name of a file without its ending; of a group, that of its store before it."""
     whole = str(local_path(href)) if is_local(href) else unquote(urlsplit(href).path or href)
-    parts = [p for p in re.split(r"[/\\]", whole) if p]
+    parts = [p for p in re.split(r"[/\\]", whole) if p] or [""]
     name = re.sub(r"\.(tiff?|npy|zarr|parquet|gpq|geoparquet|vrt)$", "", parts[-1], flags=re.IGNORECASE)
     if len(parts) > 1 and parts[-2].endswith(".zarr"):
         name = f"{parts[-2].removesuffix('.zarr')}-{name}"
