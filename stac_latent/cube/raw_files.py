@@ -327,7 +327,7 @@ def _conversion(
     if np.dtype(data_type).kind != "f" and _reflectance(name, stated, decoded):
         if item.properties.get("earthsearch:boa_offset_applied"):
             offset = None if scale is offset is None else 0.0
-        elif offset is None and _since_04(item):
+        elif offset is None and (scale is not None or decoded.scale != 1.0) and _since_04(item):
             offset = -1000.0 * float(decoded.scale if scale is None else scale)
     if scale is None and offset is None:
         return 1.0, 0.0

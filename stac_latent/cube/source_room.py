@@ -93,8 +93,7 @@ class _Seen:
             return
         self.low, self.high = min(self.low, values.min().item()), max(self.high, values.max().item())
         self.count += values.size
-        if values.dtype.kind in "iu":
-            self.small[values.astype(np.int64) & 0xFFFF] = True
+        self.small[values.astype(np.int64) & 0xFFFF] = True  # whole numbers, whatever type holds them
 
     def free(self, dtype: np.dtype[Any], b: SourceBand, item: str) -> float:
         """A value of a type that does not occur: 0, an end of the type, or any of few."""
