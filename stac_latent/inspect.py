@@ -8,7 +8,7 @@ from typing import Any
 
 import pystac
 
-from stac_latent.access import shown
+from stac_latent.access import absolute, is_local, local_path, shown
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.decode import LatentReader
@@ -18,7 +18,7 @@ from stac_latent.errors import CatalogError
 from stac_latent.preview import quicklook
 from stac_latent.spec import Window
 
-__all__ = ["describe_asset", "stac_files", "write_quicklook"]
+__all__ = ["dead_links", "describe_asset", "stac_files", "write_quicklook"]
 
 _LOOK = 1024
 """Largest side of a quick-look in pixels: the middle of a larger scene is shown."""
@@ -85,6 +85,8 @@ def write_quicklook(ref: LatentRef, path: Path) -> Path:
 def stac_files(paths: Sequence[Path]) -> list[Path]:
     """STAC documents among files and folders: JSON with a ``stac_version``; Zarr metadata and others are passed over.
 
+    JSON that cannot be read may be one, and counts.
+
     Raises
     ------
     CatalogError
@@ -100,9 +102,35 @@ def stac_files(paths: Sequence[Path]) -> list[Path]:
         for file in sorted(path.rglob("*.json")):
             if any(part.endswith(".zarr") for part in file.parts) or file.name.startswith("."):
                 continue
-            doc = read_json(file)
-            if isinstance(doc, dict) and "stac_version" in doc:
+            if _may_be_stac(file):
                 out.append(file)
     if not out:
         raise CatalogError(f"no STAC document below {', '.join(map(str, paths))}")
+    return out
+
+
+def _may_be_stac(file: Path) -> bool:
+    try:
+        doc = read_json(file)
+    except CatalogError:
+        return True
+    return isinstance(doc, dict) and "stac_version" in doc
+
+
+def dead_links(path: Path) -> list[str]:
+    """Links of a local document to children and items on the same disk that are not there.
+
+    Raises
+    ------
+    CatalogError
+        If the document cannot be read.
+    """
+    doc = read_json(path)
+    links = doc.get("links") if isinstance(doc, dict) else None
+    out = []
+    for i, link in enumerate(links if isinstance(links, list) else ()):
+        if isinstance(link, dict) and link.get("rel") in ("child", "item"):
+            href = absolute(str(link.get("href", "")), str(path.absolute()))
+            if is_local(href) and not local_path(href).exists():
+                out.append(f"links/{i}: {link['rel']} {link.get('href')!r} leads to no file")
     return out

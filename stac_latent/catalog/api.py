@@ -62,6 +62,8 @@ def pages(
 ) -> Iterator[list[dict[str, Any]]]:
     """Features of a FeatureCollection page by page, along its next links, until a page is empty.
 
+    Fewer than the server told of are warned about.
+
     Raises
     ------
     SearchError
@@ -85,6 +87,7 @@ def pages(
         if not isinstance(features, list) or not all(isinstance(f, dict) for f in features):
             raise SearchError(f"{url} did not answer with a FeatureCollection: {json.dumps(page)[:200]}")
         if not features:
+            _warn_of_missing(url, told, len(seen))
             return
         told = page_count(page) if told is None else told
         keys = {(f.get("collection"), f.get("id")) for f in features}
@@ -101,6 +104,7 @@ def pages(
         yield features
         link = next((x for x in page.get("links", ()) if x.get("rel") == "next"), None)
         if link is None:
+            _warn_of_missing(url, told, len(seen))
             return
         before = url
         url, request = _follow(link, url, request)
@@ -110,6 +114,16 @@ def pages(
                 f"paging does not end: the next link of a page leads back to {url}; the server is at fault"
             )
         page = None
+
+
+def _warn_of_missing(url: str, told: int | None, brought: int) -> None:
+    """Say that the last page came before all of the items that the server told of."""
+    if told is not None and told > brought:
+        warnings.warn(
+            f"{url} told of {told} items, brought {brought} and links to no further page, so that the others are not seen, unless it "
+            "only estimates; a larger limit=, or searches of smaller areas and shorter times, bring them",
+            stacklevel=2,
+        )
 
 
 def _follow(link: Mapping[str, Any], url: str, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Asset, progress
 from stac_latent.cli.console import out, print_json
+from stac_latent.errors import CatalogError
 from stac_latent.names import plain_name
 
 __all__ = ["codecs", "demo", "info", "keygen", "validate", "verify"]
@@ -106,19 +107,26 @@ def validate(
     strict: Annotated[bool, typer.Option("--strict", help="Fail where a schema is not at hand.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Validate STAC documents offline against core, the latent extension and the schemas at hand."""
-    from stac_latent.inspect import stac_files
+    """Validate STAC documents offline against core, the latent extension and the schemas at hand, and name links to missing files."""
+    from stac_latent.inspect import dead_links, stac_files
+    from stac_latent.validation import schema_folder
     from stac_latent.validation import validate as run
 
+    if schemas is not None:
+        schema_folder(schemas)
     files = stac_files(paths)
     problems: dict[str, list[str]] = {}
     missing: Counter[str] = Counter()
     for path in files:
-        for problem in run(path, schemas):
-            if problem.keyword == "unavailable":
-                missing[problem.schema] += 1
-            else:
-                problems.setdefault(str(path), []).append(str(problem))
+        try:
+            found, dead = run(path, schemas), dead_links(path)
+        except CatalogError as exc:
+            problems[str(path)] = [str(exc)]
+            continue
+        missing.update(p.schema for p in found if p.keyword == "unavailable")
+        wrong = [str(p) for p in found if p.keyword != "unavailable"] + dead
+        if wrong:
+            problems[str(path)] = wrong
     if as_json:
         print_json({"files": len(files), "problems": problems, "unchecked": dict(missing)})
     else:
