@@ -281,7 +281,7 @@ def test_what_is_no_stac(document, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "cannot read .*No such file"), ("{", "is no JSON"), ("[]", "holds a JSON list")],
+    [(None, "cannot read .*No such file"), ("{", "is not JSON"), ("[]", "holds a JSON list")],
 )
 def test_unreadable_files(tmp_path, text, message):
     path = tmp_path / "item.json"
