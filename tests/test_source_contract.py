@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ import rasterio
 from affine import Affine
 from core_support import CRS, PROJ, nothing_catalogued
 
-from stac_latent import encode, load, open_codec
+from stac_latent import encode, fit, load, open_codec
 from stac_latent.catalog.verify import verify
 from stac_latent.errors import CatalogError, FieldError, GridError, SourceWarning
 from stac_latent.spec import Band
@@ -460,3 +461,19 @@ def test_a_sheared_raster_of_nine_numbers_and_pixels_as_points(tmp_path):
     _, cube = coded(tmp_path, scene({"v": (path, {})}, proj=told([*place][:9])))
     assert cube.odc.geobox.affine == place
     np.testing.assert_array_equal(cube.v.values[0], data)
+
+
+@pytest.mark.parametrize("nodata", [math.nan, -9999.0])
+def test_bundles_of_floats_are_json(tmp_path, nodata):
+    """NaN is no number of JSON's: neither a derived codec nor a fitted one writes it, and pixels without data stay so."""
+    data = values("float32", 1, 90, shape=(300, 300))
+    data[30:60, 8:90] = nodata
+    item = scene({"v": (write(tmp_path / "v.tif", data, nodata=nodata), {})})
+    fitted = fit(item, tmp_path / "fitted", ["v"], pixels=40_000, holdout=0).codec
+    for codec in (open_codec("zstd", bands=["v"]), fitted):
+        (out,) = encode(item, codec, tmp_path / codec.name)
+        for path in tmp_path.rglob("*.json"):
+            json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+        np.testing.assert_array_equal(
+            np.isnan(load(out).v.values[0]), np.isnan(np.where(data == nodata, np.nan, data))
+        )

@@ -114,7 +114,7 @@ def _band(i: int, item: pystac.Item, found: Sequence[Sequence[SourceBand]]) -> B
     return replace(
         hit.decoded,
         data_type=dtype.name,
-        nodata=hit.decoded.nodata,
+        nodata=None if dtype.kind == "f" else hit.decoded.nodata,  # NaN is without data in any case
         scale=scale,
         offset=offset,
         gsd=None if gsd is None else float(gsd),
