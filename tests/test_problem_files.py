@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import warnings
 from datetime import UTC, datetime
@@ -27,8 +29,9 @@ from test_source_contract import PLACE, coded, scene, told, values, write
 
 from stac_latent import adopt, encode, load, load_table, nearest, open_codec, publish, search
 from stac_latent.catalog.table import to_geoparquet
-from stac_latent.errors import CatalogError, SearchError
+from stac_latent.errors import CatalogError, CorruptDataError, SearchError
 from stac_latent.spec import Band
+from stac_latent.validation import validate
 
 ROTATED = Affine.translation(399_990, 5_100_000) @ Affine.rotation(12) @ Affine.scale(10, -10)
 SHEARED = Affine(10, 3, 399_990, 0, -10, 5_100_000)
@@ -322,6 +325,20 @@ def test_as_many_items_as_the_server_told_of_are_no_matter():
         assert len(search(api.url)) == 2
 
 
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ({"numberMatched": 300}, "2 of 300 items"),
+        ({"links": [{"rel": "next", "href": "https://example.com/2"}]}, "2 of more items"),
+    ],
+)
+def test_a_page_that_was_saved_is_no_whole(tmp_path, told, text):
+    page = {"type": "FeatureCollection", "features": [feature("a"), feature("b")]} | told
+    (tmp_path / "page.json").write_text(json.dumps(page))
+    with pytest.warns(UserWarning, match=f"is one page of an answer, with {text}: the others are not seen"):
+        assert len(search(tmp_path / "page.json")) == 2
+
+
 @pytest.mark.parametrize("stripped", [False, True])
 def test_items_of_a_period_come_one_a_page(stripped):
     """stac-utils/stac-server#608, stac-utils/pgstac#425: ``datetime`` is null, or was left out as if it were nothing."""
@@ -441,6 +458,33 @@ def test_chunks_of_zarr_are_read_whatever_their_keys(tmp_path, encoding, separat
     place = {"crs": CRS, "transform": list(PLACE)[:6]}
     items = adopt("any", tmp_path / "a.zarr", tmp_path / "c", fields=fields, **place, **MINE)
     np.testing.assert_allclose(load(items, upto="latent")["latent"].values[0], codes * 0.1, rtol=1e-6)
+
+
+def test_adopted_files_are_held_against_the_checksum_that_is_stated(tmp_path, run):
+    """ucam-eo/geotessera#245, #161, #114: one byte changes, and neither size nor time do; the other files are delivered."""
+    paths = [
+        files.write_tiff(tmp_path / f"aef_2024_{i}.tif", files.alphaearth_codes(i), nodata=-128) for i in range(3)
+    ]  # fmt: skip
+    stated = [{"file:checksum": "1220" + hashlib.sha256(p.read_bytes()).hexdigest()} for p in paths]
+    for path, fields in zip(paths, stated, strict=True):
+        (item,) = adopt("alphaearth", path, tmp_path / "c", fields=fields)
+        assert [p for p in validate(item) if p.keyword != "unavailable"] == []
+    assert run("verify", tmp_path / "c")[0] == 0
+    before, data = paths[1].stat(), bytearray(paths[1].read_bytes())
+    data[-5] ^= 1
+    paths[1].write_bytes(data)
+    os.utime(paths[1], ns=(before.st_atime_ns, before.st_mtime_ns))
+    code, out, _ = run("verify", tmp_path / "c", "--json")
+    rows = {r["item"]: r["problems"] for r in json.loads(out)["assets"]}
+    assert code == 1
+    assert (rows["aef_2024_0"], rows["aef_2024_2"]) == ([], [])
+    assert (
+        f"aef_2024_1.tif has checksum 1220{hashlib.sha256(data).hexdigest()}, its asset states 1220"
+        in rows["aef_2024_1"][0]
+    )
+    with pytest.raises(CorruptDataError, match="the file was changed or cut short: fetch it again"):
+        adopt("alphaearth", paths[1], tmp_path / "d", fields=stated[1])
+    assert not (tmp_path / "d").exists()
 
 
 def _table(path, geometry, **columns):

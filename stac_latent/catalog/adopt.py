@@ -18,6 +18,7 @@ from stac_latent.catalog.adopt_emb import expand
 from stac_latent.catalog.adopt_facts import Description, Told
 from stac_latent.catalog.adopt_table import describe_table
 from stac_latent.catalog.adopt_zarr import zarr_groups
+from stac_latent.catalog.inputs import check_checksum
 from stac_latent.catalog.products import Product, open_product, product_names
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.layout import CONTAINERS, container_of
@@ -240,7 +241,7 @@ def _made(
         extensions.append(_PROJ)
     if "table:columns" in properties:
         extensions.append(_TABLE)
-    state = _state(href)
+    state = _state(href) | _checksum(href, base, said.fields)
     if state:
         extensions.append(_FILE)
     item = pystac.Item(
@@ -271,6 +272,15 @@ def _state(href: str) -> dict[str, Any]:
     """Size of a local file and when it was written, so that a later one of its name is noticed."""
     state = state_of(href)
     return {} if state is None else {"file:size": state.size, "updated": state.updated}
+
+
+def _checksum(href: str, base: pystac.Item | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Checksum that an Item or the caller states, held against a local file."""
+    said = fields if base is None else base.assets["embeddings"].extra_fields | dict(fields)
+    stated = said.get("file:checksum")
+    if stated is not None and is_local(href):
+        check_checksum(local_path(href), stated)
+    return {} if stated is None else {"file:checksum": stated}
 
 
 def _stem(href: str) -> str:

@@ -18,7 +18,7 @@ from stac_latent.store.io import tree_size
 from stac_latent.store.raster import open_raster
 from stac_latent.store.remote import is_served, look
 
-__all__ = ["INPUT", "input_digest", "intact", "made_from"]
+__all__ = ["INPUT", "check_checksum", "input_digest", "intact", "made_from"]
 
 INPUT = "latent:input"
 """Field of an asset: the digest."""
@@ -85,15 +85,21 @@ def _identity(asset: pystac.Asset, item: pystac.Item) -> list[str] | None:
     href = asset_href(asset)
     checksum = asset.extra_fields.get("file:checksum")
     if is_local(href):
-        _check_checksum(local_path(href), checksum)
+        check_checksum(local_path(href), checksum)
         return _local_identity(href)
     if checksum:
         return [str(checksum)]
     return _remote_identity(href, item) if is_served(href) else None
 
 
-def _check_checksum(path: Path, expected: Any) -> None:
-    """Hold a file against the multihash that its asset states; other kinds of hashes than these are passed over."""
+def check_checksum(path: Path, expected: Any) -> None:
+    """Hold a file against the multihash that its asset states; other kinds of hashes than these are passed over.
+
+    Raises
+    ------
+    CorruptDataError
+        If it has another.
+    """
     prefix = next((p for p in _HASHES if str(expected).lower().startswith(p)), None)
     if prefix is None or not path.is_file():
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import pystac
 
 from stac_latent.access import absolute, check_link, href_of, is_remote, link_href, local_path
-from stac_latent.catalog.api import ApiSource, is_api, pages
+from stac_latent.catalog.api import ApiSource, is_api, page_count, pages
 from stac_latent.catalog.order import item_view
 from stac_latent.catalog.query import ItemRow, Query
 from stac_latent.catalog.reader import Reader, to_item
@@ -244,10 +245,21 @@ def _client(source: pystac.Catalog, reader: Reader) -> Source | None:
 
 def _features(document: Mapping[str, Any], origin: str, base: str | None) -> Source:
     if document.get("type") == "FeatureCollection" and isinstance(document.get("features"), list):
+        _warn_of_other_pages(document, origin)
         return FeatureSource([document["features"]], origin, base)
     if document.get("type") == "Feature":
         return FeatureSource([[document]], origin, base)
     raise SearchError(f"cannot search {origin}: {_EXPECTED}")
+
+
+def _warn_of_other_pages(document: Mapping[str, Any], origin: str) -> None:
+    held, told = len(document["features"]), page_count(document) or 0
+    if told > held or any(link.get("rel") == "next" for link in document.get("links") or ()):
+        warnings.warn(
+            f"{origin} is one page of an answer, with {held} of {told if told > held else 'more'} items: the others are not seen; "
+            "search the API itself, or put all pages into one FeatureCollection",
+            stacklevel=2,
+        )
 
 
 def _open_local(href: str, reader: Reader) -> Source:
