@@ -221,3 +221,16 @@ def test_info_writes_in_the_working_folder_alone(run, tmp_path, monkeypatch, wha
     made = set(tmp_path.rglob("*")) - before
     assert [p.parent for p in made] == [work]
     assert {p.suffix for p in made} == {".png"}
+
+
+def test_marks_and_line_ends_that_were_put_into_pinned_documents(tmp_path):
+    from stac_latent.bundle import multihash
+    from stac_latent.errors import CorruptDataError
+    from stac_latent.store.io import read_bytes
+
+    path, pinned = tmp_path / "item.json", multihash(b'{\n "a": 1\n}\n')
+    path.write_bytes(b'\xef\xbb\xbf{\r\n "a": 1\r\n}\r\n')
+    assert read_bytes(str(path), checksum=pinned) == b'{\n "a": 1\n}\n'
+    path.write_bytes(b'\xef\xbb\xbf{\r\n "a": 2\r\n}\r\n')
+    with pytest.raises(CorruptDataError, match="has checksum .* the catalogue expects"):
+        read_bytes(str(path), checksum=pinned)
