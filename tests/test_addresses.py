@@ -232,5 +232,5 @@ def test_marks_and_line_ends_that_were_put_into_pinned_documents(tmp_path):
     path.write_bytes(b'\xef\xbb\xbf{\r\n "a": 1\r\n}\r\n')
     assert read_bytes(str(path), checksum=pinned) == b'{\n "a": 1\n}\n'
     path.write_bytes(b'\xef\xbb\xbf{\r\n "a": 2\r\n}\r\n')
-    with pytest.raises(CorruptDataError, match="has checksum .* the catalogue expects"):
+    with pytest.raises(CorruptDataError, match=r"has checksum .* the catalogue expects"):
         read_bytes(str(path), checksum=pinned)
