@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import random
@@ -19,12 +18,14 @@ from zarr.core.sync import sync
 
 from stac_latent.access import asset_href, is_local, local_path
 from stac_latent.bound import ErrorBound
+from stac_latent.catalog.inputs import check_checksum
 from stac_latent.catalog.query import Query
 from stac_latent.catalog.raw_files import raw_files
 from stac_latent.catalog.reader import Reader
 from stac_latent.catalog.sources import StaticSource, open_sources
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.catalog.verify_adopted import adopted_assets, verify_adopted
+from stac_latent.catalog.verify_overlaps import disagreeing
 from stac_latent.checks.metrics import Distortion
 from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, latent_assets
@@ -32,7 +33,7 @@ from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.natives import lattices_of
 from stac_latent.cube.tiling import tiles
 from stac_latent.cube.verify import Progress, measure, measurements
-from stac_latent.errors import CatalogError, StacLatentError
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.registry import replace_known
 from stac_latent.secure import Key, has_key, use
 from stac_latent.spec import Window
@@ -100,7 +101,7 @@ def verify(
     stored against ``file:size``; every chunk, mask and coordinate, decoded; and, wherever the raw files can be reached, the
     decoded pixels against these files, which plain rasterio reads (see :mod:`stac_latent.cube.raw_files`): masks have to be
     equal, and errors as the fields say. An embedding is made anew, and has to be the stored one. Of a latent of more than 16
-    chunks, 16 are compared. An adopted file has to be the one that was adopted, and to decode. Files of other assets are held against their ``file:checksum``.
+    chunks, 16 are compared. An adopted file has to be the one that was adopted, to decode, and to agree with others of its space at the same cells and time. Files of other assets are held against their ``file:checksum``.
 
     Parameters
     ----------
@@ -162,6 +163,10 @@ def verify(
         out.append(row)
         if progress:
             progress("assets", i + 1, len(todo))
+    rows = out[len(out) - len(todo) :]
+    foreign = [(row, pair) for row, pair in zip(rows, todo, strict=True) if row.adopted and not row.problems]
+    for i, problem in disagreeing([pair for _, pair in foreign]):
+        foreign[i][0].problems.append(problem)
     return out
 
 
@@ -356,13 +361,12 @@ def _files(item: pystac.Item) -> Iterator[tuple[str, str]]:
     """Local files of an Item that are not what their ``file:checksum`` says."""
     for key, asset in item.assets.items():
         checksum, href = asset.extra_fields.get("file:checksum"), asset_href(asset)
-        if not isinstance(checksum, str) or not checksum.startswith("1220") or not is_local(href):
+        if checksum is None or not is_local(href):
             continue
         path = local_path(href)
-        if not path.is_file():
+        try:
+            check_checksum(path, checksum)
+        except CorruptDataError as exc:
+            yield key, str(exc)
+        if not path.exists():
             yield key, f"{path} is missing"
-            continue
-        with path.open("rb") as file:
-            found = "1220" + hashlib.file_digest(file, "sha256").hexdigest()
-        if found != checksum:
-            yield key, f"{path} has checksum {found}, the item expects {checksum}"

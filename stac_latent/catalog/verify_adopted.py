@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pystac
 
-from stac_latent.access import asset_href, is_local, local_path
 from stac_latent.catalog.adopt_time import moments
 from stac_latent.catalog.foreign import described, is_adopted_table, parts_of
-from stac_latent.catalog.inputs import check_checksum
 from stac_latent.cube.contract import LatentRef, latent_assets
 from stac_latent.cube.driver import open_cells
 from stac_latent.cube.layout import layout_of
@@ -53,7 +51,7 @@ def verify_adopted(
 ) -> list[str]:
     """What is wrong with an embedding of another producer.
 
-    Its file is the one that was adopted, of the shape, the type and the checksum (``file:checksum``) that the Item says, and decodes. There is no source that it
+    Its file is the one that was adopted, of the shape and type that the Item says, and decodes. There is no source that it
     could be compared with.
 
     Parameters
@@ -70,10 +68,6 @@ def verify_adopted(
     StacLatentError
         If it cannot be read, or is another file now.
     """
-    for asset in item.assets.values():  # its own, and that of its scales
-        href = asset_href(asset)
-        if is_local(href):
-            check_checksum(local_path(href), asset.extra_fields.get("file:checksum"))
     if is_adopted_table(item.assets[key]):
         return list(_of_table(item, key))
     reader = open_cells(LatentRef.from_item(item, key))
