@@ -234,3 +234,13 @@ def test_marks_and_line_ends_that_were_put_into_pinned_documents(tmp_path):
     path.write_bytes(b'\xef\xbb\xbf{\r\n "a": 2\r\n}\r\n')
     with pytest.raises(CorruptDataError, match=r"has checksum .* the catalogue expects"):
         read_bytes(str(path), checksum=pinned)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_catalogues_in_other_encodings_on_servers(tmp_path, encoding):
+    from servers.files import FileServer
+
+    doc = {"type": "FeatureCollection", "features": []}
+    (tmp_path / "a.json").write_bytes(json.dumps(doc).encode(encoding))
+    with FileServer(tmp_path) as web:
+        assert list(search(f"{web.url}/a.json")) == []

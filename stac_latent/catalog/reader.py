@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -147,7 +148,8 @@ def _bounded(response: Any, **_: Any) -> None:
         raise SearchError(
             f"{shown(response.url)} answers with more than the {_LARGEST} bytes that are read of a document"
         )
-    response.encoding = json.detect_encoding(body[:4])  # of JSON, whatever the server says
+    if body[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        body = body.decode("utf-16", "replace").encode()  # the client takes all text for UTF-8
     response._content = body  # noqa: SLF001 - what requests itself sets
     response._content_consumed = True  # noqa: SLF001
 
