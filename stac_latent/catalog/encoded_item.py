@@ -100,7 +100,13 @@ def renewed(
     start = source.get_self_href() or href_of(Path("item.json"))
     for asset in item.assets.values():
         asset.href = absolute(asset.href, start)
-    item.links = [link for link in item.links if link.rel not in _STRUCTURE]
+    own = {a.extra_fields.get("latent:space") for a in item.assets.values()} - {None}
+    item.links = [
+        link
+        for link in item.links
+        if link.rel not in _STRUCTURE
+        and (not str(link.rel).startswith("latent:") or link.extra_fields.get("latent:space") in own)
+    ]
     for link in item.links:
         if isinstance(link.target, str):
             link.target = absolute(link.target, start)
