@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pystac
 
-from stac_latent.access import absolute, relative
+from stac_latent.access import absolute, is_remote, local_path, relative
 from stac_latent.bundle import FILES, multihash
 from stac_latent.errors import BundleError, CatalogError
 from stac_latent.extension import DECODER_REL, LatentExtension
@@ -219,7 +219,8 @@ def _bundle_assets(folder: Path, start: Path) -> dict[str, pystac.Asset]:
 
 def _relative(target: str | Path, start: str | Path) -> str:
     """Href of ``target`` as seen from the document ``start``; absolute if they are in different places."""
-    return relative(absolute(str(target), None), Path(start).absolute())
+    place = absolute(str(target), None)
+    return place if is_remote(str(start)) else relative(place, local_path(absolute(str(start), None)))
 
 
 def _rectangle(bbox: tuple[float, float, float, float]) -> dict[str, Any]:
