@@ -179,13 +179,14 @@ def agreed_grid(
     GridError
         If they do, or neither says where the pixels lie.
     """
-    name = f"asset {key!r} of item {item.id!r}"
+    asset = f"asset {key!r}"
+    name = f"{asset} of item {item.id!r}"
     if trust not in (None, "file", "item"):
         raise GridError(
             f"trust={trust!r} names neither side; expected 'file', 'item', or None to refuse what contradicts"
         )
     told, notes = _Told.of(item.assets[key].extra_fields, item.properties)
-    notes = [f"{name}: {n}" for n in notes]
+    notes = [f"{asset}: {n}" for n in notes]
     crs = CRS(crs_text(file.crs)) if file.crs else None
     if crs is None and told.crs is None:
         raise GridError(
@@ -205,14 +206,14 @@ def agreed_grid(
     if problem is None and (told.transform is not None or told.crs is not None):
         problem, gap = _compare(own, theirs, told)
         if problem is None and gap > _ROUNDING:
-            notes.append(f"{name} lies {gap:.2g} pixels off in the item; the grid of its file is taken")
+            notes.append(f"{asset} lies {gap:.2g} pixels off in the item; the grid of its file is taken")
     if problem is None:
         same = told.crs is not None and told.crs == own.crs
         return (GeoBox(own.shape, own.affine, told.crs) if same else own), tuple(notes)
     if trust == "item" and wrong is None:
-        return theirs, (*notes, f"{name}: {problem}; the item's grid is taken, as trust='item' has it")
+        return theirs, (*notes, f"{asset}: {problem}; the item's grid is taken, as trust='item' has it")
     if trust == "file":
-        return own, (*notes, f"{name}: {problem}; the file's grid is taken, as trust='file' has it")
+        return own, (*notes, f"{asset}: {problem}; the file's grid is taken, as trust='file' has it")
     raise GridError(f"{name}: {problem}; {_FILE}{_ITEM if wrong is None else ''}")
 
 
