@@ -16,6 +16,7 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -132,8 +133,23 @@ def relative(href: str, path: Path) -> str:
 
 
 def asset_href(asset: pystac.Asset) -> str:
-    """Absolute address of an asset."""
-    return absolute(asset.href, None if asset.owner is None else asset.owner.get_self_href())
+    """Absolute address of an asset; of a path in which pystac made backslashes slashes, that of the file that is meant."""
+    href = absolute(asset.href, None if asset.owner is None else asset.owner.get_self_href())
+    if os.sep == "\\" or not is_local(href) or local_path(href).exists():
+        return href
+    meant = set(_with_backslashes(local_path(href)))
+    return href_of(meant.pop()) if len(meant) == 1 else href
+
+
+def _with_backslashes(path: Path) -> Iterator[Path]:
+    """Paths that exist and are ``path`` if their backslashes are taken for slashes."""
+    for i in range(1, len(path.parts)):
+        start = Path(*path.parts[:i])
+        for j in range(i + 2, len(path.parts) + 1):
+            folder = start / "\\".join(path.parts[i:j])
+            if folder.exists():
+                whole = folder.joinpath(*path.parts[j:])
+                yield from [whole] if whole.exists() else _with_backslashes(whole)
 
 
 def link_href(link: pystac.Link) -> str | None:

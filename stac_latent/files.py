@@ -22,6 +22,7 @@ __all__ = [
     "is_disk_full",
     "is_temporary",
     "left_by_killed",
+    "put",
     "remove",
     "temporary",
     "workplace",
@@ -80,6 +81,31 @@ def workplace(path: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def put(part: Path, path: Path) -> None:
+    """Rename a finished file or folder to its place; what was there goes when the new one is in place, and not before.
+
+    Examples
+    --------
+    >>> Path("new").mkdir()
+    >>> put(Path("new"), Path("cube.zarr"))
+    >>> Path("cube.zarr").is_dir()
+    True
+    """
+    if not (path.is_dir() or part.is_dir()):
+        part.replace(path)
+        return
+    old = temporary(path, "old")
+    try:
+        if path.exists() or path.is_symlink():
+            path.rename(old)
+        part.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    remove(old)
 
 
 def remove(path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stac_latent import adopt, encode, load, nearest, publish, search
 from stac_latent.access import (
     absolute,
+    asset_href,
     check_link,
     href_of,
     is_local,
@@ -88,6 +89,22 @@ def test_raw_files_beside_an_item_in_a_folder_with_marks(tmp_path):
     (item,) = encode(raw, small_codec(), tmp_path / "cat", guard="off")
     truth = encode(scene_at(scene, tmp_path / "raw#1"), small_codec(), tmp_path / "other", guard="off")[0]
     assert np.array_equal(*(load(i, asset="latent").to_array().values for i in (item, truth)))
+
+
+def test_backslashes_that_pystac_made_slashes(tmp_path):
+    """The path of an asset is then that of no file; the file whose name pystac would write so is the one that is meant."""
+    folder = tmp_path / "a\\b" / "c" / "d\\e\\f"
+    folder.mkdir(parents=True)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (folder / "x\\1.tif").write_bytes(b"")
+    asset = pystac.Asset(str(folder / "x\\1.tif"))
+    assert asset.href == f"{tmp_path.as_posix()}/a/b/c/d/e/f/x/1.tif"
+    assert local_path(asset_href(asset)) == folder / "x\\1.tif"
+    other = folder.parent / "d\\e" / "f\\x"
+    other.mkdir(parents=True)
+    (other / "1.tif").write_bytes(b"")
+    assert asset_href(asset) == asset.href  # two could be meant
+    assert asset_href(pystac.Asset("/no/file")) == "/no/file"
 
 
 def scene_at(scene, folder):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -300,6 +302,37 @@ def test_load_replaces_only_when_told_to(run):
     assert run("load", ITEM, "cube.zarr", "--asset", "latent", "--overwrite")[0] == 0
     assert not marker.exists()
     assert sorted(p.name for p in Path().iterdir()) == ["cube.zarr"]
+
+
+@pytest.mark.parametrize("name", ["cube.zarr", "cube.tif"])
+def test_load_that_is_interrupted(run, tmp_path, monkeypatch, name):
+    """Before the cube is in place it says to run the same command again, and the old cube stays; afterwards, that it is whole."""
+    import stac_latent.cli.verbs as module
+    from stac_latent import files
+
+    def stop(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    words = ("load", ITEM, name, "--asset", "latent", "--bands", "red")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "put", stop)
+        code, _, err = run(*words)
+    assert (code, list(tmp_path.iterdir())) == (143, [])
+    assert "interrupted: nothing half-written is kept; run the same command again" in err
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "print_lines", stop)
+        code, _, err = run(*words)
+    assert (code, [p.name for p in tmp_path.iterdir()]) == (143, [name])
+    assert f"interrupted: {name} is written and whole; there is nothing to run again" in err
+    before = (tmp_path / name).stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "put", stop)
+        code, _, err = run(*words, "--overwrite")
+    assert code == 143
+    assert "run the same command again" in err
+    assert (tmp_path / name).stat() == before
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert run(*words, "--overwrite")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from nearest_support import clustered, write
 
 from stac_latent.errors import CatalogError
-from stac_latent.files import clear_killed, files_below, temporary, workplace
+from stac_latent.files import clear_killed, files_below, put, temporary, workplace
 from stac_latent.index import cache as layouts
 from stac_latent.index import ivf
 from stac_latent.index.metric import Form
@@ -172,3 +172,46 @@ def test_an_index_of_old_vectors_is_not_kept_for_new_ones(table, monkeypatch):
     facts = made.path.with_suffix(".json")
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"layout": "another", "nprobe": 77}))
     assert ivf.open_index(made.cache, Form.of("cosine", 8)).nprobe != 77
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_replaced_is_back_if_the_new_one_cannot_be_placed(tmp_path, kind):
+    path, part = tmp_path / "cube", tmp_path / "part"
+    path.mkdir() if kind == "folder" else path.write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        put(part, path)
+    assert path.is_dir() if kind == "folder" else path.read_bytes() == b"old"
+    part.mkdir() if kind == "folder" else part.write_bytes(b"new")
+    number = part.stat().st_ino
+    put(part, path)
+    assert path.stat().st_ino == number
+    assert [p.name for p in tmp_path.iterdir()] == ["cube"]
+
+
+def test_a_publication_that_is_interrupted_between_table_and_item(tmp_path, monkeypatch):
+    """Both are the old ones, or both the new."""
+    from stac_latent.catalog.publish import _commit
+
+    old, work = tmp_path / "out", tmp_path / "work"
+    moves = {"table": old / "t.parquet", "item.json": old / "t.parquet.json"}
+    honest = Path.replace
+    for moment in range(4):
+        for folder, names in ((old, ("t.parquet", "t.parquet.json")), (work, moves)):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for name in names:
+                (folder / name).write_text(folder.name)
+        calls = []
+
+        def replace(self, target, calls=calls, moment=moment):
+            done = honest(self, target)
+            calls.append(target)
+            if len(calls) == moment + 1:
+                raise KeyboardInterrupt
+            return done
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            with pytest.raises(KeyboardInterrupt):
+                _commit(work, moves)
+        assert [p.read_text() for p in moves.values()] == ["out", "out"]

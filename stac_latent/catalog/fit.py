@@ -25,7 +25,7 @@ from stac_latent.catalog.fit_spool import Spool
 from stac_latent.checks.moments import Summary
 from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
-from stac_latent.files import clear_killed, temporary
+from stac_latent.files import clear_killed, put, temporary
 from stac_latent.fitting import fit_lin
 from stac_latent.frame import canonical_json
 from stac_latent.guard import Layers, calibrated
@@ -383,7 +383,6 @@ def _place_bundle(
                 raise CatalogError(
                     f"{folder} holds more than a bundle ({', '.join(strangers[:3])}); choose another folder"
                 )
-            shutil.rmtree(folder)
-        part.rename(folder)
+        put(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from stac_latent.catalog.rows import Cut, LatentSource, Pool, Rows, Unit, rows_o
 from stac_latent.catalog.table_item import Extent, TableFile, embedding_fields, mirror_fields, table_item
 from stac_latent.catalog.tree import write_json
 from stac_latent.errors import CatalogError
-from stac_latent.files import is_disk_full, workplace
+from stac_latent.files import is_disk_full, remove, workplace
 from stac_latent.spec import Spec, Stats
 from stac_latent.store.embeddings import BBox
 from stac_latent.store.geoparquet import EmbeddingsWriter, MiB, VectorType
@@ -268,19 +267,18 @@ def _workplace(path: Path) -> Iterator[Path]:
 
 def _commit(work: Path, moves: Mapping[str, Path]) -> None:
     """Move the finished files into place; if one cannot be, what was there before is restored."""
-    done: list[tuple[Path, Path | None]] = []
+    done: list[tuple[Path, Path]] = []
     try:
         for name, target in moves.items():
-            old = work / f"old-{name}" if target.exists() else None
-            if old is not None:
+            old = work / f"old-{name}"
+            done.append((target, old))
+            if target.exists():
                 target.replace(old)
-                done.append((target, old))
             (work / name).replace(target)
-            if old is None:
-                done.append((target, None))
-    except OSError:
-        for target, old in reversed(done):
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-            if old is not None:
+    except BaseException:
+        for name, (target, old) in reversed(list(zip(moves, done, strict=False))):
+            if not (work / name).exists():
+                remove(target)
+            if old.exists():
                 old.replace(target)
         raise

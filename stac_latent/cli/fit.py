@@ -10,6 +10,7 @@ from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Bbox, Ids, MaxItems, Source, When, find, names, numbers, progress
 from stac_latent.cli.console import err, out, print_json
+from stac_latent.cli.interrupts import placing
 
 if TYPE_CHECKING:
     from stac_latent.codec import Codec
@@ -64,7 +65,7 @@ def fit(
     wanted = names(bands)
     pairs = dict(b.partition("=")[::2] for b in wanted or [] if "=" in b)
     plain = None if wanted is None else [b.partition("=")[0] for b in wanted]
-    with progress(as_json) as report:
+    with placing(dest), progress(as_json) as report:
         made = run(
             items, dest, plain, name=name, keys=pairs or None, pixels=round(mpixel * 1e6), holdout=holdout, seed=seed,
             resolution=resolution, resampling=resampling, about={} if licence is None else {"license": licence},

@@ -7,11 +7,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from stac_latent.cli.console import err
 
-__all__ = ["stoppable"]
+__all__ = ["placing", "stoppable"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -43,6 +44,28 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def placing(path: Path | None) -> Iterator[None]:
+    """Say of a command that makes one file or folder, and was interrupted after it was put in place, that it is whole; None for none."""
+    before = _identity(path)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as exc:
+        if _identity(path) not in (None, before):
+            exc.add_note(f"{path} is written and whole; there is nothing to run again")
+        raise
+
+
+def _identity(path: Path | None) -> tuple[int, int, int] | None:
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

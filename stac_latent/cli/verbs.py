@@ -25,6 +25,7 @@ from stac_latent.cli.common import (
 )
 from stac_latent.cli.console import out, print_json, print_lines
 from stac_latent.cli.heed import Heard, KeepGoing, heeding, report_failures, saying
+from stac_latent.cli.interrupts import placing
 from stac_latent.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -296,33 +297,33 @@ def load(
         resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
         chunks={"x": 1024, "y": 1024} if upto == "field" else {}, key=key,
     )  # fmt: skip
-    if dest is not None:
-        _write_cube(cube, dest)
-    if as_json:
-        variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
-        print_json({"sizes": dict(cube.sizes), "variables": variables, "out": dest and str(dest)})
-    else:
-        print_lines(repr(cube))
+    with placing(dest):
+        if dest is not None:
+            _write_cube(cube, dest)
+        if as_json:
+            variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
+            print_json({"sizes": dict(cube.sizes), "variables": variables, "out": dest and str(dest)})
+        else:
+            print_lines(repr(cube))
 
 
 def _write_cube(cube: Any, dest: Path) -> None:
     """Write beside, then rename."""
     import rioxarray  # noqa: F401 (registers .rio)
 
-    from stac_latent.files import remove, workplace
+    from stac_latent.files import put, workplace
 
     with workplace(dest) as folder:
         part = folder / dest.name
         if dest.suffix == ".zarr":
             cube.drop_encoding().to_zarr(part, mode="w", zarr_format=3, consolidated=False)
-            remove(dest)
         else:
             if cube.sizes.get("time", 1) != 1 or "latent" in cube:
                 raise CatalogError(
                     "a GeoTIFF holds decoded bands of one date; narrow --datetime, or write a .zarr"
                 )
             cube.isel(time=0, drop=True).rio.to_raster(part, compress="deflate", tiled=True)
-        part.rename(dest)
+        put(part, dest)
 
 
 def publish(
