@@ -10,6 +10,7 @@ import odc.stac
 import pystac
 import pytest
 import rasterio
+import xarray as xr
 from affine import Affine
 from core_support import CRS, PROJ, nothing_catalogued
 
@@ -477,3 +478,80 @@ def test_bundles_of_floats_are_json(tmp_path, nodata):
         np.testing.assert_array_equal(
             np.isnan(load(out).v.values[0]), np.isnan(np.where(data == nodata, np.nan, data))
         )
+
+
+# -- nodata in the codec's unit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [("lin", {"error_bound": 0}), ("lin", {"error_bound": {"B02": "5%"}}), ("zstd", {})],
+    ids=["exact", "relative", "zstd"],
+)
+def test_values_that_an_offset_brings_to_nodata_stay_values(tmp_path, codec, options):
+    """1000 is a reflectance of 0, which is nodata of the codec: nodata moves, the value does not."""
+    data = values(low=900, high=1100)
+    data[:4] = 0
+    fields = {"nodata": 0, "raster:scale": 1e-4, "raster:offset": -0.1}
+    item = scene({"B02": (write(tmp_path / "v.tif", data, nodata=0), fields)})
+    chosen = open_codec(codec, bands=[Band("B02", "int16", nodata=0, scale=1e-4)])
+    with pytest.warns(
+        SourceWarning, match="'B02' has pixels that scale and offset bring to its nodata 0; they are kept"
+    ):
+        (out,) = encode(item, chosen, tmp_path / "cat", **options)
+    got = load(out).B02
+    assert (data == 1000).any()
+    np.testing.assert_array_equal(got.values[0] == got.attrs["nodata"], data == 0)
+    zero = got.values[0][data == 1000]
+    np.testing.assert_array_equal(zero, 0)
+    if "5%" not in str(options):
+        np.testing.assert_array_equal(got.values[0][4:], data[4:].astype(int) - 1000)
+        assert out.properties["latent:max_error"] == 0
+    assert not verify(out)[0].problems
+
+
+# -- latents decoded in memory ---------------------------------------------------------------------------------------
+
+
+def test_latents_decode_to_the_types_and_scales_of_the_item(tmp_path):
+    """Several types, one widened, and a scale that the Item alone states; through a file as well."""
+    a = write(tmp_path / "a.tif", values("int16", -900, 3000))
+    b = write(tmp_path / "b.tif", values("uint8", 0, 255))
+    item = scene({"a": (a, {"raster:scale": 0.5, "raster:offset": -3.0, "unit": "m"}), "b": (b, {})})
+    with pytest.warns(SourceWarning, match="'a' holds values from -900 to 3000, which uint16 cannot hold"):
+        out, want = coded(tmp_path, item, open_codec("lin", bands=[Band("a", "uint16"), Band("b", "uint8")]))
+    cube = load(out, upto="latent")
+    cube.to_zarr(tmp_path / "cube.zarr", consolidated=False)
+    again = xr.open_zarr(tmp_path / "cube.zarr", consolidated=False, decode_coords="all").latent.decode()
+    opened = xr.open_dataset(out.get_self_href(), engine="stac-latent", upto="latent")
+    for got in (cube.latent.decode(), again, opened.latent.decode().expand_dims("time")):
+        for name, dtype in (("a", "int16"), ("b", "uint8")):
+            assert got[name].dtype == want[name].dtype == dtype
+            inner = got[name].sel(x=want.x, y=want.y, method="nearest")
+            np.testing.assert_array_equal(inner.values[0], want[name].values[0])
+            assert got[name].attrs == want[name].attrs
+    assert want.a.attrs["raster:scale"] == 0.5
+
+
+def test_latents_of_dates_of_several_types(tmp_path):
+    """They decode to the smallest type that holds all; dates of other scales are refused."""
+    codec = open_codec("lin", bands=[Band("v", "uint16")])
+    dates = (("uint16", 0, 60_000, {}), ("int16", -900, 0, {}), ("uint16", 0, 60_000, {"raster:scale": 0.1}))
+    raw = []
+    for i, (dtype, low, high, fields) in enumerate(dates):
+        path = write(tmp_path / f"{i}.tif", values(dtype, low, high))
+        raw.append(scene({"v": (path, fields)}, name=f"d{i}"))
+        raw[-1].datetime = pystac.utils.str_to_datetime(f"2024-06-0{i + 1}T00:00:00Z")
+    with pytest.warns(SourceWarning, match="it is decoded to int16"):
+        items = encode(raw, codec, tmp_path / "cat")
+    got = load(items[:2], upto="latent").latent.decode().v
+    assert got.dtype == np.int32
+    for i, item in enumerate(items[:2]):
+        want = load(item).v
+        inner = got[i].sel(x=want.x, y=want.y, method="nearest")
+        np.testing.assert_array_equal(inner.values, want.values[0])
+    with pytest.raises(
+        CatalogError,
+        match=r"'v' has scale 1 and offset 0 in one item of this cube, 0\.1 and 0 in another: decode their dates apart",
+    ):
+        load(items, upto="latent").latent.decode()

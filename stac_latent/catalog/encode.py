@@ -42,6 +42,7 @@ from stac_latent.cube.encode import encode_source
 from stac_latent.cube.source import ItemSource
 from stac_latent.cube.source_contract import Trust
 from stac_latent.cube.source_room import with_room
+from stac_latent.cube.source_units import computes
 from stac_latent.cube.tiling import padded_shape
 from stac_latent.cube.verify import Progress
 from stac_latent.cube.watch import Policy
@@ -265,7 +266,8 @@ class _Run:
             decoder = _write_codec(whole, tree.root)
         if frame is not None and frame.id == name:
             raise CatalogError(f"item {name!r} cannot be its own key frame; leave it out of references")
-        sources = [with_room(s) for s in sources]
+        exact = bound is not None or asked.policy == "fallback" or not computes(whole)
+        sources = [with_room(s, exact=exact) for s in sources]
         coders = [aim(s.codec, self.goal, bands=s.decoded) for s in sources]
         reference = None if frame is None else LatentRef.from_item(frame, key)
         with naming(item.id), new_store(store) as part:

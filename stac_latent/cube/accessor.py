@@ -5,6 +5,9 @@ On a Dataset, ``ds.latent`` is this accessor and ``ds["latent"]`` the variable.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +17,12 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from stac_latent.codec import Codec
+from stac_latent.container import apply_nodata
 from stac_latent.cube.contract import Decoder, LatentRef
 from stac_latent.cube.refs import band_attrs
 from stac_latent.errors import CatalogError, CodecError, GridError
-from stac_latent.spec import Grid, Quantization, Spec, Stats
+from stac_latent.spec import Band, Grid, Quantization, Spec, Stats
+from stac_latent.stored import common_type
 
 __all__ = ["LatentAccessor"]
 
@@ -172,12 +177,16 @@ class LatentAccessor:
     def decode(self) -> xr.Dataset:
         """Decode the cells to pixels: one variable ``(..., y, x)`` for each band, in its stored unit; loads the cube.
 
+        Bands have the types of the Items'; dates of several types share the smallest that holds them all.
+
         The pixels are those of whole cells. At the edges of a part of a tile, ``latent:halo`` cells lack the
-        neighbours that a load would have used, and only cells without any valid pixel become nodata; for pixels as
-        they were stored, load with ``upto="field"``.
+        neighbours that a load would have used, and only cells without any valid pixel become nodata (0 in integers that
+        have none); for pixels as they were stored, load with ``upto="field"``.
 
         Raises
         ------
+        CatalogError
+            If the dates of a band have other scales or offsets, so that their stored values mean different things.
         CodecError
             For an embedding.
         GridError
@@ -193,7 +202,7 @@ class LatentAccessor:
                 f"this codec decodes whole tiles of {whole} (channel, y, x) only; this cube is {array.shape[-3:]}: load it "
                 "without bbox= or geobox="
             )
-        codec, values = self.codec, np.asarray(array.data)
+        codec, values = _as_stated(self.codec, array.attrs), np.asarray(array.data)
         lead, steps = array.shape[:-3], values.reshape(-1, *values.shape[-3:])
         field = np.stack([_decode(codec, spec, step) for step in steps])
         field = field.reshape(*lead, *field.shape[1:])
@@ -201,7 +210,10 @@ class LatentAccessor:
         box = cells.zoom_to((cells.shape.y * spec.stride[0], cells.shape.x * spec.stride[1]))
         dims = (*array.dims[:-3], *box.dimensions)
         coords = {d: array[d] for d in array.dims[:-3] if d in array.coords}
-        planes = {b.name: (dims, field[..., i, :, :], _attrs(b)) for i, b in enumerate(codec.bands)}
+        planes = {
+            b.name: (dims, field[..., i, :, :].astype(b.data_type, copy=False), _attrs(b))
+            for i, b in enumerate(codec.bands)
+        }
         out = xr.Dataset(planes, coords={**coords, **xr_coords(box)})
         for variable in out.data_vars.values():
             variable.encoding["grid_mapping"] = "spatial_ref"
@@ -228,17 +240,36 @@ def requantise(q: Quantization, values: npt.NDArray[Any], dtype: str) -> npt.NDA
     return np.asarray(np.clip(np.where(np.isnan(values), 0, symbols), info.min, info.max), dtype)
 
 
+def _as_stated(codec: Codec, attrs: Mapping[str, Any]) -> Codec:
+    """The codec for the bands that a cube's Items state; itself where the cube does not say them."""
+    stated: dict[str, list[Band]] = {}
+    for bands in json.loads(attrs.get("latent:decoded_bands", "[]")):
+        for b in map(Band.from_stac, bands):
+            stated.setdefault(b.name, []).append(b)
+    if not all(b.name in stated for b in codec.bands):
+        return codec
+    bands = tuple(_joined(stated[b.name]) for b in codec.bands)
+    return replace(codec, bands=bands, whole_space=codec.space, untyped=frozenset())
+
+
+def _joined(bands: Sequence[Band]) -> Band:
+    """One band for dates of one: of a type that holds the values of all."""
+    first = bands[0]
+    if other := next((b for b in bands if (b.scale, b.offset) != (first.scale, first.offset)), None):
+        raise CatalogError(
+            f"band {first.name!r} has scale {first.scale:g} and offset {first.offset:g} in one item of this cube, {other.scale:g} and "
+            f"{other.offset:g} in another: decode their dates apart, or load them with upto='field' and physical=True"
+        )
+    nodata = next((b.nodata for b in bands if b.nodata is not None), None)
+    return replace(first, data_type=common_type(bands).name, nodata=nodata)
+
+
 def _decode(codec: Codec, spec: Spec, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     field = codec.decode(requantise(spec.quantization, values, spec.data_type), upto="field")
     empty = np.isnan(values).any(axis=0)
-    if empty.any():
-        empty = empty.repeat(spec.stride[0], axis=0).repeat(spec.stride[1], axis=1)
-        field = np.array(field)
-        for plane, band in zip(field, codec.bands, strict=True):
-            if band.nodata is not None:
-                plane[empty] = band.nodata
-    return field
+    empty = empty.repeat(spec.stride[0], axis=0).repeat(spec.stride[1], axis=1)
+    return apply_nodata(np.array(field), ~empty[None], codec.bands)
 
 
-def _attrs(band: Any) -> dict[str, Any]:
+def _attrs(band: Band) -> dict[str, Any]:
     return band_attrs(band) | ({} if band.nodata is None else {"nodata": band.nodata})

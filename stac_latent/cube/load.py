@@ -190,9 +190,9 @@ def load(
     if upto == "latent" and not loose:
         cells = common_lattice(refs)
         box = cell_geobox(cells, refs, geobox=geobox, like=like, parts=parts, crs=crs, resolution=resolution)
-        return _run(found, refs, [_latent_group(refs[0])], geobox=box, **common)
+        return _run(found, refs, [_latent_group(*refs)], geobox=box, **common)
     if loose:
-        groups = [_channel_group(refs[0], resampling)]
+        groups = [_channel_group(refs, resampling)]
     else:
         chosen = check_bands(bands, refs)
         check_stored(chosen, refs, physical=physical)
@@ -279,17 +279,16 @@ def _lattice(ref: LatentRef, name: str) -> tuple[int, Grid] | None:
     return view.ref.part, view.grid
 
 
-def _latent_group(ref: LatentRef) -> _Group:
-    meta = RasterBandMetadata("float32", math.nan, dims=("channel", "y", "x"), attrs=latent_attrs(ref))
-    return _Group(
-        "latent", (), (), meta, FixedCoord("channel", list(range(ref.spec.dimensions))), upto="latent"
-    )
+def _latent_group(*refs: LatentRef) -> _Group:
+    meta = RasterBandMetadata("float32", math.nan, dims=("channel", "y", "x"), attrs=latent_attrs(*refs))
+    channels = list(range(refs[0].spec.dimensions))
+    return _Group("latent", (), (), meta, FixedCoord("channel", channels), upto="latent")
 
 
-def _channel_group(ref: LatentRef, resampling: PerBand) -> _Group:
+def _channel_group(refs: Sequence[LatentRef], resampling: PerBand) -> _Group:
     how = _for_band(resampling, "latent") or "nearest"
     _check_resampling(how)
-    return replace(_latent_group(ref), resampling=how, upto="channels")
+    return replace(_latent_group(*refs), resampling=how, upto="channels")
 
 
 def _run(

@@ -256,11 +256,17 @@ def band_attrs(band: Band) -> dict[str, Any]:
     return attrs | {k: v for k, v in eo.items() if v is not None}
 
 
-def latent_attrs(ref: LatentRef) -> dict[str, Any]:
-    """Attributes of a latent variable: the ``latent:`` fields, the decoder, and the size of the whole tile."""
+def latent_attrs(ref: LatentRef, *others: LatentRef) -> dict[str, Any]:
+    """Attributes of a latent variable: the ``latent:`` fields, the decoder, the size of the whole tile, and decoded bands.
+
+    ``latent:decoded_bands`` is JSON text, which files can hold: the Band Objects of the asset, and those of others in the
+    cube that differ.
+    """
     fields = ref.spec.to_fields()
     attrs = {k: v for k, v in fields.items() if k.startswith("latent:") or k == "data_type"}
     attrs["latent:bands"] = [b.name for b in ref.spec.bands]
+    decoded = (json.dumps([b.to_stac() for b in r.spec.bands]) for r in (ref, *others))
+    attrs["latent:decoded_bands"] = f"[{', '.join(dict.fromkeys(decoded))}]"
     attrs["latent:shape"] = [ref.spec.dimensions, *ref.grid.cells]
     if ref.decoder is not None:
         attrs["latent:decoder"] = shown(ref.decoder.href)

@@ -23,17 +23,28 @@ _STRIP = 1024
 """Pixels along a window that is looked at."""
 
 
-def with_room(source: ItemSource) -> ItemSource:
+def with_room(source: ItemSource, *, exact: bool = False) -> ItemSource:
     """The same source, each band decoded to a type that holds all its values, and with nodata where it has a mask.
 
     Pixels are read only where type, scale and offset leave it open whether the codec's type holds them.
+
+    Parameters
+    ----------
+    source
+        As the codec would have it.
+    exact
+        Whether every value is kept: nodata that a valid pixel has, once scale and offset are applied, becomes another.
 
     Raises
     ------
     FieldError
         If a value does not fit a type that cannot be widened, or no value is left for pixels without data.
     """
-    seen = {i: _Seen() for i, b in enumerate(source.bands) if _may_exceed(b) or _lacks_nodata(b)}
+    seen = {
+        i: _Seen()
+        for i, b in enumerate(source.bands)
+        if _may_exceed(b) or _lacks_nodata(b) or (exact and _may_meet(b))
+    }
     if not seen:
         return source
     for values, valid in _windows(source):
@@ -45,9 +56,15 @@ def with_room(source: ItemSource) -> ItemSource:
         if not s.count:
             continue
         decoded[i] = _widened(source, source.bands[i], decoded[i], s, notes)
-        if _lacks_nodata(source.bands[i]):
-            decoded[i] = replace(
-                decoded[i], nodata=s.free(np.dtype(decoded[i].data_type), source.bands[i], source.item.id)
+        b, nodata = source.bands[i], decoded[i].nodata
+        meets = exact and _may_meet(b) and nodata is not None and s.has(int(nodata))
+        if _lacks_nodata(b) or meets:
+            free = s.free(np.dtype(decoded[i].data_type), b, source.item.id)
+            decoded[i] = replace(decoded[i], nodata=free)
+        if meets:
+            notes.append(
+                f"band {b.band.name!r} has pixels that scale and offset bring to its nodata {nodata:g}; they are kept, and pixels "
+                f"without data have {free:g}"
             )
     out = copy.copy(source)
     out.decoded, out.notes = tuple(decoded), tuple(notes)
@@ -70,6 +87,15 @@ def _lacks_nodata(b: SourceBand) -> bool:
     return b.masked and b.decoded.nodata is None and np.dtype(b.decoded.data_type).kind in "iu"
 
 
+def _may_meet(b: SourceBand) -> bool:
+    """Whether scale and offset may bring values to a nodata value, which is another before."""
+    return (
+        (b.gain, b.shift) != (1.0, 0.0)
+        and b.decoded.nodata is not None
+        and np.dtype(b.decoded.data_type).kind in "iu"
+    )
+
+
 def _windows(source: ItemSource) -> Iterator[tuple[Array, Array]]:
     height, width = padded_shape(source.grid)
     step = max(source.codec.steps)
@@ -86,7 +112,7 @@ class _Seen:
     high: float = -np.inf
     count: int = 0
     small: Array = field(default_factory=lambda: np.zeros(2**16, bool))
-    """Which of -32768 to 65535 occur, by their lower 16 bits."""
+    """Which values occur, by their lower 16 bits."""
 
     def add(self, values: Array) -> None:
         if not values.size:
@@ -95,16 +121,20 @@ class _Seen:
         self.count += values.size
         self.small[values.astype(np.int64) & 0xFFFF] = True  # whole numbers, whatever type holds them
 
+    def has(self, value: int) -> bool:
+        """Whether a value may occur."""
+        return bool(self.low <= value <= self.high and self.small[value & 0xFFFF])
+
     def free(self, dtype: np.dtype[Any], b: SourceBand, item: str) -> float:
         """A value of a type that does not occur: 0, an end of the type, or any of few."""
         info = np.iinfo(dtype)
         few = range(info.min, info.max + 1) if dtype.itemsize <= 2 else ()
         for value in (0, info.max, info.min, *few):
-            if not self.low <= value <= self.high or not self.small[value & 0xFFFF]:
+            if not self.has(value):
                 return float(value)
         raise FieldError(
-            f"band {b.band.name!r} of item {item!r} has a mask and no nodata, and its values leave none of {dtype} for pixels "
-            "without data; write it in a larger type, or with nodata"
+            f"band {b.band.name!r} of item {item!r} needs a value for pixels without data, and its values leave none of {dtype}; "
+            "write it in a larger type, or with nodata"
         )
 
 
