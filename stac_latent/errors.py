@@ -24,6 +24,7 @@ __all__ = [
     "SearchError",
     "SettingError",
     "SkippedWarning",
+    "SlowWarning",
     "SourceWarning",
     "StacLatentError",
     "TrainError",
@@ -97,6 +98,10 @@ class OptionError(StacLatentError, TypeError):
 
 class RecallWarning(GuardWarning):
     """Vectors as they are stored, or an index, find fewer of the true neighbours than they should; the message has the measured share."""
+
+
+class SlowWarning(UserWarning):
+    """Decoding runs without its compiled loops: the same pixels, several times later; the message says why and what helps."""
 
 
 class SourceWarning(UserWarning):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
@@ -25,6 +27,19 @@ UPWARD = {
 }
 """Deferred imports behind the front doors open_codec and Codec.compress; ARCHITECTURE.md names them."""
 HEAVY = {"rasterio", "odc", "zarr", "dask", "geopandas", "pyarrow", "pandas", "pystac_client"}
+
+DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu"}
+"""What is installed under another name than it is imported by."""
+UNSEEN = {
+    "dask": "chunks of a cube, which odc-stac and xarray make",
+    "spyndex": "the sample of the demo, a file of its wheel",
+}
+"""Dependencies that nothing imports."""
+EXTRAS = {
+    "bench": {"bench"}, "catalog": {"search", "viz"}, "cli": {"torch"}, "index": {"search", "lancedb", "pgvector"},
+    "page": {"viz"}, "secure": {"secure"}, "testing": {"test"}, "train": {"torch"},
+}  # fmt: skip
+"""Extras that a room may ask for."""
 
 
 @dataclass(frozen=True)
@@ -133,3 +148,43 @@ def test_modules_are_of_readable_size():
 def test_no_trace_of_unfinished_work():
     words = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError")
     assert [str(p) for p in MODULES.values() if words.search(p.read_text(encoding="utf-8"))] == []
+
+
+def distribution(target):
+    """Name under which a module that is imported is installed; None of Python's own and ours."""
+    parts = target.split(".")
+    if parts[0] in sys.stdlib_module_names or parts[0] == "stac_latent":
+        return None
+    if parts[0] == "odc":
+        return f"odc-{parts[1]}"
+    return DISTRIBUTIONS.get(parts[0], parts[0].replace("_", "-"))
+
+
+@cache
+def declared():
+    """Names of the dependencies, and of each extra's packages."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lists = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {
+        extra: {re.match(r"[\w.-]+", text)[0].lower() for text in texts} for extra, texts in lists.items()
+    }
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_what_is_imported_is_declared(module):
+    known = declared()[""].union(*(declared()[extra] for extra in EXTRAS.get(room(module), ())))
+    assert {distribution(i.target) for i in imports(module)} - {None} <= known
+
+
+def test_what_is_declared_is_imported():
+    found = {distribution(i.target) for module in MODULES for i in imports(module)}
+    assert declared()[""] - found == set(UNSEEN)
+
+
+def test_the_extras_hold_no_dependency():
+    """What everybody has is in no extra, and what an extra alone has is not imported with its module, but for whole rooms."""
+    assert [extra for extra, names in declared().items() if extra and names & declared()[""]] == []
+    for module in MODULES:
+        if room(module) not in {"testing", "train"}:
+            top = {distribution(i.target) for i in imports(module) if i.kind == "top"} - {None}
+            assert top <= declared()[""], module

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ import xarray as xr
 from PIL import Image
 
 from stac_latent import __version__
+from stac_latent.cli import app
 from stac_latent.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +57,62 @@ def test_help_names_every_command(run):
         code, text, _ = run(name, "--help")
         assert code == 0
         assert "Usage:" in text
+
+
+def commands(group=app, words=()):
+    """Words that call each command, and its function."""
+    for info in group.registered_commands:
+        yield (*words, info.name or info.callback.__name__), info.callback
+    for info in group.registered_groups:
+        yield from commands(info.typer_instance, (*words, info.name))
+
+
+def described(function):
+    """Options and arguments of a command."""
+    hints = typing.get_type_hints(function, include_extras=True).values()
+    return [m for hint in hints for m in getattr(hint, "__metadata__", ())]
+
+
+@pytest.mark.parametrize(
+    ("words", "function"), list(commands()), ids=lambda v: " ".join(v) if type(v) is tuple else ""
+)
+def test_help_says_what_the_source_says(run, monkeypatch, words, function):
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, text, _ = run(*words, "--help")
+    assert code == 0
+    assert inspect.getdoc(function).partition("\n")[0] in text
+    for what in described(function):
+        assert what.help in text
+        assert "default:" not in what.help.lower()  # Typer prints it
+        if isinstance(what.show_default, str):
+            assert f"{what.help} [default: ({what.show_default})]" in text
+
+
+def test_brackets_in_help_are_text(run, monkeypatch):
+    assert len([m for _, function in commands() for m in described(function)]) > 150
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "At least this PSNR [dB] in each tile." in run("encode", "--help")[1]
+    assert "PSNR [dB] to compare rates over. [default: 36,46]" in run("bench", "rd", "--help")[1]
+
+
+def test_commands_come_in_groups(run):
+    _, text, _ = run("--help")
+    panels = re.findall(r"─ (\w+) ─.*?\n(.*?)╰", text, re.DOTALL)
+    assert [name for name, _ in panels] == ["Options", "Make", "Find", "Read", "Share", "Trust"]
+    listed = [re.findall(r"^│ (\w+) ", rows, re.MULTILINE) for _, rows in panels[1:]]
+    assert listed[0] == ["encode", "fit", "train", "adopt"]
+    assert listed[2] == ["load", "info", "map"]
+    assert {name for names in listed for name in names} == {words[0] for words, _ in commands()}
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"), [("ver", "verify"), ("encode --ps", "--psnr"), ("bench sp", "speed")]
+)
+def test_shells_complete_commands_and_options(run, monkeypatch, typed, shown):
+    monkeypatch.setenv("_STAC_LATENT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"stac-latent {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+    assert run()[:2] == (0, f"{shown}\n")
 
 
 def test_no_command_is_wrong_usage(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+import stac_latent
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -133,9 +136,18 @@ def test_pages_name_no_machine(page):
 def test_readme_has_the_two_commands():
     found = dict(COMMAND.findall((ROOT / "README.md").read_text(encoding="utf-8")))
     assert set(found) == {"demo", "test"}
-    assert found["demo"].startswith("python -m pip install ")
-    assert "stac-latent demo" in found["demo"]
-    assert found["test"] == "python -m pytest"
+    assert found["demo"] == "python -m pip install -e . && stac-latent demo"
+    assert found["test"] == 'python -m pip install -e ".[test]" && python -m pytest'
+
+
+def test_the_page_of_the_api_has_every_verb():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE)
+    verbs = [getattr(stac_latent, name) for name in stac_latent.__all__]
+    assert {f"{v.__module__}.{v.__qualname__}" for v in verbs} | {"stac_latent.catalog.verify.verify"} <= set(
+        shown
+    )
+    assert [name for name in shown if pydoc.locate(name) is None] == []
 
 
 def test_readme_table_names_the_installed_codecs():

@@ -95,6 +95,36 @@ def test_without_torch_every_module_imports_but_the_neural_ones():
     assert run(code, json.dumps(names)).strip() == "True"
 
 
+WITHOUT_NUMBA = """
+import sys, warnings
+if sys.argv[2] == "missing":
+    sys.modules["numba"] = None
+import numpy as np
+import stac_latent
+codec = stac_latent.open_codec(sys.argv[1], bands=["a"])
+field = np.arange(4096, dtype=np.uint16).reshape(1, 64, 64) % 251
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    data = codec.compress(field)
+    for _ in range(2):
+        codec.decompress(data)
+print(*[f"{w.category.__name__}: {w.message}" for w in caught], sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("codec", ["lin", "dct", "wavelet"])
+def test_decoding_without_numba_says_so_once(codec, monkeypatch):
+    said = (
+        "SlowWarning: decoding without numba ({}): the same pixels, 4 to 12 times slower; pip install numba"
+    )
+    if codec == "lin":
+        missing = "import of numba halted; None in sys.modules"
+        assert run(WITHOUT_NUMBA, codec, "missing").strip() == said.format(missing)
+        assert run(WITHOUT_NUMBA, "zstd", "missing").strip() == ""  # nothing of it is compiled
+    monkeypatch.setenv("STAC_LATENT_NO_NUMBA", "1")
+    assert run(WITHOUT_NUMBA, codec, "off").strip() == said.format("switched off by STAC_LATENT_NO_NUMBA")
+
+
 def test_the_test_kit_says_what_it_needs():
     code = """
 import sys

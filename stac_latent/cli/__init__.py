@@ -16,6 +16,7 @@ from stac_latent.cli import adopt, bench, look, verbs
 from stac_latent.cli.console import say, speaking
 from stac_latent.cli.coverage import coverage
 from stac_latent.cli.fit import fit
+from stac_latent.cli.help import PlainHelp
 from stac_latent.cli.interrupts import stoppable
 from stac_latent.cli.map import write_map
 from stac_latent.cli.nearest import index, label, nearest
@@ -31,16 +32,19 @@ app = typer.Typer(
     name="stac-latent",
     help="Latents in STAC catalogues: encode, search, load and publish compressed imagery.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (
-    look.demo, verbs.encode, verbs.search, verbs.load, verbs.publish, fit, train, look.codecs, look.info, look.validate,
-    look.verify, look.keygen, adopt.adopt, adopt.export, nearest, index, label, coverage, copy, push, queryables,
-):  # fmt: skip
-    app.command()(command)
-app.command("map")(write_map)
-app.add_typer(bench.app, name="bench")
+for panel, commands in {
+    "Make": (verbs.encode, fit, train, adopt.adopt),
+    "Find": (verbs.search, coverage, nearest, index, label),
+    "Read": (verbs.load, look.info, write_map),
+    "Share": (verbs.publish, copy, push, queryables, adopt.export),
+    "Trust": (look.verify, look.validate, look.keygen, look.codecs, look.demo),
+}.items():
+    for command in commands:
+        name = "map" if command is write_map else None
+        app.command(name, cls=PlainHelp, rich_help_panel=panel)(command)
+app.add_typer(bench.app, name="bench", rich_help_panel="Trust")
 
 
 def _show_version(asked: bool) -> None:

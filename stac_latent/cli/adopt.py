@@ -28,7 +28,7 @@ def adopt(
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the products that are known.")] = False,
     collection: Annotated[
-        str | None, typer.Option(help="Id of the collection. [default: the product]")
+        str | None, typer.Option(help="Id of the collection.", show_default="the product")
     ] = None,
     when: Annotated[str | None, typer.Option("--datetime", help="2024, 2024-06-01, or start/end.")] = None,
     version: Annotated[

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from stac_latent.cli.common import AsJson, numbers, progress
 from stac_latent.cli.console import err, out, print_json
+from stac_latent.cli.help import PlainHelp
 
 __all__ = ["app"]
 
@@ -22,15 +23,17 @@ app = typer.Typer(
 Data = Annotated[Path, typer.Option(help="Folder of GeoTIFFs, or of the benchmark data.")]
 Name = Annotated[str | None, typer.Option("--dataset", help="Data set of the folder, as s2 or s1.")]
 CodecNames = Annotated[
-    list[str] | None, typer.Option("--codec", help="Codec or bundle folder; repeat. [default: all installed]")
+    list[str] | None,
+    typer.Option("--codec", help="Codec or bundle folder; repeat.", show_default="all installed"),
 ]
 PeerNames = Annotated[
-    list[str] | None, typer.Option("--peer", help="Peers whose name contains this; repeat. [default: all]")
+    list[str] | None,
+    typer.Option("--peer", help="Peers whose name contains this; repeat.", show_default="all"),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of results and plots.")]
 
 
-@app.command()
+@app.command(cls=PlainHelp)
 def rd(
     data: Data,
     dataset: Name = None,
@@ -58,7 +61,7 @@ def rd(
     _print_rd(result)
 
 
-@app.command()
+@app.command(cls=PlainHelp)
 def speed(
     data: Data,
     dataset: Name = None,

@@ -24,10 +24,10 @@ def fit(
     bands: Annotated[
         str | None,
         typer.Option(
-            help="Bands, assets or common names, comma separated, or B02=blue pairs. [default: all]"
+            help="Bands, assets or common names, comma separated, or B02=blue pairs.", show_default="all"
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the codec. [default: the folder's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the codec.", show_default="the folder's")] = None,
     mpixel: Annotated[float, typer.Option(help="Megapixels to fit on.", min=0.001)] = 2.0,
     psnr: Annotated[
         float, typer.Option(help="Quality of the codec's own step on the fitting tiles [dB].")
@@ -35,7 +35,7 @@ def fit(
     holdout: Annotated[float, typer.Option(help="Share to measure on, by place; 0: none.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the draw and of the split.")] = 0,
     resolution: Annotated[
-        float | None, typer.Option(help="Bring all bands to it first. [default: native grids]")
+        float | None, typer.Option(help="Bring all bands to it first.", show_default="native grids")
     ] = None,
     resampling: Annotated[str, typer.Option(help="nearest, bilinear, cubic, average, ...")] = "nearest",
     guard: Annotated[
@@ -45,7 +45,7 @@ def fit(
         ),
     ] = 0.99,
     licence: Annotated[
-        str | None, typer.Option(help="Of the fitting data. [default: as the items state]")
+        str | None, typer.Option(help="Of the fitting data.", show_default="as the items state")
     ] = None,
     bbox: Bbox = None,
     when: When = None,

@@ -66,7 +66,7 @@ def info(
     href: Annotated[str, typer.Argument(help="STAC Item (JSON) with a latent asset.")],
     asset: Asset = None,
     preview: Annotated[
-        Path | None, typer.Option(help="PNG of the decoded field [default: <item>-<asset>.png here].")
+        Path | None, typer.Option(help="PNG of the decoded field.", show_default="<item>-<asset>.png here")
     ] = None,
     no_preview: Annotated[bool, typer.Option("--no-preview", help="Do not decode.")] = False,
     as_json: AsJson = False,
@@ -152,7 +152,7 @@ def verify(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Compare every pixel with the raw files. Default: 16 chunks of each asset."
+            "--full", help="Compare every pixel with the raw files.", show_default="16 chunks of each asset"
         ),
     ] = False,
     no_raw: Annotated[

@@ -32,7 +32,8 @@ def write_map(
     embeddings: Annotated[
         str | None,
         typer.Option(
-            help="Vectors of places: a .parquet file of 'publish', the key of an embedding asset, or none. [default: the items' own]"
+            help="Vectors of places: a .parquet file of 'publish', the key of an embedding asset, or none.",
+            show_default="the items' own",
         ),
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Latents",

@@ -31,7 +31,7 @@ WhitenBy = Annotated[
 def nearest(
     table: Source,
     point: Annotated[str | None, typer.Option(help="Places like lon,lat.")] = None,
-    on: Annotated[str | None, typer.Option(help="Time of the point; default: the latest.")] = None,
+    on: Annotated[str | None, typer.Option(help="Time of the point.", show_default="the latest")] = None,
     item: Annotated[str | None, typer.Option(help="Places like a STAC Item with a latent.")] = None,
     area: Annotated[Path | None, typer.Option(help="Places like the mean of an area (GeoJSON).")] = None,
     vector: Annotated[str | None, typer.Option(help="Vector or vectors (.npy).")] = None,
@@ -186,8 +186,8 @@ def label(
     min_valid: Annotated[float, typer.Option(help="Smallest share of valid pixels of a row.")] = 0.0,
     metric: Metric = "cosine",
     whiten: WhitenBy = None,
-    crs: Annotated[str | None, typer.Option(help="Of the map. [default: UTM]")] = None,
-    resolution: Annotated[float | None, typer.Option(help="Of the map. [default: a footprint]")] = None,
+    crs: Annotated[str | None, typer.Option(help="Of the map.", show_default="UTM")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Of the map.", show_default="a footprint")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Map labels from a few examples: each row takes those of the examples that it is most like."""

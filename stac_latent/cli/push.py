@@ -17,7 +17,9 @@ def push(
     api: Annotated[str, typer.Argument(help="Address of a STAC API that takes transactions.")],
     href: Annotated[
         str | None,
-        typer.Option(help="Address at which the catalogue's folder is published. [default: local files]"),
+        typer.Option(
+            help="Address at which the catalogue's folder is published.", show_default="local files"
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Items compared and sent at a time.", min=1, max=10_000)] = 500,
     header: Annotated[

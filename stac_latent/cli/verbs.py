@@ -71,7 +71,8 @@ def encode(
     guard: Annotated[
         str | None,
         typer.Option(
-            help="Items unlike what the codec was calibrated on: warn, fallback, refuse or off. [default: warn]"
+            help="Items unlike what the codec was calibrated on: warn, fallback, refuse or off.",
+            show_default="warn",
         ),
     ] = None,
     fallback_bound: Annotated[
@@ -87,13 +88,14 @@ def encode(
         str | None, typer.Option(help="Bands for codecs that take any, or B02=blue pairs to match them.")
     ] = None,
     resolution: Annotated[
-        float | None, typer.Option(help="Bring all bands to it first. [default: native grids]")
+        float | None, typer.Option(help="Bring all bands to it first.", show_default="native grids")
     ] = None,
     resampling: Resampling = "nearest",
     trust: Annotated[
         str | None,
         typer.Option(
-            help="Whose grid to take where item and file contradict each other: file or item. [default: refuse]"
+            help="Whose grid to take where item and file contradict each other: file or item.",
+            show_default="refuse",
         ),
     ] = None,
     bbox: Bbox = None,
@@ -272,7 +274,7 @@ def load(
     resolution: Annotated[float | None, typer.Option(help="In units of the CRS.")] = None,
     resampling: Annotated[
         str | None,
-        typer.Option(help="nearest, bilinear, ... [default: nearest; embeddings: their own cells]"),
+        typer.Option(help="nearest, bilinear, ...", show_default="nearest; embeddings: their own cells"),
     ] = None,
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",

@@ -67,6 +67,7 @@ class Decoder:
     """
 
     def __init__(self, words: Array) -> None:
+        kernels.warn_if_slow()
         self.words = words
         self._state = np.array([0, words.size], np.uint64)
         self._coder = None

@@ -12,7 +12,7 @@ from stac_latent.codec import Array
 from stac_latent.errors import BundleError, CorruptDataError
 from stac_latent.stages import planes_compiled, planes_plain
 from stac_latent.stages.base import take
-from stac_latent.stages.kernels import COMPILED
+from stac_latent.stages.kernels import COMPILED, warn_if_slow
 from stac_latent.stages.planes_model import (
     BINS,
     SETS,
@@ -149,6 +149,7 @@ class PlaneModel:
         CorruptDataError
             If the stream does not end where the planes do.
         """
+        warn_if_slow()
         q = scratch("q", size, np.int32)
         q[:] = 0
         m, r = (scratch(f"mags{i}", n, np.int16) for i, n in enumerate(_coder.scratch_sizes(table)))

@@ -1,4 +1,4 @@
-"""Compiled coder of integer planes (extra ``fast``): the loops of :mod:`stac_latent.stages.planes`, symbol by symbol.
+"""Compiled coder of integer planes: the loops of :mod:`stac_latent.stages.planes`, symbol by symbol.
 
 The plain form of the same bitstream is :mod:`stac_latent.stages.planes_plain`; the tests hold both to equal bytes.
 """

@@ -1,4 +1,4 @@
-"""Compiled decoder of integer planes (extra ``fast``); the plain form is in :mod:`stac_latent.stages.planes_plain`."""
+"""Compiled decoder of integer planes; the plain form is in :mod:`stac_latent.stages.planes_plain`."""
 
 from __future__ import annotations
 

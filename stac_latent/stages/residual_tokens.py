@@ -14,7 +14,7 @@ import numpy as np
 from stac_latent.codec import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages import planes_compiled, planes_plain
-from stac_latent.stages.kernels import COMPILED, kernel
+from stac_latent.stages.kernels import COMPILED, kernel, warn_if_slow
 from stac_latent.stages.planes_model import LOW, PRECISION, TOTAL
 from stac_latent.stages.planes_plain import renormalise
 
@@ -151,6 +151,7 @@ class Decoder:
             raise CorruptDataError(
                 f"residual: {states.size} states and {bits} bits in {raw.size} bytes; changed?"
             )
+        warn_if_slow()
         self._tables = _Tables()
         self._words = words.astype(np.uint16)
         self._states = states.astype(np.int64)
