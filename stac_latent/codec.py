@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, cast, runtime_checkab
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.errors import BundleError, CodecError, FieldError
+from stac_latent.errors import CodecError, FieldError
 from stac_latent.frame import canonical_json
 from stac_latent.masking import fill_invalid, fits, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats, Window
@@ -297,10 +297,6 @@ class Codec:
         x = symbols.copy() if self.stages[0].level == "bytes" else symbols  # never a view of the caller's
         for stage in reversed([s for s in self.stages if s.level != "bytes"]):
             x = stage.inverse(x)
-        if len(x) != len(self.bands):
-            raise BundleError(
-                f"codec {self.name!r}: its chain decodes to {len(x)} bands, but it names {len(self.bands)}"
-            )
         return to_field(x[:, crop[0], crop[1]], self.bands)
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.errors import FieldError
+from stac_latent.errors import BundleError, FieldError
 from stac_latent.spec import Band
 
 if TYPE_CHECKING:
@@ -73,7 +73,15 @@ def common_type(bands: Sequence[Band]) -> np.dtype[Any]:
 
 
 def to_field(x: Array, bands: Sequence[Band]) -> Array:
-    """Round and clip ``(band, y, x)``, each band to its stored type, held in the :func:`common_type` of all."""
+    """Round and clip ``(band, y, x)``, each band to its stored type, held in the :func:`common_type` of all.
+
+    Raises
+    ------
+    BundleError
+        If there are more or fewer of them than bands: the parts of a chain do not fit together.
+    """
+    if len(x) != len(bands):
+        raise BundleError(f"the chain gives {len(x)} bands of pixels, but its codec names {len(bands)}")
     dtype = common_type(bands)
     if len({b.data_type for b in bands}) == 1:
         if x.dtype == dtype:

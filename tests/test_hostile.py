@@ -314,6 +314,16 @@ def test_a_chain_whose_parts_do_not_fit(change):
         forged(small_codec("fitted"), change)
 
 
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_a_chain_of_more_or_fewer_bands_than_its_codec_names(names):
+    """Where no compiled loop stands in the way, too."""
+    from stac_latent.stored import to_field
+
+    for dtype in ("uint16", "float32"):
+        with pytest.raises(BundleError, match=f"gives 2 bands of pixels, but its codec names {len(names)}"):
+            to_field(np.zeros((2, 4, 4), np.float32), [Band(name, dtype) for name in names])
+
+
 def test_a_band_of_a_type_that_is_none():
     with pytest.raises(StacLatentError, match="is of type '99999"):
         Band("a", "9" * 5000)
