@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
+"""Links to files of the repository beside ``docs/``, which the site does not have."""
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace ``{{ benchmarks }}`` by one table for each file of results, ``{{ time }}`` and others by theirs."""
+    """Replace ``{{ benchmarks }}`` by one table for each file of results, ``{{ time }}`` and others by theirs.
+
+    Links to files outside ``docs/`` become their text.
+    """
+    markdown = OUTSIDE.sub(r"\1", markdown)
     if "{{ guard }}" in markdown:
         found = json.loads((RESULTS / "guard.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ guard }}", guard(found))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,26 +28,32 @@ PAGES = [
 NAMES = [str(p.relative_to(ROOT)) for p in PAGES]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (.{10,}) -->\s*$")
+NEEDS = re.compile(r"<!-- needs: (\w+) -->\s*$")
+OUTPUT = re.compile(r"<!-- output -->\s*$")
 COMMAND = re.compile(r"<!-- command: (\w+) -->.*?^```bash\n(.*?)\n```", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and whether it is to be run."""
+    """A fenced block: its language, its text, whether it is to be run, and whether it is what the one before it prints."""
 
     language: str
     text: str
     run: bool
+    output: bool
     line: int
 
 
 def blocks(page):
     """Fenced blocks of a page."""
     text = page.read_text(encoding="utf-8")
-    return [
-        Block(m[1], m[2], NOT_RUN.search(text[: m.start()]) is None, text[: m.start()].count("\n") + 1)
-        for m in FENCE.finditer(text)
-    ]
+    found = []
+    for m in FENCE.finditer(text):
+        before = text[: m.start()]
+        needs = NEEDS.search(before)
+        run = NOT_RUN.search(before) is None and (needs is None or find_spec(needs[1]) is not None)
+        found.append(Block(m[1], m[2], run, OUTPUT.search(before) is not None, before.count("\n") + 1))
+    return found
 
 
 @pytest.fixture
@@ -73,19 +80,25 @@ def shell(code):
         ["bash", "-euo", "pipefail", "-c", code], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_blocks_run(page, folder, capsys):
-    namespace, count = {"__name__": "docs"}, 0
+    namespace, count, printed = {"__name__": "docs"}, 0, None
     for block in blocks(page):
         where = f"{page.name}:{block.line}"
+        if block.output and printed is not None:
+            assert printed.strip() == block.text.strip(), f"{where}: this is not what is printed"
         if not block.run or block.language == "text":
+            printed = None
             continue
+        capsys.readouterr()
         if block.language == "python":
             execute("\n" * block.line + block.text, namespace, str(page))
+            printed = capsys.readouterr().out
         elif block.language == "bash":
-            shell(block.text)
+            printed = shell(block.text)
         elif block.language == "toml":
             assert tomllib.loads(block.text), where
         elif block.language == "json":
@@ -95,7 +108,6 @@ def test_blocks_run(page, folder, capsys):
                 f"{where}: language {block.language!r} is none that is run; use text for what is no code"
             )
         count += 1
-    capsys.readouterr()
     assert count == len([b for b in blocks(page) if b.run and b.language != "text"])
 
 
@@ -174,6 +186,7 @@ def test_benchmark_page_shows_the_results():
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         assert f"## {path.stem}" in page
     assert namespace["on_page_markdown"]("unchanged") == "unchanged"
+    assert namespace["on_page_markdown"]("[a](../b/c.json), [d](e.md)") == "a, [d](e.md)"
 
 
 def test_changelog_and_version_agree():
@@ -182,3 +195,20 @@ def test_changelog_and_version_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == __version__
     assert "## [" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_page_on_commands_names_them_all():
+    from stac_latent.cli import app
+
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    known = {c.name or c.callback.__name__ for c in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
+    assert set(re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)) == known
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_pages_that_are_filled_in_say_where_the_figures_are(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"\{\{ (\w+) \}\}", text):
+        assert "(../benchmarks/results" in text
+        assert name == "benchmarks" or f"{name}.json" in text
