@@ -45,8 +45,7 @@ PLACES = (
 """CRS, corner and pixel size."""
 CODECS = ("zstd", "lin", "dct", "wavelet", "jpeg2000", "lin")
 GRIDS = (
-    "all",
-    "all",
+    *["all"] * 6,
     "none",
     "code",
     "transform",

@@ -10,6 +10,7 @@ type and place, and its time in UTC.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
@@ -33,6 +34,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from item_cases import Case, cases
 
 from stac_latent import encode, load, open_codec
+from stac_latent.codec import Codec
 from stac_latent.errors import StacLatentError
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "items.json"
@@ -40,11 +42,17 @@ OWN_FAULTS = ("were not read as the raw files have them", "differs from the raw 
 """Parts of messages of verification: what they tell of is no fault of the Item."""
 
 
+@functools.cache
+def opened(name: str, bands: tuple[str, ...]) -> Codec:
+    """A codec, opened once."""
+    return open_codec(name, bands=list(bands))
+
+
 def outcome_of(case: Case, folder: Path) -> tuple[str, str]:
     """``right``, ``refused`` or ``wrong``, and a word on it."""
     item = case.write(folder)
     try:
-        codec = open_codec(case.codec, bands=[b.name for b in case.bands])
+        codec = opened(case.codec, tuple(b.name for b in case.bands))
         (out,) = encode(item, codec, folder / "catalogue", **case.options)
     except StacLatentError as exc:
         kind = "wrong" if any(fault in str(exc) for fault in OWN_FAULTS) else "refused"
