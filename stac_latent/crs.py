@@ -37,7 +37,7 @@ def crs_text(crs: Any) -> str:
 
     Examples
     --------
-    >>> crs_text("+proj=utm +zone=33 +datum=WGS84"), crs_text("ESRI:54009")
+    >>> crs_text("epsg:32633"), crs_text("ESRI:54009")
     ('EPSG:32633', 'ESRI:54009')
     >>> crs_text("+proj=utm +zone=33 +ellps=intl")[:18]
     'PROJCRS["unknown",'

@@ -401,7 +401,7 @@ def test_open_dataset_refuses(scenes, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
     with pytest.raises(CatalogError, match=r"a\.json is no STAC Item"):
         xr.open_dataset(tmp_path / "a.json", engine=engine())
-    with pytest.raises(CatalogError, match=r"gone\.json is no STAC Item"):
+    with pytest.raises(CatalogError, match=r"cannot read .*gone\.json"):
         xr.open_dataset(tmp_path / "gone.json", engine=engine())
     with pytest.raises(CorruptDataError, match="is no Zarr v3 group"):
         xr.open_dataset(tmp_path, engine=engine())

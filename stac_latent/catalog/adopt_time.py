@@ -23,6 +23,8 @@ _SECOND = timedelta(seconds=1)
 _FIRST = 1900
 """No product is older; smaller numbers are no years."""
 _EMPTY = ("", "nat", "nan", "none", "null")
+_INTERVAL = re.compile(r"\d{4}[^/]*/\d{4}[^/]*")
+"""Two times, each with the year first."""
 _DAY = re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?:[T ]+(\S.*))?")
 _YEAR_LAST = re.compile(r"\d{1,2}[-/. ]\d{1,2}[-/. ]\d{2,4}(?!\d)")
 _MONTH_NAME = re.compile(r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b", re.IGNORECASE)
@@ -82,6 +84,8 @@ def _of_number(value: float) -> Period:
 
 
 def _of_text(text: str) -> Period:
+    if _INTERVAL.fullmatch(text):
+        return _of_interval(text)
     if (found := _of_calendar(text)) is not None:
         return found
     if _YEAR_LAST.match(text):

@@ -64,7 +64,7 @@ def _candidates(item: pystac.Item, reader: Reader, reasons: list[str]) -> Iterat
 
 
 def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[LatentReader]) -> list[RawFiles]:
-    bands = [b for r in readers for b in r.spec.bands]
+    bands = readers[0].spec.bands  # of all lattices; the others' are their own
     names = fields.get("latent:sources") or [b.name for b in bands]
     if not isinstance(names, list) or len(names) != len(bands):
         raise CatalogError(f"latent:sources names {names!r:.200}, which are not {len(bands)} raw bands")
@@ -72,11 +72,11 @@ def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[Laten
         check_raw_asset(raw, key)
     out, start = [], 0
     for r in readers:
-        own, grid = names[start : start + len(r.spec.bands)], _pixel_grid(r)
-        start += len(own)
+        part = slice(start, start + len(r.codec.bands))
+        own, grid, start = names[part], _pixel_grid(r), part.stop
         out.append(
             RawFiles(
-                raw, own, r.spec.bands, grid, r.codec.steps, str(fields.get("latent:resampling", "nearest")),
+                raw, own, bands[part], grid, r.codec.steps, str(fields.get("latent:resampling", "nearest")),
                 _placed_by(raw, own, grid), infinite="latent:error_bounds" in fields,
             )
         )  # fmt: skip

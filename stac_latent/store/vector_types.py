@@ -30,7 +30,7 @@ def offset_of(values: Floats) -> Floats | None:
     Examples
     --------
     >>> spread = np.linspace(-1, 1, 40, dtype=np.float32).reshape(20, 2)
-    >>> offset_of(spread) is None, offset_of(spread + [100, 0]).tolist()
+    >>> offset_of(spread) is None, offset_of(spread + [100, 0]).round().tolist()
     (True, [100.0, 0.0])
     """
     fine = values[np.isfinite(values).all(axis=1)].astype(np.float64)
