@@ -9,6 +9,22 @@ import pytest
 
 pytest.register_assert_rewrite("stac_latent.testing.suites", "core_support")
 
+SLOW = {
+    "bench_peers", "bench_race", "bench_speed", "bounded", "catalogs", "docs", "doctests", "encode_many", "error_bound", "exact",
+    "extension_node", "files_at_addresses", "fit", "fit_moments", "fit_real", "fitting", "golden", "guard", "index", "kills",
+    "lin_catalog", "lin_codec", "lin_damage", "lin_rate", "lin_spec", "map", "map_browser", "native", "native_catalog",
+    "native_trust", "nearest", "neural", "notebooks", "pgstac", "planes", "publish", "push", "rans", "recall", "references", "remote",
+    "residual", "rotation", "search_api", "search_sources", "secure", "stages", "subbands", "train",
+}  # fmt: skip
+"""Files ``test_<name>.py`` that ``-m "not slow"`` leaves out: much is encoded, fitted, drawn at random or started in them."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of the slow files."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker("slow")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):

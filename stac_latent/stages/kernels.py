@@ -48,7 +48,7 @@ def warn_if_slow() -> None:
     """Say once in a process that decoding runs without compiled loops, and why."""
     if not COMPILED:
         warnings.warn(
-            f"decoding without numba ({_WHY}): the same pixels, 4 to 12 times slower; pip install numba",
+            f"decoding without numba ({_WHY}): the same pixels, up to 35 times slower; pip install numba",
             SlowWarning,
             stacklevel=2,
         )
