@@ -47,11 +47,23 @@ def crs_text(crs: Any) -> str:
 
     try:
         found = CRS.from_user_input(crs)
-    except (CRSError, TypeError) as exc:
-        raise GridError(
-            f"{str(crs)[:200]!r} is not a CRS that PROJ knows; expected a code such as 'EPSG:32633', WKT2 or PROJJSON"
-        ) from exc
+        guessed = (
+            isinstance(crs, str) and not _says_what(crs) and found.name.casefold() != crs.strip().casefold()
+        )
+    except (CRSError, TypeError, UnicodeEncodeError) as exc:
+        raise GridError(_unknown(crs)) from exc
+    if guessed:  # PROJ takes the first of its names that is like a text
+        raise GridError(_unknown(crs))
     return _text(found.to_wkt())
+
+
+def _says_what(text: str) -> bool:
+    """Whether a text is a code, a number of EPSG's, WKT, a PROJ string or PROJJSON, and no name."""
+    return text.strip().isdecimal() or any(mark in text for mark in ":[+{")
+
+
+def _unknown(crs: Any) -> str:
+    return f"{str(crs)[:200]!r} is not a CRS that PROJ knows; expected a code such as 'EPSG:32633', WKT2 or PROJJSON"
 
 
 @lru_cache(maxsize=256)
@@ -92,7 +104,7 @@ def crs_from_fields(*levels: Mapping[str, Any]) -> str | None:
     Raises
     ------
     GridError
-        If ``proj:wkt2`` or ``proj:projjson`` is no CRS. Codes are taken as they are.
+        If ``proj:wkt2`` or ``proj:projjson`` is no CRS, or ``proj:code`` no code. Whether PROJ knows a code is not asked.
 
     Examples
     --------
@@ -102,13 +114,22 @@ def crs_from_fields(*levels: Mapping[str, Any]) -> str | None:
     for fields in levels:
         code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
         if code and not str(code).endswith(":None"):  # what some make of a proj:epsg of null
-            return str(code)
+            return _code(str(code))
         if epsg:
             return f"EPSG:{epsg}"
         for name in ("proj:wkt2", "proj:projjson"):
             if fields.get(name):
                 return _read(name, fields[name])
     return None
+
+
+def _code(text: str) -> str:
+    """A code as it is; a text that is none could be like a name that PROJ knows."""
+    if not _says_what(text) or not text.isprintable():
+        raise GridError(
+            f"proj:code {text[:200]!r} is not a CRS that PROJ knows; expected such as 'EPSG:32633', or proj:wkt2"
+        )
+    return text
 
 
 def _read(name: str, value: Any) -> str:

@@ -298,12 +298,12 @@ def _grid(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> Iterator[t
     try:
         crs = crs_from_fields(asset, properties)
     except GridError as exc:
-        yield "proj:wkt2", str(exc)
+        yield str(exc).partition(" ")[0].rstrip(":"), str(exc)
         return
     if crs is None:
         yield "proj:code", "neither the asset nor the Item says its CRS"
     try:
-        cells = Grid.from_fields(asset, {"proj:code": "unknown"}).cells
+        cells = Grid.from_fields(asset, {"proj:code": "EPSG:4326"}).cells
     except GridError as exc:
         yield "latent:padding", str(exc)
         return

@@ -13,10 +13,12 @@ import rasterio
 import rasterio.warp
 import zarr
 from affine import Affine
-from core_support import check
+from core_support import check, make_scene, scene_field, small_codec
 
 from stac_latent.catalog.encode import encode
+from stac_latent.catalog.footprints import footprints
 from stac_latent.catalog.publish import publish
+from stac_latent.catalog.verify import verify
 from stac_latent.codec import open_codec
 from stac_latent.crs import crs_fields, crs_from_fields, crs_label, crs_text
 from stac_latent.cube.load import load
@@ -159,3 +161,40 @@ def test_rasters_at_the_edge_of_the_world_keep_their_pixels(tmp_path, crs, trans
     (made,) = encode(item, open_codec("zstd", bands=["v"]), tmp_path / "o")
     assert made.properties["latent:max_error"] == 0
     np.testing.assert_array_equal(load(made).v.values[0], field)
+
+
+@pytest.mark.parametrize("text", ["../../up", "Maupit", "a\x1b[2Jy", "a\ud800b", "utm zone"])
+def test_a_text_that_is_like_a_name_is_no_crs(text):
+    """PROJ takes ``../../up`` for Maupiti 83."""
+    with pytest.raises(
+        GridError, match=r"is not a CRS that PROJ knows; expected a code such as 'EPSG:32633'"
+    ):
+        crs_text(text)
+    with pytest.raises(GridError, match=r"proj:code .* is not a CRS that PROJ knows; expected such as"):
+        crs_from_fields({"proj:code": text})
+
+
+def test_names_that_are_whole_and_numbers_are_crss():
+    assert (
+        crs_text("WGS 84 / UTM zone 33N")
+        == crs_text("wgs 84 / utm zone 33n")
+        == crs_text("32633")
+        == "EPSG:32633"
+    )
+
+
+def test_cells_of_which_only_the_bends_are_off_the_earth():
+    """Corners and middles of edges are seen from the satellite, other points of the edges are not."""
+    grid = Grid("+proj=ortho +lat_0=0 +lon_0=0 +R=6371000", (7e6, 0, -9e6, 0, -7e6, 0), (1, 1), (1, 1))
+    with pytest.raises(GridError, match="have no longitude and latitude; check proj:transform"):
+        footprints(grid, np.array([0]), np.array([0]))
+
+
+def test_verify_names_a_code_that_nobody_knows(tmp_path):
+    item = encode(make_scene(tmp_path / "raw", scene_field((40, 48))).item, small_codec(), tmp_path / "cat")[
+        0
+    ]
+    item.assets["latent"].extra_fields["proj:code"] = "con:aux"
+    item.save_object()
+    (found,) = verify(item.get_self_href())
+    assert "'con:aux' is not a CRS that GDAL knows" in str(found.problems) + str(found.reason)

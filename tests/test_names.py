@@ -12,9 +12,10 @@ from core_support import make_scene, scene_field, small_codec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stac_latent import adopt, encode, search
+from stac_latent import adopt, encode, publish, search
 from stac_latent.catalog.export_emb import export_emb
 from stac_latent.catalog.fit import fit
+from stac_latent.catalog.products import space_digest
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.names import plain_name, safe_name
 
@@ -136,3 +137,21 @@ def test_ids_of_adopted_files_are_their_stems(tmp_path_factory, name):
     assert safe_name(_stem(f"/data/{name}.tif"))
     assert "SECRET" not in _stem("https://x.org/a.tif?sig=SECRET")
     assert json.dumps(_stem(f"https://x.org/{name}"))
+
+
+HALF = "a\ud800b"
+
+
+def test_halves_of_characters_end_in_messages(scene, tmp_path):
+    """JSON can say them, files and tables cannot."""
+    item = scene.item.clone()
+    next(iter(item.assets.values())).href = f"/{HALF}.tif"
+    with pytest.raises(CatalogError, match="halves of characters are in no name of a file"):
+        encode(item, small_codec(), tmp_path / "cat")
+    with pytest.raises(CatalogError, match="hold half of a character; correct the description"):
+        space_digest({"producer": HALF})
+    (made,) = encode(scene.item, small_codec(), tmp_path / "cat")
+    made.collection_id = HALF
+    with pytest.raises(CatalogError, match="holds half of a character, which Parquet does not have"):
+        publish(made, tmp_path / "v.parquet")
+    assert not (tmp_path / "v.parquet").exists()

@@ -105,13 +105,14 @@ def footprints(grid: Grid, row: Ints, col: Ints, size: tuple[int, int] = (1, 1))
 
     def rings(which: npt.NDArray[Any], segments: int) -> Floats:
         xy = _corners(grid.cell_transform, row[which], col[which], size, segments)
-        return np.stack(transformer.transform(xy[..., 0], xy[..., 1]), axis=-1)
+        found = np.stack(transformer.transform(xy[..., 0], xy[..., 1]), axis=-1)
+        if not np.isfinite(found).all():
+            raise GridError(
+                f"cells of the grid in {crs_label(grid.crs)} have no longitude and latitude; check proj:transform"
+            )
+        return found
 
     probe = _corners(grid.cell_transform, row, col, size, 2) if geographic else rings(np.arange(len(row)), 2)
-    if not np.isfinite(probe).all():
-        raise GridError(
-            f"cells of the grid in {crs_label(grid.crs)} have no longitude and latitude; check proj:transform"
-        )
     segments = _segments(probe, geographic)
     out = np.empty(len(row), dtype=object)
     for number in np.unique(segments):

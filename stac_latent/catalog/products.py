@@ -150,10 +150,20 @@ def _read(path: Path) -> Mapping[str, Any]:
 def space_digest(facts: Mapping[str, Any]) -> str:
     """Digest of what makes vectors comparable: producer, product and version.
 
+    Raises
+    ------
+    CatalogError
+        If a text holds half of a character (a lone surrogate).
+
     Examples
     --------
     >>> space_digest({"producer": "a", "product": "b", "version": "1"})[:15]
     'sha256:2c733ef1'
     """
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    try:
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    except UnicodeEncodeError as exc:
+        raise CatalogError(
+            f"{dict(facts)!r} hold half of a character; correct the description of the product"
+        ) from exc

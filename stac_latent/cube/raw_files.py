@@ -21,6 +21,7 @@ import numpy.typing as npt
 import odc.stac
 import pystac
 import rasterio
+import rasterio.errors
 import rasterio.windows
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -122,7 +123,7 @@ class RawFiles:
         self._resampling, self._infinite = resampling, infinite
         rows = zip(names, bands, steps or [1] * len(bands), strict=True)
         self._bands = [_raw_band(item, name, band, step) for name, band, step in rows]
-        crs = CRS.from_user_input(grid.crs)
+        crs = _crs_of(grid)
         for b in self._bands:
             if trust == "file" and b.crs is not None and b.crs != crs:
                 raise GridError(
@@ -352,6 +353,15 @@ def _since_04(item: pystac.Item) -> bool:
 def _whole(v: float) -> float:
     """Whole numbers that decimal fractions blurred."""
     return float(round(v)) if abs(v - round(v)) <= 1e-9 * max(1.0, abs(v)) else v
+
+
+def _crs_of(grid: Grid) -> CRS:
+    try:
+        return CRS.from_user_input(grid.crs)
+    except rasterio.errors.CRSError as exc:
+        raise GridError(
+            f"{grid.crs[:200]!r} is not a CRS that GDAL knows; expected such as 'EPSG:32633', or proj:wkt2"
+        ) from exc
 
 
 def _place(b: _RawBand, grid: Grid) -> tuple[int, int] | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.errors import SearchError
+from stac_latent.crs import crs_text
+from stac_latent.errors import GridError, SearchError
 from stac_latent.files import clear_killed, temporary
 from stac_latent.index.metric import F32
 
@@ -41,12 +42,11 @@ class MapGrid:
         import geopandas
         from affine import Affine
         from pyproj import CRS
-        from pyproj.exceptions import CRSError
 
         frame = geopandas.GeoSeries(shapes, crs="OGC:CRS84")
         try:
-            target = frame.estimate_utm_crs() if crs is None else CRS.from_user_input(crs)
-        except (CRSError, RuntimeError) as exc:
+            target = frame.estimate_utm_crs() if crs is None else CRS.from_user_input(crs_text(crs))
+        except (GridError, RuntimeError) as exc:
             raise SearchError(
                 f"crs={crs!r} cannot be used for the map ({exc}); give for example 'EPSG:32633'"
             ) from exc

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.antimeridian import to_lonlat
-from stac_latent.errors import CorruptDataError
+from stac_latent.crs import crs_text
+from stac_latent.errors import CorruptDataError, GridError
 
 __all__ = ["check_srid", "geometry_of", "in_degrees"]
 
@@ -96,11 +97,11 @@ def in_degrees(shapes: npt.NDArray[np.object_], crs: Any, href: str) -> npt.NDAr
     from pyproj.exceptions import CRSError, ProjError
 
     try:
-        own, degrees = CRS(crs), CRS("OGC:CRS84")
+        own, degrees = CRS(crs_text(crs)), CRS("OGC:CRS84")
         if own.equals(degrees, ignore_axis_order=True):
             return shapes
         turn = Transformer.from_crs(own, degrees, always_xy=True)
-    except (CRSError, ProjError) as exc:
+    except (CRSError, GridError, ProjError) as exc:
         raise CorruptDataError(f"{href}: the CRS of its geometry cannot be read ({exc}); {_AGAIN}") from exc
     return to_lonlat(shapes, turn.transform, projected=own.is_projected)
 

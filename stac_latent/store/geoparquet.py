@@ -101,6 +101,15 @@ def _outwards(bounds: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float32]]:
     return out
 
 
+def _repeated(name: str | None, count: int) -> pa.Array:
+    try:
+        return pa.array([name] * count, pa.string())
+    except UnicodeEncodeError as exc:
+        raise CatalogError(
+            f"{name!r} holds half of a character, which Parquet does not have; correct the id"
+        ) from exc
+
+
 class EmbeddingsWriter:
     """Writes GeoParquet files of vectors, in Hilbert order, with bounded memory.
 
@@ -192,7 +201,7 @@ class EmbeddingsWriter:
         Raises
         ------
         CatalogError
-            If a value does not fit into the type.
+            If a value does not fit into the type, or an id holds half of a character.
         """
         n = len(row)
         if n == 0:
@@ -202,12 +211,12 @@ class EmbeddingsWriter:
         self._widen(bounds, keys)
         self._types |= {_TYPES[int(code)] for code in np.unique(shapely.get_type_id(geometry))}
         rows, cols = pa.array(row, pa.int32()), pa.array(col, pa.int32())
-        item = pa.array([item_id] * n, pa.string())
+        item = _repeated(item_id, n)
         clock = self._schema.field("datetime").type
         columns: dict[str, pa.Array] = {
             "id": pc.binary_join_element_wise(item, rows.cast(pa.string()), cols.cast(pa.string()), "/"),
             "item_id": item,
-            "collection": pa.array([collection] * n, pa.string()),
+            "collection": _repeated(collection, n),
             "datetime": time.cast(clock) if isinstance(time, pa.Array) else pa.array([time] * n, clock),
             "row": rows,
             "col": cols,

@@ -54,6 +54,10 @@ def open_raster(href: str, error: type[StacLatentError] = CatalogError, **option
     try:
         with rasterio.open(gdal_name(href), **options) as src:
             yield src
+    except UnicodeEncodeError as exc:
+        raise error(
+            f"{href!r} cannot be read as a raster: halves of characters are in no name of a file"
+        ) from exc
     except rasterio.errors.RasterioError as exc:
         text = without_secrets(str(exc))
         cause = "" if exc.__cause__ is None else f" ({without_secrets(str(exc.__cause__))})"
