@@ -1,4 +1,7 @@
-"""Puts the committed benchmark results into the page on benchmarks when the site is built."""
+"""Puts the committed benchmark results into pages when the site is built.
+
+``python docs/hooks.py`` writes the same tables to ``benchmarks/results/README.md``, for those who read the pages as Markdown.
+"""
 
 from __future__ import annotations
 
@@ -211,3 +214,15 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
             leaf for key, part in value.items() for leaf in flat(part, f"{name} / {key}" if name else key)
         ]
     return [(name, f"{value:.4g}" if isinstance(value, float) else str(value))]
+
+
+def readme(folder: Path) -> str:
+    """Markdown of all results, as ``benchmarks/results/README.md`` has it."""
+    return (
+        "# Results\n\nTables of the files in this folder, which the pages of the documentation show. "
+        f"`python docs/hooks.py` writes them anew.\n\n{tables(folder)}"
+    )
+
+
+if __name__ == "__main__":
+    (RESULTS / "README.md").write_text(readme(RESULTS), encoding="utf-8")

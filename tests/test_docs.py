@@ -185,6 +185,8 @@ def test_benchmark_page_shows_the_results():
     assert "{{" not in page
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         assert f"## {path.stem}" in page
+    readme = (ROOT / "benchmarks" / "results" / "README.md").read_text(encoding="utf-8")
+    assert readme == namespace["readme"](ROOT / "benchmarks" / "results"), "run: python docs/hooks.py"
     assert namespace["on_page_markdown"]("unchanged") == "unchanged"
     assert namespace["on_page_markdown"]("[a](../b/c.json), [d](e.md)") == "a, [d](e.md)"
 
