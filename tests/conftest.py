@@ -11,10 +11,10 @@ pytest.register_assert_rewrite("stac_latent.testing.suites", "core_support")
 
 SLOW = {
     "bench_peers", "bench_race", "bench_speed", "bounded", "catalogs", "docs", "doctests", "encode_many", "error_bound", "exact",
-    "extension_node", "files_at_addresses", "fit", "fit_moments", "fit_real", "fitting", "golden", "guard", "index", "kills",
-    "lin_catalog", "lin_codec", "lin_damage", "lin_rate", "lin_spec", "map", "map_browser", "native", "native_catalog",
-    "native_trust", "nearest", "neural", "notebooks", "pgstac", "planes", "publish", "push", "rans", "recall", "references", "remote",
-    "residual", "rotation", "search_api", "search_sources", "secure", "stages", "subbands", "train",
+    "extension_node", "files_at_addresses", "fit", "fit_moments", "fit_real", "fitting", "golden", "guard", "index", "kills", "light_import",
+    "lin_catalog", "lin_codec", "lin_damage", "lin_rate", "lin_spec", "load_oracle", "map", "map_browser", "native", "native_catalog",
+    "native_trust", "nearest", "neural", "notebooks", "pgstac", "planes", "publish", "publish_footprints", "publish_tiles", "push", "rans", "recall", "references", "remote",
+    "residual", "rotation", "search_api", "search_sources", "secure", "stages", "store", "subbands", "train",
 }  # fmt: skip
 """Files ``test_<name>.py`` that ``-m "not slow"`` leaves out: much is encoded, fitted, drawn at random or started in them."""
 

@@ -12,6 +12,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import SLOW
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "stac_latent"
@@ -143,6 +144,10 @@ def test_modules_are_of_readable_size():
         str(p.relative_to(ROOT)): n for p in MODULES.values() if (n := len(p.read_text().splitlines())) > 400
     }
     assert long == {}
+
+
+def test_the_files_left_out_of_the_daily_run_are_there():
+    assert {name for name in SLOW if not (ROOT / "tests" / f"test_{name}.py").exists()} == set()
 
 
 def test_no_trace_of_unfinished_work():

@@ -326,6 +326,7 @@ encode(pystac.Item.from_file(sys.argv[1]), small_codec("dct"), sys.argv[2], prog
 
 
 @pytest.mark.parametrize("label", ["encode", "verify"])
+@pytest.mark.slow
 def test_killed_half_way(tmp_path, utm_scene, label):
     utm_scene.item.save_object(include_self_link=False, dest_href=str(tmp_path / "item.json"))
     dest = tmp_path / "cat"

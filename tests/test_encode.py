@@ -41,6 +41,7 @@ def whole_scene(item, codec):
 
 
 @pytest.mark.parametrize(("name", "payload"), [*((name, "coded") for name in CODECS), ("dct", "plain")])
+@pytest.mark.slow
 def test_shard_by_shard_equals_the_whole_scene(tmp_path, utm_scene, monkeypatch, name, payload):
     """Several shards of several chunks, an origin off the lattice, nodata: no symbol differs, nor any pixel."""
     codec = small_codec(name, **CODECS[name])
