@@ -10,9 +10,12 @@ import odc.stac
 import pystac
 import pytest
 import rasterio
+import rasterio.enums
+import rasterio.warp
 import xarray as xr
 from affine import Affine
 from core_support import CRS, PROJ, nothing_catalogued
+from odc.geo.geobox import GeoBox
 
 from stac_latent import encode, fit, load, open_codec
 from stac_latent.catalog.verify import verify
@@ -555,3 +558,58 @@ def test_latents_of_dates_of_several_types(tmp_path):
         match=r"'v' has scale 1 and offset 0 in one item of this cube, 0\.1 and 0 in another: decode their dates apart",
     ):
         load(items, upto="latent").latent.decode()
+
+
+# -- several lattices ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [PLACE, Affine(10, 0, 399_960, 0, -10, 5_100_000)], ids=["apart", "nested"])
+@pytest.mark.parametrize("trust", [None, "item"])
+def test_bands_of_several_grids_are_held_against_their_files(tmp_path, place, trust):
+    """Pixels of 10, 20 and 60 m, of lattices of their own; where the Item is trusted, each lies where it says."""
+    move = Affine.translation(3000, -1200) if trust else Affine.identity()
+    crs = "EPSG:32634" if trust else CRS
+    wide = place * Affine.scale(2), place * Affine.scale(6)
+    rows = {"a": (place, (60, 72)), "b": (wide[0], (30, 36)), "c": (wide[1], (10, 12))}
+    assets, data = {}, {}
+    for name, (own, shape) in rows.items():
+        data[name] = values(low=-500, dtype="int16", shape=shape)
+        told = {"proj:code": crs, "proj:transform": list(move * own)[:6]}
+        assets[name] = (write(tmp_path / f"{name}.tif", data[name], transform=own), told)
+    codec = open_codec("lin", bands=list(rows))
+    options = {"error_bound": 0, "trust": trust}
+    item = scene(assets, proj={"proj:code": crs})
+    item.save_object(include_self_link=True, dest_href=str(tmp_path / "scene.json"))
+    if trust:
+        with pytest.warns(SourceWarning, match="the item's grid is taken"):
+            (out,) = encode(item, codec, tmp_path / "cat", **options)
+    else:
+        (out,) = encode(item, codec, tmp_path / "cat", **options)
+    for name, (own, shape) in rows.items():
+        got = load(out, bands=[name], geobox=GeoBox(shape, move * own, crs))[name]
+        np.testing.assert_array_equal(got.values[0], data[name])
+    checked = verify(out, full=True)[0]
+    assert (checked.problems, checked.compared, checked.read_by) == ([], True, "rasterio")
+    assert checked.samples == sum(a.size for a in data.values())
+
+
+def test_a_trusted_item_is_resampled_where_it_says(tmp_path):
+    """Half pixels: the file's own place would give other averages."""
+    data = values()
+    told = {"proj:code": CRS, "proj:transform": list(Affine.translation(30, -10) * PLACE)[:6]}
+    item = scene({"v": (write(tmp_path / "v.tif", data), told)})
+    item.save_object(include_self_link=True, dest_href=str(tmp_path / "scene.json"))
+    with pytest.warns(SourceWarning, match="the item's grid is taken"):
+        (out,) = encode(
+            item, open_codec("zstd", bands=["v"]), tmp_path / "cat", trust="item", resolution=20, resampling="average"
+        )  # fmt: skip
+    moved = GeoBox(SHAPE, Affine.translation(30, -10) * PLACE, CRS)
+    cube = load(out)
+    want = np.zeros(cube.v.shape[1:], "uint16")
+    rasterio.warp.reproject(
+        data, want, src_transform=moved.affine, src_crs=CRS, dst_transform=cube.odc.geobox.affine, dst_crs=CRS,
+        resampling=rasterio.enums.Resampling.average,
+    )  # fmt: skip
+    np.testing.assert_array_equal(cube.v.values[0], want)
+    checked = verify(out)[0]
+    assert (checked.problems, checked.compared, checked.read_by) == ([], True, "odc-stac")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +11,19 @@ from affine import Affine
 
 from stac_latent.access import asset_href, check_link, link_href
 from stac_latent.catalog.reader import Reader, to_item
+from stac_latent.crs import crs_from_fields, crs_text
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.raw import check_raw_asset
 from stac_latent.cube.raw_files import RawFiles, Trust
+from stac_latent.cube.raw_place import crs_of
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.spec import Grid
 from stac_latent.store.raster import open_raster
 
 __all__ = ["raw_files"]
+
+_ALIGNED = 0.02
+"""Part of a pixel that numbers may differ by through rounding."""
 
 
 def raw_files(
@@ -88,17 +94,33 @@ def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[Laten
 
 
 def _placed_by(raw: pystac.Item, names: Sequence[str], grid: Grid) -> Trust:
-    """Who says that the raw pixels lie on a grid: the Item where it does and a file of theirs does not."""
+    """Who says that the raw pixels lie on a grid: the Item where it says so, and a file of theirs says something else."""
+    crs = crs_of(grid)
     for name in names:
         asset = raw.assets.get(name, raw.assets.get(name.rpartition(".")[0]))
         if asset is None:
             continue
-        told = asset.extra_fields.get("proj:transform") or raw.properties.get("proj:transform") or ()
+        fields = asset.extra_fields
+        told = fields.get("proj:transform") or raw.properties.get("proj:transform")
+        says_crs = crs_from_fields(fields, raw.properties)
         with open_raster(asset_href(asset)) as src:
-            same = src.shape == grid.shape and src.transform != Affine(*grid.transform)
-        if same and list(told[:6]) == list(grid.transform):
+            other = src.crs is not None and src.crs != crs
+            own, (h, w) = src.transform, src.shape
+        if other and says_crs is not None and crs_text(says_crs) == crs_text(grid.crs):
+            return "item"
+        if told is None:
+            continue
+        ours = Affine(*grid.transform), grid.shape
+        near, far = (_gap((t, (h, w)), ours) for t in (Affine(*told[:6]), own))
+        if near < far - abs(own.a) * _ALIGNED:
             return "item"
     return "file"
+
+
+def _gap(one: tuple[Affine, tuple[int, int]], other: tuple[Affine, tuple[int, int]]) -> float:
+    """How far the first and the last corners of two grids lie from each other, in units of their CRS."""
+    (a, (ah, aw)), (b, (bh, bw)) = one, other
+    return math.dist((a.c, a.f), (b.c, b.f)) + math.dist(a * (aw, ah), b * (bw, bh))
 
 
 def _pixel_grid(reader: LatentReader) -> Grid:

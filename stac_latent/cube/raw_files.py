@@ -11,8 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,8 +26,10 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.io import MemoryFile
 
 from stac_latent.access import asset_href, shown
+from stac_latent.cube.raw_place import crs_of, moved_file, plain_item
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.spec import Band, Grid, Window
 from stac_latent.store.raster import gdal_name
@@ -49,7 +50,6 @@ _REFLECTANCE = re.compile(
     re.IGNORECASE,
 )
 """Sentinel-2's bands, by their names and common names, that processing baseline 04.00 shifted by 1000."""
-_PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class _RawBand:
     decoded: Band
     step: int
     """Pixels of the store's grid along one of this band's."""
+    kept: MemoryFile | None = None
+    """What holds ``href`` where it is a virtual file."""
 
 
 class RawFiles:
@@ -121,16 +123,22 @@ class RawFiles:
     ) -> None:
         self.item, self.grid, self.decoded = item, grid, tuple(bands)
         self._resampling, self._infinite = resampling, infinite
-        rows = zip(names, bands, steps or [1] * len(bands), strict=True)
-        self._bands = [_raw_band(item, name, band, step) for name, band, step in rows]
-        crs = _crs_of(grid)
+        self._bands = [
+            _raw_band(item, name, band, step)
+            for name, band, step in zip(names, bands, steps or [1] * len(bands), strict=True)
+        ]
+        crs = crs_of(grid)
+        if trust == "item":
+            self._bands = [
+                _placed_by_item(b, item, name, grid, crs) for b, name in zip(self._bands, names, strict=True)
+            ]
         for b in self._bands:
-            if trust == "file" and b.crs is not None and b.crs != crs:
+            if b.crs is not None and b.crs != crs:
                 raise GridError(
                     f"{shown(b.href)} of item {item.id!r} lies in {b.crs.to_string()[:80]}, its latent in {grid.crs[:80]}: they "
                     "cannot be compared; encode the item again"
                 )
-        self._places = [(0, 0) if trust == "item" else _place(b, grid) for b in self._bands]
+        self._places = [_place(b, grid) for b in self._bands]
 
     @property
     def assembled(self) -> bool:
@@ -234,7 +242,7 @@ class RawFiles:
             facts = {"data_type": band.data_type} | ({"nodata": band.missing[-1]} if band.missing else {})
             stored, reached = (
                 odc.stac.load(
-                    [_plain_item(band)], bands=["band"], geobox=geobox, resampling=self._resampling,
+                    [plain_item(band.href, band.crs, band.transform, band.shape)], bands=["band"], geobox=geobox, resampling=self._resampling,
                     chunks={"y": _CHUNK, "x": _CHUNK}, stac_cfg={"raw": {"assets": {"band": known}}},
                 )["band"]
                 for known in (facts, {"data_type": "float64", "nodata": math.nan})
@@ -264,6 +272,16 @@ def _raw_band(item: pystac.Item, name: str, decoded: Band, step: int) -> _RawBan
     return _RawBand(
         href, index, facts[0], missing, masked, gain, shift, facts[1], facts[2], facts[3], decoded, step
     )
+
+
+def _placed_by_item(b: _RawBand, item: pystac.Item, name: str, grid: Grid, crs: CRS) -> _RawBand:
+    """The band where the Item says that it lies; where its file says, if that alone is what the grid follows."""
+    told = (item.properties | _asset_of(item, name)[0].extra_fields).get("proj:transform")
+    own = b if told is None else replace(b, transform=Affine(*told[:6]))
+    if _place(own, grid) is None and _place(b, grid) is not None:
+        own = b
+    file = moved_file(b.href, crs, own.transform)
+    return replace(own, crs=crs, href=file.name, kept=file)
 
 
 def _values(stated: Sequence[Any], data_type: str) -> tuple[float, ...]:
@@ -355,15 +373,6 @@ def _whole(v: float) -> float:
     return float(round(v)) if abs(v - round(v)) <= 1e-9 * max(1.0, abs(v)) else v
 
 
-def _crs_of(grid: Grid) -> CRS:
-    try:
-        return CRS.from_user_input(grid.crs)
-    except rasterio.errors.CRSError as exc:
-        raise GridError(
-            f"{grid.crs[:200]!r} is not a CRS that GDAL knows; expected such as 'EPSG:32633', or proj:wkt2"
-        ) from exc
-
-
 def _place(b: _RawBand, grid: Grid) -> tuple[int, int] | None:
     """Pixels (y, x) of the store's grid from its corner to the file's; None where it is another grid."""
     to_ours = ~Affine(*grid.transform) * b.transform
@@ -388,13 +397,3 @@ def _read(b: _RawBand, window: rasterio.windows.Window, item_id: str) -> tuple[A
     except rasterio.errors.RasterioError as exc:
         raise CatalogError(f"{shown(b.href)} of item {item_id!r} cannot be read: {exc}") from None
     return raw, shown_pixels
-
-
-def _plain_item(b: _RawBand) -> pystac.Item:
-    """Item of one file, with nothing but what the file says."""
-    grid = {"proj:shape": list(b.shape), "proj:transform": list(b.transform)[:6]}
-    crs = {} if b.crs is None else {"proj:wkt2": b.crs.to_wkt()}
-    item = pystac.Item("raw", None, None, datetime(2000, 1, 1, tzinfo=UTC), grid | crs, collection="raw")
-    item.stac_extensions.append(_PROJ)
-    item.add_asset("band", pystac.Asset(b.href, media_type="image/tiff", roles=["data"]))
-    return item
