@@ -613,3 +613,27 @@ def test_a_trusted_item_is_resampled_where_it_says(tmp_path):
     np.testing.assert_array_equal(cube.v.values[0], want)
     checked = verify(out)[0]
     assert (checked.problems, checked.compared, checked.read_by) == ([], True, "odc-stac")
+
+
+# -- dates of other nodata -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodata", [(0, 65_535), (None, 0), (0, None)])
+def test_dates_of_other_nodata_share_one_and_a_warning_says_so(tmp_path, nodata):
+    raw, empty = [], []
+    for i, value in enumerate(nodata):
+        data = values(low=1, seed=i)
+        if value is not None:
+            data[:5] = value
+        empty.append(data == value)
+        raw.append(scene({"v": (write(tmp_path / f"{i}.tif", data, nodata=value), {})}, name=f"d{i}"))
+        raw[-1].datetime = pystac.utils.str_to_datetime(f"2024-06-0{i + 1}T00:00:00Z")
+    items = encode(raw, open_codec("zstd", bands=["v"]), tmp_path / "cat")
+    with pytest.warns(
+        SourceWarning, match=r"'v' does not have the same nodata in all items: .*physical=True"
+    ):
+        cube = load(items).v
+    assert cube.attrs["nodata"] == 0
+    np.testing.assert_array_equal(cube.values == 0, empty)
+    np.testing.assert_array_equal(np.isnan(load(items, physical=True).v.values), empty)
+    np.testing.assert_array_equal(load(items, nodata=9999).v.values == 9999, empty)

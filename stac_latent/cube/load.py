@@ -31,7 +31,7 @@ from stac_latent.cube.elsewhere import check_meets
 from stac_latent.cube.lattice import cell_geobox, check_area, common_lattice, geobox_like
 from stac_latent.cube.mosaic import mosaic
 from stac_latent.cube.natives import view_of
-from stac_latent.cube.physical import check_stored, physical_band
+from stac_latent.cube.physical import check_stored, physical_band, with_common_nodata
 from stac_latent.cube.refs import (
     Reading,
     Upto,
@@ -114,7 +114,7 @@ def load(
         One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``, but for the
         ``resampling`` of embeddings.
     nodata
-        Value for pixels without data, instead of the bands' own.
+        Value for pixels without data, instead of the bands' own; those of the first Item that has one, where Items differ.
     physical
         Values times scale plus offset, in physical units: float32, NaN without data. Sensors that store a band in
         other types or scales meet in one cube only so. Only with ``upto="field"``.
@@ -196,6 +196,8 @@ def load(
     else:
         chosen = check_bands(bands, refs)
         check_stored(chosen, refs, physical=physical)
+        if nodata is None and not physical:
+            chosen = with_common_nodata(chosen, refs)
         groups = _field_groups(chosen, refs, resampling, dtype, physical=physical)
     given = {
         "geobox": geobox,

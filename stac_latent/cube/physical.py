@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,10 +14,10 @@ import numpy.typing as npt
 from stac_latent.cube.contract import LatentRef
 from stac_latent.cube.refs import band_index
 from stac_latent.cube.resample import FieldSource
-from stac_latent.errors import CatalogError
+from stac_latent.errors import CatalogError, SourceWarning
 from stac_latent.spec import Band, Spec, Window
 
-__all__ = ["PhysicalSource", "check_stored", "physical_band"]
+__all__ = ["PhysicalSource", "check_stored", "physical_band", "with_common_nodata"]
 
 
 def physical_band(band: Band) -> Band:
@@ -83,3 +84,28 @@ def check_stored(bands: Mapping[str, Band], refs: Sequence[LatentRef], *, physic
                 else "load them with physical=True, in physical units as float32, or apart"
             )
             raise CatalogError(f"band {name!r} is not stored alike in all items: {each}; {way}")
+
+
+def with_common_nodata(bands: Mapping[str, Band], refs: Sequence[LatentRef]) -> dict[str, Band]:
+    """The bands with a nodata value for all Items: the first that one has.
+
+    Where Items have others, or none, valid pixels may hold it: :class:`SourceWarning` says so.
+    """
+    out = {}
+    for name, band in bands.items():
+        kinds: dict[str, tuple[float | None, str]] = {}
+        for ref in refs:
+            index = band_index(ref.spec, name)
+            value = band.nodata if index is None else ref.spec.bands[index].nodata
+            kinds.setdefault(str(value), (value, ref.item_id))
+        first = next((v for v, _ in kinds.values() if v is not None), None)
+        out[name] = replace(band, nodata=first) if len(kinds) > 1 else band
+        if len(kinds) > 1 and np.dtype(band.data_type).kind in "iu":
+            each = ", ".join(f"{'none' if v is None else f'{v:g}'} (such as {i})" for v, i in kinds.values())
+            warnings.warn(
+                f"band {name!r} does not have the same nodata in all items: {each}; in this cube pixels without data have {first:g}, as "
+                "may valid ones of other items. Load with physical=True (NaN), or give nodata= a value that no pixel has",
+                SourceWarning,
+                stacklevel=3,
+            )
+    return out
