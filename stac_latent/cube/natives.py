@@ -106,13 +106,7 @@ def _view(ref: LatentRef, index: int) -> BandView:
     place = ref.places[index] if ref.places else None
     if place is None or not place.group:
         grid = ref.grid if place is None else _pixels(ref.grid, place)
-        first = [i for i, p in enumerate(ref.places) if p is None or not p.group] or range(
-            len(ref.spec.bands)
-        )
-        bands = tuple(ref.spec.bands[i] for i in first)
-        return BandView(
-            replace(ref, spec=replace(ref.spec, bands=bands), places=()), grid, first.index(index)
-        )
+        return BandView(replace(ref, places=()) if ref.places else ref, grid, index)
     groups = list(dict.fromkeys(p.group for p in ref.places if p is not None and p.group))
     members = [i for i, p in enumerate(ref.places) if p is not None and p.group == place.group]
     grids = [_pixels(ref.grid, p) for p in ref.places if p is not None and p.group == place.group]
