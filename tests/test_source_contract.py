@@ -637,3 +637,12 @@ def test_dates_of_other_nodata_share_one_and_a_warning_says_so(tmp_path, nodata)
     np.testing.assert_array_equal(cube.values == 0, empty)
     np.testing.assert_array_equal(np.isnan(load(items, physical=True).v.values), empty)
     np.testing.assert_array_equal(load(items, nodata=9999).v.values == 9999, empty)
+
+
+def test_a_footprint_of_several_geometries(tmp_path):
+    data = values()
+    item = scene({"v": (write(tmp_path / "v.tif", data), {})})
+    part = {"type": "Polygon", "coordinates": [[[13.6, 46], [13.8, 46], [13.8, 46.1], [13.6, 46]]]}
+    item.geometry = {"type": "GeometryCollection", "geometries": [part, {"type": "Point", "coordinates": [13.7, 46]}]}  # fmt: skip
+    _, cube = coded(tmp_path, item)
+    np.testing.assert_array_equal(cube.v.values[0], data)

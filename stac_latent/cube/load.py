@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pystac
+import shapely
+import shapely.geometry
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.warp import resampling_s2rio
@@ -318,7 +320,7 @@ def _run(
 def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pystac.Item:
     out = pystac.Item(
         item.id,
-        item.geometry,
+        _footprint(item.geometry),
         item.bbox,
         in_utc(item.datetime),
         fields_in_utc(item.properties),
@@ -335,6 +337,13 @@ def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pys
         }
         out.add_asset(group.key, pystac.Asset(shown(ref.href), roles=["data"], extra_fields=fields))
     return out
+
+
+def _footprint(geometry: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The geometry as one with coordinates, which a GeometryCollection has not."""
+    if geometry is None or geometry.get("type") != "GeometryCollection":
+        return geometry
+    return shapely.geometry.mapping(shapely.union_all([shapely.geometry.shape(geometry)]))
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------
