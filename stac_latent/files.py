@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stac_latent.errors import CatalogError
+
 __all__ = [
     "cache_folder",
     "clear_killed",
@@ -27,6 +29,7 @@ __all__ = [
     "temporary",
     "workplace",
     "write_whole",
+    "writing",
 ]
 
 _PROCESS = secrets.token_hex(2)
@@ -81,6 +84,38 @@ def workplace(path: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Give what ends the writing of ``path``, a full disk or a folder of others, as an error that names it.
+
+    Parameters
+    ----------
+    path
+        What is made; under another name first.
+    others
+        What libraries raise for it besides OSError.
+
+    Raises
+    ------
+    CatalogError
+        With the system's reason.
+
+    Examples
+    --------
+    >>> with writing(Path("a.tif")):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    stac_latent.errors.CatalogError: could not write a.tif ([Errno 28] No space left on device); nothing was changed there; ...
+    """
+    caught: tuple[type[Exception], ...] = (OSError, *others)
+    try:
+        yield
+    except caught as exc:
+        raise CatalogError(
+            f"could not write {path} ({exc.__cause__ or exc}); nothing was changed there; free some space, or choose another place"
+        ) from exc
 
 
 def put(part: Path, path: Path) -> None:

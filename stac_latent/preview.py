@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from stac_latent.files import writing
 from stac_latent.spec import Band
 
 __all__ = ["panels", "picture", "quicklook", "rgb_positions", "side_by_side", "valid_pixels"]
@@ -58,7 +59,9 @@ def picture(field: Array, bands: Sequence[Band]) -> Array:
 
 def quicklook(field: Array, bands: Sequence[Band], path: Path) -> Path:
     """Write a PNG of a field ``(band, y, x)`` in natural colours where the bands allow; returns the path."""
-    Image.fromarray(picture(field, bands)).save(path)
+    image = Image.fromarray(picture(field, bands))
+    with writing(path, ValueError):
+        image.save(path)
     return path
 
 

@@ -561,3 +561,34 @@ def test_validate_refuses(run):
     code, _, err = run("validate", "empty")
     assert code == 1
     assert "no STAC document below empty" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("load", ITEM, "taken/c.zarr", "--asset", "latent"),
+        ("load", ITEM, "taken/c.tif", "--asset", "latent"),
+        ("info", ITEM, "--asset", "latent", "--preview", "taken/p.png"),
+    ],
+)
+def test_what_cannot_be_written_is_named(run, words):
+    Path("taken").write_text("a file where the folder should be")
+    code, _, err = run(*words)
+    assert code == 1
+    place = next(w for w in words if "taken/" in w)
+    assert one_line(err).startswith(f"error CatalogError: could not write {place} ([Errno ")
+    assert one_line(err).endswith("nothing was changed there; free some space, or choose another place")
+
+
+def test_a_full_disk_ends_the_writing_of_a_cube(run, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    code, _, err = run("load", ITEM, "c.zarr", "--asset", "latent", "--bands", "red")
+    assert code == 1
+    assert (
+        "could not write c.zarr ([Errno 28] No space left on device); nothing was changed there"
+        in one_line(err)
+    )
+    assert list(tmp_path.iterdir()) == []

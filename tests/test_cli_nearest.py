@@ -56,6 +56,17 @@ def test_nearest_by_point(run, cells):
     assert "spyndex-s2-sample/" in out
 
 
+def test_rows_and_maps_that_cannot_be_written(run, cells):
+    """A file lies where their folder should be."""
+    Path("taken").write_text("")
+    for name in ("x.geojson", "x.parquet"):
+        code, _, err = run(
+            "nearest", cells / "standard.parquet", "--point=-73.80,40.63", "--out", f"taken/{name}"
+        )
+        assert code == 1
+        assert f"could not write taken/{name} ([Errno " in " ".join(err.split())
+
+
 def test_a_row_without_a_time_is_printed_with_a_blank(run, tmp_path):
     path = write(
         tmp_path / "t.parquet",

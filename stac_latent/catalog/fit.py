@@ -25,7 +25,7 @@ from stac_latent.catalog.fit_spool import Spool
 from stac_latent.checks.moments import Summary
 from stac_latent.codec import Codec
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
-from stac_latent.files import clear_killed, put, temporary
+from stac_latent.files import clear_killed, put, temporary, writing
 from stac_latent.fitting import fit_lin
 from stac_latent.frame import canonical_json
 from stac_latent.guard import Layers, calibrated
@@ -164,17 +164,18 @@ def fit(
     if resolution is None:
         chosen, lattices = native_bands(usable[0], chosen, keys)
     job = _Job(usable, chosen, keys, resolution, resampling, pixels, holdout, seed, lattices)
-    return _run(
-        job,
-        folder,
-        title,
-        skipped,
-        dict(about or {}),
-        progress or (lambda *_: None),
-        options,
-        guard=guard,
-        named=bands is not None or lattices is not None,
-    )
+    with writing(folder):
+        return _run(
+            job,
+            folder,
+            title,
+            skipped,
+            dict(about or {}),
+            progress or (lambda *_: None),
+            options,
+            guard=guard,
+            named=bands is not None or lattices is not None,
+        )
 
 
 def _run(

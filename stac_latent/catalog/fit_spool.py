@@ -129,8 +129,11 @@ class Spool:
                 arrays[f"mask{k}"] = mask
                 at += len(field)
             part = path.with_name(f".{path.name}.{os.getpid()}")
-            with part.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-            part.replace(path)
+            try:
+                with part.open("wb") as file:
+                    np.savez(file, **arrays)  # type: ignore[arg-type]
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
         with np.load(path) as data:
             return int(data["mask0"].any(axis=0).sum())

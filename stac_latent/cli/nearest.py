@@ -59,11 +59,21 @@ def nearest(
             min_valid=min_valid, metric=metric, whiten=whitening_of(whiten), index=use_index,
         )  # fmt: skip
     if dest is not None:
-        found.to_parquet(dest) if dest.suffix == ".parquet" else found.to_file(dest, driver="GeoJSON")
+        _write(found, dest)
     if as_json:
         print_json({**found.attrs, "rows": [_plain(row) for row in found.iterfeatures()]})
     else:
         _print(found)
+
+
+def _write(rows: Any, dest: Path) -> None:
+    """Write beside, then rename."""
+    from stac_latent.files import put, workplace, writing
+
+    with writing(dest, RuntimeError), workplace(dest) as folder:
+        part = folder / dest.name
+        rows.to_parquet(part) if dest.suffix == ".parquet" else rows.to_file(part, driver="GeoJSON")
+        put(part, dest)
 
 
 def whitening_of(name: str | None) -> Any:

@@ -313,9 +313,9 @@ def _write_cube(cube: Any, dest: Path) -> None:
     """Write beside, then rename."""
     import rioxarray  # noqa: F401 (registers .rio)
 
-    from stac_latent.files import put, workplace
+    from stac_latent.files import put, workplace, writing
 
-    with workplace(dest) as folder:
+    with writing(dest), workplace(dest) as folder:
         part = folder / dest.name
         if dest.suffix == ".zarr":
             cube.drop_encoding().to_zarr(part, mode="w", zarr_format=3, consolidated=False)

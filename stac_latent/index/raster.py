@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stac_latent.crs import crs_text
 from stac_latent.errors import GridError, SearchError
-from stac_latent.files import clear_killed, temporary
+from stac_latent.files import put, workplace, writing
 from stac_latent.index.metric import F32
 
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ def write_map(found: xr.Dataset, dest: Path) -> None:
 
     share = np.nan_to_num(found["agreement"].to_numpy() * 100)
     layers = np.stack([found["label"].to_numpy(), np.clip(np.rint(share), 0, 100).astype("uint8")])
-    clear_killed(dest)
-    part = temporary(dest, "part")
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with writing(dest), workplace(dest) as folder:
+        part = folder / dest.name
         with rasterio.open(
             part, "w", driver="GTiff", dtype="uint8", count=2, height=layers.shape[1], width=layers.shape[2], nodata=0,
             crs=found.rio.crs, transform=found.rio.transform(), compress="deflate",
@@ -114,6 +112,4 @@ def write_map(found: xr.Dataset, dest: Path) -> None:
             file.descriptions = ("label", "agreement [%]")
             meanings = found["label"].attrs["flag_meanings"].split(" ")
             file.update_tags(1, **{f"label_{i}": name for i, name in enumerate(meanings, start=1)})
-        part.replace(dest)
-    finally:
-        part.unlink(missing_ok=True)
+        put(part, dest)
