@@ -107,14 +107,14 @@ def writing(path: Path, *others: type[Exception]) -> Iterator[None]:
     >>> with writing(Path("a.tif")):
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
-    stac_latent.errors.CatalogError: could not write a.tif ([Errno 28] No space left on device); nothing was changed there; ...
+    stac_latent.errors.CatalogError: could not write a.tif ([Errno 28] No space left on device); nothing half-written is kept; ...
     """
     caught: tuple[type[Exception], ...] = (OSError, *others)
     try:
         yield
     except caught as exc:
         raise CatalogError(
-            f"could not write {path} ({exc.__cause__ or exc}); nothing was changed there; free some space, or choose another place"
+            f"could not write {path} ({exc.__cause__ or exc}); nothing half-written is kept; free some space, or choose another place"
         ) from exc
 
 

@@ -93,8 +93,14 @@ def keygen(path: str | os.PathLike[str]) -> Key:
         raise EncryptionError(
             f"cannot write a key to {os.fspath(path)}: {exc.strerror}; keys are not replaced"
         ) from exc
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(text)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError as exc:
+        Path(path).unlink()
+        raise EncryptionError(
+            f"cannot write a key to {os.fspath(path)}: {exc.strerror}; no key was kept"
+        ) from exc
     return key
 
 

@@ -588,7 +588,7 @@ def test_a_full_disk_ends_the_writing_of_a_cube(run, tmp_path, monkeypatch):
     code, _, err = run("load", ITEM, "c.zarr", "--asset", "latent", "--bands", "red")
     assert code == 1
     assert (
-        "could not write c.zarr ([Errno 28] No space left on device); nothing was changed there"
+        "could not write c.zarr ([Errno 28] No space left on device); nothing half-written is kept"
         in one_line(err)
     )
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,13 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from nearest_support import clustered, write
 
-from stac_latent.errors import CatalogError
+from stac_latent import adopt
+from stac_latent.errors import CatalogError, EncryptionError
 from stac_latent.files import clear_killed, files_below, put, temporary, workplace
 from stac_latent.index import cache as layouts
 from stac_latent.index import ivf
 from stac_latent.index.metric import Form
 from stac_latent.index.nearest import nearest
 from stac_latent.index.sources import files_of
+from stac_latent.secure import keygen
 
 LEAVE = """
 import os, sys
@@ -215,3 +218,31 @@ def test_a_publication_that_is_interrupted_between_table_and_item(tmp_path, monk
             with pytest.raises(KeyboardInterrupt):
                 _commit(work, moves)
         assert [p.read_text() for p in moves.values()] == ["out", "out"]
+
+
+def test_a_full_disk_keeps_no_half_of_a_key(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", full)
+        with pytest.raises(
+            EncryptionError, match=r"cannot write a key to .*: No space left on device; no key was kept"
+        ):
+            keygen(tmp_path / "k")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_ends_adopt_in_a_message(tmp_path, monkeypatch):
+    from adopt_support import alphaearth_codes, write_tiff
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "2024" / "a.tif"
+    write_tiff(path, alphaearth_codes(0))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        CatalogError, match=r"could not write .*out \(\[Errno 28\] .*\); nothing half-written is kept; free"
+    ):
+        adopt("alphaearth", path, tmp_path / "out")

@@ -24,6 +24,7 @@ from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.layout import CONTAINERS, container_of
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.extension import SCHEMA_URI
+from stac_latent.files import writing
 from stac_latent.names import plain_name
 from stac_latent.store.changes import state_of
 from stac_latent.suggest import known_options
@@ -146,7 +147,8 @@ def adopt(
     tree = CatalogTree(Path(dest))
     for item in made:
         _check_new(tree, item)
-    written = [tree.add(item) for item in made]
+    with writing(tree.root):
+        written = [tree.add(item) for item in made]
     _report(failures, len(written), failed)
     return written
 

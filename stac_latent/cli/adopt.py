@@ -130,9 +130,11 @@ def export(
     if not emb:
         raise typer.BadParameter("choose what to write: --emb")
     from stac_latent.catalog.export_emb import export_emb
+    from stac_latent.files import writing
 
     items = find(source, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids), max_items=max_items)
-    made = export_emb(items, dest, asset=asset, model=model, source_data=source_data)
+    with writing(dest):
+        made = export_emb(items, dest, asset=asset, model=model, source_data=source_data)
     if as_json:
         print_json({"catalog": str(dest.absolute() / "catalog.json"), "items": [i.id for i in made]})
         return

@@ -253,10 +253,12 @@ def _write_items(items: list[pystac.Item], dest: Path) -> None:
         to_geoparquet(items, dest)
         return
     from stac_latent.catalog.tree import write_json
+    from stac_latent.files import writing
 
     for item in items:
         item.make_asset_hrefs_absolute()
-    write_json(dest, pystac.ItemCollection(items, clone_items=False).to_dict(transform_hrefs=False))
+    with writing(dest):
+        write_json(dest, pystac.ItemCollection(items, clone_items=False).to_dict(transform_hrefs=False))
 
 
 def load(
