@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import pytest
@@ -17,6 +18,12 @@ SLOW = {
     "residual", "rotation", "search_api", "search_sources", "secure", "stages", "store", "subbands", "train",
 }  # fmt: skip
 """Files ``test_<name>.py`` that ``-m "not slow"`` leaves out: much is encoded, fitted, drawn at random or started in them."""
+
+
+def pytest_configure():
+    """Ctrl-C does in tests what it does in a terminal, also where the tests were started in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

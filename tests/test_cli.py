@@ -577,7 +577,7 @@ def test_what_cannot_be_written_is_named(run, words):
     assert code == 1
     place = next(w for w in words if "taken/" in w)
     assert one_line(err).startswith(f"error CatalogError: could not write {place} ([Errno ")
-    assert one_line(err).endswith("nothing was changed there; free some space, or choose another place")
+    assert one_line(err).endswith("nothing half-written is kept; free some space, or choose another place")
 
 
 def test_a_full_disk_ends_the_writing_of_a_cube(run, tmp_path, monkeypatch):

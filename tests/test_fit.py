@@ -277,7 +277,7 @@ def test_bands_are_described_as_the_items_have_them(tmp_path):
         ("red", "float32", "dB", 1.0),
         ("nir", "float32", "dB", 1.0),
     ]
-    assert np.isnan(bands[0].nodata)
+    assert bands[0].nodata is None  # NaN is without data in any case
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------
