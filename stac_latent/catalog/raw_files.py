@@ -14,8 +14,9 @@ from stac_latent.catalog.reader import Reader, to_item
 from stac_latent.crs import crs_from_fields, crs_text
 from stac_latent.cube.decode import LatentReader
 from stac_latent.cube.raw import check_raw_asset
-from stac_latent.cube.raw_files import RawFiles, Trust
+from stac_latent.cube.raw_files import RawFiles
 from stac_latent.cube.raw_place import crs_of
+from stac_latent.cube.source_contract import Trust
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.spec import Grid
 from stac_latent.store.raster import open_raster

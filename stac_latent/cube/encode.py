@@ -18,10 +18,11 @@ from stac_latent.codec import Codec
 from stac_latent.cube.contract import LatentRef, band_places
 from stac_latent.cube.masks import write_mask
 from stac_latent.cube.natives import band_objects, group_names
-from stac_latent.cube.raw_files import RawFiles, Trust
+from stac_latent.cube.raw_files import RawFiles
 from stac_latent.cube.reference import open_key_frame
 from stac_latent.cube.reference_coder import ReferenceCoder, relative_href
 from stac_latent.cube.residual import write_residual
+from stac_latent.cube.source_contract import Trust
 from stac_latent.cube.strip import encode_strip
 from stac_latent.cube.tiling import tiles
 from stac_latent.cube.verify import STRIP, Progress, Source, Sums, measurements, verify_store

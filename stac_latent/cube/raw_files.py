@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +37,11 @@ from stac_latent.store.raster import gdal_name
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["RawFiles", "Trust"]
+    from stac_latent.cube.source_contract import Trust
+
+__all__ = ["RawFiles"]
 
 Array = npt.NDArray[Any]
-Trust = Literal["file", "item"]
 
 _ALIGNED = 0.02
 """Part of a pixel by which a grid may miss the file's through rounding."""
@@ -123,10 +124,8 @@ class RawFiles:
     ) -> None:
         self.item, self.grid, self.decoded = item, grid, tuple(bands)
         self._resampling, self._infinite = resampling, infinite
-        self._bands = [
-            _raw_band(item, name, band, step)
-            for name, band, step in zip(names, bands, steps or [1] * len(bands), strict=True)
-        ]
+        rows = zip(names, bands, steps or [1] * len(bands), strict=True)
+        self._bands = [_raw_band(item, name, band, step) for name, band, step in rows]
         crs = crs_of(grid)
         if trust == "item":
             self._bands = [
@@ -171,16 +170,31 @@ class RawFiles:
         CatalogError
             If a file cannot be read.
         """
-        pairs = (
-            self._assembled(window)
-            if self.assembled
-            else map(self._own, self._bands, self._places, [window] * len(self._bands))
-        )
+        pairs = self._assembled(window) if self.assembled else self._stored(window)
         layers, masks = zip(*pairs, strict=True)
         field, valid = np.stack(layers), np.stack(masks)
         return field, valid[:1] if (valid == valid[:1]).all() else valid
 
-    def _own(self, b: _RawBand, place: Any, window: Window) -> tuple[Array, npt.NDArray[np.bool_]]:
+    def _stored(self, window: Window) -> list[tuple[Array, npt.NDArray[np.bool_]]]:
+        """All bands of a window, from the files' own pixels; a file of several bands is opened once, so that they share its blocks."""
+        with ExitStack() as stack:
+            files = {}
+            for b in self._bands:
+                if b.href not in files:
+                    with self._naming(b.href):
+                        files[b.href] = stack.enter_context(rasterio.open(b.href))
+            pairs = zip(self._bands, self._places, strict=True)
+            return [self._own(files[b.href], b, place, window) for b, place in pairs]
+
+    @contextmanager
+    def _naming(self, href: str) -> Iterator[None]:
+        """Say which file cannot be read."""
+        try:
+            yield
+        except rasterio.errors.RasterioError as exc:
+            raise CatalogError(f"{shown(href)} of item {self.item.id!r} cannot be read: {exc}") from None
+
+    def _own(self, src: Any, b: _RawBand, place: Any, window: Window) -> tuple[Array, npt.NDArray[np.bool_]]:
         """One band of a window, from the file's own pixels."""
         (y0, y1), (x0, x1) = window
         top, left = self.grid.lead
@@ -190,9 +204,10 @@ class RawFiles:
         r0, r1, c0, c1 = max(0, row), min(b.shape[0], row + h), max(0, col), min(b.shape[1], col + w)
         if r0 < r1 and c0 < c1:
             inner = np.s_[r0 - row : r1 - row, c0 - col : c1 - col]
-            raw[inner], valid[inner] = _read(
-                b, rasterio.windows.Window(c0, r0, c1 - c0, r1 - r0), self.item.id
-            )
+            part = rasterio.windows.Window(c0, r0, c1 - c0, r1 - r0)
+            with self._naming(b.href):
+                raw[inner] = src.read(b.index, window=part)
+                valid[inner] = src.read_masks(b.index, window=part) > 0 if b.masked else True
         if b.step > 1:
             raw, valid = (v.repeat(b.step, axis=0).repeat(b.step, axis=1) for v in (raw, valid))
         return self._converted(raw, valid, b)
@@ -337,10 +352,8 @@ def _conversion(
     decoded: Band,
 ) -> tuple[float, float]:
     """Gain and shift from the file's values to the decoded band's."""
-    scale, offset = (
-        stated.get("raster:scale", stated.get("scale")),
-        stated.get("raster:offset", stated.get("offset")),
-    )
+    scale = stated.get("raster:scale", stated.get("scale"))
+    offset = stated.get("raster:offset", stated.get("offset"))
     if scale is None and offset is None and own != (1.0, 0.0):
         scale, offset = own
     if np.dtype(data_type).kind != "f" and _reflectance(name, stated, decoded):
@@ -384,16 +397,3 @@ def _place(b: _RawBand, grid: Grid) -> tuple[int, int] | None:
         if math.dist(found, wanted) > _ALIGNED:
             return None
     return round(y), round(x)
-
-
-def _read(b: _RawBand, window: rasterio.windows.Window, item_id: str) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Stored values of a window of a file, and the pixels that its mask or alpha band lets through."""
-    try:
-        with rasterio.open(b.href) as src:
-            raw = src.read(b.index, window=window)
-            shown_pixels = (
-                src.read_masks(b.index, window=window) > 0 if b.masked else np.ones(raw.shape, bool)
-            )
-    except rasterio.errors.RasterioError as exc:
-        raise CatalogError(f"{shown(b.href)} of item {item_id!r} cannot be read: {exc}") from None
-    return raw, shown_pixels
