@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from servers import pgstac
 
 from stac_latent import push, search
-from stac_latent.catalog.queryables import INDEXED, queryables
+from stac_latent.catalog.push.queryables import INDEXED, queryables
 
 SPACES = [f"sha256:{digit * 64}" for digit in "abcd"]
 COLLECTIONS = 4

@@ -43,9 +43,9 @@ def experiment(item: pystac.Item, codec: str, folder: Path, times: int = 5) -> d
     import numpy as np
 
     from stac_latent import encode
-    from stac_latent.access import local_path
-    from stac_latent.cube.contract import LatentRef
-    from stac_latent.cube.decode import LatentReader
+    from stac_latent.system.links import local_path
+    from stac_latent.cube.ref import LatentRef
+    from stac_latent.cube.read.reader import LatentReader
     from stac_latent.secure import Key
 
     key, out = Key(os.urandom(32)), {}

@@ -32,12 +32,12 @@ from PIL import Image
 from shapely.geometry import mapping
 from zarr.storage import ZipStore
 
-from stac_latent.bench.data import open_dataset
-from stac_latent.bench.data_sentinel import dark
-from stac_latent.catalog.encode import encode
-from stac_latent.codec import Array, Codec, open_codec
+from stac_latent.bench.data.base import open_dataset
+from stac_latent.bench.data.sentinel import dark
+from stac_latent.catalog.encode.encode import encode
+from stac_latent.chain import Array, Codec, open_codec
 from stac_latent.errors import GuardWarning
-from stac_latent.guard import guards_of, judge
+from stac_latent.quality.ood_calibration import guards_of, judge
 
 ROOT = Path(__file__).parents[1]
 TAKE = [1, 2, 3, 7]

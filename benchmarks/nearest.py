@@ -30,9 +30,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pystac
 
-from stac_latent.catalog.publish import publish
+from stac_latent.catalog.publish.publish import publish
 from stac_latent.spec import Grid, Spec
-from stac_latent.store.geoparquet import read_table
+from stac_latent.store.geoparquet.writer import read_table
 
 SIDE, DIMENSIONS, STRIDE, SCENES = 250, 128, 8, 16
 SPACE = "sha256:" + 64 * "0"
@@ -194,7 +194,7 @@ def case_search(folder: Path, dtype: str, simd: str) -> dict[str, Any]:
     """Exact and indexed searches of a table."""
     if simd == "numpy":
         sys.modules["simsimd"] = None  # type: ignore[assignment]
-    from stac_latent.index.cache import cache_folder
+    from stac_latent.index.memory_map import cache_folder
     from stac_latent.index.ivf import build_index
     from stac_latent.index.metric import Form
     from stac_latent.index.nearest import find, nearest

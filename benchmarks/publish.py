@@ -30,9 +30,9 @@ import pyproj
 import pystac
 import shapely
 
-from stac_latent.catalog.publish import publish
+from stac_latent.catalog.publish.publish import publish
 from stac_latent.spec import Grid, Spec
-from stac_latent.store.geoparquet import read_table
+from stac_latent.store.geoparquet.writer import read_table
 
 SIDE, DIMENSIONS, STRIDE = 448, 64, 8
 SPACE = "sha256:" + 64 * "0"

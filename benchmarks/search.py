@@ -26,7 +26,7 @@ import pystac
 from shapely.geometry import box, mapping, shape
 
 from stac_latent import search
-from stac_latent.catalog.table import to_geoparquet
+from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 
 RESULTS = Path(__file__).parent / "results" / "search.json"
 SPACES = [f"sha256:{digit * 64}" for digit in "0123456789"]

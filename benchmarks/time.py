@@ -2,7 +2,7 @@
 
 Every date is coded as ``encode(..., psnr=...)`` does: each tile of 256 pixels reaches the target, measured on decoded pixels.
 Bytes are those of the payloads, and 8 for each tile that refers to a key frame; PSNR refers to 10,000. Key frames are chosen by
-:func:`stac_latent.cube.keyframes.plan_key_frames`, or are every fourth clear date. Run with::
+:func:`stac_latent.cube.keyframe.choose.plan_key_frames`, or are every fourth clear date. Run with::
 
     python benchmarks/time.py --data FOLDER         # writes benchmarks/results/time.json
 
@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from stac_latent.codec import Codec, open_codec
-from stac_latent.container import aim
-from stac_latent.cube.gains import predict
-from stac_latent.cube.keyframes import plan_key_frames
-from stac_latent.cube.reference_coder import ReferenceCoder
-from stac_latent.cube.tiling import tiles
+from stac_latent.chain import Codec, open_codec
+from stac_latent.bytestring.single_grid import aim
+from stac_latent.cube.keyframe.gains import predict
+from stac_latent.cube.keyframe.choose import plan_key_frames
+from stac_latent.cube.keyframe.encode import ReferenceCoder
+from stac_latent.cube.grid.tiling import tiles
 from stac_latent.spec import Band, Grid
-from stac_latent.stages.pyramid import TILE
-from stac_latent.target import Target
+from stac_latent.stages.lin.pyramid import TILE
+from stac_latent.field.rate_target import Target
 
 PSNR = (38.0, 42.0, 46.0)
 FINER = 1.5

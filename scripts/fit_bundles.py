@@ -2,7 +2,7 @@
 
     python scripts/fit_bundles.py DATA [--out stac_latent/bundles] [--only NAME] [--guards]
 
-DATA is laid out as the benchmark data (see ``stac_latent/bench/data.py``). Places are split: what a bundle is fitted on
+DATA is laid out as the benchmark data (see ``stac_latent/bench/data/base.py``). Places are split: what a bundle is fitted on
 is named in its card, and the figures there are of places that it never saw. Guards are calibrated on further places; with
 --guards on bundles that are there, whose space stays as it is.
 """
@@ -18,13 +18,13 @@ from typing import Any
 import guard_tiles
 import numpy as np
 
-from stac_latent.bench.data import Dataset, Tile, open_dataset
-from stac_latent.bundle import load_bundle, save_bundle
-from stac_latent.checks.metrics import Distortion
-from stac_latent.codec import Codec
-from stac_latent.codecs import embed_patch, fit
-from stac_latent.fitting import fit_lin, mask_of
-from stac_latent.guard import calibrated
+from stac_latent.bench.data.base import Dataset, Tile, open_dataset
+from stac_latent.codec.bundle import load_bundle, save_bundle
+from stac_latent.quality.distortion import Distortion
+from stac_latent.chain import Codec
+from stac_latent.codec.shipped import embed_patch, fit
+from stac_latent.fit.lin import fit_lin, mask_of
+from stac_latent.quality.ood_calibration import calibrated
 from stac_latent.spec import Band
 
 S2 = "Contains modified Copernicus Sentinel data; SSL4EO-S12 v1.1 (CC-BY-4.0)"

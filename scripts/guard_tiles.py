@@ -14,9 +14,9 @@ import numpy as np
 import zarr
 from zarr.storage import ZipStore
 
-from stac_latent.bench.data import open_dataset, read
-from stac_latent.bench.data_sentinel import dark
-from stac_latent.guard import Layers
+from stac_latent.bench.data.base import open_dataset, read
+from stac_latent.bench.data.sentinel import dark
+from stac_latent.quality.ood_calibration import Layers
 
 SITES = ("0080717", "0173706")
 CELL, MOSAIC = 8, 16

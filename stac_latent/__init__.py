@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stac_latent.catalog.adopt import adopt as adopt
-    from stac_latent.catalog.coverage import coverage as coverage
-    from stac_latent.catalog.encode import encode as encode
-    from stac_latent.catalog.fit import fit as fit
-    from stac_latent.catalog.publish import publish as publish
-    from stac_latent.catalog.push import push as push
-    from stac_latent.catalog.search import search as search
-    from stac_latent.catalog.vectors import load_table as load_table
-    from stac_latent.codec import open_codec as open_codec
-    from stac_latent.cube.load import load as load
+    from stac_latent.catalog.adopt.adopt import adopt as adopt
+    from stac_latent.catalog.coverage.coverage import coverage as coverage
+    from stac_latent.catalog.encode.encode import encode as encode
+    from stac_latent.fit.items import fit as fit
+    from stac_latent.catalog.publish.publish import publish as publish
+    from stac_latent.catalog.push.push import push as push
+    from stac_latent.catalog.search.search import search as search
+    from stac_latent.catalog.adopt.load_table import load_table as load_table
+    from stac_latent.chain import open_codec as open_codec
+    from stac_latent.cube.read.load import load as load
     from stac_latent.index.label import label as label
     from stac_latent.index.nearest import nearest as nearest
     from stac_latent.page.explore import explore as explore
@@ -43,19 +43,19 @@ __all__ = [
 __version__ = "0.1.0"
 
 _WHERE = {
-    "adopt": "stac_latent.catalog.adopt",
-    "coverage": "stac_latent.catalog.coverage",
-    "encode": "stac_latent.catalog.encode",
+    "adopt": "stac_latent.catalog.adopt.adopt",
+    "coverage": "stac_latent.catalog.coverage.coverage",
+    "encode": "stac_latent.catalog.encode.encode",
     "explore": "stac_latent.page.explore",
-    "fit": "stac_latent.catalog.fit",
+    "fit": "stac_latent.fit.items",
     "label": "stac_latent.index.label",
-    "load": "stac_latent.cube.load",
-    "load_table": "stac_latent.catalog.vectors",
+    "load": "stac_latent.cube.read.load",
+    "load_table": "stac_latent.catalog.adopt.load_table",
     "nearest": "stac_latent.index.nearest",
-    "open_codec": "stac_latent.codec",
-    "publish": "stac_latent.catalog.publish",
-    "push": "stac_latent.catalog.push",
-    "search": "stac_latent.catalog.search",
+    "open_codec": "stac_latent.chain",
+    "publish": "stac_latent.catalog.publish.publish",
+    "push": "stac_latent.catalog.push.push",
+    "search": "stac_latent.catalog.search.search",
     "write_map": "stac_latent.page.write",
 }
 

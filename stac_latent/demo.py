@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.catalog.encode import encode
-from stac_latent.catalog.publish import publish
+from stac_latent.catalog.encode.encode import encode
+from stac_latent.catalog.publish.publish import publish
 from stac_latent.catalog.sample import sample_item
-from stac_latent.catalog.search import search
-from stac_latent.cube.load import load
-from stac_latent.cube.verify import Progress
+from stac_latent.catalog.search.search import search
+from stac_latent.cube.read.load import load
+from stac_latent.cube.write.verify import Progress
 from stac_latent.errors import VerificationError
-from stac_latent.preview import side_by_side
+from stac_latent.page.preview import side_by_side
 
 __all__ = ["run_demo"]
 
@@ -55,7 +55,7 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
     parquet = dest / "embeddings.parquet"
     table = publish(item, parquet, asset="embedding", dtype="int8")
     fields = item.assets["latent"].extra_fields
-    from stac_latent.codec import open_codec
+    from stac_latent.chain import open_codec
 
     bits, psnr = fields["latent:bits_per_pixel"], fields["latent:psnr"]
     caption = f"{codec}: {bits:.2f} bits per pixel and band ({16 / bits:.0f}x smaller than uint16), PSNR {psnr:.1f} dB"

@@ -6,7 +6,7 @@ caller can tell bad input (ours) from a bug (anything else).
 
 from __future__ import annotations
 
-from stac_latent.redact import without_secrets
+from stac_latent.system.redact import without_secrets
 
 __all__ = [
     "BundleError",

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.crs import crs_fields, crs_from_fields
+from stac_latent.geo.crs import crs_fields, crs_from_fields
 from stac_latent.errors import CatalogError, GridError
 
 __all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "Window"]
@@ -283,7 +283,7 @@ class Grid:
     """
 
     crs: str
-    """Authority and code, or WKT2; see :mod:`stac_latent.crs`."""
+    """Authority and code, or WKT2; see :mod:`stac_latent.geo.crs`."""
     transform: tuple[float, float, float, float, float, float]
     shape: tuple[int, int]
     """Pixels (y, x)."""

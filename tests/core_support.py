@@ -13,7 +13,7 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac_latent.codecs import dct, fit, jpeg2000, wavelet, zstd
+from stac_latent.codec.shipped import dct, fit, jpeg2000, wavelet, zstd
 from stac_latent.spec import Band
 from stac_latent.testing import make_field
 from stac_latent.validation import validate

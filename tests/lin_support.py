@@ -11,11 +11,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from stac_latent.stages import lifting, normalise, planes, planes_plain
-from stac_latent.stages.kernels import COMPILED
-from stac_latent.stages.planes import PlaneModel
-from stac_latent.stages.planes_model import BINS, SETS, SIGNS, SYMBOLS
-from stac_latent.stages.subbands import layout_of
+from stac_latent.stages.lin.stage import lifting
+from stac_latent.stages.transform import normalise
+from stac_latent.stages.context import coder
+from stac_latent.stages.context import _numpy
+from stac_latent.stages.transform.kernels import COMPILED
+from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.model import BINS, SETS, SIGNS, SYMBOLS
+from stac_latent.stages.lin.subbands import layout_of
 
 needs_numba = pytest.mark.skipif(
     not COMPILED, reason="numba is not installed, or switched off: there is one form only"
@@ -27,9 +30,9 @@ LAW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def plain():
     """Run the numpy form of everything, whether numba is there or not."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (lifting, planes, normalise):
+        for module in (lifting, coder, normalise):
             patch.setattr(module, "COMPILED", False)
-        patch.setattr(planes, "_coder", planes_plain)
+        patch.setattr(coder, "_coder", _numpy)
         yield
 
 

@@ -11,10 +11,10 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac_latent.catalog.encode import encode
-from stac_latent.codec import open_codec
-from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.decode import LatentReader
+from stac_latent.catalog.encode.encode import encode
+from stac_latent.chain import open_codec
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.spec import Band, Grid, Spec
 
 CRS = "EPSG:32633"

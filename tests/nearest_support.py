@@ -11,7 +11,7 @@ import pyarrow as pa
 import shapely
 
 from stac_latent.store.embeddings import read_table, vectors
-from stac_latent.store.geoparquet import EmbeddingsWriter
+from stac_latent.store.geoparquet.writer import EmbeddingsWriter
 
 SPACE = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from stac_latent.codecs import lin
+from stac_latent.codec.shipped import lin
 from stac_latent.spec import Band
-from stac_latent.stages.neural import Fast
-from stac_latent.stages.neural_net import Network, Scale
+from stac_latent.stages.neural.stage import Fast
+from stac_latent.stages.neural.network import Network, Scale
 
 BANDS = (Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4))
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac_latent import adopt, encode, load, nearest, publish, search
-from stac_latent.access import (
+from stac_latent.system.links import (
     absolute,
     asset_href,
     check_link,
@@ -26,7 +26,7 @@ from stac_latent.access import (
     shown,
     without_secrets,
 )
-from stac_latent.documents import parse_json
+from stac_latent.system.documents import parse_json
 from stac_latent.errors import BundleError, CatalogError
 
 NAMES = ["run#3", "q?x", "tab\there", "back\\slash", "a%20b", "50%", "[old] {1}", "ä ö 日本", "line\nend"]
@@ -208,7 +208,7 @@ def test_depth_counts_brackets_and_not_text():
 
 @pytest.mark.parametrize("name", ["../../../climbs", "/opt/absolute", "a\nb", "", "x" * 300, "con:aux"])
 def test_the_name_of_a_bundle_makes_no_path(tmp_path, name):
-    from stac_latent.bundle import load_bundle, save_bundle
+    from stac_latent.codec.bundle import load_bundle, save_bundle
 
     folder = save_bundle(small_codec(), tmp_path / "bundle")
     doc = json.loads((folder / "codec.json").read_text()) | {"name": name}
@@ -241,9 +241,9 @@ def test_info_writes_in_the_working_folder_alone(run, tmp_path, monkeypatch, wha
 
 
 def test_marks_and_line_ends_that_were_put_into_pinned_documents(tmp_path):
-    from stac_latent.bundle import multihash
+    from stac_latent.codec.bundle import multihash
     from stac_latent.errors import CorruptDataError
-    from stac_latent.store.io import read_bytes
+    from stac_latent.net.hrefs import read_bytes
 
     path, pinned = tmp_path / "item.json", multihash(b'{\n "a": 1\n}\n')
     path.write_bytes(b'\xef\xbb\xbf{\r\n "a": 1\r\n}\r\n')

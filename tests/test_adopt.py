@@ -23,7 +23,7 @@ from odc.geo.geobox import GeoBox
 import stac_latent
 from stac_latent import adopt, load, load_table, publish, search
 from stac_latent.errors import CatalogError, CorruptDataError, GridError, StacLatentError
-from stac_latent.store.arrays import axis_names, open_array
+from stac_latent.store.foreign.array import axis_names, open_array
 from stac_latent.store.embeddings import read_embeddings
 
 LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -118,7 +118,7 @@ def test_only_rows_of_the_window_are_read(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", codes)
     array = open_array("npy", str(tmp_path / "a.npy"), axis_names(["y", "x", "channel"]))
     seen = []
-    from stac_latent.store import arrays
+    from stac_latent.store.foreign.zarr_group import array as arrays
 
     real = arrays.open_binary
 

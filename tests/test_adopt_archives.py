@@ -16,9 +16,9 @@ from affine import Affine
 from rasterio.enums import Resampling
 
 from stac_latent import adopt, load, load_table
-from stac_latent.catalog.coverage_vectors import VectorShares, vector_shares
-from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.driver import open_cells
+from stac_latent.catalog.coverage.vectors import VectorShares, vector_shares
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.read.driver import open_cells
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.validation import validate
 
@@ -191,12 +191,12 @@ def test_a_coarse_load_reads_overviews(tmp_path, upward, monkeypatch):
     x, codes = cog(tmp_path / "2024" / "tile.tiff", upward)
     (item,) = adopt("alphaearth", tmp_path / "2024" / "tile.tiff", tmp_path / "c", fields=AEF8)
     assert item.assets["embeddings"].extra_fields["latent:overviews"] == "mean"
-    from stac_latent.store import arrays
+    from stac_latent.store.foreign.zarr_group import array
 
     read = []
-    real = arrays._GeoTiff.read
+    real = array._GeoTiff.read
     monkeypatch.setattr(
-        arrays._GeoTiff, "read", lambda self, w: read.append(np.prod(self.shape)) or real(self, w)
+        array._GeoTiff, "read", lambda self, w: read.append(np.prod(self.shape)) or real(self, w)
     )
     cube = load(item, upto="latent", crs=files.UTM, resolution=80, resampling="average")["latent"].values[0]
     assert max(read) == codes[3].size == codes[0].size // 64

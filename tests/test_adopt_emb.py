@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from typer.testing import CliRunner
 
 from stac_latent import adopt, encode, load, load_table, publish
-from stac_latent.catalog.export_emb import export_emb
+from stac_latent.catalog.adopt.emb_export import export_emb
 from stac_latent.cli import app
 from stac_latent.errors import CatalogError
 from stac_latent.validation import validate

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from affine import Affine
 
-from stac_latent.catalog.products import open_product, product_names
+from stac_latent.catalog.adopt.products import open_product, product_names
 from stac_latent.errors import CatalogError
 from stac_latent.testing import ProductConformance
 
@@ -227,7 +227,7 @@ def test_unknown_products_list_the_known():
 def test_a_plug_in_is_found_by_its_entry_point(monkeypatch):
     from importlib.metadata import EntryPoint
 
-    from stac_latent.catalog import products
+    from stac_latent.catalog.adopt.adopt import products
 
     point = EntryPoint("mine", "test_adopt_products:a_product", "stac_latent.products")
     monkeypatch.setattr(

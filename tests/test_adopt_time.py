@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from stac_latent import adopt
-from stac_latent.catalog.adopt_time import moments, period, time_of
+from stac_latent.catalog.adopt.period import moments, period, time_of
 from stac_latent.errors import CatalogError
 
 DAYS = ["2020-05-10", "2021-02-03", "2022-07-08"]

@@ -21,10 +21,10 @@ MODULES = {
     for p in PACKAGE.rglob("*.py")
 }
 UPWARD = {
-    ("stac_latent.codec", "stac_latent.bounded"),
-    ("stac_latent.codec", "stac_latent.native"),
-    ("stac_latent.codec", "stac_latent.registry"),
-    ("stac_latent.registry", "stac_latent.cube.contract"),
+    ("stac_latent.chain", "stac_latent.bytestring.bounded"),
+    ("stac_latent.chain", "stac_latent.native"),
+    ("stac_latent.chain", "stac_latent.codec.registry"),
+    ("stac_latent.codec.registry", "stac_latent.cube.ref"),
 }
 """Deferred imports behind the front doors open_codec and Codec.compress; ARCHITECTURE.md names them."""
 HEAVY = {"rasterio", "odc", "zarr", "dask", "geopandas", "pyarrow", "pandas", "pystac_client"}

@@ -12,8 +12,8 @@ from affine import Affine
 from core_support import nothing_catalogued
 
 from stac_latent import encode, fit, load, open_codec
-from stac_latent.codecs import zstd
-from stac_latent.cube.asset_bands import assign, band_table
+from stac_latent.codec.shipped import zstd
+from stac_latent.cube.raw.asset_bands import assign, band_table
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Band
 

@@ -7,14 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from stac_latent.bench import coder, peers_images, peers_jpeg2000
-from stac_latent.bench.chains import Chain, chains, fitted_on
+from stac_latent.bench import coder
+from stac_latent.bench.peers import images
+from stac_latent.bench.peers import jpeg2000
+from stac_latent.bench.own_codecs import Chain, chains, fitted_on
 from stac_latent.bench.coder import Context, UnavailableError
 from stac_latent.bench.integers import pack_integers, to_type, unpack_integers
 from stac_latent.bench.peers import peers
-from stac_latent.checks.metrics import Distortion
-from stac_latent.codec import open_codec
-from stac_latent.container import valid_mask
+from stac_latent.quality.distortion import Distortion
+from stac_latent.chain import open_codec
+from stac_latent.bytestring.single_grid import valid_mask
 from stac_latent.errors import CorruptDataError
 from stac_latent.spec import Band
 
@@ -134,15 +136,15 @@ def test_klt_of_the_image_pays_for_its_matrix_and_drops_what_it_does_not_use():
 
 def test_klt_needs_several_bands_and_other_places():
     with pytest.raises(UnavailableError, match="needs two bands or more; got 1"):
-        peers_jpeg2000.KltImage(context(METRES))
+        jpeg2000.KltImage(context(METRES))
     with pytest.raises(UnavailableError, match="needs fitting places; the data set has none"):
-        peers_jpeg2000.KltStatic(context(REFLECTANCE))
+        jpeg2000.KltStatic(context(REFLECTANCE))
 
 
 def test_codestreams_have_four_levels_of_the_wavelet():
     """GDAL's default gives a small tile one level only, which would make JPEG 2000 a straw man."""
     x = field(REFLECTANCE, (256, 256)).astype(np.int16)
-    data = peers_jpeg2000.codestream(x, 5.0)
+    data = jpeg2000.codestream(x, 5.0)
     cod = data.index(b"\xff\x52")
     assert data[cod + 9] == 4
 
@@ -159,16 +161,16 @@ def test_absent_libraries_are_named_with_the_way_out(monkeypatch):
     with pytest.raises(
         UnavailableError, match=r"JPEG XL per band needs imagecodecs.*pip install 'stac-latent\[bench\]'"
     ):
-        peers_images.JpegXl(context(REFLECTANCE))
+        images.JpegXl(context(REFLECTANCE))
     with pytest.raises(UnavailableError, match="needs imagecodecs"):
         coder.need("imagecodecs", "SZ3 3-D")
 
 
 def test_avif_that_ignores_the_quality_is_refused(monkeypatch):
     pytest.importorskip("imagecodecs")
-    monkeypatch.setattr(peers_images.Avif, "_grey", lambda *_: b"same")
+    monkeypatch.setattr(images.Avif, "_grey", lambda *_: b"same")
     with pytest.raises(UnavailableError, match="codes 12-bit grey without loss whatever the quality"):
-        peers_images.Avif(context(REFLECTANCE))
+        images.Avif(context(REFLECTANCE))
 
 
 def test_avif_obeys_the_quality():

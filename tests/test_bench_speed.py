@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from stac_latent import open_codec
-from stac_latent.bench.budget import budget_of
+from stac_latent.bench.byte_budget import budget_of
 from stac_latent.bench.coder import Entrant, Framed, Team
-from stac_latent.bench.data import Dataset, Tile
+from stac_latent.bench.data.base import Dataset, Tile
 from stac_latent.bench.speed import nearest_knob, run_speed
 from stac_latent.bench.windows import run_windows
 from stac_latent.spec import Band

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from stac_latent.bundle import FILES, load_bundle, multihash, read_bundle, save_bundle, write_bundle
-from stac_latent.codecs import zstd
+from stac_latent.codec.bundle import FILES, load_bundle, multihash, read_bundle, save_bundle, write_bundle
+from stac_latent.codec.shipped import zstd
 from stac_latent.errors import BundleError, StacLatentError
-from stac_latent.registry import codec_names, open_any
+from stac_latent.codec.registry import codec_names, open_any
 from stac_latent.testing import make_field
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
@@ -139,7 +139,7 @@ def test_probe_payload_is_changed(files):
 
 def test_probe_of_a_broken_coder(files, monkeypatch):
     """If the library's coder changes its arithmetic, no bundle opens."""
-    from stac_latent.stages import tables
+    from stac_latent.stages.rans.stage import tables
 
     honest = tables.Model
     monkeypatch.setattr(tables, "Model", lambda counts: honest(counts[::-1]))
@@ -191,7 +191,7 @@ def test_missing_files(tmp_path):
 
 def test_too_large(tmp_path, monkeypatch):
     save_bundle(small_codec("dct"), tmp_path)
-    monkeypatch.setattr("stac_latent.bundle._MAX_BYTES", (100, 100))
+    monkeypatch.setattr("stac_latent.codec.bundle._MAX_BYTES", (100, 100))
     with pytest.raises(BundleError, match=r"codec.json has \d+ bytes; at most 100 are read"):
         load_bundle(tmp_path)
 
@@ -231,7 +231,7 @@ def test_any_value_may_be_anything(files, data):
 
 @pytest.mark.parametrize("name", ["era5-surface", "landsat-c2l2-6b", "s1-grd-db", "s2-10m-4b", "s2-l2a-12b"])
 def test_shipped_bundles(name):
-    from stac_latent.codecs import _BUNDLES
+    from stac_latent.codec.shipped import _BUNDLES
 
     codec = load_bundle(_BUNDLES / name)
     assert codec.space == json.loads((_BUNDLES / name / "codec.json").read_text())["space"]

@@ -15,9 +15,9 @@ import rasterio
 import zarr
 
 from stac_latent.catalog.bands import merge_bands
-from stac_latent.catalog.encode import encode
-from stac_latent.catalog.search import search
-from stac_latent.cube.load import load
+from stac_latent.catalog.encode.encode import encode
+from stac_latent.catalog.search.search import search
+from stac_latent.cube.read.load import load
 from stac_latent.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -75,9 +75,9 @@ def test_fresh_build_has_the_committed_documents(fresh):
 
 
 def test_fresh_build_has_the_committed_symbols(fresh):
-    import stac_latent.store.zarr_codec
+    import stac_latent.store.zarr.codec
 
-    assert stac_latent.store.zarr_codec.LatentZarrCodec
+    assert stac_latent.store.zarr.codec.LatentZarrCodec
     items = list(search(str(SAMPLE / "catalog.json")))
     load(next(i for i in items if i.id.endswith("coarse")), bands="B02")  # its space is known from now on
     stores = sorted(p.relative_to(SAMPLE) for p in SAMPLE.rglob("*.zarr"))

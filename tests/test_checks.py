@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stac_latent.checks import checks as module
-from stac_latent.checks.checks import BUILTIN, Check, Checks, metric_class, metric_names
-from stac_latent.checks.metrics import Distortion
+from stac_latent.quality import checks as module
+from stac_latent.quality.checks import BUILTIN, Check, Checks, metric_class, metric_names
+from stac_latent.quality.distortion import Distortion
 from stac_latent.errors import CodecError
 from stac_latent.spec import Band
 from stac_latent.testing import MetricConformance

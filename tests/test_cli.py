@@ -127,7 +127,7 @@ def test_interrupt_has_its_exit_code(run, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stac_latent.registry.codec_names", stop)
+    monkeypatch.setattr("stac_latent.codec.registry.codec_names", stop)
     code, out, err = run("codecs")
     assert (code, out) == (130, "")
     assert "Traceback" not in err
@@ -372,7 +372,7 @@ def test_load_replaces_only_when_told_to(run):
 def test_load_that_is_interrupted(run, tmp_path, monkeypatch, name):
     """Before the cube is in place it says to run the same command again, and the old cube stays; afterwards, that it is whole."""
     import stac_latent.cli.verbs as module
-    from stac_latent import files
+    from stac_latent.system import files
 
     def stop(*args):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -176,7 +176,7 @@ def test_wrong_use(run, cells, args, code, text):
 
 
 def test_an_item_is_the_mean_of_its_cells(cells, scene):
-    from stac_latent.cube.decode import LatentReader
+    from stac_latent.cube.read.reader import LatentReader
 
     latent = LatentReader.open(scene, "embedding").read_latent().reshape(32, -1)
     mean = np.nanmean(latent, axis=1)

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stac_latent import open_codec
-from stac_latent.codecs import dct, jpeg2000, wavelet, zstd
-from stac_latent.container import apply_nodata, valid_mask
+from stac_latent.codec.shipped import dct, jpeg2000, wavelet, zstd
+from stac_latent.bytestring.single_grid import apply_nodata, valid_mask
 from stac_latent.errors import CorruptDataError, FieldError
 from stac_latent.spec import Band
 from stac_latent.testing import damaged, make_field

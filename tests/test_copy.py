@@ -11,12 +11,12 @@ import pytest
 from core_support import make_scene, scene_field, small_codec
 
 from stac_latent import encode, search
-from stac_latent.catalog import copy as module
-from stac_latent.catalog.copy import copy
-from stac_latent.cube.decode import LatentReader
+from stac_latent.catalog.push.push import object_store as module
+from stac_latent.catalog.push.object_store import copy
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, RemoteError
-from stac_latent.store import remote
-from stac_latent.store.io import read_bytes
+from stac_latent.net import fetch
+from stac_latent.net.hrefs import read_bytes
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def dest(objects, monkeypatch, request):
     for name, value in objects.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STAC_LATENT_CACHE_BYTES", "0")
-    monkeypatch.setattr(remote, "_PAUSE", 0.01)
+    monkeypatch.setattr(fetch, "_PAUSE", 0.01)
     return f"s3://copies/{request.node.name}"
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stac_latent import coverage
-from stac_latent.catalog.coverage_map import draw
+from stac_latent.catalog.coverage.picture import draw
 from stac_latent.cli import app
 from stac_latent.errors import CatalogError, SearchError
 

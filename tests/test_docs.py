@@ -163,7 +163,7 @@ def test_the_page_of_the_api_has_every_verb():
 
 
 def test_readme_table_names_the_installed_codecs():
-    from stac_latent.registry import codec_names
+    from stac_latent.codec.registry import codec_names
 
     for page in ("README.md", "docs/codecs.md"):
         table = "\n".join(

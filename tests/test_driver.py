@@ -21,11 +21,12 @@ from odc.loader import reader_driver
 from odc.loader.types import RasterLoadParams, RasterSource
 
 import stac_latent.cube
-from stac_latent.cube import chunks, decode
-from stac_latent.cube.driver import CellReader, FieldReader, LatentDriver, reader_for
-from stac_latent.cube.engine import LatentBackendEntrypoint
-from stac_latent.cube.load import load
-from stac_latent.cube.refs import cell_box, driver_data, pixel_box
+from stac_latent.cube.read import chunk_cache as chunks
+from stac_latent.cube.read import reader as decode
+from stac_latent.cube.read.driver import CellReader, FieldReader, LatentDriver, reader_for
+from stac_latent.cube.read.xarray_engine import LatentBackendEntrypoint
+from stac_latent.cube.read.load import load
+from stac_latent.cube.asset_choice import cell_box, driver_data, pixel_box
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 
 DRIVER = "stac_latent.cube.LatentDriver"
@@ -155,7 +156,7 @@ def test_another_process_decodes_what_it_receives(scenes, tmp_path):
     ds = load(item, ["B03"], chunks={"y": 100})
     (tmp_path / "ds.pickle").write_bytes(pickle.dumps(ds))
     code = (
-        "import pickle, sys, numpy as np, stac_latent.registry as r\n"
+        "import pickle, sys, numpy as np, stac_latent.codec.registry as r\n"
         "r.entry_points = lambda **kw: ()\n"
         "ds = pickle.load(open(sys.argv[1], 'rb'))\n"
         "np.save(sys.argv[2], ds.B03.data.compute(scheduler='synchronous'))\n"

@@ -17,13 +17,13 @@ import pytest
 from core_support import BANDS, make_scene, scene_field, small_codec
 
 from stac_latent import encode, search
-from stac_latent.bundle import multihash
+from stac_latent.codec.bundle import multihash
 from stac_latent.catalog.tree import CatalogTree
-from stac_latent.codecs import lin
-from stac_latent.cube.decode import LatentReader
+from stac_latent.codec.shipped import lin
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, SkippedWarning
 from stac_latent.extension import LatentExtension
-from stac_latent.locks import locked
+from stac_latent.system.locks import locked
 
 
 def scenes_in(folder, count, shape=(40, 48)):
@@ -187,7 +187,7 @@ def test_overwrite_with_another_codec_leaves_no_link_to_the_old_one(tmp_path):
 
 @pytest.mark.parametrize("mode", ["beside", "derived"])
 def test_corrected_metadata_of_equal_pixels_are_taken_over(tmp_path, mode, monkeypatch):
-    import stac_latent.catalog.encode as module
+    import stac_latent.catalog.encode.encode as module
 
     (scene,) = scenes_in(tmp_path / "raw", 1)
     (first,) = encode(scene, small_codec("zstd"), tmp_path / "cat", mode=mode)
@@ -218,7 +218,7 @@ def test_corrected_metadata_of_equal_pixels_are_taken_over(tmp_path, mode, monke
 WRITER = """
 import sys, pystac
 from stac_latent.catalog.tree import CatalogTree
-from stac_latent.codecs import lin
+from stac_latent.codec.shipped import lin
 from pathlib import Path
 for path in sys.argv[2:]:
     CatalogTree(Path(sys.argv[1])).add(pystac.Item.from_file(path))
@@ -297,7 +297,7 @@ def test_a_lock_that_is_held_is_an_error_after_a_while(tmp_path):
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
-    code = "import os, sys; from pathlib import Path; from stac_latent.locks import locked\nwith locked(Path(sys.argv[1])): os._exit(9)"
+    code = "import os, sys; from pathlib import Path; from stac_latent.system.locks import locked\nwith locked(Path(sys.argv[1])): os._exit(9)"
     assert (
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "catalog.json")], check=False).returncode
         == 9
@@ -337,7 +337,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_command_that_is_interrupted_says_how_far_it_came(run, tmp_path, monkeypatch, number, code):
-    import stac_latent.catalog.encode as module
+    import stac_latent.catalog.encode.encode as module
 
     honest, calls = module.encode_source, []
 

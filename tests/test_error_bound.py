@@ -15,13 +15,14 @@ from test_native_catalog import chain, decoded, error_of, sentinel
 
 import stac_latent
 from stac_latent import encode, load, open_codec
-from stac_latent.bound import ErrorBound
-from stac_latent.cube import decode, residual
-from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.decode import LatentReader
+from stac_latent.field.error_bound import ErrorBound
+from stac_latent.cube.read import reader as decode
+from stac_latent.cube.write import residual
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, CorruptDataError, SourceWarning, VerificationError
 from stac_latent.spec import Band
-from stac_latent.stages.residual import decode_residual
+from stac_latent.stages.residual.payload import decode_residual
 
 FLOATS = (Band("red", "float32", nodata=math.nan), Band("nir", "float32", nodata=math.nan))
 
@@ -40,7 +41,7 @@ def test_any_chain_keeps_it_and_a_window_equals_the_whole(tmp_path, utm_scene, m
     if name != "lin":
         unit = 96 // codec.stride[0]
         small_chunks(monkeypatch, unit, 2 * unit)
-    monkeypatch.setattr("stac_latent.store.residual._SHARD_BYTES", 60_000)
+    monkeypatch.setattr("stac_latent.store.zarr.residual._SHARD_BYTES", 60_000)
     bound = {"red": 3, "nir": "1%"}
     (item,) = encode(utm_scene.item, codec, tmp_path, error_bound=bound)
     check(item)

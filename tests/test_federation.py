@@ -24,9 +24,9 @@ from load_support import (
 from odc.geo.geobox import GeoBox
 
 from stac_latent import load, search
-from stac_latent.catalog.encode import encode
-from stac_latent.codec import open_codec
-from stac_latent.cube.decode import LatentReader
+from stac_latent.catalog.encode.encode import encode
+from stac_latent.chain import open_codec
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, GridError
 
 LATER = NOON + dt.timedelta(hours=1)

@@ -31,8 +31,8 @@ from servers.files import FileServer
 
 from stac_latent import adopt, encode, load, nearest, publish, search
 from stac_latent.errors import CatalogError, CorruptDataError, RemoteError
-from stac_latent.store.io import read_bytes
-from stac_latent.store.remote_file import RemoteFile, local_copy
+from stac_latent.net.hrefs import read_bytes
+from stac_latent.net.remote_file import RemoteFile, local_copy
 
 SECRET = "c2VjcmV0"  # noqa: S105 - of nobody
 OF_GDAL = ("AWS_S3_ENDPOINT", "AWS_HTTPS", "AWS_VIRTUAL_HOSTING")

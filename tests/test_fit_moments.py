@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stac_latent.checks.moments import Moments
+from stac_latent.quality.moments import Moments
 from stac_latent.errors import FieldError
 
 

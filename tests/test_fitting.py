@@ -7,13 +7,13 @@ import pytest
 
 from stac_latent import open_codec
 from stac_latent.errors import CodecError, FieldError
-from stac_latent.fitting import fit_lin, mask_of
-from stac_latent.probe import make_probe
+from stac_latent.fit.lin import fit_lin, mask_of
+from stac_latent.codec.probe import make_probe
 from stac_latent.spec import Band
-from stac_latent.stages.lin import Lin
-from stac_latent.stages.planes import PlaneModel
-from stac_latent.stages.planes_fit import ModelFit
-from stac_latent.stages.planes_model import default_weights
+from stac_latent.stages.lin.stage import Lin
+from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.fit import ModelFit
+from stac_latent.stages.context.model import default_weights
 
 BANDS = [Band(f"b{i}", nodata=0, scale=1e-4) for i in range(5)]
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from stac_latent import adopt, label, load_table, nearest, publish
-from stac_latent.catalog.adopt_time import moments
+from stac_latent.catalog.adopt.period import moments
 from stac_latent.cli import app
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError, UnresolvedSpaceError
 from stac_latent.store.embeddings import read_embeddings

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.store.geoparquet import EmbeddingsWriter, read_embeddings, read_table, vectors
-from stac_latent.store.hilbert import hilbert_index, hilbert_keys
-from stac_latent.store.spool import KEY, Spool
+from stac_latent.store.geoparquet.writer import EmbeddingsWriter, read_embeddings, read_table, vectors
+from stac_latent.store.geoparquet.hilbert import hilbert_index, hilbert_keys
+from stac_latent.store.geoparquet.external_sort import KEY, Spool
 
 WHEN = datetime(2024, 5, 17, 10, 20, 31, tzinfo=UTC)
 SIDE = 64
@@ -138,7 +138,7 @@ def test_spool_holds_little_of_many_rows(tmp_path):
 
 
 def test_a_table_of_many_runs_equals_one_of_a_single_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("stac_latent.store.geoparquet.SPOOL", 16 << 10)
+    monkeypatch.setattr("stac_latent.store.geoparquet.writer.SPOOL", 16 << 10)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     one, _, info_one = write(tmp_path / "a", group=64 << 20)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stac_latent.bundle import load_bundle
-from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.decode import LatentReader
+from stac_latent.codec.bundle import load_bundle
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.spec import Grid
-from stac_latent.store.zarr import open_arrays
+from stac_latent.store.zarr.group import open_arrays
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(p.parent for p in GOLDEN.glob("*/index.json"))

@@ -15,14 +15,15 @@ import pystac
 import pytest
 from core_support import BANDS, make_scene, scene_field, small_codec
 
-from stac_latent import access, encode, open_codec
-from stac_latent.access import check_link
-from stac_latent.bundle import FILES, multihash, read_bundle, write_bundle
-from stac_latent.catalog.reader import Reader, to_item
-from stac_latent.catalog.sources import StaticSource
-from stac_latent.codecs import zstd
-from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.decode import LatentReader
+from stac_latent import encode, open_codec
+from stac_latent.system import links as access
+from stac_latent.system.links import check_link
+from stac_latent.codec.bundle import FILES, multihash, read_bundle, write_bundle
+from stac_latent.catalog.search.documents import Reader, to_item
+from stac_latent.catalog.search.sources import StaticSource
+from stac_latent.codec.shipped import zstd
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import (
     BundleError,
     CatalogError,
@@ -31,10 +32,10 @@ from stac_latent.errors import (
     SearchError,
     StacLatentError,
 )
-from stac_latent.limits import at_most, check_bytes
+from stac_latent.system.limits import at_most, check_bytes
 from stac_latent.spec import Band, Grid
-from stac_latent.store.guard import inflated_size
-from stac_latent.store.zarr import open_arrays
+from stac_latent.store.zarr.trust import inflated_size
+from stac_latent.store.zarr.group import open_arrays
 
 REMOTE = "https://203.0.113.9/cat/item.json"
 
@@ -130,7 +131,7 @@ def test_catalogues_in_circles_and_to_this_machine():
         def json(self, _href, **_):
             return docs
 
-    from stac_latent.catalog.query import Query
+    from stac_latent.catalog.search.query import Query
 
     assert list(StaticSource(base + "catalog.json", Documents()).items(Query(), 9)) == []
     docs["links"] = [{"rel": "item", "href": "file:///etc/passwd"}]
@@ -142,8 +143,8 @@ def test_catalogues_in_circles_and_to_this_machine():
 
 
 def test_a_catalogue_that_makes_up_links_ends(monkeypatch):
-    from stac_latent.catalog import sources
-    from stac_latent.catalog.query import Query
+    from stac_latent.catalog.search.search import sources
+    from stac_latent.catalog.search.query import Query
 
     monkeypatch.setattr(sources, "MAX_DOCUMENTS", 50)
 
@@ -269,7 +270,7 @@ def test_a_zstd_bomb_in_a_chunk(store):
 
 
 def test_a_window_larger_than_memory(store, monkeypatch):
-    from stac_latent.store import zarr as room
+    from stac_latent.store.zarr.group import group as room
 
     monkeypatch.setattr(room, "memory", lambda: 1000)
     with pytest.raises(CorruptDataError, match="bytes; at most 1000 are allowed here: read it in windows"):
@@ -317,7 +318,7 @@ def test_a_chain_whose_parts_do_not_fit(change):
 @pytest.mark.parametrize("names", ["a", "abc"])
 def test_a_chain_of_more_or_fewer_bands_than_its_codec_names(names):
     """Where no compiled loop stands in the way, too."""
-    from stac_latent.stored import to_field
+    from stac_latent.field.storage_type import to_field
 
     for dtype in ("uint16", "float32"):
         with pytest.raises(BundleError, match=f"gives 2 bands of pixels, but its codec names {len(names)}"):
@@ -344,7 +345,7 @@ def test_a_table_whose_vectors_are_no_vectors(tmp_path):
 def test_a_footer_that_declares_too_much(tmp_path, monkeypatch):
     import pyarrow as pa
 
-    from stac_latent.store import parquet
+    from stac_latent.store.geoparquet.writer import file as parquet
 
     pq.write_table(pa.table({"a": np.arange(1000)}), tmp_path / "a.parquet")
     monkeypatch.setattr(parquet, "_GROUP", 800)

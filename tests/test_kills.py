@@ -12,7 +12,7 @@ import pytest
 from core_support import make_scene, scene_field, small_codec
 
 from stac_latent import encode
-from stac_latent.cube.decode import LatentReader
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "kills.py"
@@ -44,7 +44,7 @@ def scenes(tmp_path):
 
 def counted(monkeypatch):
     """Ids of the items that are really encoded."""
-    import stac_latent.catalog.encode as module
+    import stac_latent.catalog.encode.encode as module
 
     done, honest = [], module.encode_source
 
@@ -132,7 +132,7 @@ def test_an_item_that_was_written_and_not_linked_is_linked(tmp_path, scenes):
 def test_half_written_documents_go(tmp_path, scenes):
     import subprocess
 
-    from stac_latent.files import temporary
+    from stac_latent.system.files import temporary
 
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

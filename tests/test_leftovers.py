@@ -17,18 +17,18 @@ from nearest_support import clustered, write
 
 from stac_latent import adopt
 from stac_latent.errors import CatalogError, EncryptionError
-from stac_latent.files import clear_killed, files_below, put, temporary, workplace
-from stac_latent.index import cache as layouts
+from stac_latent.system.files import clear_killed, files_below, put, temporary, workplace
+from stac_latent.index import memory_map as layouts
 from stac_latent.index import ivf
 from stac_latent.index.metric import Form
 from stac_latent.index.nearest import nearest
-from stac_latent.index.sources import files_of
+from stac_latent.index.paths import files_of
 from stac_latent.secure import keygen
 
 LEAVE = """
 import os, sys
 from pathlib import Path
-from stac_latent.files import workplace
+from stac_latent.system.files import workplace
 with workplace(Path(sys.argv[1])) as work:
     (work / "table.parquet").write_bytes(b"half")
     os._exit(9)
@@ -193,7 +193,7 @@ def test_what_is_replaced_is_back_if_the_new_one_cannot_be_placed(tmp_path, kind
 
 def test_a_publication_that_is_interrupted_between_table_and_item(tmp_path, monkeypatch):
     """Both are the old ones, or both the new."""
-    from stac_latent.catalog.publish import _commit
+    from stac_latent.catalog.publish.publish import _commit
 
     old, work = tmp_path / "out", tmp_path / "work"
     moves = {"table": old / "t.parquet", "item.json": old / "t.parquet.json"}

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from lin_support import LAW, plain
 
 from stac_latent import open_codec
-from stac_latent.container import compress, decompress
+from stac_latent.bytestring.single_grid import compress, decompress
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
 from stac_latent.spec import Band
-from stac_latent.stages.lin import Lin
-from stac_latent.stages.normalise import LIMIT
+from stac_latent.stages.lin.stage import Lin
+from stac_latent.stages.transform.normalise import LIMIT
 from stac_latent.testing import fields, make_field
 
 BANDS = (Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4))
@@ -193,7 +193,7 @@ def test_both_forms_write_and_read_the_same(data):
 CODE = """
 import hashlib, numpy as np
 from test_lin_codec import lin, BANDS, make_field
-from stac_latent.stages.kernels import COMPILED
+from stac_latent.stages.transform.kernels import COMPILED
 digest = hashlib.sha256()
 for shape in ((33, 70), (104, 8), (1, 1)):
     data = lin().compress(make_field(BANDS, shape, 5), step=20)

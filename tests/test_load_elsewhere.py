@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from test_crs import pixels, raster_item
 
 from stac_latent import encode, load
-from stac_latent.codecs import zstd
+from stac_latent.codec.shipped import zstd
 from stac_latent.errors import GridError
 
 SHAPE = (100, 120)

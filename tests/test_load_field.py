@@ -15,8 +15,8 @@ import xarray as xr
 from load_support import BANDS, NAMES, codec_of, encoded, pair, pixel_grid, scene
 
 import stac_latent
-from stac_latent.cube import decode
-from stac_latent.cube.load import load
+from stac_latent.cube.read import reader
+from stac_latent.cube.read.load import load
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 
 ALL = ((0, 187), (0, 213))
@@ -31,13 +31,13 @@ def scenes(tmp_path_factory):
 def windows(monkeypatch):
     """Every window that is decoded, with the bands asked for."""
     seen = []
-    real = decode.LatentReader.read_field
+    real = reader.LatentReader.read_field
 
     def spy(self, window=None, bands=None):
         seen.append((window, bands))
         return real(self, window, bands)
 
-    monkeypatch.setattr(decode.LatentReader, "read_field", spy)
+    monkeypatch.setattr(reader.LatentReader, "read_field", spy)
     return seen
 
 

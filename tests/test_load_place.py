@@ -12,10 +12,10 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from test_crs import pixels, raster_item
 
-from stac_latent.catalog.encode import encode
-from stac_latent.codec import open_codec
-from stac_latent.cube import mosaic as module
-from stac_latent.cube.load import load
+from stac_latent.catalog.encode.encode import encode
+from stac_latent.chain import open_codec
+from stac_latent.cube.grid import mosaic as module
+from stac_latent.cube.read.load import load
 from stac_latent.errors import CatalogError, GridError
 
 SHAPE = (100, 120)

@@ -22,11 +22,11 @@ from PIL import Image
 
 import stac_latent
 from stac_latent.cli import main
-from stac_latent.cube.contract import LatentRef
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.page import write
 from stac_latent.page.colours import RAMP, shade
-from stac_latent.page.looks import look
+from stac_latent.page.pictures import look
 from stac_latent.page.places import ROW, quantise
 from stac_latent.page.shapes import UNIT, footprint, pack
 from stac_latent.store.embeddings import read_every, read_table, table_size, vectors
@@ -202,8 +202,8 @@ def test_pixels_without_data_are_transparent(scene):
 
 
 def test_the_middle_of_large_scenes(scene, monkeypatch):
-    monkeypatch.setattr("stac_latent.page.looks.WHOLE", 64)
-    monkeypatch.setattr("stac_latent.page.looks.MIDDLE", 32)
+    monkeypatch.setattr("stac_latent.page.pictures.WHOLE", 64)
+    monkeypatch.setattr("stac_latent.page.pictures.MIDDLE", 32)
     made = look(scene, "latent")
     assert picture(made.layers[0].uri).size == (32, 32)
     assert made.notes[0] == "The middle of 104 x 96 pixels."

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stac_latent.checks.metrics import Distortion, peak_of
+from stac_latent.quality.distortion import Distortion, peak_of
 from stac_latent.spec import Band
 
 REFLECTANCE = [Band(n, "uint16", nodata=0, scale=1e-4) for n in "abc"]

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stac_latent import adopt, encode, publish, search
-from stac_latent.catalog.export_emb import export_emb
-from stac_latent.catalog.fit import fit
-from stac_latent.catalog.products import space_digest
+from stac_latent.catalog.adopt.emb_export import export_emb
+from stac_latent.fit.items import fit
+from stac_latent.catalog.adopt.products import space_digest
 from stac_latent.errors import CatalogError, StacLatentError
-from stac_latent.names import plain_name, safe_name
+from stac_latent.system.names import plain_name, safe_name
 
 parts = st.sampled_from(
     [
@@ -132,7 +132,7 @@ def test_fit_refuses_names(scene, tmp_path_factory, name):
 @quick
 @given(name=names)
 def test_ids_of_adopted_files_are_their_stems(tmp_path_factory, name):
-    from stac_latent.catalog.adopt import _stem
+    from stac_latent.catalog.adopt.adopt import _stem
 
     assert safe_name(_stem(f"/data/{name}.tif"))
     assert "SECRET" not in _stem("https://x.org/a.tif?sig=SECRET")

@@ -24,14 +24,14 @@ from load_support import CRS, NOON, PROJ
 from odc.geo.geobox import GeoBox
 
 from stac_latent import load, open_codec, publish, search
-from stac_latent.bundle import load_bundle, save_bundle
-from stac_latent.catalog.encode import encode
-from stac_latent.catalog.fit import fit
-from stac_latent.container import aim
-from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.decode import LatentReader
-from stac_latent.cube.grids import arrange, cover
-from stac_latent.cube.natives import NativeReader, view_of
+from stac_latent.codec.bundle import load_bundle, save_bundle
+from stac_latent.catalog.encode.encode import encode
+from stac_latent.fit.items import fit
+from stac_latent.bytestring.single_grid import aim
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.grid.native_grids import arrange, cover
+from stac_latent.cube.read.band_views import NativeReader, view_of
 from stac_latent.errors import (
     BundleError,
     CatalogError,
@@ -41,11 +41,11 @@ from stac_latent.errors import (
     GridError,
     TrainError,
 )
-from stac_latent.inspect import describe_asset
-from stac_latent.native.derive import native_codec
+from stac_latent.page.describe import describe_asset
+from stac_latent.stages.lin.derive import native_codec
 from stac_latent.spec import Band
-from stac_latent.stages.nesting import Nest
-from stac_latent.target import Target
+from stac_latent.stages.lin.grids import Nest
+from stac_latent.field.rate_target import Target
 from stac_latent.testing import make_field
 from stac_latent.train.sample import check_base
 from stac_latent.validation import validate
@@ -279,7 +279,8 @@ def test_bands_of_one_lattice_decode_once(scene, monkeypatch):
     monkeypatch.setattr(
         LatentReader, "_decode_alone", lambda self, w: calls.append(self.ref.part) or real(self, w)
     )
-    from stac_latent.cube import chunks, driver
+    from stac_latent.cube.read import chunk_cache as chunks
+    from stac_latent.cube.read import driver
 
     chunks.forget()
     driver._open.cache_clear()
@@ -507,7 +508,7 @@ def test_items_that_contradict_the_store(scene, change, error, text):
 
 @pytest.mark.parametrize("value", [[], [[]], [[0]], [[1, -1]], [["a"]], [[1], [1, 1]], [[1] * 5], 3])
 def test_bad_lattices_are_refused(value):
-    from stac_latent.stages.pyramid import Pyramid
+    from stac_latent.stages.lin.pyramid import Pyramid
 
     with pytest.raises(BundleError, match="lattices"):
         Pyramid.build({"levels": 3, "tile": 256, "lattices": value}, {})

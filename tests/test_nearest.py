@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from nearest_support import OTHER, SPACE, brute, clustered, write
 
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
-from stac_latent.index.cache import cache_folder, open_cache, write_cache
+from stac_latent.index.memory_map import cache_folder, open_cache, write_cache
 from stac_latent.index.nearest import nearest
 from stac_latent.index.table import open_table
-from stac_latent.index.where import mask_of
+from stac_latent.index.conditions import mask_of
 from stac_latent.spec import Stats
 from stac_latent.store.embeddings import read_table, vectors
 
@@ -201,7 +201,7 @@ def test_filters_commute_with_the_search(tables, laid_out, picks, k, seed):
 )  # fmt: skip
 def test_columns_and_rows_give_one_answer_to_cql2(tables, where, monkeypatch):
     table = open_table(tables["float32"])
-    from stac_latent.index import where as module
+    from stac_latent.index import conditions as module
 
     def rows_only(*_):
         raise module._NoColumnFormError

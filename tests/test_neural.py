@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from lin_support import LAW, needs_numba, plain, same_bits
 from neural_support import BANDS, chains, network
 
-from stac_latent.bundle import load_bundle, save_bundle
+from stac_latent.codec.bundle import load_bundle, save_bundle
 from stac_latent.errors import BundleError, CorruptDataError
-from stac_latent.stages import neural_ops
-from stac_latent.stages.lifting import analyse, levels_of
-from stac_latent.stages.lin_payload import unpack
-from stac_latent.stages.neural import Fast
-from stac_latent.stages.neural_net import Network, details, low_bands, rate_feature
-from stac_latent.stages.neural_ops import activate, around, contrast, finer, point
+from stac_latent.stages.neural.stage import ops
+from stac_latent.stages.lin.lifting import analyse, levels_of
+from stac_latent.stages.lin.payload import unpack
+from stac_latent.stages.neural.stage import Fast
+from stac_latent.stages.neural.network import Network, details, low_bands, rate_feature
+from stac_latent.stages.neural.ops import activate, around, contrast, finer, point
 from stac_latent.testing import CodecConformance, StageConformance, make_field
 
 
@@ -171,7 +171,7 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 from pathlib import Path
-from stac_latent.codec import open_codec
+from stac_latent.chain import open_codec
 folder = Path(sys.argv[1])
 codec = open_codec(folder / "bundle")
 assert np.array_equal(codec.decompress((folder / "data").read_bytes()), np.load(folder / "decoded.npy"))
@@ -244,7 +244,7 @@ def test_convolutions(shape, outputs, monkeypatch):
     wide, single = around(x, weight, bias), point(x, weight[:, :, 4].copy(), bias)
     assert np.allclose(wide, slow_around(x, weight, bias), atol=1e-4)
     assert np.allclose(single, np.einsum("oc,chw->ohw", weight[:, :, 4], x) + bias[:, None, None], atol=1e-5)
-    monkeypatch.setattr(neural_ops, "COMPILED", False)
+    monkeypatch.setattr(ops, "COMPILED", False)
     assert same_bits(around(x, weight, bias), wide)
     assert same_bits(point(x, weight[:, :, 4].copy(), bias), single)
 
@@ -259,7 +259,7 @@ def test_pixels_are_the_same_without_numba(monkeypatch):
     decoded = fast.decode(data)
     assert not np.array_equal(decoded, chains()[0].decode(halves(fast.stages[-1], data)[1]))
     with plain():
-        monkeypatch.setattr(neural_ops, "COMPILED", False)
+        monkeypatch.setattr(ops, "COMPILED", False)
         assert np.array_equal(fast.decode(data), decoded)
         assert fast.encode(field) == data
 

@@ -18,8 +18,8 @@ from search_support import as_dicts, ids, make_items, write_static
 from servers import pgstac
 
 from stac_latent import load, push, search
-from stac_latent.catalog.queryables import INDEXED, queryables
-from stac_latent.catalog.table import to_geoparquet
+from stac_latent.catalog.push.queryables import INDEXED, queryables
+from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 from stac_latent.errors import CatalogError
 
 

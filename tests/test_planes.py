@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from lin_support import KINDS, LAW, clear_margins, models, needs_numba, plain, programs, same_bits, samples
 
 from stac_latent.errors import BundleError, CorruptDataError
-from stac_latent.stages import planes_compiled, planes_plain
-from stac_latent.stages.kernels import COMPILED
-from stac_latent.stages.planes import Coded, PlaneModel
-from stac_latent.stages.planes_model import (
+from stac_latent.stages.context import _numba_encode
+from stac_latent.stages.context import _numpy
+from stac_latent.stages.transform.kernels import COMPILED
+from stac_latent.stages.context.coder import Coded, PlaneModel
+from stac_latent.stages.context.model import (
     ADAPT_LIMIT,
     BINS,
     ESCAPE,
@@ -27,7 +28,7 @@ from stac_latent.stages.planes_model import (
     bits_table,
     default_weights,
 )
-from stac_latent.stages.subbands import layout_of
+from stac_latent.stages.lin.subbands import layout_of
 
 kinds = st.sampled_from(KINDS)
 lams = st.sampled_from((0.0, 0.12, 1.0))
@@ -120,7 +121,7 @@ def test_frequencies_fill_the_range(seed):
     counts[3] = 1
     counts[4] = [ADAPT_LIMIT, *[1] * 15]
     other = counts.copy()
-    freq, cum = planes_plain.renormalise(counts)
+    freq, cum = _numpy.renormalise(counts)
     assert (freq >= 1).all()
     assert (freq.sum(axis=1) == TOTAL).all()
     assert (cum[:, 1:] == np.cumsum(freq, axis=1)[:, :-1]).all()
@@ -128,7 +129,7 @@ def test_frequencies_fill_the_range(seed):
     if COMPILED:
         f, c = np.zeros((BINS, SYMBOLS), np.int64), np.zeros((BINS, SYMBOLS), np.int64)
         seen, fresh = np.zeros(BINS, np.int64), np.zeros(BINS, bool)
-        planes_compiled.renormalise(other, f, c, seen, fresh)
+        _numba_encode.renormalise(other, f, c, seen, fresh)
         assert fresh.all()
         assert (seen == other.sum(axis=1)).all()
         assert (f == freq).all()

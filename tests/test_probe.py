@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stac_latent import probe
-from stac_latent.bundle import load_bundle, save_bundle
-from stac_latent.codecs import dct
+from stac_latent.chain import probe
+from stac_latent.codec.bundle import load_bundle, save_bundle
+from stac_latent.codec.shipped import dct
 from stac_latent.errors import BundleError
 from stac_latent.spec import Band
 
@@ -21,7 +21,7 @@ def bundle(tmp_path, monkeypatch):
 @pytest.fixture
 def runs(monkeypatch):
     """How often a payload was decoded."""
-    from stac_latent.codec import Codec
+    from stac_latent.chain import Codec
 
     seen, honest = [], Codec.entropy_decode
 

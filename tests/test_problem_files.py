@@ -29,7 +29,7 @@ from servers.loopback import Loopback
 from test_source_contract import PLACE, coded, scene, told, values, write
 
 from stac_latent import adopt, encode, load, load_table, nearest, open_codec, publish, search
-from stac_latent.catalog.table import to_geoparquet
+from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 from stac_latent.catalog.verify import verify
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
 from stac_latent.spec import Band

@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from publish_support import LATLON, OTHER, SPACE, UTM, item_of, opener, reader_of
 
-from stac_latent.catalog.publish import publish
-from stac_latent.catalog.recipe import Recipe
+from stac_latent.catalog.publish.publish import publish
+from stac_latent.catalog.publish.recipe import Recipe
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.index.nearest import nearest
 from stac_latent.spec import Grid
-from stac_latent.store.geoparquet import read_embeddings, read_table, vectors
-from stac_latent.store.hilbert import hilbert_keys
+from stac_latent.store.geoparquet.writer import read_embeddings, read_table, vectors
+from stac_latent.store.geoparquet.hilbert import hilbert_keys
 from stac_latent.validation import validate
 
 SCHEMAS = Path(__file__).parents[2] / "shared" / "schemas"
@@ -114,7 +114,7 @@ def test_order_is_hilbert_over_all_items(tmp_path):
 
 
 def test_many_runs_give_the_file_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("stac_latent.store.geoparquet.SPOOL", 16 << 10)
+    monkeypatch.setattr("stac_latent.store.geoparquet.writer.SPOOL", 16 << 10)
     reader = reader_of()
     item = item_of("a", reader)
     for name, size in (("one", 64 << 20), ("many", 32 << 10)):
@@ -125,7 +125,7 @@ def test_many_runs_give_the_file_of_one(tmp_path, monkeypatch):
 
 
 def test_latents_larger_than_a_tile_are_read_in_tiles(tmp_path, monkeypatch):
-    monkeypatch.setattr("stac_latent.catalog.rows.TILE_BYTES", 6 * 4 * 64 * 64)
+    monkeypatch.setattr("stac_latent.catalog.publish.rows.TILE_BYTES", 6 * 4 * 64 * 64)
     big = Grid("EPSG:32633", (10, 0, 499_980, 0, -10, 5_300_040), (150, 70), (1, 1))
     reader = reader_of(big, 6)
     _, got = one(tmp_path, reader)
@@ -190,7 +190,7 @@ def test_valid_share_of_a_patch_counts_all_its_pixels(tmp_path):
 
 @pytest.mark.parametrize(("pool", "fold"), [("mean", np.mean), ("max", np.max), ("min", np.min)])
 def test_items_are_pooled_over_valid_cells(tmp_path, monkeypatch, pool, fold):
-    monkeypatch.setattr("stac_latent.catalog.rows.TILE_BYTES", 6 * 4 * 64 * 64)
+    monkeypatch.setattr("stac_latent.catalog.publish.rows.TILE_BYTES", 6 * 4 * 64 * 64)
     grid = Grid("EPSG:32633", (10, 0, 499_980, 0, -10, 5_300_040), (1200, 800), (8, 8))
     reader = reader_of(grid)
     reader.share[:70] = 0
@@ -619,7 +619,7 @@ def test_a_rename_that_fails_restores_what_was_there(tmp_path, monkeypatch, fail
 LIMITED = """
 import resource, signal, sys
 from publish_support import item_of, opener, reader_of
-from stac_latent.catalog.publish import publish
+from stac_latent.catalog.publish.publish import publish
 from stac_latent.errors import CatalogError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -669,7 +669,7 @@ def test_progress_counts_items(tmp_path):
 def encoded(tmp_path_factory) -> dict[str, pystac.Item]:
     """The Sentinel-2 sample, encoded for real: as a codec's latent and as an embedding."""
     pytest.importorskip("spyndex", reason="the sample comes from the spyndex wheel")
-    from stac_latent.catalog.encode import encode
+    from stac_latent.catalog.encode.encode import encode
     from stac_latent.catalog.sample import sample_item
 
     folder = tmp_path_factory.mktemp("line")
@@ -682,7 +682,7 @@ def encoded(tmp_path_factory) -> dict[str, pystac.Item]:
 
 @pytest.mark.parametrize("key", ["latent", "embedding"])
 def test_published_cells_are_what_the_reader_gives(tmp_path, encoded, key):
-    from stac_latent.cube.decode import LatentReader
+    from stac_latent.cube.read.reader import LatentReader
 
     item = encoded[key]
     made = publish(item, tmp_path / "v.parquet", dtype="float32")

@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from publish_support import LATLON, UTM
 
 from stac_latent.catalog.footprints import cells_in, footprints
-from stac_latent.catalog.table_item import Extent
+from stac_latent.catalog.publish.item import Extent
 from stac_latent.errors import GridError
 from stac_latent.spec import Grid
 

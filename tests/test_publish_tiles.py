@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from publish_support import LATLON, UTM, item_of, opener, reader_of
 
-from stac_latent.catalog.publish import publish
+from stac_latent.catalog.publish.publish import publish
 from stac_latent.errors import CatalogError
 from stac_latent.index.nearest import nearest
 from stac_latent.index.table import open_table
 from stac_latent.spec import Grid
-from stac_latent.store.geoparquet import read_table, vectors
+from stac_latent.store.geoparquet.writer import read_table, vectors
 
 BIG = Grid("EPSG:4326", (0.01, 0, 10.0, 0, -0.01, 50.0), (200, 200), (2, 2))
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
-from stac_latent.stages import kernels
-from stac_latent.stages.ans import TOTAL, Decoder, Model
-from stac_latent.stages.rans import Rans
-from stac_latent.stages.tables import TableSet, counts_of, laplace_tables, run_tables
+from stac_latent.stages.transform import kernels
+from stac_latent.stages.rans.coder import TOTAL, Decoder, Model
+from stac_latent.stages.rans.stage import Rans
+from stac_latent.stages.rans.tables import TableSet, counts_of, laplace_tables, run_tables
 from stac_latent.testing import damaged, symbols
 
 TABLES = laplace_tables()
@@ -123,7 +123,7 @@ def test_compiled_and_plain_code_give_the_same_bytes(seed, monkeypatch):
     scales = 2.0 ** rng.integers(-5, 9, 40)[:, None, None]
     x = np.rint(rng.laplace(0, 1, (40, 33, 35)) * scales).astype(np.int16)
     first = coder(40).forward(x)
-    monkeypatch.setattr("stac_latent.stages.kernels.COMPILED", not kernels.COMPILED)
+    monkeypatch.setattr("stac_latent.stages.transform.kernels.COMPILED", not kernels.COMPILED)
     assert coder(40).forward(x) == first
     np.testing.assert_array_equal(coder(40).inverse(first), x)
 

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from stac_latent import encode, load
 from stac_latent.catalog.verify import verify
 from stac_latent.cli import app
-from stac_latent.codecs import embed_patch
-from stac_latent.cube.raw_files import RawFiles
-from stac_latent.cube.source import ItemSource
+from stac_latent.codec.shipped import embed_patch
+from stac_latent.cube.raw.files import RawFiles
+from stac_latent.cube.raw.source import ItemSource
 from stac_latent.errors import CatalogError, GridError, SourceWarning, VerificationError
 
 

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from load_support import BANDS, NOON, pixel_grid, stock_item, write_tiff
 
 import stac_latent
-from stac_latent.codec import open_codec
-from stac_latent.codecs import dct, lin
-from stac_latent.cube import reference, refs
-from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.decode import LatentReader
-from stac_latent.cube.gains import LEVELS, best_gains, predict
-from stac_latent.cube.keyframes import choose_key_frames
+from stac_latent.chain import open_codec
+from stac_latent.codec.shipped import dct, lin
+from stac_latent.cube.keyframe import decode as reference
+from stac_latent.cube import asset_choice
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
+from stac_latent.cube.keyframe.choose import choose_key_frames
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError
 from stac_latent.validation import validate
 
@@ -243,7 +244,7 @@ def test_chunk_by_chunk_is_the_whole(series):
 )
 @settings(max_examples=12, deadline=None)
 def test_round_trip_of_any_two_dates(seed, h, w, kind):
-    from stac_latent.cube.reference_coder import ReferenceCoder
+    from stac_latent.cube.keyframe.encode import ReferenceCoder
 
     rng = np.random.default_rng(seed)
     cells = (-(-h // 8), -(-w // 8))
@@ -354,7 +355,7 @@ def test_the_dask_token_knows_the_reference(series):
     link.target = "../other/other.json"
     other = LatentRef.from_item(moved)
     first, second = (
-        refs.driver_data(i, r, "field", [0])["subdataset"] for i, r in ((item, ref), (item, other))
+        asset_choice.driver_data(i, r, "field", [0])["subdataset"] for i, r in ((item, ref), (item, other))
     )
     assert first != second
 
@@ -373,7 +374,7 @@ def test_a_window_costs_its_chunks_and_those_of_the_key_frame(series, monkeypatc
         return found
 
     monkeypatch.setattr(LocalStore, "get", counted)
-    monkeypatch.setattr("stac_latent.cube.reference._cache", reference._Cache(0))
+    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", reference._Cache(0))
     reader = LatentReader.open(item)
     reader.read_field(((0, 4), (60, 64)))
     chunks = [(who, n) for who, key, n in read if key.startswith("latent/c/")]
@@ -394,7 +395,7 @@ def test_chunks_that_stand_alone_do_not_fetch_the_key_frame(tmp_path, monkeypatc
     (first,) = stac_latent.encode(items[0], codec(), tmp_path / "c")
     (second,) = stac_latent.encode(items[1], codec(), tmp_path / "c", references=first)
     shutil.rmtree(Path(href_of(first)) / "latent" / "c")
-    monkeypatch.setattr("stac_latent.cube.reference._cache", reference._Cache(0))
+    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", reference._Cache(0))
     reader = LatentReader.open(second)
     quiet = ~np.asarray(reader.arrays.reference[0]).any(axis=0)
     y, x = (int(v[0]) for v in np.nonzero(quiet))
@@ -453,7 +454,7 @@ def test_a_key_frame_that_was_written_anew_is_noticed(series, copied, monkeypatc
     expected = LatentReader.open(next(i for i in series[4] if i.id == item.id)).read_field()
     assert (LatentReader.open(item).read_field() == expected).all()
     stac_latent.encode(raw.clone(), codec(), root, overwrite=True, psnr=40)
-    monkeypatch.setattr("stac_latent.cube.reference._cache", reference._Cache(0))
+    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", reference._Cache(0))
     with pytest.raises(
         CorruptDataError, match="the key frame was written anew; encode the dates that refer to it again"
     ):

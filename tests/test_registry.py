@@ -6,11 +6,11 @@ import pytest
 from core_support import BANDS, small_codec
 
 from stac_latent import open_codec
-from stac_latent.bundle import save_bundle
-from stac_latent.codecs import dct, zstd
+from stac_latent.codec.bundle import save_bundle
+from stac_latent.codec.shipped import dct, zstd
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
-from stac_latent.files import cache_folder
-from stac_latent.registry import codec_names, remember, resolve_space
+from stac_latent.system.files import cache_folder
+from stac_latent.codec.registry import codec_names, remember, resolve_space
 from stac_latent.spec import Band
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
@@ -113,7 +113,7 @@ def test_unresolved_lists_where_it_looked():
 
 
 def test_a_broken_plug_in_does_not_break_the_others(monkeypatch):
-    from stac_latent import registry
+    from stac_latent.chain import registry
 
     class Broken:
         name = "broken"

@@ -24,23 +24,23 @@ from odc.geo.geobox import GeoBox
 from servers.files import FileServer
 
 from stac_latent import encode, load, open_codec, search
-from stac_latent.access import shown
-from stac_latent.catalog.copy import copy
+from stac_latent.system.links import shown
+from stac_latent.catalog.push.object_store import copy
 from stac_latent.catalog.verify import verify
-from stac_latent.cube.chunks import forget
-from stac_latent.cube.contract import LatentRef
-from stac_latent.cube.decode import LatentReader
-from stac_latent.cube.driver import _open
-from stac_latent.cube.refs import pixel_box
+from stac_latent.cube.read.chunk_cache import forget
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.read.driver import _open
+from stac_latent.cube.asset_choice import pixel_box
 from stac_latent.errors import CatalogError, CorruptDataError, RemoteError, SearchError, StacLatentError
-from stac_latent.registry import remember
-from stac_latent.store import cache as cache_module
-from stac_latent.store import remote
-from stac_latent.store.cache import Cache
-from stac_latent.store.io import read_bytes, tree_size
-from stac_latent.store.layout import absent_chunks
-from stac_latent.store.remote import inner, read_remote
-from stac_latent.store.remote_store import RemoteStore
+from stac_latent.codec.registry import remember
+from stac_latent.net import disk_cache as cache_module
+from stac_latent.net import fetch
+from stac_latent.net.disk_cache import Cache
+from stac_latent.net.hrefs import read_bytes, tree_size
+from stac_latent.store.zarr.known_metadata import absent_chunks
+from stac_latent.net.fetch import inner, read_remote
+from stac_latent.store.zarr.remote_store import RemoteStore
 
 DATES = 100
 SHAPE = (700, 690)  # three by three chunks and a mask with holes
@@ -69,7 +69,7 @@ def server(root):
 def _fresh(monkeypatch, tmp_path, request):
     """A cache of the test's own, short pauses, and readers that have read nothing."""
     monkeypatch.setenv("STAC_LATENT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_PAUSE", 0.01)
+    monkeypatch.setattr(fetch, "_PAUSE", 0.01)
     _open.cache_clear()
     forget()
 
@@ -236,7 +236,7 @@ def test_faults_for_ever(server, monkeypatch, kind):
 
 def test_a_drip(server, monkeypatch):
     monkeypatch.setenv("STAC_LATENT_TIMEOUT", "0.05")
-    monkeypatch.setattr(remote, "TRIES", 1)
+    monkeypatch.setattr(fetch, "TRIES", 1)
     server.fail("drip", "catalog.json")
     with pytest.raises(RemoteError, match=r"sent nothing for 0.05 s"):
         read_bytes(f"{server.url}/catalog.json")
@@ -252,12 +252,12 @@ def test_faults_that_pass(server, root, monkeypatch, kind):
 
 
 def test_pauses_grow_and_heed_the_server(server, monkeypatch):
-    slept, sleep = [], remote.time.sleep
+    slept, sleep = [], fetch.time.sleep
 
     def counted(seconds):
         (slept.append if threading.current_thread() is threading.main_thread() else sleep)(seconds)
 
-    monkeypatch.setattr(remote.time, "sleep", counted)
+    monkeypatch.setattr(fetch.time, "sleep", counted)
     server.fail(500, times=3)
     read_bytes(f"{server.url}/catalog.json")
     assert slept == sorted(slept)
@@ -273,7 +273,7 @@ def test_pauses_grow_and_heed_the_server(server, monkeypatch):
 
 
 def test_ranges_that_are_ignored(server, tmp_path, monkeypatch):
-    from stac_latent.store import servers
+    from stac_latent.net import servers
 
     server.fail("whole", "latent/c")
     assert opened(server).read_field(((0, 9), (0, 9))).shape == (2, 9, 9)  # small files are read whole
@@ -504,7 +504,7 @@ def test_a_damaged_entry_is_as_none(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from stac_latent.store.cache import Cache
+from stac_latent.net.disk_cache import Cache
 cache = Cache(Path(sys.argv[1]), 200_000)
 for i in range(150):
     name, data = f"https://x.org/{i % 40}", bytes([i % 40]) * 9000
@@ -603,7 +603,7 @@ def test_object_stores_that_do_not_answer_as_they_should(objects, root, monkeypa
 def test_threads_do_not_wait_for_each_other(server, root, monkeypatch):
     """Six readers on two connections, with everything asked for ahead: nothing blocks."""
     monkeypatch.setenv("STAC_LATENT_CONNECTIONS", "2")
-    monkeypatch.setattr(remote, "_pools", {})
+    monkeypatch.setattr(fetch, "_pools", {})
     expected = local(root).read_field(((0, 500), (0, 500)))
     readers = [opened(server, name=f"d{i}") for i in range(6)]
     out = []

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stac_latent.bound import ErrorBound, within
+from stac_latent.field.error_bound import ErrorBound, within
 from stac_latent.errors import CodecError, CorruptDataError, FieldError
 from stac_latent.spec import Band
-from stac_latent.stages import residual_tokens
-from stac_latent.stages.kernels import COMPILED
-from stac_latent.stages.residual import decode_residual, encode_residual, largest_size
-from stac_latent.stages.residual_lattice import passes
-from stac_latent.stages.residual_tokens import Decoder, Encoder
+from stac_latent.stages.residual.payload import entropy
+from stac_latent.stages.transform.kernels import COMPILED
+from stac_latent.stages.residual.payload import decode_residual, encode_residual, largest_size
+from stac_latent.stages.residual.scan_order import passes
+from stac_latent.stages.residual.entropy import Decoder, Encoder
 
 TYPES = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "float32", "float64")
 FIELDS = ("noise", "constant", "smooth", "extreme", "checker", "sparse", "tiny", "huge")
@@ -204,7 +204,7 @@ def test_passes_visit_each_pixel_once_after_its_neighbours(shape):
 def test_tokens_round_trip(seed, size, spread):
     rng = np.random.default_rng(seed)
     k = rng.integers(-(2**spread), 2**spread + 1, size)
-    bins = rng.integers(0, residual_tokens.ROOT_BIN + 1, size)
+    bins = rng.integers(0, entropy.ROOT_BIN + 1, size)
     exact = rng.random(size) < 0.01
     coder = Encoder()
     for part in np.array_split(np.arange(size), 3):
@@ -221,9 +221,9 @@ def test_tokens_round_trip(seed, size, spread):
 def test_the_compiled_and_the_plain_form_agree():
     code = (
         "import numpy as np, zlib\n"
-        "from stac_latent.bound import ErrorBound\n"
+        "from stac_latent.field.error_bound import ErrorBound\n"
         "from stac_latent.spec import Band\n"
-        "from stac_latent.stages.residual import decode_residual, encode_residual\n"
+        "from stac_latent.stages.residual.payload import decode_residual, encode_residual\n"
         "rng = np.random.default_rng(3)\n"
         "for t in ('uint16', 'float32', 'float64'):\n"
         "    bands = [Band('a', t), Band('b', t)]\n"

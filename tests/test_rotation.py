@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from lin_support import LAW, needs_numba, same_bits
 
 from stac_latent.errors import CorruptDataError
-from stac_latent.stages import rotation
-from stac_latent.stages.lin_basis import choose_basis, get_bits, put_bits, read_basis, side_size
-from stac_latent.stages.planes_model import default_counts
-from stac_latent.stages.rotation import (
+from stac_latent.stages.lin.stage import rotation
+from stac_latent.stages.lin.basis import choose_basis, get_bits, put_bits, read_basis, side_size
+from stac_latent.stages.context.model import default_counts
+from stac_latent.stages.lin.rotation import (
     PRECISIONS,
     angles_of,
     read_rotation,
@@ -22,7 +22,7 @@ from stac_latent.stages.rotation import (
     rotate,
     write_rotation,
 )
-from stac_latent.stages.subbands import Group
+from stac_latent.stages.lin.subbands import Group
 
 sizes = st.integers(1, 9)
 

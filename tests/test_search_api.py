@@ -12,7 +12,7 @@ from search_support import as_dicts, ids, make_items
 from servers.stac_api import StacApi
 
 from stac_latent import search
-from stac_latent.catalog.table import to_geoparquet
+from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 from stac_latent.errors import SearchError
 
 ITEMS = make_items(35)

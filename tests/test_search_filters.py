@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 import shapely
 
-from stac_latent.catalog.filters import compile_filter, parse_filter, properties_of
-from stac_latent.catalog.query import ItemRow, Query
+from stac_latent.catalog.search.cql2 import compile_filter, parse_filter, properties_of
+from stac_latent.catalog.search.query import ItemRow, Query
 
 ITEM = {
     "id": "a",

@@ -13,7 +13,7 @@ from search_support import SPACES, as_dicts, ids, write_static
 from servers.stac_api import StacApi
 
 from stac_latent import encode, search
-from stac_latent.catalog.table import to_geoparquet
+from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 from stac_latent.errors import SearchError
 
 BOX = {"type": "Polygon", "coordinates": [[[10, 45], [11, 45], [11, 46], [10, 46], [10, 45]]]}

@@ -11,7 +11,7 @@ from servers.stac_api import StacApi
 from shapely.geometry import shape
 
 from stac_latent import search
-from stac_latent.catalog.table import to_geoparquet
+from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 
 
 @pytest.fixture(scope="module")

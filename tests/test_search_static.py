@@ -14,8 +14,8 @@ from search_support import as_dicts, ids, make_items, write_static
 from shapely.geometry import MultiPolygon, box, mapping
 
 from stac_latent import search
-from stac_latent.catalog.reader import Reader
-from stac_latent.catalog.table import to_geoparquet
+from stac_latent.catalog.search.documents import Reader
+from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 
 ITEMS = make_items(30)
 REAL = Path(__file__).parents[2] / "shared" / "data" / "stac_embeddings"

@@ -16,8 +16,8 @@ from search_support import make_items
 from stac_geoparquet.arrow import stac_table_to_items
 
 from stac_latent import search
-from stac_latent.catalog.arrow import python_values
-from stac_latent.catalog.table import to_geoparquet
+from stac_latent.catalog.search.arrow import python_values
+from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 from stac_latent.errors import CatalogError, SearchError
 
 POINT = {"type": "Point", "coordinates": [11.5, 46.123456789012345]}

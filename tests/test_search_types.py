@@ -13,7 +13,7 @@ import shapely
 from pyproj import CRS
 
 from stac_latent import search
-from stac_latent.catalog.arrow import python_values
+from stac_latent.catalog.search.arrow import python_values
 from stac_latent.errors import SearchError
 
 TIMES = [datetime(2024, month, 1, tzinfo=UTC) for month in (1, 2, 3)]

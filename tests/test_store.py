@@ -21,17 +21,17 @@ from core_support import BANDS, make_scene, small_codec
 from zarr.storage import LocalStore
 
 from stac_latent import encode, open_codec
-from stac_latent.access import is_local, local_path
-from stac_latent.bundle import save_bundle
-from stac_latent.codecs import dct
-from stac_latent.cube.contract import LatentRef, codec_of_item
-from stac_latent.cube.decode import LatentReader
-from stac_latent.cube.tiling import lattice_grid
+from stac_latent.system.links import is_local, local_path
+from stac_latent.codec.bundle import save_bundle
+from stac_latent.codec.shipped import dct
+from stac_latent.cube.ref import LatentRef, codec_of_item
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError, UnresolvedSpaceError
-from stac_latent.registry import remember
-from stac_latent.store.io import read_bytes, tree_size
-from stac_latent.store.zarr import chunk_cells, create, open_arrays
-from stac_latent.store.zarr_codec import LatentZarrCodec
+from stac_latent.codec.registry import remember
+from stac_latent.net.hrefs import read_bytes, tree_size
+from stac_latent.store.zarr.group import chunk_cells, create, open_arrays
+from stac_latent.store.zarr.codec import LatentZarrCodec
 from stac_latent.testing import make_field
 
 SPACE_STEP = 61.0  # a space that no installed codec has
@@ -128,8 +128,8 @@ honest = Distribution.entry_points.fget
 hidden = lambda dist: EntryPoints() if dist.metadata["Name"] == "stac-latent" else honest(dist)
 Distribution.entry_points = property(hidden)
 import numpy as np, pystac
-from stac_latent.registry import codec_names
-from stac_latent.cube.decode import LatentReader
+from stac_latent.codec.registry import codec_names
+from stac_latent.cube.read.reader import LatentReader
 assert codec_names() == [], codec_names()
 item = pystac.Item.from_file(sys.argv[1])
 reader = LatentReader.open(item)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lin_support import LAW, same_bits
 
-from stac_latent.stages.lifting import NORMS, analyse, levels_of
-from stac_latent.stages.planes_model import SETS, orientation_of
-from stac_latent.stages.subbands import layout_of, pack_cells, unpack_cells
+from stac_latent.stages.lin.lifting import NORMS, analyse, levels_of
+from stac_latent.stages.context.model import SETS, orientation_of
+from stac_latent.stages.lin.subbands import layout_of, pack_cells, unpack_cells
 
 native = st.tuples(
     st.integers(1, 70), st.integers(1, 70), st.lists(st.integers(1, 3), min_size=1, max_size=3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stac_latent.cube.tiling import lattice_grid, padded_shape, tiles, with_margin
+from stac_latent.cube.grid.tiling import lattice_grid, padded_shape, tiles, with_margin
 from stac_latent.errors import GridError
 from stac_latent.testing import windows
 

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from stac_latent.bundle import load_bundle, save_bundle  # noqa: E402
+from stac_latent.codec.bundle import load_bundle, save_bundle  # noqa: E402
 from stac_latent.cli import app  # noqa: E402
-from stac_latent.codecs import dct, lin  # noqa: E402
+from stac_latent.codec.shipped import dct, lin  # noqa: E402
 from stac_latent.errors import TrainError  # noqa: E402
 from stac_latent.testing import make_field  # noqa: E402
 from stac_latent.train.config import Augment, Config, Net, Optimiser, Source, Split, read_config  # noqa: E402
@@ -278,7 +278,7 @@ def test_a_batch_follows_from_its_number(folder, tmp_path):
     assert len(set(first.steps.tolist())) == 2
     still = Sampler(scenes.train, base, replace(c, augment=Augment(turns=False, gain=0.0, band_gain=0.0)))
     fields = list(still.fields)
-    from stac_latent.stages.lifting import synthesise
+    from stac_latent.stages.lin.lifting import synthesise
 
     x = still.batch(1).truth[0].copy()
     synthesise(x, 4)

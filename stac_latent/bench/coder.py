@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.codec import Codec, open_codec
-from stac_latent.container import apply_nodata, valid_mask
+from stac_latent.chain import Codec, open_codec
+from stac_latent.bytestring.single_grid import apply_nodata, valid_mask
 from stac_latent.errors import CorruptDataError, StacLatentError
-from stac_latent.masking import fill_invalid
+from stac_latent.field.validity import fill_invalid
 from stac_latent.spec import Band
 
 __all__ = ["Array", "Coder", "Context", "Entrant", "Framed", "Team", "UnavailableError", "need"]

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.bench.apart import apart
+from stac_latent.bench.isolation import apart
 from stac_latent.bench.coder import Array, Context, Entrant, Team, UnavailableError
 from stac_latent.bench.curves import Curve, bd_rate, pool
-from stac_latent.bench.data import Dataset, Tile
-from stac_latent.checks.metrics import Distortion, peak_of
-from stac_latent.codec import open_codec
-from stac_latent.container import valid_mask
+from stac_latent.bench.data.base import Dataset, Tile
+from stac_latent.quality.distortion import Distortion, peak_of
+from stac_latent.chain import open_codec
+from stac_latent.bytestring.single_grid import valid_mask
 from stac_latent.errors import StacLatentError
 from stac_latent.spec import Band
 
@@ -208,7 +208,7 @@ def distortion(dataset: Dataset, tile: Tile, decoded: Sequence[Any]) -> Row:
 
 
 def _valid(bands: Sequence[Band], field: Array) -> Array | None:
-    """Pixels with data; see :func:`~stac_latent.container.valid_mask`."""
+    """Pixels with data; see :func:`~stac_latent.bytestring.single_grid.valid_mask`."""
     return valid_mask(field, open_codec("zstd", bands=list(bands)))
 
 

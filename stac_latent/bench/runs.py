@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stac_latent.bench.chains import chains, fitted_on
+from stac_latent.bench.own_codecs import chains, fitted_on
 from stac_latent.bench.coder import Entrant, UnavailableError
-from stac_latent.bench.data import Dataset, Tile, open_dataset, split, thinned
+from stac_latent.bench.data.base import Dataset, Tile, open_dataset, split, thinned
 from stac_latent.bench.peers import peers
 from stac_latent.bench.plots import plot_rd, plot_speed
 from stac_latent.bench.race import Progress, run_rd
@@ -41,7 +41,7 @@ def rd(
     Parameters
     ----------
     data, dataset
-        See :func:`~stac_latent.bench.data.open_dataset`.
+        See :func:`~stac_latent.bench.data.base.open_dataset`.
     codecs
         Names or bundle folders; None: every installed codec that fits the bands.
     only_peers

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stac_latent.bench.coder import Array
-from stac_latent.bench.data import Tile
+from stac_latent.bench.data.base import Tile
 from stac_latent.errors import CatalogError
 
 __all__ = ["assemble"]

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.bench.apart import apart
-from stac_latent.bench.budget import budget_of
-from stac_latent.bench.chains import Chain
+from stac_latent.bench.isolation import apart
+from stac_latent.bench.byte_budget import budget_of
+from stac_latent.bench.own_codecs import Chain
 from stac_latent.bench.coder import Array, Entrant, Team
-from stac_latent.bench.data import Dataset, Tile
+from stac_latent.bench.data.base import Dataset, Tile
 from stac_latent.bench.race import Progress, Row, distortion, open_team
 from stac_latent.bench.scene import assemble
 from stac_latent.bench.windows import run_windows
@@ -76,7 +76,7 @@ def run_speed(
     dict
         ``rows``: for each coder and number of threads ``encode_mpixel_s`` and ``decode_mpixel_s`` (Mpixel/s of all bands, by the clock;
         ``..._cpu_s`` for each second of a processor, which other processes disturb less),
-        ``bits_per_pixel``, ``psnr``; ``budget`` for ``lin`` (see :func:`~stac_latent.bench.budget.budget_of`); ``windows`` (see
+        ``bits_per_pixel``, ``psnr``; ``budget`` for ``lin`` (see :func:`~stac_latent.bench.byte_budget.budget_of`); ``windows`` (see
         :func:`~stac_latent.bench.windows.run_windows`) for the package's own, with most threads; ``skipped``.
     """
     scene = assemble(tiles, size)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stac_latent.bench.coder import Array
-from stac_latent.codec import Codec
+from stac_latent.chain import Codec
 from stac_latent.spec import Band, Window
 
 __all__ = ["run_windows"]
@@ -45,10 +45,10 @@ def run_windows(
         not decoded), ``aligned`` (the same for windows that begin where chunks do) and ``warm`` (decoded before); bits per pixel and
         band of the store.
     """
-    from stac_latent.catalog.encode import encode
-    from stac_latent.cube.chunks import forget
-    from stac_latent.cube.decode import LatentReader
-    from stac_latent.store.zarr import chunk_cells
+    from stac_latent.catalog.encode.encode import encode
+    from stac_latent.cube.read.chunk_cache import forget
+    from stac_latent.cube.read.reader import LatentReader
+    from stac_latent.store.zarr.group import chunk_cells
 
     rng = np.random.default_rng(0)
     high = [max(1, n - size) for n in field.shape[1:]]

@@ -10,8 +10,8 @@ import shapely
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from stac_latent.antimeridian import split_at_antimeridian
-from stac_latent.crs import crs_label
+from stac_latent.geo.antimeridian import split_at_antimeridian
+from stac_latent.geo.crs import crs_label
 from stac_latent.errors import GridError
 from stac_latent.spec import Grid, Window
 

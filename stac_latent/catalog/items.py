@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pystac
 
-from stac_latent.access import absolute, is_remote, local_path, relative
-from stac_latent.bundle import FILES, multihash
+from stac_latent.system.links import absolute, is_remote, local_path, relative
+from stac_latent.codec.bundle import FILES, multihash
 from stac_latent.errors import BundleError, CatalogError
 from stac_latent.extension import DECODER_REL, LatentExtension
 
 if TYPE_CHECKING:
-    from stac_latent.codec import Codec
+    from stac_latent.chain import Codec
 
 __all__ = ["FILE_URI", "MLM_URI", "codec_item", "decoder_link", "file_fields"]
 
@@ -197,7 +197,7 @@ def _bundle_assets(folder: Path, start: Path) -> dict[str, pystac.Asset]:
     if missing := [path.name for path in (chain, weights) if not path.is_file()]:
         raise BundleError(
             f"{str(folder)!r} is no codec bundle: {', '.join(missing)} is not there; save the codec there first "
-            "(stac_latent.bundle.save_bundle)"
+            "(stac_latent.codec.bundle.save_bundle)"
         )
     return {
         "codec": pystac.Asset(

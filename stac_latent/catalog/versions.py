@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from stac_latent.documents import parse_json, read_json, unicode_text
+from stac_latent.system.documents import parse_json, read_json, unicode_text
 from stac_latent.errors import CatalogError
 
 __all__ = ["is_same", "renamed", "stores_of", "versioned"]

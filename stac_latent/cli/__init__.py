@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from stac_latent import __version__
-from stac_latent.cli import adopt, bench, look, verbs
+from stac_latent.cli import adopt, bench, verbs
+from stac_latent.cli import assets
 from stac_latent.cli.console import say, speaking
 from stac_latent.cli.coverage import coverage
 from stac_latent.cli.fit import fit
@@ -21,7 +22,7 @@ from stac_latent.cli.interrupts import stoppable
 from stac_latent.cli.map import write_map
 from stac_latent.cli.nearest import index, label, nearest
 from stac_latent.cli.push import push, queryables
-from stac_latent.cli.remote import copy
+from stac_latent.cli.object_store import copy
 from stac_latent.cli.surroundings import in_utf8, somewhere
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
@@ -37,9 +38,9 @@ app = typer.Typer(
 for panel, commands in {
     "Make": (verbs.encode, fit, train, adopt.adopt),
     "Find": (verbs.search, coverage, nearest, index, label),
-    "Read": (verbs.load, look.info, write_map),
+    "Read": (verbs.load, assets.info, write_map),
     "Share": (verbs.publish, copy, push, queryables, adopt.export),
-    "Trust": (look.verify, look.validate, look.keygen, look.codecs, look.demo),
+    "Trust": (assets.verify, assets.validate, assets.keygen, assets.codecs, assets.demo),
 }.items():
     for command in commands:
         name = "map" if command is write_map else None

@@ -62,7 +62,7 @@ def adopt(
         return
     if product is None or not files or dest is None:
         raise typer.BadParameter("expected PRODUCT FILES... --out CATALOG, or --list")
-    from stac_latent.catalog.adopt import adopt as run
+    from stac_latent.catalog.adopt.adopt import adopt as run
 
     given: dict[str, Any] = {
         "latent:quantization": quantization, "latent:quantization_scale": _floats(scale, "--scale"),
@@ -129,8 +129,8 @@ def export(
     """Write the items' embeddings in another vocabulary; the data stay where they are."""
     if not emb:
         raise typer.BadParameter("choose what to write: --emb")
-    from stac_latent.catalog.export_emb import export_emb
-    from stac_latent.files import writing
+    from stac_latent.catalog.adopt.emb_export import export_emb
+    from stac_latent.system.files import writing
 
     items = find(source, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids), max_items=max_items)
     with writing(dest):
@@ -142,7 +142,7 @@ def export(
 
 
 def _list(as_json: bool) -> None:
-    from stac_latent.catalog.products import open_product, product_names
+    from stac_latent.catalog.adopt.products import open_product, product_names
 
     known = [open_product(n) for n in product_names()]
     rows = [

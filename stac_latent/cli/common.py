@@ -75,7 +75,7 @@ def names(text: str | None) -> list[str] | None:
 
 def find(source: str, *, failures: list[tuple[str, str]] | None = None, **query: Any) -> list[pystac.Item]:
     """Items of a source; at least one, or an error. Documents that cannot be read go to ``failures``, where that is a list."""
-    from stac_latent.catalog.search import search
+    from stac_latent.catalog.search.search import search
 
     items = list(search(source, failures=failures, **query))
     if failures and not items:
@@ -90,8 +90,8 @@ def find(source: str, *, failures: list[tuple[str, str]] | None = None, **query:
 
 def _elsewhere(source: str, query: Mapping[str, Any]) -> str:
     """Where items lie that match all but the place."""
-    from stac_latent.catalog.search import search
-    from stac_latent.extents import item_bbox, spanning
+    from stac_latent.catalog.search.search import search
+    from stac_latent.geo.extents import item_bbox, spanning
 
     if query.get("bbox") is None:
         return ""

@@ -13,7 +13,7 @@ from stac_latent.cli.common import AsJson, Bbox, When, names, numbers, progress
 from stac_latent.cli.console import out, print_json
 
 if TYPE_CHECKING:
-    from stac_latent.catalog.coverage_vectors import VectorShares
+    from stac_latent.catalog.coverage.vectors import VectorShares
 
 __all__ = ["coverage"]
 
@@ -44,7 +44,7 @@ def coverage(
     as_json: AsJson = False,
 ) -> None:
     """Report which cells of an area lack items in which periods, as a table, a map and a list."""
-    from stac_latent.catalog.coverage import coverage as run
+    from stac_latent.catalog.coverage.coverage import coverage as run
 
     with progress(as_json) as report:
         found = run(
@@ -54,7 +54,7 @@ def coverage(
         )  # fmt: skip
     rows = found.table()
     if picture is not None:
-        from stac_latent.catalog.coverage_map import draw
+        from stac_latent.catalog.coverage.picture import draw
 
         draw(found, picture)
     if missing is not None:
@@ -96,8 +96,8 @@ def coverage(
 def _shares(
     sources: list[str], bbox: str | None, when: str | None, collections: str | None
 ) -> list[VectorShares]:
-    from stac_latent.catalog.coverage_vectors import vector_shares
-    from stac_latent.catalog.search import search
+    from stac_latent.catalog.coverage.vectors import vector_shares
+    from stac_latent.catalog.search.search import search
 
     box = numbers(bbox, 4, "--bbox")
     items = search(

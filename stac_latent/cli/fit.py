@@ -13,7 +13,7 @@ from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.interrupts import placing
 
 if TYPE_CHECKING:
-    from stac_latent.codec import Codec
+    from stac_latent.chain import Codec
 
 __all__ = ["fit"]
 
@@ -56,7 +56,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a codec to the items' imagery; write a bundle, measured on places held out."""
-    from stac_latent.catalog.fit import fit as run
+    from stac_latent.fit.items import fit as run
 
     box = numbers(bbox, 4, "--bbox")
     items = find(
@@ -88,7 +88,7 @@ def fit(
 
 def _guard_row(codec: Codec) -> dict[str, Any] | None:
     """Share that the guard passes and the tiles that it was calibrated on; None without one."""
-    from stac_latent.guard import guards_of
+    from stac_latent.quality.ood_calibration import guards_of
 
     guards = guards_of(codec)
     return None if guards is None else {"share": guards[0].share, "tiles": list(guards[0].tiles)}

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from stac_latent.cli.common import AsJson, Bbox, When, numbers, progress
 from stac_latent.cli.console import err, out, print_json
-from stac_latent.cli.heed import Heard, heeding
+from stac_latent.cli.guard_messages import Heard, heeding
 from stac_latent.errors import SearchError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def nearest(
 
 def _write(rows: Any, dest: Path) -> None:
     """Write beside, then rename."""
-    from stac_latent.files import put, workplace, writing
+    from stac_latent.system.files import put, workplace, writing
 
     with writing(dest, RuntimeError), workplace(dest) as folder:
         part = folder / dest.name
@@ -96,7 +96,7 @@ def _query(point: str | None, on: str | None, item: str | None, area: Path | Non
     path = item or area or vector
     try:
         if item is not None:
-            from stac_latent.store.items import read_item
+            from stac_latent.net.items import read_item
 
             return read_item(str(path))
         if area is not None:
@@ -105,7 +105,7 @@ def _query(point: str | None, on: str | None, item: str | None, area: Path | Non
             return geopandas.read_file(str(path)).to_crs("OGC:CRS84").geometry.union_all()
         import numpy as np
 
-        from stac_latent.store.remote_file import open_binary
+        from stac_latent.net.remote_file import open_binary
 
         with open_binary(str(path)) as file:
             return np.load(file, allow_pickle=False)
@@ -150,7 +150,7 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Lay a table of vectors out beside its file for fast searches, and build an index for a metric."""
-    from stac_latent.index.cache import cache_folder
+    from stac_latent.index.memory_map import cache_folder
     from stac_latent.index.ivf import build_index
     from stac_latent.index.metric import Form
     from stac_latent.index.nearest import LEAST, low_recall
@@ -202,7 +202,7 @@ def label(
 ) -> None:
     """Map labels from a few examples: each row takes those of the examples that it is most like."""
     from stac_latent.index.label import label as run
-    from stac_latent.index.raster import write_map
+    from stac_latent.index.label_raster import write_map
 
     if dest.suffix.lower() not in (".tif", ".tiff"):
         raise typer.BadParameter(f"--out ends with .tif; got {dest.name!r}")

@@ -30,7 +30,7 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Send collections and items to a STAC API; what it has already is not sent again."""
-    from stac_latent.catalog.push import push as run
+    from stac_latent.catalog.push.push import push as run
 
     pairs = [h.partition(":") for h in header or []]
     if wrong := [name for name, colon, _ in pairs if not colon]:
@@ -66,6 +66,6 @@ def push(
 
 def queryables() -> None:
     """Print the queryables of the latent: properties, for an API that wants them declared (see docs/stac-api.md)."""
-    from stac_latent.catalog.queryables import queryables as run
+    from stac_latent.catalog.push.queryables import queryables as run
 
     print_json(run())

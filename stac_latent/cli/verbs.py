@@ -24,7 +24,7 @@ from stac_latent.cli.common import (
     progress,
 )
 from stac_latent.cli.console import out, print_json, print_lines
-from stac_latent.cli.heed import Heard, KeepGoing, heeding, report_failures, saying
+from stac_latent.cli.guard_messages import Heard, KeepGoing, heeding, report_failures, saying
 from stac_latent.cli.interrupts import placing
 from stac_latent.errors import CatalogError
 
@@ -109,8 +109,8 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode items; write stores, measure them by a cold decode, and catalogue them."""
-    from stac_latent.catalog.encode import encode as run
-    from stac_latent.codec import open_codec
+    from stac_latent.catalog.encode.encode import encode as run
+    from stac_latent.chain import open_codec
 
     for name, value, allowed in (
         ("mode", mode, ("beside", "derived")),
@@ -221,7 +221,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find items with latents by place, time, kind, space, rate, measured error and free CQL2."""
-    from stac_latent.catalog.search import search as run
+    from stac_latent.catalog.search.search import search as run
 
     if dest is not None and dest.suffix not in (".json", ".geojson", ".parquet"):
         raise typer.BadParameter(f"--out ends with .json or .parquet; got {dest.name!r}")
@@ -248,12 +248,12 @@ def _write_items(items: list[pystac.Item], dest: Path) -> None:
     import pystac
 
     if dest.suffix == ".parquet":
-        from stac_latent.catalog.table import to_geoparquet
+        from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 
         to_geoparquet(items, dest)
         return
     from stac_latent.catalog.tree import write_json
-    from stac_latent.files import writing
+    from stac_latent.system.files import writing
 
     for item in items:
         item.make_asset_hrefs_absolute()
@@ -286,7 +286,7 @@ def load(
     as_json: AsJson = False,
 ) -> None:
     """Load items as one cube, decoded or as latents, and write it."""
-    from stac_latent.cube.load import load as run
+    from stac_latent.cube.read.load import load as run
 
     if upto not in ("field", "latent"):
         raise typer.BadParameter(f"--upto is field or latent; got {upto!r}")
@@ -315,7 +315,7 @@ def _write_cube(cube: Any, dest: Path) -> None:
     """Write beside, then rename."""
     import rioxarray  # noqa: F401 (registers .rio)
 
-    from stac_latent.files import put, workplace, writing
+    from stac_latent.system.files import put, workplace, writing
 
     with writing(dest), workplace(dest) as folder:
         part = folder / dest.name
@@ -355,7 +355,7 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Publish latents as GeoParquet embeddings, one row for each cell, patch or item."""
-    from stac_latent.catalog.publish import publish as run
+    from stac_latent.catalog.publish.publish import publish as run
 
     size = numbers(patch, 2, "--patch") or (8, 8)
     box = numbers(bbox, 4, "--bbox")

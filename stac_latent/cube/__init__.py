@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stac_latent.cube.driver import LatentDriver as LatentDriver
+    from stac_latent.cube.read.driver import LatentDriver as LatentDriver
 
 __all__ = ["LatentDriver"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "LatentDriver":
-        from stac_latent.cube.driver import LatentDriver
+        from stac_latent.cube.read.driver import LatentDriver
 
         return LatentDriver
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.files import clear_killed, temporary
+from stac_latent.system.files import clear_killed, temporary
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.store.embeddings import vectors
 

@@ -14,16 +14,16 @@ import pystac
 import shapely
 import shapely.geometry
 
-from stac_latent.access import link_href
-from stac_latent.catalog.arguments import parse_datetime
-from stac_latent.catalog.foreign import is_adopted_table
-from stac_latent.catalog.recipe import Recipe
-from stac_latent.codec import Codec
-from stac_latent.cube.contract import Decoder, LatentRef
+from stac_latent.system.links import link_href
+from stac_latent.catalog.search.arguments import parse_datetime
+from stac_latent.catalog.adopt.table_rows import is_adopted_table
+from stac_latent.catalog.publish.recipe import Recipe
+from stac_latent.chain import Codec
+from stac_latent.cube.ref import Decoder, LatentRef
 from stac_latent.errors import SearchError, UnresolvedSpaceError
 from stac_latent.index.metric import F32
 from stac_latent.index.table import PublishedTable
-from stac_latent.index.where import rows_at, rows_in
+from stac_latent.index.conditions import rows_at, rows_in
 from stac_latent.spec import Grid, Spec, Stats
 
 __all__ = ["Looked", "codec_of", "look_for", "recipe_of"]
@@ -144,7 +144,7 @@ def _of_area(table: PublishedTable, area: Any) -> npt.NDArray[Any]:
 
 def _of_item(table: PublishedTable, item: pystac.Item, asset: str | None) -> npt.NDArray[Any]:
     """Pooled cells of an Item, brought to the table's space."""
-    from stac_latent.cube.driver import open_cells
+    from stac_latent.cube.read.driver import open_cells
 
     tables = [k for k, a in item.assets.items() if is_adopted_table(a)]
     if asset in tables or (asset is None and tables):

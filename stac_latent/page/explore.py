@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pystac
 
-from stac_latent.cube.contract import as_items
+from stac_latent.cube.ref import as_items
 from stac_latent.errors import CatalogError
 from stac_latent.page.colours import shade
 from stac_latent.page.facts import MEASURES, shown_asset, text, values_of
 from stac_latent.page.shapes import footprint
-from stac_latent.suggest import known_options
+from stac_latent.system.suggest import known_options
 
 __all__ = ["explore"]
 

@@ -15,16 +15,16 @@ import numpy.typing as npt
 import pystac
 import shapely
 
-from stac_latent.catalog.publish import publish
-from stac_latent.catalog.recall import WARNED, RecallSample
-from stac_latent.catalog.vectors import load_table, table_assets
-from stac_latent.cube.contract import LatentRef, latent_assets
-from stac_latent.cube.decode import LatentReader
+from stac_latent.catalog.publish.publish import publish
+from stac_latent.catalog.publish.recall import WARNED, RecallSample
+from stac_latent.catalog.adopt.load_table import load_table, table_assets
+from stac_latent.cube.ref import LatentRef, latent_assets
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.page.facts import text
 from stac_latent.page.shapes import pack, packed_bytes
 from stac_latent.store.embeddings import read_every, table_size, vectors
-from stac_latent.store.vector_types import offset_of
+from stac_latent.store.geoparquet.vector_types import offset_of
 
 __all__ = ["ROW", "Places", "embedding_asset", "places_of_items", "places_of_table", "quantise"]
 

@@ -12,18 +12,18 @@ import pystac
 import shapely
 
 from stac_latent import __version__
-from stac_latent.access import is_local
-from stac_latent.cube.contract import as_items
+from stac_latent.system.links import is_local
+from stac_latent.cube.ref import as_items
 from stac_latent.errors import CatalogError, StacLatentError
-from stac_latent.files import clear_killed, write_whole
+from stac_latent.system.files import clear_killed, write_whole
 from stac_latent.index.remote import table_copy
 from stac_latent.page.colours import NO_VALUE, RAMP
 from stac_latent.page.facts import MEASURES, measured, shown_asset, text, values_of
-from stac_latent.page.html import page
-from stac_latent.page.looks import Look, look
+from stac_latent.page.document import page
+from stac_latent.page.pictures import Look, look
 from stac_latent.page.places import Places, embedding_asset, places_of_items, places_of_table
 from stac_latent.page.shapes import UNIT, footprint, pack
-from stac_latent.suggest import known_options
+from stac_latent.system.suggest import known_options
 
 __all__ = ["MOST_ITEMS", "MapInfo", "write_map"]
 

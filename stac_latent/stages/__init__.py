@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, cast
 from stac_latent.errors import CodecError
 
 if TYPE_CHECKING:
-    from stac_latent.codec import Stage
+    from stac_latent.chain import Stage
 
 __all__ = ["BUILTIN", "stage_class"]
 
 BUILTIN = {
-    "normalise": "stac_latent.stages.normalise:Normalise",
-    "klt": "stac_latent.stages.spectral:SpectralKLT",
-    "dct": "stac_latent.stages.blockdct:BlockDCT",
-    "wavelet": "stac_latent.stages.wavelet:Wavelet",
-    "uniform": "stac_latent.stages.quantise:Uniform",
-    "power": "stac_latent.stages.quantise:Power",
-    "rans": "stac_latent.stages.rans:Rans",
-    "pyramid": "stac_latent.stages.pyramid:Pyramid",
-    "lin": "stac_latent.stages.lin:Lin",
-    "fast": "stac_latent.stages.neural:Fast",
+    "normalise": "stac_latent.stages.transform.normalise:Normalise",
+    "klt": "stac_latent.stages.transform.klt:SpectralKLT",
+    "dct": "stac_latent.stages.transform.block_dct:BlockDCT",
+    "wavelet": "stac_latent.stages.transform.integer_wavelet:Wavelet",
+    "uniform": "stac_latent.stages.transform.quantise:Uniform",
+    "power": "stac_latent.stages.transform.quantise:Power",
+    "rans": "stac_latent.stages.rans.stage:Rans",
+    "pyramid": "stac_latent.stages.lin.pyramid:Pyramid",
+    "lin": "stac_latent.stages.lin.stage:Lin",
+    "fast": "stac_latent.stages.neural.stage:Fast",
     "zstd": "stac_latent.stages.classical:Zstd",
     "jpeg2000": "stac_latent.stages.classical:Jpeg2000",
 }

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from stac_latent.codec import Array
+from stac_latent.chain import Array
 from stac_latent.errors import BundleError
 
 __all__ = ["FRACTION_BITS", "BaseStage", "rounded_shift", "take"]
@@ -17,7 +17,7 @@ FRACTION_BITS = 4
 
 
 class BaseStage:
-    """Defaults of the :class:`~stac_latent.codec.Stage` protocol for stages that work cell by cell."""
+    """Defaults of the :class:`~stac_latent.chain.Stage` protocol for stages that work cell by cell."""
 
     @property
     def stride(self) -> tuple[int, int]:

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stac_latent.codec import Array, Level
+from stac_latent.chain import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
-from stac_latent.limits import check_bytes
+from stac_latent.system.limits import check_bytes
 from stac_latent.stages.base import BaseStage
 
 __all__ = ["Jpeg2000", "Zstd"]

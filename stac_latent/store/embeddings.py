@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.store.parquet import UNREADABLE, open_parquet
-from stac_latent.store.vector_types import restored
+from stac_latent.store.geoparquet.file import UNREADABLE, open_parquet
+from stac_latent.store.geoparquet.vector_types import restored
 
 if TYPE_CHECKING:
     import geopandas

@@ -14,8 +14,8 @@
         def make(self):
             return my_package.codec()
 
-Every test of a suite states one law of :class:`stac_latent.codec.Stage`, :class:`stac_latent.codec.Codec` or
-:class:`stac_latent.catalog.products.Product`, or of a metric (:class:`stac_latent.checks.checks.Metric`). Needs
+Every test of a suite states one law of :class:`stac_latent.chain.Stage`, :class:`stac_latent.chain.Codec` or
+:class:`stac_latent.catalog.adopt.products.Product`, or of a metric (:class:`stac_latent.quality.checks.Metric`). Needs
 pytest and hypothesis (``pip install 'stac-latent[test]'``).
 """
 

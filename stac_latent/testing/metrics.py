@@ -1,4 +1,4 @@
-"""Conformance suite of metrics: the laws of :class:`stac_latent.checks.checks.Metric`."""
+"""Conformance suite of metrics: the laws of :class:`stac_latent.quality.checks.Metric`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_latent.checks.checks import Metric
-from stac_latent.codec import Array
+from stac_latent.quality.checks import Metric
+from stac_latent.chain import Array
 from stac_latent.spec import Band
 from stac_latent.testing.suites import LAW
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from stac_latent.bundle import read_bundle, write_bundle
-from stac_latent.codec import LEVELS, Array, Codec, Stage
-from stac_latent.container import valid_mask
-from stac_latent.cube.tiling import with_margin
+from stac_latent.codec.bundle import read_bundle, write_bundle
+from stac_latent.chain import LEVELS, Array, Codec, Stage
+from stac_latent.bytestring.single_grid import valid_mask
+from stac_latent.cube.grid.tiling import with_margin
 from stac_latent.errors import CodecError, FieldError, StacLatentError
 from stac_latent.spec import Window
 from stac_latent.testing.strategies import damaged, fields, make_field, windows

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from stac_latent.errors import TrainError
-from stac_latent.stages.pyramid import TILE
+from stac_latent.stages.lin.pyramid import TILE
 from stac_latent.train.config import Config
 from stac_latent.train.data import LEAST, Scene
 from stac_latent.train.model import Residual

@@ -1,4 +1,4 @@
-"""The network of :mod:`stac_latent.stages.neural_net` for training: the same sums in torch, on batches."""
+"""The network of :mod:`stac_latent.stages.neural.network` for training: the same sums in torch, on batches."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stac_latent.codec import Array
+from stac_latent.chain import Array
 from stac_latent.errors import TrainError
-from stac_latent.stages.lifting import sizes
-from stac_latent.stages.neural_net import Network, Scale, details
-from stac_latent.stages.neural_ops import LEAK
+from stac_latent.stages.lin.lifting import sizes
+from stac_latent.stages.neural.network import Network, Scale, details
+from stac_latent.stages.neural.ops import LEAK
 
 __all__ = ["Residual", "network_of"]
 
@@ -22,7 +22,7 @@ _LEAK = float(LEAK)
 
 
 class Level(nn.Module):
-    """Weights of one level; see :class:`~stac_latent.stages.neural_net.Scale`."""
+    """Weights of one level; see :class:`~stac_latent.stages.neural.network.Scale`."""
 
     def __init__(self, bands: int, width: int, blocks: int, coarser: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Residual(nn.Module):
         steps
             ``(batch,)`` float32.
         lows
-            Low bands by level; see :func:`~stac_latent.stages.neural_net.low_bands`.
+            Low bands by level; see :func:`~stac_latent.stages.neural.network.low_bands`.
         """
         n, bands = len(tiles), self.bands
         per = steps[:, None, None, None]

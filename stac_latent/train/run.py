@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stac_latent.codec import Codec, open_codec
+from stac_latent.chain import Codec, open_codec
 from stac_latent.errors import TrainError
 from stac_latent.train.card import MARGIN, bundle
 from stac_latent.train.config import Config, read_config

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stac_latent.codec import Array, Codec
+from stac_latent.chain import Array, Codec
 from stac_latent.errors import TrainError
-from stac_latent.masking import fill_invalid
-from stac_latent.stages.lifting import analyse, levels_of
-from stac_latent.stages.lin import Lin
-from stac_latent.stages.lin_tile import MAX_LEVELS, TileCoder
-from stac_latent.stages.neural_net import low_bands
-from stac_latent.stages.normalise import Normalise
-from stac_latent.stages.pyramid import CELL, TILE
+from stac_latent.field.validity import fill_invalid
+from stac_latent.stages.lin.lifting import analyse, levels_of
+from stac_latent.stages.lin.stage import Lin
+from stac_latent.stages.lin.tile import MAX_LEVELS, TileCoder
+from stac_latent.stages.neural.network import low_bands
+from stac_latent.stages.transform.normalise import Normalise
+from stac_latent.stages.lin.pyramid import CELL, TILE
 from stac_latent.train.config import Config
 from stac_latent.train.data import LEAST, Scene
 

@@ -41,11 +41,11 @@ def found() -> dict[str, str]:
     from make import digest
     from make_native import digests
 
-    from stac_latent import registry
-    from stac_latent.bundle import load_bundle
-    from stac_latent.registry import remember
+    from stac_latent.chain import registry
+    from stac_latent.codec.bundle import load_bundle
+    from stac_latent.codec.registry import remember
     from stac_latent.spec import Grid
-    from stac_latent.store.zarr import open_arrays
+    from stac_latent.store.zarr.group import open_arrays
 
     registry._OPEN.clear()
     out = {}
@@ -103,7 +103,7 @@ def main() -> None:
     else:
         sys.modules["torch"] = None  # type: ignore[assignment] # cannot be imported
         runs["without torch"] = found()
-    from stac_latent.stages.kernels import COMPILED
+    from stac_latent.stages.transform.kernels import COMPILED
 
     about = {
         "python": platform.python_version(),

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stac_latent.bundle import save_bundle
-from stac_latent.codecs import dct, fit, jpeg2000, lin, zstd
-from stac_latent.cube.tiling import lattice_grid
-from stac_latent.fitting import fit_lin
-from stac_latent.registry import remember
+from stac_latent.codec.bundle import save_bundle
+from stac_latent.codec.shipped import dct, fit, jpeg2000, lin, zstd
+from stac_latent.cube.grid.tiling import lattice_grid
+from stac_latent.fit.lin import fit_lin
+from stac_latent.codec.registry import remember
 from stac_latent.spec import Band
-from stac_latent.store.zarr import create
+from stac_latent.store.zarr.group import create
 
 BANDS = (Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4))
 

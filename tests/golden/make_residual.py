@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stac_latent.bound import ErrorBound
+from stac_latent.field.error_bound import ErrorBound
 from stac_latent.spec import Band
-from stac_latent.stages.residual import decode_residual, encode_residual
+from stac_latent.stages.residual.payload import decode_residual, encode_residual
 
 FOLDER = Path(__file__).parent / "residual-1"
 CASES = {

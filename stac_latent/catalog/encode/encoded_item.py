@@ -1,0 +1,203 @@
+"""The Item that carries a latent: what it takes from its source, what it keeps, and what it says of the latent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import pystac
+
+from stac_latent.system.links import absolute, href_of, is_local, local_path
+from stac_latent.catalog.bands import merge_bands
+from stac_latent.catalog.items import decoder_link
+from stac_latent.catalog.search.measures import BEST, best_of
+from stac_latent.catalog.tree import CatalogTree
+from stac_latent.cube.ref import MEDIA_TYPE, latent_assets
+from stac_latent.cube.write.writer import Encoded
+from stac_latent.errors import CatalogError
+from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
+from stac_latent.spec import Band
+
+__all__ = ["Mode", "check_key", "describe", "describe_bands", "name_of", "renewed", "summarise"]
+
+Mode = Literal["beside", "derived"]
+_PROJ_URI = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+_FILE_URI = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+_RASTER_URI = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+_EO_URI = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+_STRUCTURE = ("self", "root", "parent", "collection", "item", "items")
+
+
+def name_of(item: pystac.Item, key: str, mode: Mode) -> str:
+    """Id of the Item that will carry the asset."""
+    return item.id if mode == "beside" else f"{item.id}-{key}"
+
+
+def check_key(
+    source: pystac.Item,
+    known: pystac.Item | None,
+    tree: CatalogTree,
+    key: str,
+    mode: Mode,
+    *,
+    overwrite: bool,
+) -> None:
+    """Refuse a key that another asset has.
+
+    Raises
+    ------
+    CatalogError
+        If that is no latent, or one that is not to be replaced.
+    """
+    name = name_of(source, key, mode)
+    for there in (known, source if known is None and mode == "beside" else None):
+        if there is None or key not in there.assets:
+            continue
+        if key not in latent_assets(there):
+            raise CatalogError(
+                f"item {name!r} already has an asset {key!r}, and it is no latent; choose another key"
+            )
+        if not overwrite:
+            raise CatalogError(
+                f"item {name!r} in {tree.root} already has an asset {key!r}; pass overwrite=True to replace it, or another key"
+            )
+
+
+def renewed(
+    source: pystac.Item,
+    known: pystac.Item | None,
+    tree: CatalogTree,
+    name: str,
+    mode: Mode,
+    replaced: str | None = None,
+) -> pystac.Item:
+    """The Item as its source has it now, with absolute hrefs, and with what the catalogued one has beside.
+
+    Of the catalogued Item the latents are kept, whatever else lies in its folder, and the links that latents need. All other facts
+    (time, place, properties, raw assets) are the source's.
+
+    Parameters
+    ----------
+    source
+        Item with raw assets.
+    known
+        The Item as it is catalogued; None where it is new.
+    tree
+        The catalogue.
+    name
+        Id of the Item that is returned.
+    mode
+        As :func:`stac_latent.encode` has it.
+    replaced
+        Key of a latent that will be replaced: of it, the place among the assets alone is kept.
+    """
+    item = pystac.Item.from_dict(
+        source.to_dict(include_self_link=False, transform_hrefs=False), preserve_dict=False
+    )
+    merge_bands(item)
+    start = source.get_self_href() or href_of(Path("item.json"))
+    for asset in item.assets.values():
+        asset.href = absolute(asset.href, start)
+    own = {a.extra_fields.get("latent:space") for a in item.assets.values()} - {None}
+    item.links = [
+        link
+        for link in item.links
+        if link.rel not in _STRUCTURE
+        and (not str(link.rel).startswith("latent:") or link.extra_fields.get("latent:space") in own)
+    ]
+    for link in item.links:
+        if isinstance(link.target, str):
+            link.target = absolute(link.target, start)
+    if mode == "derived":
+        item.id, item.assets = name, {}
+        item.add_link(
+            pystac.Link("derived_from", start, media_type=pystac.MediaType.GEOJSON, title=source.id)
+        )
+    if known is None:
+        return item
+    latents, folder = latent_assets(known), tree.item_folder(item)
+    for key, asset in known.assets.items():
+        if key in latents or (is_local(asset.href) and local_path(asset.href).is_relative_to(folder)):
+            item.assets[key] = asset
+    spaces = {item.assets[key].extra_fields.get("latent:space") for key in latents if key != replaced}
+    there = {(link.rel, link.target) for link in item.links}
+    for link in known.links:
+        if link.extra_fields.get("latent:space") in spaces and (link.rel, link.target) not in there:
+            item.add_link(link)
+    return item
+
+
+def describe(
+    item: pystac.Item, key: str, made: Encoded, folder: Path, decoder: Path, source: pystac.Item
+) -> None:
+    """Add asset, mask, link and properties to the Item."""
+    fields = {**made.spec.to_fields(), **made.grid.to_fields(), **made.fields}
+    fields["latent:stride"] = list(made.spec.stride)
+    fields["latent:shape"] = [made.spec.dimensions, *made.grid.cells]
+    fields["latent:dim_order"] = ["channel", "y", "x"]
+    fields["file:size"] = made.size
+    if made.spec.kind == "embedding":
+        fields.pop("latent:padding", None)
+    store = folder / f"{key}.zarr"
+    item.add_asset(
+        key,
+        pystac.Asset(
+            href_of(store), title=f"Latents ({decoder.parent.name})", media_type=MEDIA_TYPE, roles=[ROLE], extra_fields=fields
+        ),
+    )  # fmt: skip
+    item.assets.pop(f"{key}-mask", None)
+    if (store / "mask").exists():
+        item.add_asset(
+            f"{key}-mask",
+            pystac.Asset(
+                href_of(store / "mask"), title="Valid pixels", media_type=MEDIA_TYPE, roles=[ROLE_MASK]
+            ),
+        )
+    link = decoder_link(folder / f"{item.id}.json", decoder, made.spec.space)
+    item.links = [
+        old
+        for old in item.links
+        if old.rel != link.rel or old.extra_fields.get("latent:space") != made.spec.space
+    ]
+    item.add_link(link)
+    summarise(item, key, source)
+    item.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def describe_bands(asset: pystac.Asset, bands: Sequence[Band]) -> None:
+    """Say anew what the bands of a latent are (unit, pixel size, wavelength), where its pixels are what they were."""
+    said = {band.name: band.to_stac() for band in bands}
+    for band in asset.extra_fields.get("bands", ()):
+        for name in ("unit", "gsd", "eo:common_name", "eo:center_wavelength", "eo:full_width_half_max"):
+            band.pop(name, None)
+            if name in said.get(band.get("name"), {}):
+                band[name] = said[band["name"]][name]
+
+
+def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
+    """Item properties from the fields of its latent assets, and the extensions that these use.
+
+    The properties are lists, and the best of each measurement of the codecs. The asset ``key`` takes over the source's ``gsd``.
+    """
+    latent = [a.extra_fields for a in item.assets.values() if a.extra_fields.get("latent:kind")]
+    item.assets[key].extra_fields.pop("gsd", None)
+    if gsd := source.properties.get("gsd"):
+        item.assets[key].extra_fields["gsd"] = gsd
+    names = {name for fields in latent for band in fields.get("bands", ()) for name in band}
+    uris = {_PROJ_URI: True, _FILE_URI: True}
+    uris |= {
+        _RASTER_URI: "raster:scale" in names,
+        _EO_URI: any(name.startswith("eo:") for name in names),
+    }  # only what is used may be declared
+    item.stac_extensions += [uri for uri, used in uris.items() if used and uri not in item.stac_extensions]
+    ext = LatentExtension.ext(item, add_if_missing=True)
+    codecs = [f for f in latent if f["latent:kind"] == "codec"]
+    ext.apply(
+        spaces=list(dict.fromkeys(f["latent:space"] for f in latent)),
+        kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
+    )
+    for name in BEST:
+        item.properties.pop(f"latent:{name}", None)
+    item.properties |= best_of(codecs)

@@ -1,0 +1,78 @@
+"""Areas that are asked for: boxes and geometries in longitude and latitude, in one part or in two across 180 degrees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import shapely
+from odc.geo import geom
+from odc.geo.geom import Geometry
+from odc.stac._mdtools import _normalize_geometry
+
+from stac_latent.errors import GridError
+from stac_latent.geo.extents import bbox_of, flat_bbox
+
+__all__ = ["area_parts", "joined"]
+
+_LONLAT = "EPSG:4326"
+
+
+def area_parts(bbox: Sequence[float] | None, area: Any) -> list[Geometry]:
+    """Parts of an area, each on one side of 180 degrees; none where no area was given.
+
+    Parameters
+    ----------
+    bbox
+        Four numbers, or six with heights; west > east crosses the antimeridian.
+    area
+        GeoJSON, shapely (longitude and latitude) or odc-geo geometry, instead of a bbox.
+
+    Raises
+    ------
+    GridError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> [part.boundingbox.bbox for part in area_parts((179, -1, -179, 1), None)]
+    [(179.0, -1.0, 180.0, 1.0), (-180.0, -1.0, -179.0, 1.0)]
+    """
+    if bbox is not None:
+        try:
+            west, south, east, north = flat_bbox(bbox)
+        except ValueError as exc:
+            raise GridError(str(exc)) from exc
+        if not (-360 <= west <= 360 and -360 <= east <= 360 and south >= -90 and north <= 90):
+            raise GridError(f"bbox={tuple(bbox)} is not west, south, east, north in degrees")
+        spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+        return [geom.box(w, south, e, north, _LONLAT) for w, e in spans]
+    if area is None:
+        return []
+    try:
+        found = _normalize_geometry(area)
+    except Exception as exc:
+        raise GridError(
+            f"{str(area)[:100]!r} is no geometry; expected GeoJSON in longitude and latitude, or shapely's or odc-geo's"
+        ) from exc
+    if found.is_empty:
+        raise GridError("the area that was asked for is empty; leave it out to load everything")
+    if found.crs is None or not found.crs.geographic or bbox_of(found.geom)[0] <= bbox_of(found.geom)[2]:
+        return [found]
+    sides = {
+        east: [p for p in shapely.get_parts(found.geom) if (p.bounds[0] >= 0) == east]
+        for east in (True, False)
+    }
+    return [Geometry(shapely.union_all(members), found.crs) for members in sides.values() if members]
+
+
+def joined(parts: Sequence[Geometry]) -> Geometry:
+    """An area in one piece: what lies east of 180 degrees continues at longitudes above."""
+    if len(parts) == 1:
+        return parts[0]
+    shifted = [
+        p.geom if p.boundingbox.left >= 0 else shapely.transform(p.geom, lambda xy: np.add(xy, (360.0, 0.0)))
+        for p in parts
+    ]
+    return Geometry(shapely.union_all(shifted), parts[0].crs)

@@ -1,0 +1,186 @@
+"""Bands of several native grids in one latent asset: where each band's pixels and latents are.
+
+The asset's fields describe the lattice of the finest pixels and a grid that covers all of its bands. A Band Object says what
+is different for its band: ``proj:shape`` and ``proj:transform`` where its pixels are others, and ``latent:group`` and
+``latent:dimensions`` where its latents are in a group of the store of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from stac_latent.chain import Array
+from stac_latent.cube.ref import BandPlace, LatentRef
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.grid.native_grids import cover, offset_of
+from stac_latent.cube.asset_choice import pixel_box
+from stac_latent.cube.grid.tiling import lattice_grid
+from stac_latent.errors import FieldError, GridError, StacLatentError
+from stac_latent.codec.probe import MALFORMED
+from stac_latent.spec import Grid, Spec, Window
+from stac_latent.net.fetch import inner
+
+__all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "view_of"]
+
+
+def group_names(boxes: Sequence[Sequence[GeoBox]]) -> list[str]:
+    """Names of the groups of lattices, by their pixel sizes; that of the first is empty: it is the store itself."""
+    out = [""]
+    for mine in boxes[1:]:
+        name = f"g{abs(mine[0].affine.a):g}"
+        out.append(name if name not in out else f"{name}-{len(out)}")
+    return out
+
+
+def band_objects(
+    objects: Sequence[Mapping[str, Any]], boxes: Sequence[GeoBox], grid: Grid, group: str, dimensions: int
+) -> list[dict[str, Any]]:
+    """Band Objects of one lattice, with what differs from the asset's fields.
+
+    Parameters
+    ----------
+    objects
+        Band Objects as of :meth:`~stac_latent.spec.Band.to_stac`.
+    boxes
+        Grid of each band.
+    grid
+        That of the asset.
+    group, dimensions
+        Of the lattice.
+    """
+    out = []
+    for known, box in zip(objects, boxes, strict=True):
+        extra: dict[str, Any] = {}
+        if group or box != pixel_box(grid):
+            extra = {"proj:shape": list(box.shape.yx), "proj:transform": list(box.affine)[:6]}
+        if group:
+            extra |= {"latent:group": group, "latent:dimensions": dimensions}
+        out.append({**known, **extra})
+    return out
+
+
+@dataclass(frozen=True)
+class BandView:
+    """One band of an asset, as it is to be read."""
+
+    ref: LatentRef
+    """The lattice that carries it: the asset, or a group of its store."""
+    grid: Grid
+    """The band's own pixels."""
+    index: int
+    """Its position among the bands of the lattice."""
+
+
+def view_of(ref: LatentRef, index: int) -> BandView:
+    """Where a band of an asset is.
+
+    Parameters
+    ----------
+    ref
+        The asset.
+    index
+        Position among its bands.
+
+    Raises
+    ------
+    GridError
+        If the pixels of a band are not made of whole ones of its lattice.
+    """
+    try:
+        return _view(ref, index)
+    except MALFORMED as exc:
+        if isinstance(exc, StacLatentError):
+            raise
+        raise GridError(
+            f"the bands of asset {ref.asset!r} of item {ref.item_id!r} lie on no grids that share its pixels: {exc}"
+        ) from exc
+
+
+def _view(ref: LatentRef, index: int) -> BandView:
+    place = ref.places[index] if ref.places else None
+    if place is None or not place.group:
+        grid = ref.grid if place is None else _pixels(ref.grid, place)
+        return BandView(replace(ref, places=()) if ref.places else ref, grid, index)
+    groups = list(dict.fromkeys(p.group for p in ref.places if p is not None and p.group))
+    members = [i for i, p in enumerate(ref.places) if p is not None and p.group == place.group]
+    grids = [_pixels(ref.grid, p) for p in ref.places if p is not None and p.group == place.group]
+    box = cover([pixel_box(g) for g in grids], [1] * len(grids))
+    whole = lattice_grid(ref.grid.crs, list(box.affine)[:6], (box.shape.y, box.shape.x), ref.spec.stride)
+    spec: Spec = replace(
+        ref.spec, bands=tuple(ref.spec.bands[i] for i in members), dimensions=place.dimensions or 0
+    )
+    mine = replace(
+        ref, href=inner(ref.href, place.group), metadata=None, masks=None, spec=spec, grid=whole, part=1 + groups.index(place.group), places=(),
+        sealed=None if ref.sealed is None else replace(ref.sealed, group=place.group),
+    )  # fmt: skip
+    return BandView(mine, grids[members.index(index)], members.index(index))
+
+
+def lattices_of(ref: LatentRef) -> list[LatentRef]:
+    """References to each lattice of an asset, the first one's first."""
+    views = [view_of(ref, i).ref for i in range(len(ref.places))] or [ref]
+    return sorted({v.part: v for v in views}.values(), key=lambda v: v.part)
+
+
+def _pixels(grid: Grid, place: BandPlace) -> Grid:
+    return Grid(grid.crs, place.transform or grid.transform, place.shape or grid.shape)
+
+
+class NativeReader:
+    """Windows of bands on their own pixels, out of the field that a reader decodes on the finest ones.
+
+    Parameters
+    ----------
+    reader
+        Of the lattice that carries the bands.
+    grid
+        Pixels of the bands.
+
+    Raises
+    ------
+    GridError
+        If these are not made of whole pixels of the lattice.
+    """
+
+    def __init__(self, reader: LatentReader, grid: Grid) -> None:
+        self.reader, self.grid, self.spec = reader, grid, reader.spec
+        try:
+            self.step, self.offset = _steps(Affine(*reader.grid.transform), Affine(*grid.transform))
+        except ArithmeticError:
+            self.step, self.offset = 0, (0, 0)
+        ends = [o + n * self.step for o, n in zip(self.offset, grid.shape, strict=True)]
+        inside = min(self.offset) >= 0 and all(e <= n for e, n in zip(ends, reader.grid.shape, strict=True))
+        if not self.step or not inside:
+            raise GridError(
+                f"bands of asset {reader.ref.asset!r} of item {reader.ref.item_id!r} have pixels {grid.shape} at {grid.transform[:6]}, "
+                f"which are not whole ones of the asset's {reader.grid.shape} at {reader.grid.transform[:6]}"
+            )
+
+    def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:
+        """Decoded pixels ``(band, y, x)`` of a window of :attr:`grid`; see :meth:`LatentReader.read_field`."""
+        spans = window or ((0, self.grid.shape[0]), (0, self.grid.shape[1]))
+        s = self.step
+        (y0, y1), (x0, x1) = (
+            (o + lo * s, o + hi * s) for o, (lo, hi) in zip(self.offset, spans, strict=True)
+        )
+        field = self.reader.read_field(((y0, y1), (x0, x1)), bands)
+        if s == 1:
+            return field
+        if bands is None:
+            raise FieldError("bands of several pixel sizes are read by name; pass bands=")
+        return np.ascontiguousarray(field[:, ::s, ::s])
+
+
+def _steps(fine: Affine, own: Affine) -> tuple[int, tuple[int, int]]:
+    """Pixels of ``fine`` along one of ``own``, and to its corner (y, x); no step where they are not whole ones."""
+    step, offset = max(1, round(own.a / fine.a)), offset_of(fine, own)
+    corner = fine * Affine.translation(*offset[::-1]) * Affine.scale(step)
+    near = max(abs(s - round(s)) for s in ~fine * (own.c, own.f)) < 1e-2
+    same = corner.almost_equals(own, 1e-6 * abs(own.a) + 1e-9)
+    return (step if near and same else 0), offset

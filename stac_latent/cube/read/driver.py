@@ -1,0 +1,273 @@
+"""An odc-loader driver that reads latents: decoded to pixels on any grid, or as they are on their lattice.
+
+``odc.stac.load(items, bands=["red"], driver="stac_latent.cube.LatentDriver")`` works on Items that carry a
+latent asset of kind ``codec``: its bands are found by name. An asset key that is also a band name stays the
+asset, as in a stock load; ``"<asset key>.<band name>"`` always means the decoded band. Sources that are not
+latent are read by the stock rasterio reader, so raw and decoded bands may be mixed.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import functools
+import logging
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import rasterio.errors
+from odc.geo.geobox import GeoBox
+from odc.geo.overlap import compute_reproject_roi
+from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, RioDriver
+from odc.loader.types import BandKey, RasterLoadParams
+from odc.stac._mdtools import StacAuxReader, StacMDParser
+
+from stac_latent.system.links import shown
+from stac_latent.cube.ref import LatentRef, latent_assets
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.grid.lattice import lattice_offset
+from stac_latent.cube.read.band_views import NativeReader, view_of
+from stac_latent.cube.read.physical import PhysicalSource
+from stac_latent.cube.read.embedding_reader import ChannelField, PlainReader
+from stac_latent.cube.asset_choice import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
+from stac_latent.cube.read.resample import FieldSource, Roi, read_onto
+from stac_latent.cube.read.embedding_table_reader import TableReader
+from stac_latent.errors import FieldError, StacLatentError
+from stac_latent.system.redact import without_secrets
+
+__all__ = [
+    "CellReader",
+    "FieldReader",
+    "LatentDriver",
+    "LatentParser",
+    "cells_for",
+    "is_latent",
+    "open_cells",
+    "reader_for",
+]
+
+Array = npt.NDArray[Any]
+log = logging.getLogger(__name__)
+
+
+class _Key:
+    """A reference and its stamp, compared as text so that NaN nodata equals itself after pickling."""
+
+    __slots__ = ("ref", "text")
+
+    def __init__(self, ref: LatentRef, stamp: str) -> None:
+        self.ref, self.text = ref, f"{ref.text}|{stamp}"
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.text == other.text and self.ref.sign == other.ref.sign
+
+
+def open_cells(ref: LatentRef) -> LatentReader | PlainReader:
+    """Make the reader of an asset's cells; :func:`cells_for` keeps those that it made."""
+    if ref.layout is None:
+        return LatentReader(ref)
+    return (TableReader if ref.layout.container == "parquet" else PlainReader)(ref)
+
+
+@functools.lru_cache(maxsize=32)
+def _open(key: _Key) -> LatentReader | PlainReader:
+    return open_cells(key.ref)
+
+
+def cells_for(ref: LatentRef, stamp: str = "") -> LatentReader | PlainReader:
+    """Open the reader of an asset's cells: a latent of this package, or an embedding in its producer's container.
+
+    Parameters as of :func:`reader_for`.
+    """
+    return _open(_Key(ref, stamp))
+
+
+def reader_for(ref: LatentRef, stamp: str = "") -> LatentReader:
+    """Open the reader of a latent asset; each process keeps the last 32 that it opened.
+
+    Parameters
+    ----------
+    ref
+        What to read.
+    stamp
+        Tells apart what was written to one place at different times (:func:`stac_latent.cube.asset_choice.stamp_of`).
+    """
+    found = cells_for(ref, stamp)
+    if not isinstance(found, LatentReader):
+        raise FieldError(
+            f"asset {ref.asset!r} of item {ref.item_id!r} is an embedding: it cannot be decoded to pixels; load it with upto='latent'"
+        )
+    return found
+
+
+def is_latent(driver_data: Any) -> bool:
+    """Whether a source's ``driver_data`` is ours (raw sources carry none, or another driver's)."""
+    return isinstance(driver_data, dict) and isinstance(driver_data.get("ref"), LatentRef)
+
+
+class _Reader(abc.ABC):
+    """What both readers share: the source, and what happens when it cannot be read."""
+
+    def __init__(self, src: RasterSource) -> None:
+        self._src = src
+        self._data: DriverData = src.driver_data
+
+    def read(
+        self,
+        cfg: RasterLoadParams,
+        dst_geobox: GeoBox,
+        *,
+        dst: Array | None = None,
+        selection: Any = None,
+    ) -> tuple[Roi, Array]:
+        """Pixels of the part of ``dst_geobox`` that the source reaches.
+
+        Returns
+        -------
+        roi, array
+            ``dst_geobox[roi].shape == array.shape[-2:]``; ``(band, y, x)``, or ``(y, x)`` for one plain band.
+        """
+        try:
+            roi, pixels = self._read(cfg, dst_geobox, selection)
+        except (StacLatentError, OSError, rasterio.errors.RasterioError) as exc:
+            if cfg.fail_on_error:
+                raise
+            log.warning("Ignoring read failure of %s: %s", shown(self._src.uri), without_secrets(str(exc)))
+            roi, pixels = (slice(0, 0), slice(0, 0)), np.empty((1, 0, 0), cfg.dtype)
+            if self._src.band == 0:
+                pixels = np.empty((self._count(selection), 0, 0), cfg.dtype)
+        if self._src.band != 0:
+            pixels = pixels[0]
+        if dst is None:
+            return roi, pixels
+        part = dst[(..., *roi)]
+        part[...] = pixels
+        return roi, part
+
+    @abc.abstractmethod
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]: ...
+
+    def _count(self, selection: Any) -> int:
+        return len(_select(range(len(self._data["bands"])), selection))
+
+
+class FieldReader(_Reader):
+    """Reads a latent decoded to pixels, onto any grid."""
+
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
+        reader = reader_for(self._data["ref"], self._data["stamp"])
+        bands, grid = _select(self._data["bands"], selection), self._data["grid"]
+        source: FieldSource = reader if grid == reader.grid else NativeReader(reader, grid)
+        source = PhysicalSource(source) if self._data["physical"] else source
+        return read_onto(source, pixel_box(grid), bands, cfg, dst_geobox)
+
+
+class CellReader(_Reader):
+    """Reads dequantised latents; only onto grids whose cells are cells of the lattice."""
+
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
+        reader = cells_for(self._data["ref"], self._data["stamp"])
+        cells = cell_box(reader.grid)
+        dy, dx = lattice_offset(cells, dst_geobox)
+        y0, y1 = max(0, dy), min(cells.shape.y, dy + dst_geobox.shape.y)
+        x0, x1 = max(0, dx), min(cells.shape.x, dx + dst_geobox.shape.x)
+        if y0 >= y1 or x0 >= x1:
+            channels = _select(range(reader.spec.dimensions), selection)
+            return (slice(0, 0), slice(0, 0)), np.empty((len(channels), 0, 0), cfg.dtype)
+        latent = reader.read_latent(((y0, y1), (x0, x1)))
+        if selection is not None:
+            latent = latent[_select(range(len(latent)), selection)]
+        return (slice(y0 - dy, y1 - dy), slice(x0 - dx, x1 - dx)), latent.astype(cfg.dtype, copy=False)
+
+    def _count(self, selection: Any) -> int:
+        return len(_select(range(self._data["ref"].spec.dimensions), selection))
+
+
+class ChannelReader(_Reader):
+    """Reads dequantised vectors of an embedding, channel by channel, onto any grid."""
+
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
+        reader = cells_for(self._data["ref"], self._data["stamp"])
+        channels = _select(range(reader.spec.dimensions), selection)
+        if isinstance(reader, PlainReader):
+            shrink = compute_reproject_roi(cell_box(reader.grid), dst_geobox).scale
+            reader = cells_for(reader.coarser(shrink), self._data["stamp"])
+        return read_onto(ChannelField(reader), cell_box(reader.grid), channels, cfg, dst_geobox)
+
+    def _count(self, selection: Any) -> int:
+        return len(_select(range(self._data["ref"].spec.dimensions), selection))
+
+
+class LatentParser:
+    """odc-loader's metadata parser: bands of latent assets beside those that the stock parser finds.
+
+    Parameters
+    ----------
+    stac_cfg
+        As ``odc.stac.load(stac_cfg=)``, for the raw assets.
+    """
+
+    def __init__(self, stac_cfg: dict[str, Any] | None = None) -> None:
+        self._raw = StacMDParser(stac_cfg or {})
+
+    def extract(self, md: Any) -> RasterGroupMetadata:
+        """Bands and aliases of an Item."""
+        raw = copy.copy(md)
+        hidden = latent_assets(md)
+        raw.assets = {k: a for k, a in md.assets.items() if k not in hidden}
+        base = self._raw.extract(raw)
+        bands, aliases = dict(base.bands), dict(base.aliases)
+        for key in decodable_assets(md):
+            for i, band in enumerate(reference(md, key).spec.bands, 1):
+                bands[key, i] = RasterBandMetadata(band.data_type, band.nodata, band.unit or "1")
+                for alias in (band.name, band.common_name, f"{key}.{band.name}"):
+                    if alias is not None and alias not in raw.assets:
+                        aliases[alias] = [*aliases.get(alias, []), (key, i)]
+        return base.patch(bands=bands, aliases=aliases)
+
+    def driver_data(self, md: Any, band_key: BandKey) -> Any:
+        """Give what the workers need to read a band; None for a raw one."""
+        key, index = band_key
+        if key in decodable_assets(md):
+            view = view_of(reference(md, key), index - 1)
+            return driver_data(md, view.ref, "field", [view.index], view.grid)
+        return self._raw.driver_data(md, band_key)
+
+
+class LatentDriver(RioDriver):
+    """Stock rasterio driver that can also read latents.
+
+    Parameters
+    ----------
+    md_parser
+        Metadata parser; the default understands STAC Items with latent assets.
+
+    Examples
+    --------
+    >>> from odc.loader import reader_driver
+    >>> type(reader_driver("stac_latent.cube.LatentDriver")).__name__
+    'LatentDriver'
+    """
+
+    def __init__(self, md_parser: Any = None) -> None:
+        super().__init__(md_parser=md_parser or LatentParser(), aux_reader=StacAuxReader())
+
+    def open(self, src: RasterSource, ctx: Any) -> Any:
+        """Make the reader of one source; the stock one if it is not a latent."""
+        if not is_latent(src.driver_data):
+            return super().open(src, ctx)
+        data = cast("DriverData", src.driver_data)
+        if data["upto"] == "channels":
+            return ChannelReader(src)
+        return FieldReader(src) if data["upto"] == "field" else CellReader(src)
+
+
+def _select(values: Any, selection: Any) -> list[int]:
+    if selection is None:
+        return list(values)
+    chosen = np.asarray(list(values))[selection]
+    return [int(v) for v in np.atleast_1d(chosen)]

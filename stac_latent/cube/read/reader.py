@@ -1,0 +1,360 @@
+"""Read windows of one latent asset, as latents or decoded pixels; pure: no catalogue, no resampling."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from stac_latent.system.links import shown
+from stac_latent.chain import Array, Codec
+from stac_latent.bytestring.single_grid import apply_nodata
+from stac_latent.cube.read.chunk_cache import aside, chunk, known, workers
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.open_store import open_store
+from stac_latent.cube.keyframe.decode import Reference, open_reference
+from stac_latent.errors import CorruptDataError, FieldError, GridError
+from stac_latent.codec.registry import remember
+from stac_latent.spec import Grid, Spec, Window
+from stac_latent.stages.residual.payload import BITSTREAM, decode_residual
+from stac_latent.store.zarr.residual import SPARSE, read_residual
+from stac_latent.store.zarr.group import LatentArrays
+from stac_latent.field.storage_type import for_bands
+
+if TYPE_CHECKING:
+    import pystac
+
+__all__ = ["LatentReader"]
+
+_AHEAD = 64
+"""Chunks that are read from a server ahead of decoding."""
+
+
+class LatentReader:
+    """Windowed access to one latent asset.
+
+    The codec and the store are opened when first needed. Instances may be shared between threads; they are not
+    pickled: workers build their own from the :class:`~stac_latent.cube.ref.LatentRef`.
+
+    Parameters
+    ----------
+    ref
+        What to read.
+    codec
+        Decoder, if the caller already has it.
+    """
+
+    def __init__(self, ref: LatentRef, codec: Codec | None = None) -> None:
+        self.ref = ref
+        self._codec = codec
+        self._lock = threading.Lock()
+        self._token = object()
+        if codec is not None and codec.space != ref.spec.space:
+            raise GridError(
+                f"codec {codec.name!r} is {codec.space}, asset {ref.asset!r} needs {ref.spec.space}"
+            )
+
+    @classmethod
+    def open(cls, item: pystac.Item, asset: str | None = None) -> Self:
+        """Reader of a latent asset of an Item; see :meth:`LatentRef.from_item` for the errors."""
+        return cls(LatentRef.from_item(item, asset))
+
+    @property
+    def spec(self) -> Spec:
+        """The asset's contract."""
+        return self.ref.spec
+
+    @property
+    def grid(self) -> Grid:
+        """The asset's pixels and cells."""
+        return self.ref.grid
+
+    @cached_property
+    def codec(self) -> Codec:
+        """What decodes the asset, resolved on first use: of a codec of several lattices, the part of this one.
+
+        Its bands have the types and the nodata of the asset's.
+        """
+        parts = self._whole.parts
+        if self.ref.part >= len(parts):
+            raise CorruptDataError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r} names {self.ref.part} group(s) besides the first; codec "
+                f"{self._whole.name!r} has {len(parts) - 1}"
+            )
+        part = parts[self.ref.part]
+        return for_bands(part, self.spec.bands) if self.spec.kind == "codec" else part
+
+    @property
+    def _whole(self) -> Codec:
+        with self._lock:
+            if self._codec is None:
+                self._codec = self.ref.open_codec()
+            return self._codec
+
+    @cached_property
+    def arrays(self) -> LatentArrays:
+        """The stored arrays."""
+        codec = None
+        if self.spec.bitstream is not None:
+            remember(self._whole)  # so that the zarr codec finds its space
+            codec = self.codec
+        return open_store(self.ref, codec)
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether residuals keep an error bound of the decoded pixels.
+
+        Raises
+        ------
+        CorruptDataError
+            If the Item and the store do not agree on that, or the residuals are of a form that is not known here.
+        """
+        if self.spec.residual not in (None, BITSTREAM, BITSTREAM + SPARSE):
+            raise CorruptDataError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r} has residuals of the form {self.spec.residual!r}; this "
+                f"version reads {BITSTREAM!r}: update stac-latent"
+            )
+        if (self.spec.residual is None) != (self.arrays.residual is None):
+            says, lacks = ("store", "item") if self.spec.residual is None else ("item", "store")
+            raise CorruptDataError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r}: the {says} has residuals that keep an error bound, the "
+                f"{lacks} has none; the field latent:residual and the array residual belong together: restore them, or encode again"
+            )
+        return self.spec.residual is not None
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """How the latents were coded against those of a key frame; None where they stand alone."""
+        if self.arrays.reference is None and self.ref.reference is None:
+            return None
+        return open_reference(self.ref, self.arrays, self.codec)
+
+    def read_symbols(self, cells: Window | None = None) -> Array:
+        """Symbols ``(channel, y, x)`` of a window of cells (default: all), with what a key frame says of them."""
+        cells = self._within(cells, self.grid.cells, "cells")
+        stored = self.arrays.read_symbols(cells)
+        return stored if self.reference is None else self.reference.restore_window(stored, cells)
+
+    def read_latent(self, cells: Window | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Dequantised latents of a window of cells.
+
+        Parameters
+        ----------
+        cells
+            ``((y0, y1), (x0, x1))``; default: all.
+
+        Returns
+        -------
+        ndarray
+            float32 ``(channel, y, x)``; NaN in cells that hold no valid pixel.
+        """
+        cells = self._within(cells, self.grid.cells, "cells")
+        latent = self.spec.quantization.dequantise(self.read_symbols(cells))
+        share = self.read_valid_share(cells)
+        latent[:, share == 0] = np.nan
+        return latent
+
+    def read_valid_share(self, cells: Window | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Share of valid pixels in each cell, float32 ``(y, x)``, 0 to 1."""
+        cells = self._within(cells, self.grid.cells, "cells")
+        percent = self.arrays.read_valid(cells)
+        if percent is not None:
+            return np.asarray(percent / np.float32(100), dtype=np.float32)
+        (cy0, cy1), (cx0, cx1) = cells
+        if self.spec.kind == "embedding":
+            return np.ones((cy1 - cy0, cx1 - cx0), np.float32)
+        sy, sx = self.grid.stride
+        top, left = self.grid.lead
+        valid = np.zeros(((cy1 - cy0) * sy, (cx1 - cx0) * sx), np.float32)
+        h, w = self.grid.shape
+        y0, y1 = max(0, cy0 * sy - top), min(h, cy1 * sy - top)
+        x0, x1 = max(0, cx0 * sx - left), min(w, cx1 * sx - left)
+        mask = self.arrays.read_mask(((y0, y1), (x0, x1)))
+        oy, ox = y0 + top - cy0 * sy, x0 + left - cx0 * sx
+        valid[oy : oy + y1 - y0, ox : ox + x1 - x0] = 1.0 if mask is None else mask.any(axis=0)
+        return np.asarray(valid.reshape(cy1 - cy0, sy, cx1 - cx0, sx).mean(axis=(1, 3)), dtype=np.float32)
+
+    def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:
+        """Decoded pixels of a window.
+
+        Parameters
+        ----------
+        window
+            Pixels ``((y0, y1), (x0, x1))`` of the asset's grid; default: all.
+        bands
+            Positions of the bands to return; all are decoded at once in any case.
+
+        Returns
+        -------
+        ndarray
+            ``(band, y, x)`` in the bands' stored type; nodata where the source had none.
+        """
+        if self.spec.kind == "embedding":
+            raise FieldError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r} is an embedding: it cannot be decoded to pixels; "
+                "load it with upto='latent'"
+            )
+        window = self._within(window, self.grid.shape, "pixels")
+        (y0, y1), (x0, x1) = window
+        chosen = list(range(len(self.codec.bands)) if bands is None else bands)
+        every = chosen == list(range(len(self.codec.bands)))
+        out: Array | None = None
+        self.arrays.mask_ahead(window)
+        found = aside(partial(self.arrays.read_mask, window))
+        for (a0, a1), (b0, b1), piece in self._pieces(window):
+            if out is None:
+                out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
+            out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece if every else piece[chosen]
+        if out is None:
+            raise GridError(f"window {window} holds no pixel")
+        mask = found.result()
+        own = mask if mask is None or len(mask) == 1 else mask[chosen]
+        return apply_nodata(out, own, [self.codec.bands[i] for i in chosen])
+
+    def decode_block(self, window: Window) -> tuple[Array, Array]:
+        """One window of pixels at once (with residuals: the pixels of a stored chunk), and the symbols of the cells that cover it.
+
+        Nothing is kept, and no other thread takes part. Memory is some 30 bytes per pixel and band.
+
+        Returns
+        -------
+        field, symbols
+            ``(band, y, x)`` as :meth:`read_field`; ``(channel, y, x)`` without the halo.
+        """
+        symbols, cells = self._symbols_of(window)
+        field = self._restored(np.ascontiguousarray(self._decode(symbols, cells, window)), window)
+        apply_nodata(field, self.arrays.read_mask(window), self.codec.bands)
+        inner = self.grid.cells_of(window)
+        cut = [slice(i0 - c0, i1 - c0) for (i0, i1), (c0, _) in zip(inner, cells, strict=True)]
+        return field, symbols[:, cut[0], cut[1]]
+
+    def _symbols_of(self, window: Window) -> tuple[Array, Window]:
+        """Symbols of the cells of a pixel window and of their halo, and which cells these are."""
+        cells = self.grid.cells_of(window, self.codec.halo)
+        if self.codec.whole:
+            cells = self._whole_chunks(cells)
+        return self.read_symbols(cells), cells
+
+    def _whole_chunks(self, cells: Window) -> Window:
+        """Cells of the chunks that hold ``cells``."""
+        spans = [
+            (lo // c * c, min(-(-hi // c) * c, n))
+            for (lo, hi), c, n in zip(cells, self.arrays.latent.chunks[1:], self.grid.cells, strict=True)
+        ]
+        return spans[0], spans[1]
+
+    def _decode(self, symbols: Array, cells: Window, window: Window) -> Array:
+        """Pixels of a window from the symbols of ``cells``, which cover it and its halo."""
+        inside = [
+            (lo + pad - c * s, hi + pad - c * s)
+            for (lo, hi), pad, (c, _), s in zip(window, self.grid.lead, cells, self.grid.stride, strict=True)
+        ]
+        return self.codec.decode(symbols, window=(inside[0], inside[1]))
+
+    def _pieces(self, window: Window) -> Iterator[tuple[tuple[int, int], tuple[int, int], Array]]:
+        """Parts ``(rows, columns, pixels)`` of a window, one for each stored chunk; a few are decoded ahead."""
+        pending: deque[tuple[Window, Future[Array]]] = deque()
+        places = list(itertools.product(*self._chunks_of(window)))
+        self._ahead(places[:_AHEAD])
+        for i, place in enumerate(places):
+            if i and i % _AHEAD == 0:
+                self._ahead(places[i : i + _AHEAD])
+            whole = self._pixels_of(place)
+            pending.append((whole, chunk((self._token, place), partial(self._decode_alone, whole))))
+            if len(pending) > 2 * workers():
+                yield self._cut(*pending.popleft(), window)
+        while pending:
+            yield self._cut(*pending.popleft(), window)
+
+    def _ahead(self, places: Sequence[tuple[int, ...]]) -> None:
+        """Start to read chunks that will be decoded from their bytes, and are not decoded yet."""
+        if self.codec.whole:
+            self.arrays.ahead((p[0], p[1]) for p in places if not known((self._token, p)))
+
+    @staticmethod
+    def _cut(
+        whole: Window, future: Future[Array], window: Window
+    ) -> tuple[tuple[int, int], tuple[int, int], Array]:
+        part = [(max(a, lo), min(b, hi)) for (a, b), (lo, hi) in zip(whole, window, strict=True)]
+        rows, columns = (slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(part, whole, strict=True))
+        return part[0], part[1], future.result()[:, rows, columns]
+
+    def _chunk_pixels(self) -> list[tuple[int, int]]:
+        """Pixels of a chunk and padding before the first, along y and x."""
+        sizes = [c * s for c, s in zip(self.arrays.latent.chunks[1:], self.grid.stride, strict=True)]
+        return list(zip(sizes, self.grid.lead, strict=True))
+
+    def _chunks_of(self, window: Window) -> list[range]:
+        """Numbers of the chunks that hold a window, along y and x."""
+        spans = zip(window, self._chunk_pixels(), strict=True)
+        return [range((lo + pad) // size, (hi - 1 + pad) // size + 1) for (lo, hi), (size, pad) in spans]
+
+    def _pixels_of(self, place: tuple[int, ...]) -> Window:
+        """Pixels of one chunk, within the scene."""
+        spans = [
+            (max(0, i * size - pad), min(n, (i + 1) * size - pad))
+            for i, (size, pad), n in zip(place, self._chunk_pixels(), self.grid.shape, strict=True)
+        ]
+        return spans[0], spans[1]
+
+    def decode_base(self, window: Window) -> Array:
+        """Pixels of a window without residuals, ``(band, y, x)``, and without nodata: what residuals refer to."""
+        symbols, cells = self._symbols_of(window)
+        return np.ascontiguousarray(self._decode(symbols, cells, window))
+
+    def chunk_windows(self) -> Iterator[tuple[tuple[int, int], Window]]:
+        """Numbers of the stored chunks along y and x, and the pixels of each."""
+        whole = ((0, self.grid.shape[0]), (0, self.grid.shape[1]))
+        for y, x in itertools.product(*self._chunks_of(whole)):
+            yield (y, x), self._pixels_of((y, x))
+
+    def _restored(self, base: Array, window: Window) -> Array:
+        """Pixels of one stored chunk within the error bound, from those that its latents decode to."""
+        if not self.bounded:
+            return base
+        y, x = (spans[0] for spans in self._chunks_of(window))
+        if self._pixels_of((y, x)) != window:
+            raise GridError(f"residuals are of whole chunks; {window} is none")
+        data = read_residual(self.arrays.residual, y, x, sparse=self.spec.residual == BITSTREAM + SPARSE)
+        if not data:
+            return base
+        return decode_residual(data, base, self.arrays.read_mask(window), self.codec.bands)
+
+    def _decode_alone(self, window: Window) -> Array:
+        if self.codec.whole and self.arrays.payloads is not None:
+            return self._restored(self._decode_payload(window), window)
+        return self._restored(self.decode_base(window), window)
+
+    def _decode_payload(self, window: Window) -> Array:
+        """Pixels of the one chunk of a window, from its bytes: its latents are never laid out."""
+        (y, x) = (spans[0] for spans in self._chunks_of(window))
+        payloads = self.arrays.payloads
+        if payloads is None:
+            raise GridError(f"{shown(self.ref.href)} holds no coded chunks")
+        coded: Any = payloads.read(y, x)
+        if self.reference is not None and self.reference.refers(y, x):
+            coded = self.reference.restore(self.codec.entropy_decode(coded), y, x)
+        pixels = self.codec.decode(coded)
+        (sy, py), (sx, px) = self._chunk_pixels()
+        rows = slice(window[0][0] + py - y * sy, window[0][1] + py - y * sy)
+        columns = slice(window[1][0] + px - x * sx, window[1][1] + px - x * sx)
+        part = pixels[:, rows, columns]
+        if part.shape[1:] != (rows.stop - rows.start, columns.stop - columns.start):
+            raise CorruptDataError(
+                f"{shown(self.ref.href)}: chunk ({y}, {x}) decodes to {pixels.shape[1:]} pixels, which do not hold its place"
+            )
+        return part
+
+    @staticmethod
+    def _within(window: Window | None, shape: tuple[int, int], unit: str) -> Window:
+        if window is None:
+            return ((0, shape[0]), (0, shape[1]))
+        if not all(0 <= lo < hi <= n for (lo, hi), n in zip(window, shape, strict=True)):
+            raise GridError(f"window {window} is not inside the {shape[0]} x {shape[1]} {unit} of the asset")
+        return window

@@ -1,0 +1,195 @@
+"""What is asked of each decoded tile while a store is verified: the guard's score, and the checks' metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from stac_latent.quality.checks import Check, Checks
+from stac_latent.quality.ood_score import Guard, Score, scene_score
+from stac_latent.chain import Array, Codec
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.quality.ood_calibration import full_cells, observe
+from stac_latent.spec import Window
+from stac_latent.store.zarr.group import chunk_cells
+
+__all__ = ["POLICIES", "Asked", "Policy", "Watch", "findings", "refusals"]
+
+Policy = Literal["warn", "fallback", "refuse", "off"]
+POLICIES: tuple[Policy, ...] = ("warn", "fallback", "refuse", "off")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller asked to look at.
+
+    Parameters
+    ----------
+    policy
+        What to do about a score above 1.
+    guards
+        Of each lattice; None for no scores.
+    checks
+        To be kept by the decoded pixels.
+    """
+
+    policy: Policy = "off"
+    guards: Sequence[Guard] | None = None
+    checks: Sequence[Check] = ()
+    bound: float = 0.0
+    """Largest error of flagged tiles under the policy ``fallback``, stored unit."""
+
+    def options(self) -> dict[str, Any]:
+        """What decides the outcome, as JSON; nothing where nobody looks."""
+        guard = {} if self.guards is None else {"guard": [self.policy, self.bound]}
+        return guard | ({"checks": [str(c) for c in self.checks]} if self.checks else {})
+
+    def watches(self, codecs: Sequence[Codec], *, judge: bool = True) -> list[Watch]:
+        """One for each lattice, without its guard where it does not ``judge``; they share the checks."""
+        shared = Checks(self.checks)
+        guards = [None] * len(codecs) if self.guards is None or not judge else self.guards
+        return [Watch(c, g, shared) for c, g in zip(codecs, guards, strict=True)]
+
+
+@dataclass
+class Watch:
+    """Looks at the tiles of one lattice.
+
+    Parameters
+    ----------
+    codec
+        Of the lattice.
+    guard
+        Its calibration; None for no scores.
+    checks
+        Shared by the lattices of an asset.
+    """
+
+    codec: Codec
+    guard: Guard | None
+    checks: Checks
+    scores: dict[tuple[int, int], Score] = field(default_factory=dict)
+    """By the numbers of the tile along y and x."""
+
+    def see(
+        self, reader: LatentReader, cells: Window, symbols: Array, pair: tuple[Array, Array], valid: Array, sse: Array,
+        count: Array,
+    ) -> None:  # fmt: skip
+        """Take one stored chunk.
+
+        Parameters
+        ----------
+        reader
+            Of the store.
+        cells
+            Of the chunk.
+        symbols
+            As they decode.
+        pair
+            Truth and decoded field of the pixels inside the scene, stored unit.
+        valid
+            Theirs, ``(1 or band, y, x)``.
+        sse, count
+            Sum of squared errors and valid pixels of each band of this chunk alone.
+        """
+        self.checks.add(*pair, valid, reader.spec.bands, self.codec.steps)
+        if self.guard is None:
+            return
+        inner, _ = chunk_cells(self.codec)
+        place = (cells[0][0] // inner, cells[1][0] // inner)
+        latent = reader.spec.quantization.dequantise(symbols)
+        whole = full_cells(_padded(valid, cells, reader), self.codec.stride)
+        seen = observe(
+            self.codec, self.guard.units, latent, whole, sse, count, _payload(reader, place), exact=reader.bounded
+        )  # fmt: skip
+        self.scores[place] = self.guard.score(seen)
+
+    @property
+    def flagged(self) -> set[tuple[int, int]]:
+        """Tiles that score above 1."""
+        return {place for place, s in self.scores.items() if s.flagged}
+
+    @property
+    def grid(self) -> Array:
+        """Score and measures of each tile, float64 ``(4, tile_y, tile_x)``; NaN where not judged."""
+        shape = [1 + max(place[i] for place in self.scores) for i in (0, 1)]
+        out = np.full((4, *shape), np.nan)
+        for (y, x), s in self.scores.items():
+            out[:, y, x] = s.score, s.rate, s.latent, s.error
+        return out
+
+
+def findings(watches: Sequence[Watch], policy: Policy) -> dict[str, Any]:
+    """``latent:`` fields of an asset: its score, how many tiles are flagged, the checks and their values."""
+    out: dict[str, Any] = {}
+    judged = [w for w in watches if w.guard is not None and w.scores]
+    scores = [scene_score(w.grid[0].ravel(), w.guard.share) for w in judged if w.guard is not None]
+    known = [s for s in scores if not math.isnan(s)]
+    if known:
+        out |= {
+            "latent:guard": policy,
+            "latent:ood_score": min(float(f"{max(known):.4g}"), 1e9),
+            "latent:ood_tiles": sum(len(w.flagged) for w in judged),
+        }
+    checks = watches[0].checks
+    kept = [(c, v) for c, v in zip(checks.checks, checks.values(), strict=True) if v is not None]
+    if kept:
+        out |= {
+            "latent:checks": [str(c) for c, _ in kept],
+            "latent:check_values": [float(v) for _, v in kept],
+        }
+        out["latent:failed_checks"] = [str(c) for c, v in kept if not c.passes(v)]
+        if not out["latent:failed_checks"]:
+            del out["latent:failed_checks"]
+    return out
+
+
+def refusals(watches: Sequence[Watch], fields: dict[str, Any], policy: Policy) -> tuple[list[str], bool]:
+    """What is unusual about an asset, in words, and whether it is to be refused."""
+    texts, refuse = [], False
+    if (score := fields.get("latent:ood_score", 0)) > 1:
+        n, of = fields["latent:ood_tiles"], sum(len(w.scores) for w in watches)
+        share = next(w.guard.share for w in watches if w.guard is not None)
+        texts.append(
+            f"it is unlike what the codec was calibrated on: score {score:g} (1 is the edge that {100 * share:g} % of such tiles keep), "
+            f"{n} of {of} tile(s) flagged, most for their {_cause(watches)}"
+        )
+        if (bound := fields.get("latent:fallback_bound")) is not None:
+            texts[-1] += f"; these are kept within an error of {bound:g}"
+        refuse = policy == "refuse"
+    for check, value in watches[0].checks.failed():
+        texts.append(f"check {_plain(check)} is missed: {check.name} is {value:.5g}")
+        refuse |= check.action == "refuse"
+    return texts, refuse
+
+
+def _cause(watches: Sequence[Watch]) -> str:
+    """Which measure flags most tiles."""
+    names = {"rate": "rate", "latent": "latents", "error": "error"}
+    flagged = [s for w in watches for s in w.scores.values() if s.flagged]
+    counts = {k: sum(getattr(s, k) == s.score for s in flagged) for k in names}
+    return names[max(counts, key=lambda k: counts[k])]
+
+
+def _plain(check: Check) -> str:
+    return str(check).rpartition(":")[0]
+
+
+def _payload(reader: LatentReader, place: tuple[int, int]) -> bytes | None:
+    """Stored bytes of a chunk; None where they tell nothing of its own rate."""
+    payloads, reference = reader.arrays.payloads, reader.reference
+    if payloads is None or (reference is not None and reference.refers(*place)):
+        return None
+    return payloads.read(*place)
+
+
+def _padded(valid: Array, cells: Window, reader: LatentReader) -> Array:
+    """Valid pixels of whole cells, those beyond the scene as holes."""
+    grid = reader.grid
+    spans = zip(cells, grid.stride, grid.lead, grid.shape, strict=True)
+    pads = [(max(0, p - lo * s), max(0, hi * s - p - n)) for (lo, hi), s, p, n in spans]
+    return np.pad(valid, [(0, 0), *pads]) if any(map(any, pads)) else valid

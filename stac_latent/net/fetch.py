@@ -1,0 +1,198 @@
+"""Reading over the network: parts of objects, signed, tried again where a server is busy, and kept in the local cache."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar, cast
+from urllib.parse import quote
+
+from stac_latent.system.links import is_remote, shown
+from stac_latent.errors import CatalogError, RemoteError, StacLatentError
+from stac_latent.net.disk_cache import process_cache
+from stac_latent.net.transport import (
+    TRIES,
+    WHOLE,
+    Answer,
+    BusyError,
+    Part,
+    State,
+    connections,
+    get,
+    is_object,
+    is_served,
+    state,
+)
+
+__all__ = [
+    "Sign",
+    "fetch",
+    "inner",
+    "is_served",
+    "keep",
+    "kept",
+    "look",
+    "network",
+    "read_remote",
+    "sign_hook",
+    "signed",
+]
+
+Sign = Callable[[str], str]
+"""Takes the address of an object and returns it signed; called before each request."""
+_PAUSE = 0.2
+_LONGEST = 10.0
+_T = TypeVar("_T")
+
+
+def sign_hook() -> Sign | None:
+    """The function that ``$STAC_LATENT_SIGN`` names as ``module:function``; None where it is not set.
+
+    Raises
+    ------
+    CatalogError
+        If there is no such function.
+    """
+    name = os.environ.get("STAC_LATENT_SIGN", "")
+    return _imported(name) if name else None
+
+
+@lru_cache(maxsize=8)
+def _imported(name: str) -> Sign:
+    module, _, function = name.partition(":")
+    try:
+        return cast("Sign", getattr(importlib.import_module(module), function))
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise CatalogError(
+            f"STAC_LATENT_SIGN={name!r} names no function ({exc}); expected module:function, such as planetary_computer:sign"
+        ) from exc
+
+
+def inner(href: str, key: str) -> str:
+    """Address of what lies below another; what the outer one is signed with stays at the end.
+
+    Examples
+    --------
+    >>> inner("https://x.org/a.zarr?sig=1", "latent/c/0/0/0")
+    'https://x.org/a.zarr/latent/c/0/0/0?sig=1'
+    """
+    if not is_remote(href):
+        return f"{href.rstrip('/')}/{key}"
+    base, mark, query = href.partition("?")
+    return f"{base.rstrip('/')}/{key if is_object(href) else quote(key)}{mark}{query}"
+
+
+def kept(href: str, part: Part) -> bytes | None:
+    """What the cache has of an object and need not ask for."""
+    found = process_cache().find(href, part)
+    return found.data if found is not None and found.fresh else None
+
+
+def keep(href: str, part: Part, tag: str, data: bytes) -> None:
+    """Keep a part of a larger answer."""
+    process_cache().put(href, part, tag, data)
+
+
+def read_remote(href: str, part: Part = WHOLE, *, limit: int, sign: Sign | None = None) -> bytes | None:
+    """Part of an object, from the cache or from its server; None where there is no such object.
+
+    Parameters
+    ----------
+    href
+        Address, as the catalogue has it.
+    part
+        Bytes that are wanted.
+    limit
+        Most bytes that are read.
+    sign
+        Signs the address; else ``$STAC_LATENT_SIGN`` does.
+
+    Raises
+    ------
+    RemoteError
+        If the server refuses, is silent, or sends something else, and asking again does not help.
+    """
+    cache = process_cache()
+    found = cache.find(href, part)
+    if found is not None and found.fresh:
+        return found.data
+    if found is not None and not found.tag.startswith("~"):
+        answer = _asked(href, part, limit, sign, found.tag)
+        if answer is not None and answer.same:
+            cache.confirm(href)
+            return found.data
+    else:
+        answer = _asked(href, part, limit, sign)
+    if answer is None:
+        return None
+    if len(answer.data) < limit:
+        cache.put(href, part, answer.tag, answer.data)
+    return answer.data
+
+
+def fetch(href: str, part: Part, limit: int, sign: Sign | None = None) -> tuple[bytes, str] | None:
+    """Part of an object from its server, and its state, for :func:`keep`; errors as :func:`read_remote`."""
+    answer = _asked(href, part, limit, sign)
+    return None if answer is None else (answer.data, answer.tag)
+
+
+def look(href: str, sign: Sign | None = None) -> State | None:
+    """Size and state of an object, asked of its server; errors as :func:`read_remote`."""
+    return _patiently(lambda: state(signed(href, sign)))
+
+
+def _asked(href: str, part: Part, limit: int, sign: Sign | None, tag: str = "") -> Answer | None:
+    return _patiently(lambda: get(signed(href, sign), part, limit, tag))
+
+
+def _patiently(ask: Callable[[], _T]) -> _T:
+    """Ask again where a server is busy."""
+    for attempt in range(TRIES):
+        try:
+            return ask()
+        except BusyError as exc:
+            if attempt + 1 == TRIES:
+                raise RemoteError(f"{exc} (tried {TRIES} times)") from None
+            pause = _PAUSE * 4**attempt * random.uniform(0.75, 1.25)  # noqa: S311 - spreads readers, keeps no secret
+            pause = pause if exc.after is None else max(pause, min(exc.after, _LONGEST))
+        time.sleep(pause)
+    raise AssertionError
+
+
+def signed(href: str, sign: Sign | None = None) -> str:
+    """An address, signed by a function or by the one of ``$STAC_LATENT_SIGN``; as it is where there is none."""
+    hook = sign or sign_hook()
+    if hook is None:
+        return href
+    try:
+        signed = hook(href)
+    except StacLatentError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever another's function raises
+        raise RemoteError(
+            f"{shown(href)} could not be signed: {type(exc).__name__} in the function that signs; its message is left out, since it "
+            "may hold secrets"
+        ) from None
+    if not isinstance(signed, str):
+        raise RemoteError(f"{shown(href)} was signed to a {type(signed).__name__}; expected an address")
+    return signed
+
+
+_lock = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def network() -> ThreadPoolExecutor:
+    """Threads of this process that wait for servers; nothing in them may wait for another of them."""
+    pid = os.getpid()
+    with _lock:
+        if pid not in _pools:
+            _pools.clear()
+            _pools[pid] = ThreadPoolExecutor(connections(), thread_name_prefix="stac-latent-network")
+        return _pools[pid]

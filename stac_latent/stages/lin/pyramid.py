@@ -1,0 +1,136 @@
+"""Pyramid: wavelet coefficients of independent tiles of 256 pixels, as latents in cells of 8 pixels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from stac_latent.chain import Array, Codec, Level
+from stac_latent.errors import BundleError, FieldError
+from stac_latent.stages.base import FRACTION_BITS, BaseStage
+from stac_latent.stages.lin.lifting import analyse, synthesise
+from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices, parts_of
+from stac_latent.stages.transform.normalise import refuse_far
+
+if TYPE_CHECKING:
+    from stac_latent.spec import Window
+
+__all__ = ["CELL", "CELL_LEVELS", "TILE", "Pyramid", "tiles_of"]
+
+TILE = 256
+"""Pixels of a tile along each axis; the last ones may be smaller."""
+
+
+def tiles_of(height: int, width: int, *, size: int) -> Iterator[Window]:
+    """Windows ``((y0, y1), (x0, x1))`` of tiles counted from the upper left, row by row."""
+    for y, x in itertools.product(range(0, height, size), range(0, width, size)):
+        yield (y, min(y + size, height)), (x, min(x + size, width))
+
+
+class Pyramid(BaseStage):
+    """CDF 9/7 wavelet over three levels, tile by tile, float32.
+
+    Tiles do not overlap: each decodes alone, from the bytes of its own chunk. Channels of a band are those of
+    :func:`~stac_latent.stages.lin.subbands.pack_cells`; a step of one unit in any of them changes the field by about as much
+    energy, so that latents can be compared and quantised without weights.
+
+    Parameters
+    ----------
+    lattices
+        Bands of each grid of each lattice, where they have several; see :mod:`stac_latent.stages.lin.grids`.
+
+    Examples
+    --------
+    >>> stage = Pyramid()
+    >>> latent = stage.forward(np.full((1, 8, 16), 160.0))
+    >>> latent.shape, bool(abs(latent[0, 0, 0] - 80.0) < 1e-3)
+    ((64, 1, 2), True)
+    """
+
+    name: ClassVar[str] = "pyramid"
+    level: ClassVar[Level] = "latent"
+    data_type = "float32"
+    tile = TILE
+
+    def __init__(self, lattices: Lattices | None = None) -> None:
+        self.lattices = checked_lattices(lattices, self.name)
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Eight pixels along each axis."""
+        return (CELL, CELL)
+
+    def forward(self, x: Array) -> Array:
+        """``(band, y, x)`` in units of ``2**-4`` to latents ``(band * 64, y / 8, x / 8)`` float32, in whole units.
+
+        Raises
+        ------
+        FieldError
+            If a value is so large that it was clipped.
+        """
+        bands, h, w = x.shape
+        refuse_far(np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2))))
+        nest = self._nest(bands)
+        out = np.empty((nest.channels, h // CELL, w // CELL), np.float32)
+        for (y0, y1), (x0, x1) in tiles_of(h, w, size=TILE):
+            grids = [
+                (part * 2.0**-FRACTION_BITS).astype(np.float32) for part in nest.gather(x[:, y0:y1, x0:x1])
+            ]
+            for depth, part in enumerate(grids):
+                analyse(part, CELL_LEVELS - depth)
+            out[:, y0 // CELL : y1 // CELL, x0 // CELL : x1 // CELL] = nest.pack(grids)
+        return out
+
+    def inverse(self, y: Array) -> Array:
+        """Inverse of :meth:`forward`, float64."""
+        _, cy, cx = y.shape
+        nest = self._nest(len(y) // CELL**2)
+        out = np.empty((len(nest.steps), cy * CELL, cx * CELL))
+        for (y0, y1), (x0, x1) in tiles_of(cy, cx, size=TILE // CELL):
+            grids = nest.unpack(y[:, y0:y1, x0:x1])
+            for depth, part in enumerate(grids):
+                synthesise(part, CELL_LEVELS - depth)
+            out[:, y0 * CELL : y1 * CELL, x0 * CELL : x1 * CELL] = nest.spread(grids)
+        out *= 2.0**FRACTION_BITS
+        return out
+
+    def _nest(self, bands: int) -> Nest:
+        if self.lattices is None:
+            return Nest((bands,))
+        if len(self.lattices) > 1:
+            raise FieldError(
+                f"a codec of {len(self.lattices)} lattices codes each by itself: take one of its parts, or compress() a list of fields"
+            )
+        return Nest(self.lattices[0])
+
+    @property
+    def steps(self) -> tuple[int, ...] | None:
+        """Pixels of the field along a pixel of each band; None where all share one grid."""
+        return None if self.lattices is None else tuple(s for c in self.lattices for s in Nest(c).steps)
+
+    def parts(self, codec: Codec) -> tuple[Codec, ...]:
+        """Codec of each lattice of a chain with this stage."""
+        return parts_of(codec, self.lattices)
+
+    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """Stage of one lattice."""
+        del bands
+        return type(self)((counts,))
+
+    def config(self) -> dict[str, Any]:
+        """Levels and tile, as they are fixed, and lattices where there are several grids."""
+        out: dict[str, Any] = {"levels": CELL_LEVELS, "tile": TILE}
+        return out if self.lattices is None else out | {"lattices": [list(c) for c in self.lattices]}
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
+        """Rebuild from :meth:`config`."""
+        rest = {k: v for k, v in config.items() if k != "lattices"}
+        if rest != {"levels": CELL_LEVELS, "tile": TILE} or tensors:
+            raise BundleError(
+                f"pyramid: this version knows {CELL_LEVELS} levels and tiles of {TILE}; got {dict(config)}"
+            )
+        return cls(config.get("lattices"))

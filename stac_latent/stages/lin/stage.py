@@ -1,0 +1,377 @@
+"""The ``lin`` stage: latents of :class:`~stac_latent.stages.lin.pyramid.Pyramid` to bytes, at a step or towards a target."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+
+from stac_latent.chain import Array, Codec, Level
+from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
+from stac_latent.bytestring.framing import MAX_PIXELS
+from stac_latent.system.limits import check_bytes
+from stac_latent.spec import Band, Window
+from stac_latent.stages.base import BaseStage, take
+from stac_latent.stages.lin.lifting import levels_of, synthesise
+from stac_latent.stages.lin.payload import unpack
+from stac_latent.stages.lin.plan import Prepared
+from stac_latent.stages.lin.rate_control import Aim, Reached, measure, search
+from stac_latent.stages.lin.tile_source import FromField, FromLatents, Source
+from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, TileCoder
+from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
+from stac_latent.stages.transform.normalise import Normalise, store
+from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.lin.pyramid import TILE, tiles_of
+from stac_latent.field.rate_target import Target
+
+__all__ = ["Lin"]
+
+_SEVERAL = b"SLT\x01"
+_COUNTS = struct.Struct("<4sII")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Lin(TileCoder, BaseStage):
+    """Entropy-coding stage of the ``lin`` chain; see :class:`~stac_latent.stages.lin.tile.TileCoder`.
+
+    Parameters
+    ----------
+    basis, model, lam
+        Of the tile coder.
+    step
+        Quantiser step in units of the normalised field, where no target is set.
+    lattices
+        Bands of each grid of each lattice, where they have several; see :mod:`stac_latent.stages.lin.grids`.
+    """
+
+    name: ClassVar[str] = "lin"
+    level: ClassVar[Level] = "bytes"
+    bitstream = "stac-latent-lin-1"
+    aim: Aim | None = None
+    weights: Array | None = None
+    """Weight of each pixel's squared error, float32 ``(y, x)``; None for one."""
+    ready: dict[bytes, list[bytes]]
+    """Payloads by the digest of their latents; chunks without data may have the same."""
+    gains: Array | None = None
+    """Factor on the precision of each band, float32 ``(band,)``; None for one."""
+
+    def __init__(
+        self,
+        basis: Array,
+        model: PlaneModel | None = None,
+        step: float = 64.0,
+        lam: float = LAMBDA,
+        lattices: Lattices | None = None,
+    ) -> None:
+        TileCoder.__init__(self, basis, model, lam)
+        self.lattices = checked_lattices(lattices, self.name)
+        if self.lattices is not None and sum(map(sum, self.lattices)) != self.bands:
+            raise BundleError(f"lin: lattices {self.lattices} are not of {self.bands} bands")
+        self.nest = Nest((self.bands,) if self.lattices is None else self.lattices[0])
+        if not step > 0:
+            raise BundleError(f"lin: the step must be positive; got {step}")
+        self.step = float(step)
+        self.ready = {}
+
+    def aimed(
+        self,
+        codec: Codec,
+        bands: Sequence[Band],
+        target: Target,
+        weights: Array | None = None,
+        gains: Array | None = None,
+    ) -> Self:
+        """The same stage, which codes towards a target; what it writes is of the same space.
+
+        Parameters
+        ----------
+        codec
+            Its chain.
+        bands
+            Bands whose scales tell the peaks.
+        target
+            What to reach.
+        weights
+            Weight of each pixel's squared error, ``(y, x)`` of the padded field.
+        gains
+            Factor on the precision of each band.
+        """
+        first = codec.stages[0]
+        if not isinstance(first, Normalise):
+            raise BundleError("lin: a chain that codes towards a target starts with normalise")
+        if weights is not None and not self.nest.single:
+            raise CodecError("regions of interest are for fields on one grid; leave roi out")
+        peaks = np.array([1 / abs(b.scale) if b.scale != 1 else np.nan for b in bands])
+        integer = np.array([np.dtype(b.data_type).kind in "iu" for b in codec.bands])
+        out = copy.copy(self)
+        out.aim, out.weights, out.gains = Aim(target, first, codec, peaks, integer), weights, gains
+        out.ready = {}
+        return out
+
+    def own_rate(self) -> Self:
+        """The same stage at its own step, without a target, weights or gains."""
+        out = copy.copy(self)
+        out.aim, out.weights, out.gains, out.ready = None, None, None, {}
+        return out
+
+    def over(self, valid: Array, pixels: int | None = None) -> Self:
+        """The same stage, which measures over valid pixels ``(1 or band, y, x)`` only; see :class:`Aim` for ``pixels``."""
+        out = copy.copy(self)
+        out.aim = None if self.aim is None else replace(self.aim, valid=valid, pixels=pixels)
+        return out
+
+    def step_of(self, payload: bytes) -> float:
+        """Quantiser step of a payload (of its first tile), in units of the normalised field."""
+        return unpack(split(payload)[0][0], self.bands)[0].step
+
+    def keep(self, x: Array, payload: bytes) -> None:
+        """Have ``forward`` answer these latents with a payload that was coded before; once."""
+        self.ready.setdefault(_digest(x), []).append(payload)
+
+    # -- to bytes ------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Array) -> bytes:
+        """Latents ``(band * 64, y, x)`` float32 to bytes; trailing rows and columns of NaN lie outside the field."""
+        source = FromLatents.inside(x, self.nest)
+        if self.ready:
+            with suppress(KeyError, IndexError):
+                return self.ready[_digest(source.latents)].pop()
+        return self._payload(source)
+
+    def encoder(self, codec: Codec) -> Callable[[Array, Array | None], bytes] | None:
+        """Function from a field and its mask to bytes, equal to the chain's, without the latents."""
+        first = self._normalise(codec)
+        if first is None:
+            return None
+        return lambda field, mask: self._payload(FromField(field, mask, first, self.nest))
+
+    def _payload(self, source: Source) -> bytes:
+        cells = source.cells
+        windows = list(tiles_of(*cells, size=TILE // CELL))
+        fixed = self._known_step()
+        if fixed is not None or self.aim is None:  # tile by tile: none is kept
+            step = fixed or self.step
+            return join(each(lambda w: self.code(self._prepared(source, w)[1], step), windows), cells)
+        truth, prepared = zip(*each(lambda w: self._prepared(source, w, pixels=True), windows), strict=True)
+        aim = self.aim
+        valid = [self.nest.native(_cut(aim.valid, w), t.shape) for w, t in zip(windows, truth, strict=True)]
+        wanted = each(aim.stored, truth)
+        peaks = aim.heights(wanted, valid)
+        samples = aim.target.samples or (aim.pixels or cells[0] * cells[1] * CELL**2) * self.nest.share
+        bounds = None if aim.target.max_error is None else aim.bounds(truth)
+
+        def trial(step: float) -> Reached:
+            coded = each(lambda p: self.code(p, step), prepared)
+            payload = join(coded, cells)
+            decoded = each(self._decoded, coded)
+            psnr, worst = measure(wanted, each(aim.stored, decoded), valid, peaks, aim.lost)
+            rate = (len(payload) + aim.target.overhead) * 8 / samples
+            ratio = 0.0
+            if bounds is not None:  # before rounding errors change with the step, not by whole numbers
+                _, exact = measure(truth, decoded, valid, peaks)
+                ratio = float((exact * aim.first.unit / (bounds + 0.5 * aim.integer)).max())
+                ratio = min(ratio, 1.0) if (worst <= bounds).all() else max(ratio, 1.0 + 2**-10)
+            return Reached(payload, rate, psnr, ratio)
+
+        part = aim.pixels is not None and cells[0] * cells[1] < (TILE // CELL) ** 2
+        return search(trial, aim.target, self.step, near=part).payload
+
+    def _prepared(self, source: Source, window: Window, *, pixels: bool = False) -> tuple[Any, Prepared]:
+        """Pixels of a tile in normalised units where they are asked for, and its coefficients, ready to be coded."""
+        truth, tile = source.tile(window, pixels)
+        weights = None if self.weights is None else self._weight_map(window, source.cells)
+        return truth, self.prepare(tile, weights, self.gains)
+
+    def _decoded(self, payload: bytes, *, borrow: bool = False) -> Array:
+        """Pixels ``(band, y, x)`` of a tile in normalised units, those of larger ones repeated."""
+        tile = self.decode_tile(payload, self.nest.counts, borrow=borrow)
+        levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
+        for depth, part in enumerate(tile):
+            synthesise(part, levels - depth)
+        return self.nest.spread(tile)
+
+    def _known_step(self) -> float | None:
+        """Step in normalised units where there is nothing to search for."""
+        if self.aim is None or not self.aim.target.given:
+            return self.step
+        target = self.aim.target
+        if target.step is not None:
+            return target.step / float(np.median(self.aim.first.unit))
+        return None if target.quality is None else self.step * 2.0 ** ((50 - target.quality) / 10)
+
+    def _weight_map(self, window: Window, cells: tuple[int, int]) -> Sequence[Array]:
+        """Weights of a tile's pixels as weights of its coefficients: the largest under each."""
+        (y0, y1), (x0, x1) = window
+        assert self.weights is not None  # noqa: S101 - narrows the type
+        pixels = cells[0] * CELL, cells[1] * CELL
+        if self.weights.shape != pixels:
+            raise FieldError(
+                f"weights of pixels have shape {self.weights.shape}; the padded field has {pixels}"
+            )
+        return [_pyramid_max(self.weights[y0 * CELL : y1 * CELL, x0 * CELL : x1 * CELL])]
+
+    def inverse(self, y: bytes) -> Array:
+        """Bytes to latents ``(band * 64, y, x)`` float32."""
+        parts, (h, w) = split(y)
+        check_bytes((self.bands * CELL**2, h, w), 4, "lin: the header")
+        tiles = each(self._latents, parts)
+        if len(tiles) == 1:
+            return tiles[0]
+        return assemble(tiles, (h, w), TILE // CELL)
+
+    def _latents(self, payload: bytes) -> Array:
+        tile = self.decode_tile(payload, self.nest.counts)
+        shape = tile[0].shape[1:]
+        if any(n % CELL for n in shape):
+            raise CorruptDataError(f"lin: a tile of {shape} pixels is not made of cells of {CELL}")
+        levels = levels_of(*shape, most=MAX_LEVELS)
+        for depth, part in enumerate(tile):
+            synthesise(part, levels - depth, CELL_LEVELS - depth)
+        return self.nest.pack(tile)
+
+    def direct(self, codec: Codec) -> Callable[[bytes], Array] | None:
+        """Function from bytes to pixels ``(band, y, x)`` of the stored type, equal to the chain's, without the latents."""
+        first = self._normalise(codec)
+        if first is None:
+            return None
+
+        def one(payload: bytes) -> Array:
+            return store(self._decoded(payload, borrow=True), first, codec)
+
+        def field(payload: bytes) -> Array:
+            parts, (h, w) = split(payload)
+            check_bytes((self.bands, h * CELL, w * CELL), 4, "lin: the header")
+            tiles = each(one, parts)
+            return tiles[0] if len(tiles) == 1 else assemble(tiles, (h * CELL, w * CELL), TILE)
+
+        return field
+
+    def _normalise(self, codec: Codec) -> Normalise | None:
+        """First stage of a chain normalise > pyramid > this one, of one lattice; None of any other."""
+        first, several = codec.stages[0], self.lattices is not None and len(self.lattices) > 1
+        known = [s.name for s in codec.stages] == ["normalise", "pyramid", self.name] and not several
+        return first if isinstance(first, Normalise) and known else None
+
+    def config(self) -> dict[str, Any]:
+        """Default step and the price of a bit, and lattices where there are several grids."""
+        out: dict[str, Any] = {"step": self.step, "lam": self.lam}
+        return out if self.lattices is None else out | {"lattices": [list(c) for c in self.lattices]}
+
+    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """Stage of one lattice."""
+        basis = np.ascontiguousarray(self.basis[:, bands, bands])
+        return type(self)(basis, self.model, self.step, self.lam, (counts,))
+
+    def tensors(self) -> dict[str, Array]:
+        """Bases, weights and tables."""
+        return {"basis": self.basis, **self.model.tensors()}
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
+        """Rebuild from :meth:`config` and :meth:`tensors`."""
+        basis = take(tensors, "basis", cls.name, 3, "f")
+        model, lattices = PlaneModel.build(tensors), config.get("lattices")
+        return cls(basis, model, float(config["step"]), float(config["lam"]), lattices)
+
+
+def _digest(x: Array) -> bytes:
+    digest = hashlib.blake2b(str(x.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(x).data)
+    return digest.digest()
+
+
+def _cut(valid: Array | None, cells: Any) -> Array | None:
+    if valid is None:
+        return None
+    (y0, y1), (x0, x1) = cells
+    return valid[:, y0 * CELL : y1 * CELL, x0 * CELL : x1 * CELL]
+
+
+def _pyramid_max(pixels: Array) -> Array:
+    """Mallat's layout of the largest weight under each coefficient."""
+    out = np.array(pixels, np.float32)
+    levels = levels_of(*out.shape, most=MAX_LEVELS)
+    part = out
+    for _ in range(levels):
+        h, w = part.shape
+        low = np.pad(part, ((0, h % 2), (0, w % 2)), mode="edge")
+        low = low.reshape(low.shape[0] // 2, 2, low.shape[1] // 2, 2).max(axis=(1, 3))
+        sy, sx = low.shape
+        part[sy:, :sx], part[:sy, sx:], part[sy:, sx:] = (
+            low[: h - sy],
+            low[:, : w - sx],
+            low[: h - sy, : w - sx],
+        )
+        part[:sy, :sx] = low
+        part = part[:sy, :sx]
+    return out
+
+
+def each(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
+    """Map over tiles, by threads where there are several."""
+    if len(things) < 2:
+        return [function(t) for t in things]
+    with ThreadPoolExecutor(min(len(things), os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, things))
+
+
+def join(parts: Sequence[bytes], cells: tuple[int, ...]) -> bytes:
+    """Payloads of tiles, row by row, as one; a single one stays as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    if cells[0] * cells[1] * CELL**2 > MAX_PIXELS:
+        raise FieldError(
+            f"lin codes at most {MAX_PIXELS} pixels at once; got {cells[0]} x {cells[1]} cells of {CELL} x {CELL}"
+        )
+    head = _COUNTS.pack(_SEVERAL, cells[0], cells[1])
+    return head + np.array([len(p) for p in parts], "<u4").tobytes() + b"".join(parts)
+
+
+def split(data: bytes) -> tuple[list[bytes], tuple[int, int]]:
+    """Inverse of :func:`join`; the cells are those of several tiles only."""
+    if data[:4] != _SEVERAL:
+        return [data], (0, 0)
+    if len(data) < _COUNTS.size:
+        raise CorruptDataError(f"lin: {len(data)} bytes are less than a header; truncated")
+    _, h, w = _COUNTS.unpack_from(data)
+    side = TILE // CELL
+    n = -(-h // side) * -(-w // side)
+    start = _COUNTS.size + 4 * n
+    if not n or h * w * CELL**2 > MAX_PIXELS or start > len(data):
+        raise CorruptDataError(
+            f"lin: the header declares {h} x {w} cells, which {len(data)} bytes cannot hold"
+        )
+    ends = start + np.cumsum(np.frombuffer(data, "<u4", n, _COUNTS.size).astype(np.int64))
+    if ends[-1] != len(data):
+        raise CorruptDataError(
+            f"lin: the tiles end at byte {int(ends[-1])} of {len(data)}; truncated or changed"
+        )
+    begins = [start, *ends[:-1].tolist()]
+    return [data[a:b] for a, b in zip(begins, ends.tolist(), strict=True)], (h, w)
+
+
+def assemble(tiles: Sequence[Array], shape: tuple[int, int], size: int) -> Array:
+    """One array ``(channel, y, x)`` from its tiles of ``size``, row by row.
+
+    Raises
+    ------
+    CorruptDataError
+        If a tile has not the shape of its place.
+    """
+    out = np.empty((len(tiles[0]), *shape), tiles[0].dtype)
+    for tile, ((y0, y1), (x0, x1)) in zip(tiles, tiles_of(*shape, size=size), strict=True):
+        if tile.shape != (len(out), y1 - y0, x1 - x0):
+            raise CorruptDataError(
+                f"lin: a tile is {tile.shape}; its place has {(len(out), y1 - y0, x1 - x0)}"
+            )
+        out[:, y0:y1, x0:x1] = tile
+    return out

@@ -1,0 +1,372 @@
+"""Latents in Zarr v3: one group with the symbols, the validity mask and the cell coordinates.
+
+::
+
+    <item>.latent.zarr/      attributes mirror the asset's fields
+      latent  (channel, y, x)     int8/int16; sharded; coded (zarr codec "stac_latent") or plain (zstd)
+      mask    (mask_band, py, px) uint8, 1 = valid; one band where all bands agree; absent chunks are valid
+      valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
+      residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.zarr.residual`
+      y, x                        cell centres, so that xarray.open_zarr shows a map
+      g60/                        the same again for bands whose pixels fit no cell of these
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+import numpy as np
+import zarr
+import zarr.errors
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.sync import sync
+from zarr.errors import ZarrUserWarning
+from zarr.storage import MemoryStore
+
+from stac_latent.system.links import shown
+from stac_latent.chain import Array, Codec
+from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
+from stac_latent.system.limits import check_bytes, memory
+from stac_latent.system.redact import without_secrets
+from stac_latent.secure import Encrypt
+from stac_latent.spec import Grid, Spec, Window
+from stac_latent.store.zarr.trust import CONFIG, UNREADABLE, check_array
+from stac_latent.store.zarr.payloads import PayloadReader
+from stac_latent.store.zarr.open_store import store_at
+from stac_latent.net.fetch import Sign
+from stac_latent.store.zarr.remote_store import RemoteStore
+from stac_latent.store.zarr.encrypted_store import SealedStore, for_writing
+from stac_latent.store.zarr.codec import LatentZarrCodec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+__all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "finish", "open_arrays"]
+
+Payload = Literal["coded", "plain"]
+
+_MASKS_AHEAD = 64
+_COMPACT = {"json_indent": None}
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _compact(function: Callable[P, R]) -> Callable[P, R]:
+    """Let metadata be written without white space: it counts in the rate."""
+
+    @functools.wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with zarr.config.set(_COMPACT):
+            return function(*args, **kwargs)
+
+    return inside
+
+
+@dataclass(frozen=True)
+class LatentArrays:
+    """The arrays of one latent group."""
+
+    latent: zarr.Array[Any]
+    mask: zarr.Array[Any] | None
+    valid: zarr.Array[Any] | None
+    attributes: Mapping[str, Any]
+    reference: tuple[zarr.Array[Any], zarr.Array[Any]] | None = None
+    """Gains and checksums of a date that is coded against a key frame; see :mod:`stac_latent.cube.keyframe.decode`."""
+    residual: zarr.Array[Any] | None = None
+    """Payloads that keep an error bound; see :mod:`stac_latent.store.zarr.residual`."""
+
+    def read_symbols(self, cells: Window) -> Array:
+        """Stored integers ``(channel, y, x)`` of a window of cells; only its chunks are read.
+
+        Raises
+        ------
+        CorruptDataError
+            If a chunk is missing bytes, or a checksum does not hold.
+        """
+        (y0, y1), (x0, x1) = cells
+        symbols = self._read(self.latent, (slice(None), slice(y0, y1), slice(x0, x1)))
+        if symbols.dtype.kind == "f":
+            if np.isnan(symbols[0]).any():
+                self._check_present(cells)
+                raise CorruptDataError(
+                    f"{_where(self.latent)}: chunks of window {cells} hold NaN; the store is incomplete, write it again"
+                )
+        elif not symbols[:1].any() and not symbols.any():  # the first channel is hardly ever zero
+            self._check_present(cells)
+        return symbols
+
+    @cached_property
+    def payloads(self) -> PayloadReader | None:
+        """Access to the coded chunks themselves; None where there are none."""
+        return PayloadReader(self.latent) if PayloadReader.reads(self.latent) else None
+
+    def _check_present(self, cells: Window) -> None:
+        """Tell zeros that were stored from zeros that stand for a missing file."""
+        spans = [range(lo // n, (hi - 1) // n + 1) for (lo, hi), n in zip(cells, self._shard(), strict=True)]
+        for y, x in itertools.product(*spans):
+            path = f"{self.latent.path}/{self.latent.metadata.encode_chunk_key((0, y, x))}"
+            if not sync(self.latent.store.exists(path)):
+                raise CorruptDataError(
+                    f"{_where(self.latent)}: {path} is missing; the store is incomplete, fetch or write it again"
+                )
+
+    def _shard(self) -> tuple[int, ...]:
+        return (self.latent.shards or self.latent.chunks)[1:]
+
+    def ahead(self, chunks: Iterable[tuple[int, int]]) -> None:
+        """Start to read remote chunks of a coded latent, which will be asked for by row and column."""
+        if self.payloads is not None:
+            self.payloads.ahead(chunks)
+
+    def mask_ahead(self, window: Window) -> None:
+        """Start to read the mask of a pixel window from a remote store, where it is small."""
+        if self.mask is None or not isinstance(self.mask.store, RemoteStore):
+            return
+        spans = [
+            range(lo // n, (hi - 1) // n + 1)
+            for (lo, hi), n in zip(window, self.mask.chunks[1:], strict=True)
+        ]
+        if len(spans[0]) * len(spans[1]) <= _MASKS_AHEAD:
+            for y, x in itertools.product(*spans):
+                self.mask.store.ahead(f"{self.mask.path}/{self.mask.metadata.encode_chunk_key((0, y, x))}")
+
+    def read_mask(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Valid pixels ``(1 or band, y, x)`` of a pixel window; None where the group has no mask."""
+        if self.mask is None:
+            return None
+        (y0, y1), (x0, x1) = window
+        return self._read(self.mask, (slice(None), slice(y0, y1), slice(x0, x1))).astype(bool)
+
+    def read_valid(self, cells: Window) -> Array | None:
+        """Valid pixels of each cell in percent, uint8 ``(y, x)``; None where the group does not store it."""
+        if self.valid is None:
+            return None
+        (y0, y1), (x0, x1) = cells
+        return self._read(self.valid, (slice(y0, y1), slice(x0, x1)))
+
+    @_compact
+    def widen_mask(self, bands: int) -> LatentArrays:
+        """The same group with one mask for each of ``bands``; what was stored for all is kept for each."""
+        if self.mask is None:
+            raise CorruptDataError(f"{_where(self.latent)}: the group has no mask to widen")
+        old = np.asarray(self.mask[:1])
+        group = zarr.open_group(self.latent.store, path=self.latent.path.rpartition("/")[0], mode="r+")
+        mask = _create_mask(group, bands, old.shape[1:], self.mask.chunks[1], overwrite=True)
+        mask[:] = np.broadcast_to(old, mask.shape)
+        return replace(self, mask=mask)
+
+    def read_all(self, array: zarr.Array[Any]) -> Array:
+        """The whole of a small array of the group; errors as :meth:`read_symbols`."""
+        return self._read(array, (slice(None),) * array.ndim)
+
+    @staticmethod
+    def _read(array: zarr.Array[Any], where: tuple[slice, ...]) -> Array:
+        shape = [len(range(*s.indices(n))) for s, n in zip(where, array.shape, strict=True)]
+        check_bytes(shape, array.dtype.itemsize, _where(array), memory())
+        try:
+            return np.asarray(array[where])
+        except StacLatentError:
+            raise
+        except UNREADABLE as exc:
+            raise CorruptDataError(
+                f"{_where(array)}: stored bytes of window {where[-2:]} do not decode: {exc}; the store is truncated or was "
+                "changed, fetch or write it again"
+            ) from exc
+
+
+def _where(array: zarr.Array[Any]) -> str:
+    """Address of an array, without the store's wrapping."""
+    return str(array.store_path).removeprefix("wrapping-")
+
+
+def chunk_cells(codec: Codec) -> tuple[int, int]:
+    """Cells along an inner chunk and along a shard: about 256 and 2048 pixels, at least 32 and 256 cells."""
+    inner = max(32, 256 // max(codec.stride))
+    return inner, 8 * inner
+
+
+@_compact
+def finish(path: Path | MemoryStore) -> None:
+    """Gather the metadata of a filled group in one document, so that it opens with one request and without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ZarrUserWarning
+        )  # consolidated metadata is not yet part of the v3 text
+        zarr.consolidate_metadata(path if isinstance(path, MemoryStore) else str(path), zarr_format=3)
+
+
+@_compact
+def create(
+    path: Path | MemoryStore,
+    codec: Codec,
+    grid: Grid,
+    payload: Payload,
+    mask_bands: int,
+    attributes: Mapping[str, Any],
+    part: int = 0,
+    seal: Encrypt | None = None,
+) -> LatentArrays:
+    """Make an empty group at a local path, or in memory, ready to be filled shard by shard.
+
+    Parameters
+    ----------
+    path
+        New folder.
+    codec
+        Gives channels, data type and, for ``coded``, the entropy coder.
+    grid
+        Pixel grid and cell lattice.
+    payload
+        ``coded``: smallest, needs the bundle. ``plain``: zstd, opens anywhere.
+    mask_bands
+        1, or the number of bands where their masks differ; 0 for no mask.
+    attributes
+        Written as the group's attributes.
+    part
+        Which of the codec's lattices this is, where it has several.
+    seal
+        Encrypts the chunks, which are then not gathered in shards.
+    """
+    if payload == "coded" and codec.tail is None:
+        raise CodecError(f"codec {codec.name!r} has no entropy coder; write its symbols with payload='plain'")
+    spec = codec.spec
+    inner, shard = chunk_cells(codec)
+    cells, channels = grid.cells, spec.dimensions
+    shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
+    where = path if isinstance(path, MemoryStore) else for_writing(path, seal)
+    group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
+    coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
+    if payload == "coded":
+        bitstream = codec.bitstream or ""
+        coded = {
+            "serializer": LatentZarrCodec(codec.space, bitstream, part, codec),
+            "compressors": [Crc32cCodec()],
+        }
+    latent = group.create_array(
+        "latent",
+        shape=(channels, *cells),
+        dtype=spec.data_type,
+        chunks=(channels, inner, inner),
+        shards=(channels, *shards) if seal is None else None,
+        fill_value=np.nan if np.dtype(spec.data_type).kind == "f" else 0,
+        dimension_names=("channel", "y", "x"),
+        attributes={"latent:space": spec.space},
+        config={"write_empty_chunks": True},  # a missing shard is a loss, never zeros
+        **coded,
+    )
+    mask = valid = None
+    if mask_bands and spec.kind == "embedding":
+        valid = group.create_array(
+            "valid",
+            shape=cells,
+            dtype="uint8",
+            chunks=(inner, inner),
+            fill_value=100,
+            dimension_names=("y", "x"),
+        )
+    elif mask_bands:
+        mask = _create_mask(group, mask_bands, grid.shape, inner * max(codec.stride))
+    _write_coordinates(group, grid)
+    return LatentArrays(latent, mask, valid, dict(attributes))
+
+
+def _create_mask(
+    group: zarr.Group, bands: int, shape: tuple[int, ...], step: int, *, overwrite: bool = False
+) -> zarr.Array[Any]:
+    return group.create_array(
+        "mask",
+        shape=(bands, *shape),
+        dtype="uint8",
+        chunks=(bands, step, step),
+        fill_value=1,
+        compressors=[ZstdCodec(level=9), Crc32cCodec()],
+        dimension_names=("mask_band", "py", "px"),
+        overwrite=overwrite,
+    )
+
+
+def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
+    a, _, c, _, e, f = grid.cell_transform
+    for name, n, start, step in (("y", grid.cells[0], f, e), ("x", grid.cells[1], c, a)):
+        centres = start + step * (np.arange(n) + 0.5)
+        out = group.create_array(name, shape=(n,), dtype="float64", chunks=(n,), dimension_names=(name,))
+        out[:] = centres
+
+
+def open_arrays(
+    href: str,
+    spec: Spec | None = None,
+    grid: Grid | None = None,
+    seal: Encrypt | None = None,
+    *,
+    sign: Sign | None = None,
+    known: Mapping[str, bytes] | None = None,
+) -> LatentArrays:
+    """Open a latent group for reading; with ``spec`` and ``grid``, check that it is the one they describe.
+
+    Parameters
+    ----------
+    href
+        Local path, or the address of a server or object store.
+    seal
+        Decrypts the chunks of an encrypted asset.
+    sign
+        Signs remote addresses.
+    known
+        Remote files that need not be read, by name: metadata that the Item pins.
+
+    Raises
+    ------
+    CorruptDataError
+        If there is no readable group, or its arrays contradict the item.
+    """
+    try:
+        with zarr.config.set(CONFIG):
+            store = store_at(href, sign, known)
+            store = store if seal is None else SealedStore(store, seal, written=True)
+            group = zarr.open_group(store, mode="r", zarr_format=3)
+            latent = group["latent"]
+            mask, valid = group.get("mask"), group.get("valid")
+            residual = group.get("residual")
+            gain, crc = group.get("reference_gain"), group.get("reference_crc")
+    except StacLatentError:
+        raise
+    except UNREADABLE as exc:
+        raise CorruptDataError(
+            f"{shown(href)} is no readable latent group: {type(exc).__name__}: {without_secrets(str(exc))}"
+        ) from exc
+    href = shown(href)  # for messages
+    if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
+        raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
+    for array, name, ndim, kinds in (
+        (latent, "latent", 3, "iuf"), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
+        (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
+        (residual, "residual", 3, "u"),
+    ):  # fmt: skip
+        if isinstance(array, zarr.Array):
+            check_array(array, f"{href}/{name}", ndim, kinds)
+    if spec is not None and grid is not None and latent.shape != (spec.dimensions, *grid.cells):
+        raise CorruptDataError(
+            f"{href}/latent has shape {latent.shape}; the item declares {(spec.dimensions, *grid.cells)} (channel, y, x)"
+        )
+    if isinstance(valid, zarr.Array) and valid.shape != latent.shape[1:]:
+        raise CorruptDataError(
+            f"{href}/valid has shape {valid.shape}; the latent has {latent.shape[1:]} cells"
+        )
+    if grid is not None and isinstance(mask, zarr.Array) and mask.shape[1:] != grid.shape:
+        raise CorruptDataError(f"{href}/mask has shape {mask.shape}; the item declares {grid.shape} pixels")
+    return LatentArrays(
+        latent,
+        mask if isinstance(mask, zarr.Array) else None,
+        valid if isinstance(valid, zarr.Array) else None,
+        dict(group.attrs),
+        (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
+        residual if isinstance(residual, zarr.Array) else None,
+    )

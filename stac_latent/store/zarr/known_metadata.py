@@ -1,0 +1,121 @@
+"""What a reader knows of a store without asking for it: its metadata, and which chunks of its mask there are.
+
+Metadata follows from codec and grid, and a checksum in the Item says that it does. The checksum is of the document ``zarr.json`` of the group without its attributes, as JSON with sorted keys and without white
+space. A reader makes the document anew; where it has another checksum, because the store was written in another way or by
+another version, the stored one is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from stac_latent.codec.bundle import multihash
+from stac_latent.chain import Codec
+from stac_latent.errors import CorruptDataError
+from stac_latent.secure import Encrypt
+from stac_latent.spec import Grid
+from stac_latent.store.zarr.group import Payload, create, finish
+
+__all__ = ["absent_chunks", "known_metadata", "layout_fields", "metadata_checksum", "stored_chunks"]
+
+_NAME = "zarr.json"
+_KEPT = 256
+_lock = threading.Lock()
+_made: dict[tuple[Any, ...], bytes] = {}
+
+
+def metadata_checksum(document: bytes) -> str | None:
+    """Checksum of the metadata of a group (SHA-256 multihash, hexadecimal); None where it is no such document."""
+    try:
+        found = json.loads(document)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    plain = {k: v for k, v in found.items() if k != "attributes"}
+    return multihash(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
+
+
+def known_metadata(checksum: str | None, codec: Codec, grid: Grid, payload: Payload) -> dict[str, bytes]:
+    """The metadata document that has a checksum, by its name in the store; empty where it cannot be made.
+
+    Parameters
+    ----------
+    checksum
+        As an Item has it.
+    codec, grid, payload
+        What the store was made with.
+    """
+    if checksum is None or (payload == "coded" and codec.tail is None):
+        return {}
+    for masks in dict.fromkeys((1, len(codec.spec.bands) or 1)):
+        key = (codec.space, grid.cells, grid.shape, payload, masks)
+        with _lock:
+            if key not in _made:
+                if len(_made) > _KEPT:
+                    _made.clear()
+                _made[key] = _make(codec, grid, payload, masks)
+            document = _made[key]
+        if metadata_checksum(document) == checksum:
+            return {_NAME: document}
+    return {}
+
+
+def _make(codec: Codec, grid: Grid, payload: Payload, masks: int) -> bytes:
+    store = MemoryStore()
+    create(store, codec, grid, payload, masks, {})
+    finish(store)
+    found = sync(store.get(_NAME, default_buffer_prototype()))
+    return b"" if found is None else found.to_bytes()
+
+
+def layout_fields(folder: Path, mask: zarr.Array[Any] | None, seal: Encrypt | None) -> dict[str, Any]:
+    """Fields that an asset says of its finished store; none of an encrypted one, whose manifest says it."""
+    if seal is not None:
+        return {}
+    fields: dict[str, Any] = {"latent:metadata_checksum": metadata_checksum((folder / _NAME).read_bytes())}
+    return fields if mask is None else {**fields, "latent:mask_chunks": stored_chunks(mask, folder)}
+
+
+def stored_chunks(array: zarr.Array[Any], folder: Path) -> str:
+    """Which chunks of a mask ``(band, y, x)`` are stored in a folder: bits in hexadecimal notation, row by row."""
+    there = [(folder / key).is_file() for key in _keys(array)]
+    return np.packbits(there).tobytes().hex()
+
+
+def absent_chunks(array: zarr.Array[Any], bits: str) -> list[str]:
+    """Keys of the chunks of a mask that are not stored, by what :func:`stored_chunks` wrote of it.
+
+    Raises
+    ------
+    CorruptDataError
+        If it was written of another array.
+    """
+    keys = _keys(array)
+    try:
+        stored = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))
+    except ValueError:
+        stored = np.zeros(0, np.uint8)
+    if len(stored) != -(-len(keys) // 8) * 8:
+        raise CorruptDataError(
+            f"latent:mask_chunks is {bits[:40]!r}; a mask of {len(keys)} chunks has {-(-len(keys) // 8)} bytes in hexadecimal "
+            "notation: remove the field, or encode the item again"
+        )
+    return [key for key, there in zip(keys, stored, strict=False) if not there]
+
+
+def _keys(array: zarr.Array[Any]) -> list[str]:
+    counts = [math.ceil(n / c) for n, c in zip(array.shape[1:], array.chunks[1:], strict=True)]
+    places = itertools.product(*map(range, counts))
+    return [f"{array.path}/{array.metadata.encode_chunk_key((0, *place))}" for place in places]

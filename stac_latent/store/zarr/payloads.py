@@ -1,0 +1,255 @@
+"""Coded chunks as they are stored: the bytes of one tile, out of its shard or a file of its own, without decoding them.
+
+Layout of a shard (Zarr v3, codec ``sharding_indexed``): the inner chunks, then for each of them, in C order, offset and
+length as uint64, then the CRC-32C of this index.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+from zarr.codecs import Crc32cCodec, ShardingCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from stac_latent.errors import CorruptDataError, StacLatentError
+from stac_latent.net.fetch import fetch, keep, kept, network
+from stac_latent.store.zarr.remote_store import RemoteStore, part_of
+from stac_latent.store.zarr.codec import LatentZarrCodec
+
+__all__ = ["PayloadReader"]
+
+_CRC_BYTES = 4
+_MISSING = 2**64 - 1
+_SLACK = 65536
+_FARTHEST = 2**48
+_KEPT = 64
+"""Indexes of shards that are kept: 1 KiB each."""
+_GAP = 64 << 10
+"""Bytes between two chunks of a remote shard that are read for nothing rather than asking twice."""
+_SPAN = 16 << 20
+Place = tuple[int, int]
+
+
+class PayloadReader:
+    """Reads coded chunks of one array ``(channel, y, x)``.
+
+    Parameters
+    ----------
+    array
+        With the zarr codec ``stac_latent``, sharded or not.
+
+    Raises
+    ------
+    TypeError
+        If it is stored otherwise; :meth:`reads` tells beforehand.
+    """
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        if not self.reads(array):
+            raise TypeError(f"{array.store_path} holds no coded chunks")
+        self.array = array
+        self._lock = threading.Lock()
+        self._indexes: OrderedDict[str, npt.NDArray[np.uint64]] = OrderedDict()
+        self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._coming: dict[Place, Future[bytes]] = {}
+        shards = array.shards or array.chunks
+        self._per = tuple(s // c for s, c in zip(shards, array.chunks, strict=True))
+        self._most = 2 * math.prod(array.chunks) * array.dtype.itemsize + _SLACK
+
+    @staticmethod
+    def reads(array: zarr.Array[Any]) -> bool:
+        """Whether the chunks of an array can be read so."""
+        codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
+        if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
+            return _coded(codecs)
+        at_end = str(getattr(codecs[0].index_location, "value", codecs[0].index_location)) == "end"
+        return _coded(codecs[0].codecs) and at_end and len(codecs[0].index_codecs) == 2
+
+    def read(self, y: int, x: int) -> bytes:
+        """Payload of the chunk in row ``y`` and column ``x`` of the grid of chunks.
+
+        Raises
+        ------
+        CorruptDataError
+            If the shard is missing, cut short, or does not hold the chunk.
+        """
+        with self._lock:
+            coming = self._coming.pop((y, x), None)
+        if coming is not None:
+            return coming.result()
+        if self.array.shards is None:
+            return self._alone(f"{self.array.path}/{self.array.metadata.encode_chunk_key((0, y, x))}")
+        key = self._key(y, x)
+        start, stop = self._span(key, y, x)
+        return self._payload(self._get(key, RangeByteRequest(start, stop)), stop - start, key, (y, x))
+
+    def ahead(self, places: Iterable[Place]) -> None:
+        """Start to read the chunks of a remote store that :meth:`read` will be asked for, neighbours in one request."""
+        if self.array.shards is None or not isinstance(self.array.store, RemoteStore):
+            return
+        shards: defaultdict[str, dict[Place, Future[bytes]]] = defaultdict(dict)
+        with self._lock:
+            for place in places:
+                known = self._coming.get(place)
+                if known is None or (known.done() and known.exception() is not None):
+                    self._coming[place] = shards[self._key(*place)][place] = Future()
+        for key, wanted in shards.items():
+            network().submit(self._ahead, self.array.store, key, wanted)
+
+    def _ahead(self, store: RemoteStore, key: str, wanted: dict[Place, Future[bytes]]) -> None:
+        """Answer with what is kept; read the rest in as few requests as may be, the first of them here."""
+        missing: list[tuple[int, int, Place]] = []
+        for place, future in wanted.items():
+            try:
+                start, stop = self._span(key, *place)
+                data = kept(store.url(key), (start, stop))
+                if data is None:
+                    missing.append((start, stop, place))
+                else:
+                    future.set_result(self._payload(data, stop - start, key, place))
+            except Exception as exc:  # noqa: BLE001 - raised where the chunk is asked for
+                future.set_exception(exc)
+        first, *others = _together(missing) or [[]]
+        for group in others:
+            network().submit(self._fetch, store, key, group, wanted)
+        self._fetch(store, key, first, wanted)
+
+    def _fetch(
+        self,
+        store: RemoteStore,
+        key: str,
+        group: Sequence[tuple[int, int, Place]],
+        wanted: dict[Place, Future[bytes]],
+    ) -> None:
+        """Read neighbouring chunks in one request."""
+        if not group:
+            return
+        low, high = group[0][0], max(stop for _, stop, _ in group)
+        try:
+            found = fetch(store.url(key), (low, high), high - low, store.sign)
+        except Exception as exc:  # noqa: BLE001 - raised where the chunks are asked for
+            for _, _, place in group:
+                wanted[place].set_exception(exc)
+            return
+        data, tag = found or (b"", "")
+        for start, stop, place in group:
+            part = data[start - low : stop - low]
+            try:
+                wanted[place].set_result(self._payload(part, stop - start, key, place))
+            except CorruptDataError as exc:
+                wanted[place].set_exception(exc)
+            else:
+                keep(store.url(key), (start, stop), tag, part)
+
+    def _key(self, y: int, x: int) -> str:
+        shard = (0, y // self._per[1], x // self._per[2])
+        return f"{self.array.path}/{self.array.metadata.encode_chunk_key(shard)}"
+
+    def _span(self, key: str, y: int, x: int) -> tuple[int, int]:
+        """Where a chunk lies in its shard."""
+        with self._reading[key]:
+            index = self._index(key)
+        offset, length = (int(v) for v in index[y % self._per[1], x % self._per[2]])
+        if offset == _MISSING or length <= _CRC_BYTES:
+            raise CorruptDataError(
+                f"{self._where(key)} lacks chunk ({y}, {x}); the store is incomplete, write it again"
+            )
+        if length > self._most or offset > _FARTHEST:
+            raise CorruptDataError(
+                f"{self._where(key)} declares {length} bytes at {offset} for chunk ({y}, {x}), which cannot be; it was changed"
+            )
+        return offset, offset + length
+
+    def _payload(self, data: bytes, length: int, key: str, place: Place) -> bytes:
+        if len(data) != length:
+            raise CorruptDataError(f"{self._where(key)} ends within chunk {place}; it was truncated")
+        return data[:-_CRC_BYTES]
+
+    def _alone(self, key: str) -> bytes:
+        """Payload of a chunk that is a file of its own."""
+        data = self._get(key, None)
+        if not _CRC_BYTES < len(data) <= self._most:
+            raise CorruptDataError(
+                f"{self._where(key)} has {len(data)} bytes, which cannot be; it was changed"
+            )
+        return data[:-_CRC_BYTES]
+
+    def _index(self, key: str) -> npt.NDArray[np.uint64]:
+        with self._lock:
+            if key in self._indexes:
+                self._indexes.move_to_end(key)
+                return self._indexes[key]
+        n = self._per[1] * self._per[2]
+        size = 16 * n + _CRC_BYTES
+        data = self._get(key, SuffixByteRequest(size))
+        if len(data) != size:
+            raise CorruptDataError(
+                f"{self._where(key)} holds {len(data)} bytes, less than its index; it was truncated"
+            )
+        from google_crc32c import value
+
+        if value(data[:-_CRC_BYTES]) != int.from_bytes(data[-_CRC_BYTES:], "little"):
+            raise CorruptDataError(
+                f"{self._where(key)}: the checksum of the index does not match; it was changed"
+            )
+        index = np.frombuffer(data, "<u8", 2 * n).reshape(self._per[1], self._per[2], 2)
+        with self._lock:
+            self._indexes[key] = index
+            while len(self._indexes) > _KEPT:
+                self._indexes.popitem(last=False)
+        return index
+
+    def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest | None) -> bytes:
+        try:
+            if isinstance(
+                self.array.store, RemoteStore
+            ):  # this may be one of the threads that its get() waits for
+                found = self.array.store.read(key, part_of(part))
+            else:
+                buffer = sync(self.array.store.get(key, default_buffer_prototype(), byte_range=part))
+                found = None if buffer is None else bytes(buffer.to_bytes())
+        except StacLatentError:
+            raise
+        except (ValueError, OverflowError) as exc:
+            raise CorruptDataError(
+                f"{self._where(key)} cannot be read: {exc}; it was truncated or changed, fetch or write it again"
+            ) from exc
+        if found is None:
+            raise CorruptDataError(
+                f"{self._where(key)} is missing; the store is incomplete, fetch or write it again"
+            )
+        return found
+
+    def _where(self, key: str) -> str:
+        return f"{str(self.array.store_path).removeprefix('wrapping-').removesuffix(self.array.path)}{key}"
+
+
+def _coded(codecs: tuple[Any, ...]) -> bool:
+    return len(codecs) == 2 and isinstance(codecs[0], LatentZarrCodec) and isinstance(codecs[1], Crc32cCodec)
+
+
+def _together(parts: list[tuple[int, int, Place]]) -> list[list[tuple[int, int, Place]]]:
+    """Parts in groups that lie close together, in their order.
+
+    Examples
+    --------
+    >>> _together([(0, 10, (0, 0)), (100_000, 100_010, (0, 1)), (20, 30, (1, 0))])
+    [[(0, 10, (0, 0)), (20, 30, (1, 0))], [(100000, 100010, (0, 1))]]
+    """
+    groups: list[list[tuple[int, int, Place]]] = []
+    for part in sorted(parts):
+        if groups and part[0] - groups[-1][-1][1] <= _GAP and part[1] - groups[-1][0][0] <= _SPAN:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return groups
