@@ -43,10 +43,10 @@ def experiment(item: pystac.Item, codec: str, folder: Path, times: int = 5) -> d
     import numpy as np
 
     from stac_latent import encode
-    from stac_latent.system.links import local_path
-    from stac_latent.cube.ref import LatentRef
     from stac_latent.cube.read.reader import LatentReader
+    from stac_latent.cube.ref import LatentRef
     from stac_latent.secure import Key
+    from stac_latent.system.links import local_path
 
     key, out = Key(os.urandom(32)), {}
     for name, secret in (("warm", None), ("plain", None), ("encrypted", key)):

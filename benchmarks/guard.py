@@ -32,10 +32,11 @@ from PIL import Image
 from shapely.geometry import mapping
 from zarr.storage import ZipStore
 
-from stac_latent.bench.data.base import open_dataset
+from stac_latent.aliases import Array
+from stac_latent.bench.data.open import open_dataset
 from stac_latent.bench.data.sentinel import dark
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.chain import Array, Codec, open_codec
+from stac_latent.chain import Codec, open_codec
 from stac_latent.errors import GuardWarning
 from stac_latent.quality.ood_calibration import guards_of, judge
 

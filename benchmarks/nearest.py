@@ -194,8 +194,8 @@ def case_search(folder: Path, dtype: str, simd: str) -> dict[str, Any]:
     """Exact and indexed searches of a table."""
     if simd == "numpy":
         sys.modules["simsimd"] = None  # type: ignore[assignment]
-    from stac_latent.index.memory_map import cache_folder
     from stac_latent.index.ivf import build_index
+    from stac_latent.index.memory_map import cache_folder
     from stac_latent.index.metric import Form
     from stac_latent.index.nearest import find, nearest
     from stac_latent.index.table import open_table

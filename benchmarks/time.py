@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from stac_latent.chain import Codec, open_codec
 from stac_latent.bytestring.single_grid import aim
-from stac_latent.cube.keyframe.gains import predict
+from stac_latent.chain import Codec, open_codec
+from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.keyframe.choose import plan_key_frames
 from stac_latent.cube.keyframe.encode import ReferenceCoder
-from stac_latent.cube.grid.tiling import tiles
+from stac_latent.cube.keyframe.gains import predict
+from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band, Grid
 from stac_latent.stages.lin.pyramid import TILE
-from stac_latent.field.rate_target import Target
 
 PSNR = (38.0, 42.0, 46.0)
 FINER = 1.5

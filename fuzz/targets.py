@@ -26,25 +26,26 @@ import pystac
 from mutate import mutate_bytes, mutate_json
 
 from stac_latent import encode
-from stac_latent.field.error_bound import ErrorBound
-from stac_latent.codec.bundle import FILES, multihash, read_bundle, write_bundle
-from stac_latent.catalog.search.query import Query
+from stac_latent.bytestring.framing import unpack_mask
 from stac_latent.catalog.search.documents import to_item
+from stac_latent.catalog.search.query import Query
 from stac_latent.catalog.search.sources import StaticSource
 from stac_latent.catalog.search.stac_geoparquet import ParquetSource, to_geoparquet
 from stac_latent.chain import Codec
+from stac_latent.codec.bundle import FILES, read_bundle, write_bundle
 from stac_latent.codec.shipped import dct, fit, jpeg2000, lin, wavelet, zstd
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.band_views import NativeReader, lattices_of, view_of
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import BundleError, SearchError, StacLatentError
+from stac_latent.field.error_bound import ErrorBound
 from stac_latent.fit.lin import fit_lin
-from stac_latent.bytestring.framing import unpack_mask
-from stac_latent.stages.lin.derive import native_codec
 from stac_latent.secure import Key
 from stac_latent.spec import Band
+from stac_latent.stages.lin.derive import native_codec
 from stac_latent.stages.residual.payload import decode_residual, encode_residual
 from stac_latent.store.embeddings import read_table, vectors
+from stac_latent.system.digests import multihash
 from stac_latent.testing import make_field
 
 BANDS = (Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4))

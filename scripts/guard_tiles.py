@@ -14,7 +14,8 @@ import numpy as np
 import zarr
 from zarr.storage import ZipStore
 
-from stac_latent.bench.data.base import open_dataset, read
+from stac_latent.bench.data.base import read
+from stac_latent.bench.data.open import open_dataset
 from stac_latent.bench.data.sentinel import dark
 from stac_latent.quality.ood_calibration import Layers
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stac_latent.catalog.adopt.adopt import adopt as adopt
+    from stac_latent.catalog.adopt.load_table import load_table as load_table
     from stac_latent.catalog.coverage.coverage import coverage as coverage
     from stac_latent.catalog.encode.encode import encode as encode
-    from stac_latent.fit.items import fit as fit
     from stac_latent.catalog.publish.publish import publish as publish
     from stac_latent.catalog.push.push import push as push
     from stac_latent.catalog.search.search import search as search
-    from stac_latent.catalog.adopt.load_table import load_table as load_table
     from stac_latent.chain import open_codec as open_codec
     from stac_latent.cube.read.load import load as load
+    from stac_latent.fit.items import fit as fit
     from stac_latent.index.label import label as label
     from stac_latent.index.nearest import nearest as nearest
     from stac_latent.page.explore import explore as explore

@@ -14,22 +14,19 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, Self, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.aliases import LEVELS, Array, Level
 from stac_latent.errors import CodecError, FieldError
-from stac_latent.bytestring.framing import canonical_json
+from stac_latent.field.storage_type import check_field, common_type, to_field
 from stac_latent.field.validity import fill_invalid, fits, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats, Window
-from stac_latent.field.storage_type import check_field, common_type, to_field
+from stac_latent.system.digests import canonical_json
 
-__all__ = ["LEVELS", "Array", "Codec", "Level", "Stage", "open_codec"]
-
-Array = npt.NDArray[Any]
-Level = Literal["field", "latent", "symbols", "bytes"]
-LEVELS: tuple[Level, ...] = ("field", "latent", "symbols", "bytes")
+__all__ = ["Codec", "Stage", "open_codec"]
 
 
 @runtime_checkable
@@ -329,7 +326,7 @@ class Codec:
     def compress(self, field: Array | Sequence[Array], **target: Any) -> bytes:
         """One self-contained byte string of a field of any size, nodata kept; see :func:`stac_latent.bytestring.single_grid.compress`.
 
-        A list or tuple holds the fields of several grids, finest first; see :func:`stac_latent.native.compress_native`.
+        A list or tuple holds the fields of several grids, finest first; see :func:`stac_latent.bytestring.multi_grid.compress_native`.
         ``target`` is at most one of ``psnr=``, ``max_bits_per_pixel=``, ``max_error=``, ``quality=`` and ``step=``, and beside it
         ``error_bound=``, which a residual guarantees for every pixel; see :func:`stac_latent.bytestring.bounded.compress_bounded`.
         """
@@ -337,7 +334,7 @@ class Codec:
         if "error_bound" in target:
             from stac_latent.bytestring.bounded import compress_bounded as coder
         elif isinstance(field, list | tuple):
-            from stac_latent.native import compress_native as coder
+            from stac_latent.bytestring.multi_grid import compress_native as coder
         else:
             from stac_latent.bytestring.single_grid import compress as coder
         return coder(self, field, **target)
@@ -349,7 +346,7 @@ class Codec:
         if data[:4] == BOUNDED:
             from stac_latent.bytestring.bounded import decompress_bounded as inverse
         elif data[:4] == SEVERAL_GRIDS:
-            from stac_latent.native import decompress_native as inverse
+            from stac_latent.bytestring.multi_grid import decompress_native as inverse
         else:
             from stac_latent.bytestring.single_grid import decompress as inverse
         return inverse(self, data)

@@ -6,9 +6,10 @@ caller can tell bad input (ours) from a bug (anything else).
 
 from __future__ import annotations
 
-from stac_latent.system.redact import without_secrets
+from stac_latent.redact import without_secrets
 
 __all__ = [
+    "MALFORMED",
     "BundleError",
     "CatalogError",
     "CodecError",
@@ -31,6 +32,12 @@ __all__ = [
     "UnresolvedSpaceError",
     "VerificationError",
 ]
+
+MALFORMED = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, AssertionError,
+    MemoryError,
+)  # fmt: skip
+"""What Python, numpy and stages raise for a document that is not as it should be: callers turn these into errors of their own."""
 
 
 class StacLatentError(Exception):

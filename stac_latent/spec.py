@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.geo.crs import crs_fields, crs_from_fields
 from stac_latent.errors import CatalogError, GridError
+from stac_latent.geo.crs import crs_fields, crs_from_fields
 
 __all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "Window"]
 

@@ -22,11 +22,11 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT7
 
-from stac_latent.geo.crs import crs_from_fields
-from stac_latent.system.documents import read_json
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension import DECODER_REL, PREFIX, ROLE, SCHEMA_URI, check_version
+from stac_latent.geo.crs import crs_from_fields
 from stac_latent.spec import Grid
+from stac_latent.system.documents import read_json
 
 __all__ = [
     "OfflineValidator",

@@ -11,14 +11,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from stac_latent.stages.lin.stage import lifting
-from stac_latent.stages.transform import normalise
-from stac_latent.stages.context import coder
-from stac_latent.stages.context import _numpy
-from stac_latent.stages.transform.kernels import COMPILED
+from stac_latent.stages.context import _numpy, coder
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.context.model import BINS, SETS, SIGNS, SYMBOLS
+from stac_latent.stages.lin.stage import lifting
 from stac_latent.stages.lin.subbands import layout_of
+from stac_latent.stages.transform import normalise
+from stac_latent.stages.transform.kernels import COMPILED
 
 needs_numba = pytest.mark.skipif(
     not COMPILED, reason="numba is not installed, or switched off: there is one form only"

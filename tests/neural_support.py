@@ -6,8 +6,8 @@ import numpy as np
 
 from stac_latent.codec.shipped import lin
 from stac_latent.spec import Band
-from stac_latent.stages.neural.stage import Fast
 from stac_latent.stages.neural.network import Network, Scale
+from stac_latent.stages.neural.stage import Fast
 
 BANDS = (Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4))
 

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac_latent import adopt, encode, load, nearest, publish, search
+from stac_latent.errors import BundleError, CatalogError
+from stac_latent.system.documents import parse_json
 from stac_latent.system.links import (
     absolute,
     asset_href,
@@ -26,8 +28,6 @@ from stac_latent.system.links import (
     shown,
     without_secrets,
 )
-from stac_latent.system.documents import parse_json
-from stac_latent.errors import BundleError, CatalogError
 
 NAMES = ["run#3", "q?x", "tab\there", "back\\slash", "a%20b", "50%", "[old] {1}", "ä ö 日本", "line\nend"]
 
@@ -241,9 +241,9 @@ def test_info_writes_in_the_working_folder_alone(run, tmp_path, monkeypatch, wha
 
 
 def test_marks_and_line_ends_that_were_put_into_pinned_documents(tmp_path):
-    from stac_latent.codec.bundle import multihash
     from stac_latent.errors import CorruptDataError
     from stac_latent.net.hrefs import read_bytes
+    from stac_latent.system.digests import multihash
 
     path, pinned = tmp_path / "item.json", multihash(b'{\n "a": 1\n}\n')
     path.write_bytes(b'\xef\xbb\xbf{\r\n "a": 1\r\n}\r\n')

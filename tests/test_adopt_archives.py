@@ -17,8 +17,8 @@ from rasterio.enums import Resampling
 
 from stac_latent import adopt, load, load_table
 from stac_latent.catalog.coverage.vectors import VectorShares, vector_shares
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.read.driver import open_cells
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.validation import validate
 

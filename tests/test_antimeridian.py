@@ -11,10 +11,10 @@ import pyproj
 import pytest
 import shapely
 
-from stac_latent.geo.antimeridian import to_lonlat, within_180
 from stac_latent.catalog.adopt.adopt import adopt
 from stac_latent.catalog.publish.publish import publish
 from stac_latent.errors import CatalogError, SearchError
+from stac_latent.geo.antimeridian import to_lonlat, within_180
 from stac_latent.index.nearest import nearest
 from stac_latent.store.embeddings import read_embeddings
 

@@ -16,11 +16,11 @@ import pytest
 from core_support import BANDS, make_scene, nothing_catalogued, scene_field, small_chunks, small_codec
 
 from stac_latent import encode
-from stac_latent.codec.bundle import save_bundle
 from stac_latent.catalog import tree
+from stac_latent.codec.bundle import save_bundle
 from stac_latent.codec.shipped import zstd
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import (
     BundleError,
     CatalogError,

@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 
 from stac_latent.bench import coder
-from stac_latent.bench.peers import images
-from stac_latent.bench.peers import jpeg2000
-from stac_latent.bench.own_codecs import Chain, chains, fitted_on
 from stac_latent.bench.coder import Context, UnavailableError
 from stac_latent.bench.integers import pack_integers, to_type, unpack_integers
-from stac_latent.bench.peers import peers
-from stac_latent.quality.distortion import Distortion
-from stac_latent.chain import open_codec
-from stac_latent.bytestring.single_grid import valid_mask
+from stac_latent.bench.own_codecs import Chain, chains, fitted_on
+from stac_latent.bench.peers import images, jpeg2000, peers
 from stac_latent.errors import CorruptDataError
+from stac_latent.field.validity import valid_mask
+from stac_latent.quality.distortion import Distortion
 from stac_latent.spec import Band
 
 REFLECTANCE = tuple(Band(n, "uint16", nodata=0, scale=1e-4) for n in ("B02", "B03", "B04", "B08"))
@@ -46,7 +43,7 @@ def field(bands, shape=(64, 96), seed=0):
 
 
 def error_of(bands, truth, decoded):
-    valid = valid_mask(truth, open_codec("zstd", bands=list(bands)))
+    valid = valid_mask(truth, bands)
     d = Distortion(bands)
     d.add(truth, decoded, valid)
     return d

@@ -12,10 +12,11 @@ import rasterio
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
+from stac_latent.bench.coder import Entrant, Framed, UnavailableError
+from stac_latent.bench.data.base import Dataset, Tile, split, thinned
+from stac_latent.bench.data.open import dataset_names, open_dataset
 from stac_latent.bench.isolation import apart
 from stac_latent.bench.own_codecs import chains
-from stac_latent.bench.coder import Entrant, Framed, UnavailableError
-from stac_latent.bench.data.base import Dataset, Tile, dataset_names, open_dataset, split, thinned
 from stac_latent.bench.peers import peers
 from stac_latent.bench.race import ANCHOR, compare, run_rd
 from stac_latent.bench.runs import chosen

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from test_residual import FIELDS, TYPES, field_of
 
 from stac_latent import open_codec
-from stac_latent.field.error_bound import ErrorBound
 from stac_latent.bytestring.bounded import base_step, codable
+from stac_latent.bytestring.framing import BOUNDED
 from stac_latent.bytestring.single_grid import decompress
 from stac_latent.errors import CodecError, CorruptDataError, FieldError
-from stac_latent.bytestring.framing import BOUNDED
+from stac_latent.field.error_bound import ErrorBound
 from stac_latent.spec import Band
 from stac_latent.testing import make_field
 

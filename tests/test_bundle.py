@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from stac_latent.codec.bundle import FILES, load_bundle, multihash, read_bundle, save_bundle, write_bundle
+from stac_latent.codec.bundle import FILES, load_bundle, read_bundle, save_bundle, write_bundle
+from stac_latent.codec.registry import codec_names, open_any
 from stac_latent.codec.shipped import zstd
 from stac_latent.errors import BundleError, StacLatentError
-from stac_latent.codec.registry import codec_names, open_any
+from stac_latent.system.digests import multihash
 from stac_latent.testing import make_field
 
 pytestmark = pytest.mark.usefixtures("fresh_process")

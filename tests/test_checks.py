@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stac_latent.errors import CodecError
 from stac_latent.quality import checks as module
 from stac_latent.quality.checks import BUILTIN, Check, Checks, metric_class, metric_names
 from stac_latent.quality.distortion import Distortion
-from stac_latent.errors import CodecError
 from stac_latent.spec import Band
 from stac_latent.testing import MetricConformance
 

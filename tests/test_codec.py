@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from stac_latent import open_codec
 from stac_latent.chain import Codec
+from stac_latent.codec.registry import codec_names
 from stac_latent.codec.shipped import dct, embed_patch, fit, jpeg2000, lin, zstd
 from stac_latent.errors import CodecError, FieldError
-from stac_latent.bytestring.framing import canonical_json
 from stac_latent.field.validity import fill_invalid, zero_invalid
-from stac_latent.codec.registry import codec_names
 from stac_latent.spec import Band
+from stac_latent.stages.transform.integer_wavelet import Wavelet
 from stac_latent.stages.transform.normalise import Normalise
 from stac_latent.stages.transform.quantise import Uniform
-from stac_latent.stages.transform.integer_wavelet import Wavelet
+from stac_latent.system.digests import canonical_json
 from stac_latent.testing import CodecConformance, make_field
 
 

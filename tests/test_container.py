@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from stac_latent import open_codec
 from stac_latent.codec.shipped import dct, jpeg2000, wavelet, zstd
-from stac_latent.bytestring.single_grid import apply_nodata, valid_mask
 from stac_latent.errors import CorruptDataError, FieldError
+from stac_latent.field.validity import apply_nodata, valid_mask
 from stac_latent.spec import Band
 from stac_latent.testing import damaged, make_field
 
@@ -99,10 +99,10 @@ def test_any_mask(h, w, seed, share):
 def test_masks_of_a_field():
     x = np.array([[[0, 1, 2]], [[0, 1, 0]]], np.uint16)
     codec = zstd([Band("a", nodata=0), Band("b", nodata=0)])
-    assert valid_mask(x, codec).tolist() == [[[False, True, True]], [[False, True, False]]]
-    assert valid_mask(x[:, :, :2], codec).tolist() == [[[False, True]]]
-    assert valid_mask(x[:, :, 1:2], codec) is None
-    assert apply_nodata(np.ones((2, 1, 3), np.uint16), valid_mask(x, codec), codec.bands).tolist() == [
+    assert valid_mask(x, codec.bands).tolist() == [[[False, True, True]], [[False, True, False]]]
+    assert valid_mask(x[:, :, :2], codec.bands).tolist() == [[[False, True]]]
+    assert valid_mask(x[:, :, 1:2], codec.bands) is None
+    assert apply_nodata(np.ones((2, 1, 3), np.uint16), valid_mask(x, codec.bands), codec.bands).tolist() == [
         [[0, 1, 1]],
         [[0, 1, 0]],
     ]

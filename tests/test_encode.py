@@ -17,15 +17,15 @@ from core_support import ORIGIN, check, make_scene, scene_field, small_chunks, s
 from stac_latent import encode, open_codec
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.codec.shipped import dct, zstd
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.raw.source import ItemSource, find_bands
 from stac_latent.cube.grid.tiling import padded_shape
+from stac_latent.cube.raw.source import ItemSource, find_bands
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, FieldError
 from stac_latent.extension import SCHEMA_URI, LatentExtension
-from stac_latent.system.files import clear_killed, temporary
-from stac_latent.spec import Band
 from stac_latent.net.hrefs import tree_size
+from stac_latent.spec import Band
+from stac_latent.system.files import clear_killed, temporary
 
 CODECS = {"dct": {}, "wavelet": {"levels": 2}, "fitted": {}, "zstd": {}}
 

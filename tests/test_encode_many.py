@@ -17,12 +17,12 @@ import pytest
 from core_support import BANDS, make_scene, scene_field, small_codec
 
 from stac_latent import encode, search
-from stac_latent.codec.bundle import multihash
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.codec.shipped import lin
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, SkippedWarning
 from stac_latent.extension import LatentExtension
+from stac_latent.system.digests import multihash
 from stac_latent.system.locks import locked
 
 

@@ -15,12 +15,12 @@ from test_native_catalog import chain, decoded, error_of, sentinel
 
 import stac_latent
 from stac_latent import encode, load, open_codec
-from stac_latent.field.error_bound import ErrorBound
 from stac_latent.cube.read import reader as decode
-from stac_latent.cube.write import residual
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
+from stac_latent.cube.write import residual
 from stac_latent.errors import CatalogError, CorruptDataError, SourceWarning, VerificationError
+from stac_latent.field.error_bound import ErrorBound
 from stac_latent.spec import Band
 from stac_latent.stages.residual.payload import decode_residual
 

@@ -12,17 +12,17 @@ import rasterio.warp
 from core_support import BANDS, ORIGIN, check, make_scene
 from typer.testing import CliRunner
 
-from stac_latent.fit import items as verb
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.fit.items import fit
+from stac_latent.chain import open_codec
+from stac_latent.cli import app
+from stac_latent.cube.raw.source import ItemSource
+from stac_latent.errors import CatalogError, GridError
+from stac_latent.fit import items as verb
 from stac_latent.fit.bands import choose_bands, stand_in
+from stac_latent.fit.items import fit
 from stac_latent.fit.sampling import make_plan, round_robin
 from stac_latent.fit.sources import FitSource
 from stac_latent.fit.tile_cache import Spool
-from stac_latent.cli import app
-from stac_latent.chain import open_codec
-from stac_latent.cube.raw.source import ItemSource
-from stac_latent.errors import CatalogError, GridError
 from stac_latent.testing import make_field
 
 SIDE = 96

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stac_latent.quality.moments import Moments
 from stac_latent.errors import FieldError
+from stac_latent.quality.moments import Moments
 
 
 def field(bands=5, shape=(40, 30), seed=0, bright=True):

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from stac_latent import open_codec
-from stac_latent.errors import CodecError, FieldError
-from stac_latent.fit.lin import fit_lin, mask_of
 from stac_latent.codec.probe import make_probe
+from stac_latent.errors import CodecError, FieldError
+from stac_latent.field.validity import valid_mask
+from stac_latent.fit.lin import fit_lin
 from stac_latent.spec import Band
-from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.context.fit import ModelFit
 from stac_latent.stages.context.model import default_weights
+from stac_latent.stages.lin.stage import Lin
 
 BANDS = [Band(f"b{i}", nodata=0, scale=1e-4) for i in range(5)]
 
@@ -105,7 +106,7 @@ def test_holes_are_left_out(fitted):
 def test_a_band_without_data_does_not_hinder_the_others():
     """As of hyperspectral scenes, whose bands of water vapour are empty."""
     fields = [np.concatenate([f[:4], np.zeros_like(f[:1])]) for f, _ in TILES]
-    codec = fit_lin("mine", lambda: ((f, mask_of(f, BANDS)) for f in fields), BANDS)
+    codec = fit_lin("mine", lambda: ((f, valid_mask(f, BANDS)) for f in fields), BANDS)
     assert codec.stages[0].mean[4] == 0
     four = fit_lin("mine", lambda: ((f[:4], None) for f in fields), BANDS[:4])
     assert np.array_equal(codec.stages[0].mean[:4], four.stages[0].mean)
@@ -130,7 +131,7 @@ def test_floats_without_a_scale():
         field = tile(seed, bands=bands[:2]).astype(np.float32) / 500 - 18
         field[0, 3:9, 4:7] = np.nan
         field[1, :5] = -99
-        tiles.append((field, mask_of(field, bands)))
+        tiles.append((field, valid_mask(field, bands)))
     codec = fit_lin("sar", lambda: iter(tiles), bands)
     unit = codec.stages[0].unit
     spread = [np.ptp(np.concatenate([f[i][m[min(i, len(m) - 1)]] for f, m in tiles])) for i in (0, 1)]

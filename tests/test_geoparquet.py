@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.store.geoparquet.writer import EmbeddingsWriter, read_embeddings, read_table, vectors
-from stac_latent.store.geoparquet.hilbert import hilbert_index, hilbert_keys
 from stac_latent.store.geoparquet.external_sort import KEY, Spool
+from stac_latent.store.geoparquet.hilbert import hilbert_index, hilbert_keys
+from stac_latent.store.geoparquet.writer import EmbeddingsWriter, read_embeddings, read_table, vectors
 
 WHEN = datetime(2024, 5, 17, 10, 20, 31, tzinfo=UTC)
 SIDE = 64

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from stac_latent.codec.bundle import load_bundle
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.spec import Grid
 from stac_latent.store.zarr.group import open_arrays
 

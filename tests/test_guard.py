@@ -18,11 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from stac_latent.codec.bundle import load_bundle, read_bundle, save_bundle, write_bundle
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.catalog.tree import CatalogTree
-from stac_latent.quality.ood_score import Guard, Seen, conformal_level, fit_guard, scene_score
 from stac_latent.cli import app
+from stac_latent.codec.bundle import load_bundle, read_bundle, save_bundle, write_bundle
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import (
     BundleError,
@@ -34,6 +33,7 @@ from stac_latent.errors import (
 )
 from stac_latent.fit.lin import fit_lin
 from stac_latent.quality.ood_calibration import calibrated, guards_of
+from stac_latent.quality.ood_score import Guard, Seen, conformal_level, fit_guard, scene_score
 from stac_latent.store.zarr.residual import read_residual
 from stac_latent.testing import make_field
 

@@ -16,14 +16,12 @@ import pytest
 from core_support import BANDS, make_scene, scene_field, small_codec
 
 from stac_latent import encode, open_codec
-from stac_latent.system import links as access
-from stac_latent.system.links import check_link
-from stac_latent.codec.bundle import FILES, multihash, read_bundle, write_bundle
 from stac_latent.catalog.search.documents import Reader, to_item
 from stac_latent.catalog.search.sources import StaticSource
+from stac_latent.codec.bundle import FILES, read_bundle, write_bundle
 from stac_latent.codec.shipped import zstd
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import (
     BundleError,
     CatalogError,
@@ -32,10 +30,13 @@ from stac_latent.errors import (
     SearchError,
     StacLatentError,
 )
-from stac_latent.system.limits import at_most, check_bytes
 from stac_latent.spec import Band, Grid
-from stac_latent.store.zarr.trust import inflated_size
 from stac_latent.store.zarr.group import open_arrays
+from stac_latent.store.zarr.trust import inflated_size
+from stac_latent.system import links as access
+from stac_latent.system.digests import multihash
+from stac_latent.system.limits import at_most, check_bytes
+from stac_latent.system.links import check_link
 
 REMOTE = "https://203.0.113.9/cat/item.json"
 
@@ -143,8 +144,8 @@ def test_catalogues_in_circles_and_to_this_machine():
 
 
 def test_a_catalogue_that_makes_up_links_ends(monkeypatch):
-    from stac_latent.catalog.search.search import sources
     from stac_latent.catalog.search.query import Query
+    from stac_latent.catalog.search.search import sources
 
     monkeypatch.setattr(sources, "MAX_DOCUMENTS", 50)
 

@@ -18,13 +18,13 @@ from nearest_support import SPACE, brute, clustered, write
 from rasterio.warp import transform
 
 from stac_latent.errors import CatalogError, RecallWarning, SearchError
-from stac_latent.index.memory_map import cache_folder, open_cache, write_cache
 from stac_latent.index.export import to_lancedb, to_pgvector
 from stac_latent.index.ivf import build_index
 from stac_latent.index.label import label
+from stac_latent.index.label_raster import write_map
+from stac_latent.index.memory_map import cache_folder, open_cache, write_cache
 from stac_latent.index.metric import Form
 from stac_latent.index.nearest import nearest
-from stac_latent.index.label_raster import write_map
 from stac_latent.index.table import open_table
 from stac_latent.spec import Stats
 from stac_latent.store.embeddings import read_table, vectors

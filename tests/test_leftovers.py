@@ -17,13 +17,13 @@ from nearest_support import clustered, write
 
 from stac_latent import adopt
 from stac_latent.errors import CatalogError, EncryptionError
-from stac_latent.system.files import clear_killed, files_below, put, temporary, workplace
-from stac_latent.index import memory_map as layouts
 from stac_latent.index import ivf
+from stac_latent.index import memory_map as layouts
 from stac_latent.index.metric import Form
 from stac_latent.index.nearest import nearest
 from stac_latent.index.paths import files_of
 from stac_latent.secure import keygen
+from stac_latent.system.files import clear_killed, files_below, put, temporary, workplace
 
 LEAVE = """
 import os, sys

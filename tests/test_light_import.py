@@ -89,7 +89,12 @@ def test_without_torch_every_module_imports_but_the_neural_ones():
         ".".join(("stac_latent", *p.relative_to(package).with_suffix("").parts)).removesuffix(".__init__")
         for p in package.rglob("*.py")
     )
-    neural = ("stac_latent.train", "stac_latent.tasks", "stac_latent.stages.neural.stage", "stac_latent.__main__")
+    neural = (
+        "stac_latent.train",
+        "stac_latent.tasks",
+        "stac_latent.stages.neural.stage",
+        "stac_latent.__main__",
+    )
     names = [n for n in names if not n.startswith(neural)]
     code = "import sys, importlib, json\nsys.modules['torch'] = None\nfor n in json.loads(sys.argv[1]): importlib.import_module(n)\nprint(len(sys.modules) > 100)"
     assert run(code, json.dumps(names)).strip() == "True"

@@ -11,10 +11,10 @@ import pytest
 from core_support import BANDS, check, make_scene, nothing_catalogued, scene_field
 
 from stac_latent import encode, load, open_codec
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
-from stac_latent.errors import CodecError, CorruptDataError, FieldError, GridError
 from stac_latent.codec.registry import remember
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
+from stac_latent.errors import CodecError, CorruptDataError, FieldError, GridError
 from stac_latent.net.hrefs import tree_size
 
 SHAPE = (299, 273)  # four chunks: 256 + 48 rows, 256 + 24 columns, padding on every side

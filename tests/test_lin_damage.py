@@ -15,11 +15,11 @@ from lin_support import LAW, plain, resealed
 from stac_latent import open_codec
 from stac_latent.errors import CorruptDataError, FieldError
 from stac_latent.spec import Band
-from stac_latent.stages.transform.kernels import COMPILED
 from stac_latent.stages.lin.lifting import analyse, levels_of
-from stac_latent.stages.lin.stage import Lin, join, split
 from stac_latent.stages.lin.payload import GAINS, STEPS, pack, unpack
+from stac_latent.stages.lin.stage import Lin, join, split
 from stac_latent.stages.lin.tile import TileCoder
+from stac_latent.stages.transform.kernels import COMPILED
 from stac_latent.testing import make_field
 
 BANDS = [Band(f"b{i}", nodata=0, scale=1e-4) for i in range(3)]

@@ -13,9 +13,9 @@ from lin_support import LAW
 
 from stac_latent import open_codec
 from stac_latent.errors import CodecError, FieldError
+from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band
 from stac_latent.stages.lin.rate_control import Reached, measure, search
-from stac_latent.field.rate_target import Target
 from stac_latent.testing import make_field
 
 BANDS = [Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4)]

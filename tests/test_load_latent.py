@@ -13,11 +13,11 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.chain import open_codec
-from stac_latent.cube.read.accessor import requantise
-from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.read.load import load
-from stac_latent.errors import CatalogError, CodecError, GridError
 from stac_latent.codec.registry import _OPEN, remember
+from stac_latent.cube.read.accessor import requantise
+from stac_latent.cube.read.load import load
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.errors import CatalogError, CodecError, GridError
 from stac_latent.spec import Quantization, Stats
 
 CELLS = GeoBox.from_bbox((400_000, 5_098_080, 402_160, 5_100_000), "EPSG:32633", resolution=80)

@@ -16,9 +16,9 @@ from odc.loader import RasterSource, RioReader
 from odc.loader.types import RasterLoadParams
 
 from stac_latent.chain import open_codec
+from stac_latent.cube.asset_choice import pixel_box
 from stac_latent.cube.read import resample
 from stac_latent.cube.read.load import load
-from stac_latent.cube.asset_choice import pixel_box
 
 STOCK = ["image.1", "image.2", "image.3"]
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from lin_support import LAW, needs_numba, plain
 
 from stac_latent import open_codec
+from stac_latent.bytestring.grid_families import Family, families, families_of
+from stac_latent.bytestring.multi_grid import compress_native, decompress_native
 from stac_latent.errors import CodecError, CorruptDataError, FieldError, OptionError
-from stac_latent.native import Family, compress_native, decompress_native, families
-from stac_latent.bytestring.grid_families import families_of
 from stac_latent.spec import Band
 from stac_latent.testing import damaged, make_field
 

@@ -24,14 +24,13 @@ from load_support import CRS, NOON, PROJ
 from odc.geo.geobox import GeoBox
 
 from stac_latent import load, open_codec, publish, search
-from stac_latent.codec.bundle import load_bundle, save_bundle
-from stac_latent.catalog.encode.encode import encode
-from stac_latent.fit.items import fit
 from stac_latent.bytestring.single_grid import aim
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
+from stac_latent.catalog.encode.encode import encode
+from stac_latent.codec.bundle import load_bundle, save_bundle
 from stac_latent.cube.grid.native_grids import arrange, cover
 from stac_latent.cube.read.band_views import NativeReader, view_of
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import (
     BundleError,
     CatalogError,
@@ -41,11 +40,12 @@ from stac_latent.errors import (
     GridError,
     TrainError,
 )
-from stac_latent.page.describe import describe_asset
-from stac_latent.stages.lin.derive import native_codec
-from stac_latent.spec import Band
-from stac_latent.stages.lin.grids import Nest
 from stac_latent.field.rate_target import Target
+from stac_latent.fit.items import fit
+from stac_latent.page.describe import describe_asset
+from stac_latent.spec import Band
+from stac_latent.stages.lin.derive import native_codec
+from stac_latent.stages.lin.grids import Nest
 from stac_latent.testing import make_field
 from stac_latent.train.sample import check_base
 from stac_latent.validation import validate

@@ -13,8 +13,8 @@ from test_native_catalog import chain, decoded, sentinel
 
 from stac_latent import encode, secure
 from stac_latent.catalog.verify import verify
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.read.band_views import lattices_of
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, EncryptionError, StacLatentError
 from stac_latent.secure import Key
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from nearest_support import OTHER, SPACE, brute, clustered, write
 
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
+from stac_latent.index.conditions import mask_of
 from stac_latent.index.memory_map import cache_folder, open_cache, write_cache
 from stac_latent.index.nearest import nearest
 from stac_latent.index.table import open_table
-from stac_latent.index.conditions import mask_of
 from stac_latent.spec import Stats
 from stac_latent.store.embeddings import read_table, vectors
 

@@ -9,12 +9,12 @@ from core_support import make_scene, nothing_catalogued, scene_field, small_code
 
 import stac_latent
 from stac_latent import encode, load, open_codec
-from stac_latent.codec.shipped import lin
 from stac_latent.bytestring.single_grid import aim
-from stac_latent.errors import CatalogError, CodecError, OptionError, StacLatentError
 from stac_latent.codec.registry import remember, resolve_space
-from stac_latent.spec import Band
+from stac_latent.codec.shipped import lin
+from stac_latent.errors import CatalogError, CodecError, OptionError, StacLatentError
 from stac_latent.field.rate_target import Target
+from stac_latent.spec import Band
 
 X = np.random.default_rng(0).integers(500, 3000, (4, 64, 64), dtype=np.uint16)
 

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from lin_support import KINDS, LAW, clear_margins, models, needs_numba, plain, programs, same_bits, samples
 
 from stac_latent.errors import BundleError, CorruptDataError
-from stac_latent.stages.context import _numba_encode
-from stac_latent.stages.context import _numpy
-from stac_latent.stages.transform.kernels import COMPILED
+from stac_latent.stages.context import _numba_encode, _numpy
 from stac_latent.stages.context.coder import Coded, PlaneModel
 from stac_latent.stages.context.model import (
     ADAPT_LIMIT,
@@ -29,6 +27,7 @@ from stac_latent.stages.context.model import (
     default_weights,
 )
 from stac_latent.stages.lin.subbands import layout_of
+from stac_latent.stages.transform.kernels import COMPILED
 
 kinds = st.sampled_from(KINDS)
 lams = st.sampled_from((0.0, 0.12, 1.0))

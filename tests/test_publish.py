@@ -24,8 +24,8 @@ from stac_latent.catalog.publish.recipe import Recipe
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.index.nearest import nearest
 from stac_latent.spec import Grid
-from stac_latent.store.geoparquet.writer import read_embeddings, read_table, vectors
 from stac_latent.store.geoparquet.hilbert import hilbert_keys
+from stac_latent.store.geoparquet.writer import read_embeddings, read_table, vectors
 from stac_latent.validation import validate
 
 SCHEMAS = Path(__file__).parents[2] / "shared" / "schemas"

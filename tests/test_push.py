@@ -12,11 +12,11 @@ from servers.transactions import COLLECTIONS, CORE, ITEMS, SEARCH, TransactionAp
 from typer.testing import CliRunner
 
 from stac_latent import load, push, search
-from stac_latent.net.retry import Patience
 from stac_latent.catalog.push.queryables import queryables
 from stac_latent.cli import app
 from stac_latent.errors import CatalogError, GridError, SearchError, StacLatentError
 from stac_latent.extension import LatentExtension
+from stac_latent.net.retry import Patience
 
 MADE = make_items(12)
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
-from stac_latent.stages.transform import kernels
 from stac_latent.stages.rans.coder import TOTAL, Decoder, Model
 from stac_latent.stages.rans.stage import Rans
 from stac_latent.stages.rans.tables import TableSet, counts_of, laplace_tables, run_tables
+from stac_latent.stages.transform import kernels
 from stac_latent.testing import damaged, symbols
 
 TABLES = laplace_tables()

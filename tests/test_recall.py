@@ -14,8 +14,8 @@ from nearest_support import brute, clustered, write
 from stac_latent import adopt, load, load_table, nearest, publish
 from stac_latent.catalog.publish.recall import RecallSample
 from stac_latent.errors import CatalogError, CorruptDataError, RecallWarning
-from stac_latent.index.memory_map import write_cache
 from stac_latent.index.export import to_pgvector
+from stac_latent.index.memory_map import write_cache
 from stac_latent.index.metric import METRICS
 from stac_latent.index.table import open_table
 from stac_latent.page.places import places_of_items

@@ -7,11 +7,11 @@ from core_support import BANDS, small_codec
 
 from stac_latent import open_codec
 from stac_latent.codec.bundle import save_bundle
+from stac_latent.codec.registry import codec_names, remember, resolve_space
 from stac_latent.codec.shipped import dct, zstd
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
-from stac_latent.system.files import cache_folder
-from stac_latent.codec.registry import codec_names, remember, resolve_space
 from stac_latent.spec import Band
+from stac_latent.system.files import cache_folder
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 

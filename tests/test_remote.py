@@ -24,23 +24,23 @@ from odc.geo.geobox import GeoBox
 from servers.files import FileServer
 
 from stac_latent import encode, load, open_codec, search
-from stac_latent.system.links import shown
 from stac_latent.catalog.push.object_store import copy
 from stac_latent.catalog.verify import verify
-from stac_latent.cube.read.chunk_cache import forget
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.read.driver import _open
-from stac_latent.cube.asset_choice import pixel_box
-from stac_latent.errors import CatalogError, CorruptDataError, RemoteError, SearchError, StacLatentError
 from stac_latent.codec.registry import remember
+from stac_latent.cube.asset_choice import pixel_box
+from stac_latent.cube.read.chunk_cache import forget
+from stac_latent.cube.read.driver import _open
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
+from stac_latent.errors import CatalogError, CorruptDataError, RemoteError, SearchError, StacLatentError
 from stac_latent.net import disk_cache as cache_module
 from stac_latent.net import fetch
 from stac_latent.net.disk_cache import Cache
+from stac_latent.net.fetch import inner, read_remote
 from stac_latent.net.hrefs import read_bytes, tree_size
 from stac_latent.store.zarr.known_metadata import absent_chunks
-from stac_latent.net.fetch import inner, read_remote
 from stac_latent.store.zarr.remote_store import RemoteStore
+from stac_latent.system.links import shown
 
 DATES = 100
 SHAPE = (700, 690)  # three by three chunks and a mask with holes

@@ -15,8 +15,8 @@ from core_support import make_scene, scene_field, small_chunks, small_codec
 
 from stac_latent import encode, load, secure
 from stac_latent.catalog.verify import verify
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, EncryptionError, StacLatentError
 from stac_latent.secure import Encrypt, Key, keygen
 

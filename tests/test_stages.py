@@ -13,18 +13,18 @@ from neural_support import network
 from stac_latent.errors import BundleError, CodecError, FieldError
 from stac_latent.stages import BUILTIN, stage_class
 from stac_latent.stages.base import rounded_shift
-from stac_latent.stages.transform.block_dct import BlockDCT, dct_matrix
 from stac_latent.stages.classical import Jpeg2000, Zstd
-from stac_latent.stages.lin.stage import Lin
-from stac_latent.stages.neural.stage import Fast
-from stac_latent.stages.transform.normalise import Normalise
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.lin.pyramid import Pyramid
-from stac_latent.stages.transform.quantise import Power, Uniform
+from stac_latent.stages.lin.stage import Lin
+from stac_latent.stages.neural.stage import Fast
 from stac_latent.stages.rans.stage import Rans
-from stac_latent.stages.transform.klt import SpectralKLT, integer_matrix
 from stac_latent.stages.rans.tables import laplace_tables
+from stac_latent.stages.transform.block_dct import BlockDCT, dct_matrix
 from stac_latent.stages.transform.integer_wavelet import Wavelet, subband_norms
+from stac_latent.stages.transform.klt import SpectralKLT, integer_matrix
+from stac_latent.stages.transform.normalise import Normalise
+from stac_latent.stages.transform.quantise import Power, Uniform
 from stac_latent.testing import StageConformance
 
 

@@ -21,17 +21,17 @@ from core_support import BANDS, make_scene, small_codec
 from zarr.storage import LocalStore
 
 from stac_latent import encode, open_codec
-from stac_latent.system.links import is_local, local_path
 from stac_latent.codec.bundle import save_bundle
-from stac_latent.codec.shipped import dct
-from stac_latent.cube.ref import LatentRef, codec_of_item
-from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.grid.tiling import lattice_grid
-from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError, UnresolvedSpaceError
 from stac_latent.codec.registry import remember
+from stac_latent.codec.shipped import dct
+from stac_latent.cube.grid.tiling import lattice_grid
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef, codec_of_item
+from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError, UnresolvedSpaceError
 from stac_latent.net.hrefs import read_bytes, tree_size
-from stac_latent.store.zarr.group import chunk_cells, create, open_arrays
 from stac_latent.store.zarr.codec import LatentZarrCodec
+from stac_latent.store.zarr.group import chunk_cells, create, open_arrays
+from stac_latent.system.links import is_local, local_path
 from stac_latent.testing import make_field
 
 SPACE_STEP = 61.0  # a space that no installed codec has

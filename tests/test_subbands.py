@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lin_support import LAW, same_bits
 
-from stac_latent.stages.lin.lifting import NORMS, analyse, levels_of
 from stac_latent.stages.context.model import SETS, orientation_of
+from stac_latent.stages.lin.lifting import NORMS, analyse, levels_of
 from stac_latent.stages.lin.subbands import layout_of, pack_cells, unpack_cells
 
 native = st.tuples(

@@ -8,8 +8,8 @@ import pytest
 from stac_latent import open_codec
 from stac_latent.bytestring.single_grid import aim, over
 from stac_latent.errors import CodecError, FieldError
-from stac_latent.spec import Band
 from stac_latent.field.rate_target import Target
+from stac_latent.spec import Band
 
 BANDS = [Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4)]
 NAMES = ("psnr", "max_bits_per_pixel", "max_error", "quality", "step")

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from stac_latent.codec.bundle import load_bundle, save_bundle  # noqa: E402
 from stac_latent.cli import app  # noqa: E402
+from stac_latent.codec.bundle import load_bundle, save_bundle  # noqa: E402
 from stac_latent.codec.shipped import dct, lin  # noqa: E402
 from stac_latent.errors import TrainError  # noqa: E402
 from stac_latent.testing import make_field  # noqa: E402

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from stac_latent.bench.coder import Coder
-from stac_latent.chain import Codec
 from stac_latent.bytestring.framing import ONE_GRID, unseal
+from stac_latent.chain import Codec
 from stac_latent.stages.lin.lifting import levels_of, synthesise
 from stac_latent.stages.lin.stage import Lin, split
 from stac_latent.stages.lin.tile import MAX_LEVELS

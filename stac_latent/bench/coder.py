@@ -11,15 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.chain import Codec, open_codec
-from stac_latent.bytestring.single_grid import apply_nodata, valid_mask
+from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError, StacLatentError
-from stac_latent.field.validity import fill_invalid
+from stac_latent.field.validity import apply_nodata, fill_invalid, valid_mask
 from stac_latent.spec import Band
 
 __all__ = ["Array", "Coder", "Context", "Entrant", "Framed", "Team", "UnavailableError", "need"]
 
-Array = npt.NDArray[Any]
 _HEAD = struct.Struct("<4s3H2BI")
 _MAGIC = b"SLPF"
 _TYPES = ("|u1", "|i1", *(f"<{kind}{n}" for kind in "iuf" for n in (2, 4, 8)))
@@ -160,12 +158,11 @@ class Framed:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._probe: Codec = open_codec("zstd", bands=list(context.bands))
 
     def encode(self, field: Array, knob: float) -> bytes:
         """See :meth:`Coder.encode`."""
         code = _TYPES.index(field.dtype.newbyteorder("<").str)
-        mask = valid_mask(field, self._probe)
+        mask = valid_mask(field, self.context.bands)
         bits = b"" if mask is None else zlib.compress(np.packbits(mask).tobytes(), 9)
         x = self.filled(field)
         rows = 0 if mask is None else len(mask)
@@ -187,7 +184,7 @@ class Framed:
 
     def filled(self, field: Array) -> Array:
         """A field with something smooth in its gaps."""
-        mask = valid_mask(field, self._probe)
+        mask = valid_mask(field, self.context.bands)
         return field if mask is None else _fill(field, mask)
 
     def encode_filled(self, x: Array, knob: float) -> bytes:

@@ -14,9 +14,10 @@ import numpy as np
 from stac_latent.bench.coder import Array, Context, Entrant, Team, UnavailableError
 from stac_latent.bench.integers import to_type
 from stac_latent.chain import Codec, open_codec
-from stac_latent.errors import StacLatentError
-from stac_latent.fit.lin import fit_lin, mask_of
 from stac_latent.codec.registry import codec_names
+from stac_latent.errors import StacLatentError
+from stac_latent.field.validity import valid_mask
+from stac_latent.fit.lin import fit_lin
 from stac_latent.spec import Band
 
 __all__ = ["Chain", "Grids", "chains", "fitted_on"]
@@ -132,7 +133,7 @@ class Chain:
         if not fields:
             raise UnavailableError(f"{self.name}: the data set has no places to fit on")
         try:
-            return fit_lin("lin", lambda: [(x, mask_of(x, bands)) for x in fields], bands)
+            return fit_lin("lin", lambda: [(x, valid_mask(x, bands)) for x in fields], bands)
         except StacLatentError as exc:
             raise UnavailableError(f"{self.name}: {exc}") from exc
 

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.bench.isolation import apart
 from stac_latent.bench.coder import Array, Context, Entrant, Team, UnavailableError
 from stac_latent.bench.curves import Curve, bd_rate, pool
 from stac_latent.bench.data.base import Dataset, Tile
-from stac_latent.quality.distortion import Distortion, peak_of
-from stac_latent.chain import open_codec
-from stac_latent.bytestring.single_grid import valid_mask
+from stac_latent.bench.isolation import apart
 from stac_latent.errors import StacLatentError
+from stac_latent.field.validity import valid_mask
+from stac_latent.quality.distortion import Distortion, peak_of
 from stac_latent.spec import Band
 
 __all__ = ["ANCHOR", "Progress", "Row", "compare", "distortion", "open_team", "run_rd"]
@@ -118,7 +117,7 @@ def open_team(
 def _facts(bands: Sequence[Band], field: Array) -> Distortion:
     """A field measured against itself: extremes and number of valid pixels of each band."""
     d = Distortion(bands)
-    d.add(field, field, _valid(bands, field))
+    d.add(field, field, valid_mask(field, bands))
     return d
 
 
@@ -190,7 +189,7 @@ def distortion(dataset: Dataset, tile: Tile, decoded: Sequence[Any]) -> Row:
                 f"decoding gave {back.shape} {back.dtype}, expected {field.shape} {field.dtype}"
             )
         d = Distortion(bands)
-        d.add(field, back, _valid(bands, field))
+        d.add(field, back, valid_mask(field, bands))
         parts.append(d)
     mse = [
         (10 ** (-d.psnr / 10) if d.psnr < 999 else 0.0, int(d.count.sum()))
@@ -205,11 +204,6 @@ def distortion(dataset: Dataset, tile: Tile, decoded: Sequence[Any]) -> Row:
         "sam": sum(d.angle_sum for d in parts) / angles if angles else None,
         "max_error": max((d.max_error for d in parts if d.max_error is not None), default=None),
     }
-
-
-def _valid(bands: Sequence[Band], field: Array) -> Array | None:
-    """Pixels with data; see :func:`~stac_latent.bytestring.single_grid.valid_mask`."""
-    return valid_mask(field, open_codec("zstd", bands=list(bands)))
 
 
 def compare(rows: Sequence[Row], interval: tuple[float, float]) -> dict[str, Any]:

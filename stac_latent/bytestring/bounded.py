@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.field.error_bound import BoundLike, ErrorBound
-from stac_latent.chain import Array, Codec
-from stac_latent.bytestring.single_grid import apply_nodata, compress, target_of, unpack, valid_mask
-from stac_latent.errors import CorruptDataError, FieldError, VerificationError
-from stac_latent.bytestring.framing import BOUNDED, MAX_PIXELS, SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
-from stac_latent.bytestring.multi_grid import compress_native, decompress_native
+from stac_latent.aliases import Array
+from stac_latent.bytestring.framing import BOUNDED, SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
 from stac_latent.bytestring.grid_families import families, parts_of
-from stac_latent.stages.lin.stage import Lin, each
-from stac_latent.stages.transform.normalise import LIMIT, Normalise
+from stac_latent.bytestring.multi_grid import compress_native, decompress_native
+from stac_latent.bytestring.single_grid import compress, target_of, unpack
+from stac_latent.chain import Codec
+from stac_latent.errors import CorruptDataError, FieldError, VerificationError
+from stac_latent.field.error_bound import BoundLike, ErrorBound
+from stac_latent.field.validity import apply_nodata, valid_mask
 from stac_latent.stages.lin.pyramid import tiles_of
+from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.residual.payload import BITSTREAM, TILE, decode_residual, encode_residual
+from stac_latent.stages.transform.normalise import LIMIT, Normalise
+from stac_latent.system.limits import MAX_PIXELS
+from stac_latent.system.threads import each
 
 if TYPE_CHECKING:
     from stac_latent.spec import Band
@@ -82,7 +86,7 @@ def compress_bounded(
         found = {
             b.name: m
             for x, p in zip(fields, parts, strict=True)
-            for b, m in zip(p.bands, typical(x, valid_mask(x, p)), strict=True)
+            for b, m in zip(p.bands, typical(x, valid_mask(x, p.bands)), strict=True)
         }
         step = base_step(codec, bound, [found[b.name] for b in codec.bands])
         own = {} if step is None else {"step": step}
@@ -96,7 +100,7 @@ def compress_bounded(
     head: dict[str, Any] = {"base": len(base), "masks": [], "residual": BITSTREAM, "sizes": []}
     body = []
     for x, part, known in zip(fields, parts, decoded, strict=True):
-        mask = valid_mask(x, part)
+        mask = valid_mask(x, part.bands)
         masks.append(mask)
         bits = pack_mask(mask)
         payloads = _code(x, known, mask, _of_part(bound, codec, part), part.bands)
@@ -150,7 +154,7 @@ def codable(field: Array, valid: Mask | None, codec: Codec) -> Mask | None:
 
     What it leaves out is coded by the residual alone. None for all.
     """
-    mask = valid if valid is not None else valid_mask(field, codec)
+    mask = valid if valid is not None else valid_mask(field, codec.bands)
     first = codec.stages[0]
     if field.dtype.kind != "f" and not isinstance(first, Normalise):
         return mask

@@ -15,10 +15,8 @@ from stac_latent.errors import CorruptDataError
 __all__ = [
     "BOUNDED",
     "HEAD_SIZE",
-    "MAX_PIXELS",
     "ONE_GRID",
     "SEVERAL_GRIDS",
-    "canonical_json",
     "pack_mask",
     "seal",
     "unpack_mask",
@@ -28,11 +26,9 @@ __all__ = [
 ONE_GRID = b"SLC1"
 """First bytes of one field; see :mod:`stac_latent.bytestring.single_grid`."""
 SEVERAL_GRIDS = b"SLN1"
-"""First bytes of fields on several grids; see :mod:`stac_latent.native`."""
+"""First bytes of fields on several grids; see :mod:`stac_latent.bytestring.multi_grid`."""
 BOUNDED = b"SLE1"
 """First bytes of fields within an error bound; see :mod:`stac_latent.bytestring.bounded`."""
-MAX_PIXELS = 2**28
-"""Pixels of a grid, at most."""
 _START = struct.Struct("<4sII")
 HEAD_SIZE = _START.size
 """Bytes before the JSON header."""
@@ -96,10 +92,3 @@ def unpack_mask(data: bytes, rows: int, pixels: tuple[int, int]) -> npt.NDArray[
     if len(raw) != size:
         raise CorruptDataError(f"the mask inflates to {len(raw)} bytes, {size} were declared")
     return np.unpackbits(np.frombuffer(raw, np.uint8), count=count).astype(bool).reshape(rows, *pixels)
-
-
-def canonical_json(obj: Any) -> bytes:
-    """UTF-8 JSON with sorted keys and no spaces: equal objects give equal bytes."""
-    return json.dumps(
-        obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()

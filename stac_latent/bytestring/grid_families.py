@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.errors import CodecError, FieldError
-from stac_latent.bytestring.framing import MAX_PIXELS
+from stac_latent.field.storage_type import check_field
 from stac_latent.field.validity import fill_invalid, zero_invalid
 from stac_latent.stages.base import FRACTION_BITS
-from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.lin.grids import CELL, DEEPEST
+from stac_latent.stages.lin.stage import stages_of
 from stac_latent.stages.transform.normalise import Normalise
-from stac_latent.field.storage_type import check_field
+from stac_latent.system.limits import MAX_PIXELS
 
 __all__ = [
     "DEEPEST",
@@ -29,7 +30,6 @@ __all__ = [
     "normalise_of",
     "normalised",
     "parts_of",
-    "stages_of",
 ]
 
 
@@ -86,21 +86,6 @@ def misfit(found: Sequence[Family], shapes: Sequence[Sequence[int]]) -> str | No
             if got != want:
                 return f"grid {g} has {got} pixels; {want} of its size cover the {h} x {w} of the finest"
     return None
-
-
-def stages_of(codec: Codec) -> tuple[Normalise, Lin]:
-    """First and last stage of a ``lin`` chain; :class:`CodecError` for any other."""
-    first, tail = codec.stages[0], codec.tail
-    names = [s.name for s in codec.stages]
-    if (
-        names != ["normalise", "pyramid", "lin"]
-        or not isinstance(first, Normalise)
-        or not isinstance(tail, Lin)
-    ):
-        raise CodecError(
-            f"codec {codec.name!r} codes bands of one grid; open 'lin', or a bundle of it, for native grids"
-        )
-    return first, tail
 
 
 def parts_of(codec: Codec, found: Sequence[Family]) -> list[Codec]:

@@ -15,11 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
-from stac_latent.bytestring.single_grid import apply_nodata, target_of, valid_mask
-from stac_latent.errors import CorruptDataError
+from stac_latent.aliases import Array
 from stac_latent.bytestring.framing import SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
-from stac_latent.system.limits import check_bytes
 from stac_latent.bytestring.grid_families import (
     DEEPEST,
     Family,
@@ -30,16 +27,21 @@ from stac_latent.bytestring.grid_families import (
     normalise_of,
     normalised,
     parts_of,
-    stages_of,
 )
+from stac_latent.bytestring.single_grid import target_of
+from stac_latent.chain import Codec
+from stac_latent.errors import CorruptDataError
+from stac_latent.field.rate_target import Target
+from stac_latent.field.validity import apply_nodata, valid_mask
 from stac_latent.spec import Window
 from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
-from stac_latent.stages.lin.stage import each
+from stac_latent.stages.lin.pyramid import TILE, tiles_of
 from stac_latent.stages.lin.rate_control import Reached, search
+from stac_latent.stages.lin.stage import stages_of
 from stac_latent.stages.lin.tile import MAX_LEVELS, Prepared, TileCoder
 from stac_latent.stages.transform.normalise import store
-from stac_latent.stages.lin.pyramid import TILE, tiles_of
-from stac_latent.field.rate_target import Target
+from stac_latent.system.limits import check_bytes
+from stac_latent.system.threads import each
 
 __all__ = ["compress_native", "decompress_native"]
 
@@ -70,7 +72,7 @@ def compress_native(codec: Codec, fields: Sequence[Array], **target: Any) -> byt
     found = families(codec)
     parts = parts_of(codec, found)
     check_fields(found, parts, fields)
-    masks = [valid_mask(x, part) for x, part in zip(fields, parts, strict=True)]
+    masks = [valid_mask(x, part.bands) for x, part in zip(fields, parts, strict=True)]
     normal = [normalised(x, m, part) for x, m, part in zip(fields, masks, parts, strict=True)]
     work = [_Work(codec, f, [normal[g] for g in f.grids]) for f in found]
     bits = [pack_mask(m) for m in masks]

@@ -8,7 +8,6 @@ other codecs.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -16,73 +15,23 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.bytestring.framing import HEAD_SIZE, ONE_GRID, pack_mask, seal, unpack_mask, unseal
 from stac_latent.errors import CodecError, CorruptDataError, FieldError
-from stac_latent.bytestring.framing import HEAD_SIZE, MAX_PIXELS, ONE_GRID, pack_mask, seal, unpack_mask, unseal
-from stac_latent.system.limits import check_bytes
-from stac_latent.spec import Band
 from stac_latent.field.rate_target import Target
+from stac_latent.field.validity import apply_nodata, valid_mask
+from stac_latent.spec import Band
+from stac_latent.system.limits import MAX_PIXELS, check_bytes
 
 if TYPE_CHECKING:
-    from stac_latent.chain import Array, Codec
+    from stac_latent.aliases import Array
+    from stac_latent.chain import Codec
 
-__all__ = ["aim", "apply_nodata", "compress", "decompress", "over", "unpack", "valid_mask"]
+__all__ = ["aim", "compress", "decompress", "over", "unpack"]
 
 _DIGEST = len("sha256:") + 16
 _ALSO = ("band_weights", "roi", "roi_weight", "mask", "error_bound")
 """Options of :meth:`Codec.compress` that are no targets."""
 """Characters of the space that a byte string carries: enough to tell spaces apart, few enough not to weigh on small tiles."""
-
-
-def valid_mask(field: Array, codec: Codec) -> npt.NDArray[np.bool_] | None:
-    """Pixels that hold data: not the band's nodata, not NaN.
-
-    Parameters
-    ----------
-    field
-        ``(band, y, x)`` in the stored unit.
-    codec
-        Its bands tell the nodata values.
-
-    Returns
-    -------
-    ndarray or None
-        ``(1, y, x)`` where all bands agree, else ``(band, y, x)``; None where every pixel is valid.
-    """
-    valid = np.ones(field.shape, bool)
-    for i, band in enumerate(codec.bands):
-        if band.nodata is not None and not math.isnan(band.nodata):
-            valid[i] = field[i] != band.nodata
-        if field.dtype.kind == "f":
-            valid[i] &= ~np.isnan(field[i])
-    if valid.all():
-        return None
-    return valid[:1] if (valid == valid[:1]).all() else valid
-
-
-def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequence[Band]) -> Array:
-    """Put each band's nodata value (NaN for floats without one) where ``mask`` is false, and nowhere else; in place.
-
-    A valid pixel that decodes to the nodata value takes the value beside it, so that it stays one.
-    """
-    for i, band in enumerate(bands):
-        valid = None if mask is None else mask[min(i, len(mask) - 1)]
-        own = np.dtype(band.data_type)
-        if band.nodata is not None and not math.isnan(band.nodata):
-            lost = field[i] == (band.nodata if own.kind == "f" else int(band.nodata))
-            lost = lost if valid is None else lost & valid
-            if lost.any():
-                field[i][lost] = _beside(band.nodata, own)
-        if valid is not None and not valid.all():
-            empty = math.nan if own.kind == "f" else 0
-            field[i][~valid] = empty if band.nodata is None else band.nodata
-    return field
-
-
-def _beside(value: float, dtype: np.dtype[Any]) -> Any:
-    """The next value of a type: the one above, or below the largest."""
-    if dtype.kind == "f":
-        return np.nextafter(dtype.type(value), dtype.type(np.inf if value < np.finfo(dtype).max else 0))
-    return value + 1 if value < np.iinfo(dtype).max else value - 1
 
 
 def compress(
@@ -135,7 +84,7 @@ def compress(
         raise FieldError(
             f"codec {codec.name!r} codes {len(codec.bands)} bands ({names}); got shape {field.shape}"
         )
-    mask = valid_mask(field, codec) if mask is None or mask.all() else mask
+    mask = valid_mask(field, codec.bands) if mask is None or mask.all() else mask
     pad = [(0, -n % s) for n, s in zip(field.shape[1:], codec.stride, strict=True)]
     clean = field
     if mask is not None and field.dtype.kind == "f":

@@ -10,9 +10,9 @@ import shapely
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
+from stac_latent.errors import GridError
 from stac_latent.geo.antimeridian import split_at_antimeridian
 from stac_latent.geo.crs import crs_label
-from stac_latent.errors import GridError
 from stac_latent.spec import Grid, Window
 
 __all__ = ["cells_in", "footprints"]

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pystac
 
-from stac_latent.system.links import absolute, is_remote, local_path, relative
-from stac_latent.codec.bundle import FILES, multihash
+from stac_latent.codec.bundle import FILES
 from stac_latent.errors import BundleError, CatalogError
 from stac_latent.extension import DECODER_REL, LatentExtension
+from stac_latent.system.digests import multihash
+from stac_latent.system.links import absolute, is_remote, local_path, relative
 
 if TYPE_CHECKING:
     from stac_latent.chain import Codec

@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 import pystac
 
-from stac_latent.system.links import absolute, asset_href, href_of, is_local, link_href, local_path, relative
 from stac_latent.catalog.footprints import footprints
 from stac_latent.cube.ref import latent_assets
-from stac_latent.system.documents import read_json, unicode_text
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.extension import LatentExtension
 from stac_latent.geo.extents import WORLD, bbox_of, extent_of, fields_in_utc, flat_bbox, item_bbox, spanning
+from stac_latent.net.items import read_item
+from stac_latent.spec import Grid
+from stac_latent.system.documents import read_json, unicode_text
 from stac_latent.system.files import write_whole
+from stac_latent.system.links import absolute, asset_href, href_of, is_local, link_href, local_path, relative
 from stac_latent.system.locks import locked
 from stac_latent.system.names import safe_name
-from stac_latent.spec import Grid
-from stac_latent.net.items import read_item
 
 __all__ = ["CatalogTree", "write_json"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from stac_latent.system.documents import parse_json, read_json, unicode_text
 from stac_latent.errors import CatalogError
+from stac_latent.system.documents import parse_json, read_json, unicode_text
 
 __all__ = ["is_same", "renamed", "stores_of", "versioned"]
 

@@ -73,8 +73,8 @@ def info(
 ) -> None:
     """Show what a latent asset is, check that its codec opens, and write a decoded quick-look."""
     from stac_latent.cube.ref import LatentRef, latent_assets
-    from stac_latent.page.describe import describe_asset, write_quicklook
     from stac_latent.net.items import read_item
+    from stac_latent.page.describe import describe_asset, write_quicklook
 
     item = read_item(href)
     keys = [asset] if asset else latent_assets(item)

@@ -150,8 +150,8 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Lay a table of vectors out beside its file for fast searches, and build an index for a metric."""
-    from stac_latent.index.memory_map import cache_folder
     from stac_latent.index.ivf import build_index
+    from stac_latent.index.memory_map import cache_folder
     from stac_latent.index.metric import Form
     from stac_latent.index.nearest import LEAST, low_recall
     from stac_latent.index.nearest import whitening as stats_of

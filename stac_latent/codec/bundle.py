@@ -6,7 +6,6 @@ it decodes to, shows that this machine decodes as the author's did.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,20 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
-from stac_latent.errors import BundleError, CatalogError, StacLatentError
-from stac_latent.system.files import write_whole
-from stac_latent.system.names import safe_name
-from stac_latent.codec.probe import MALFORMED, make_probe, run_probe
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
+from stac_latent.codec.probe import make_probe, run_probe
+from stac_latent.errors import MALFORMED, BundleError, CatalogError, StacLatentError
 from stac_latent.spec import Band, Stats
 from stac_latent.stages import stage_class
+from stac_latent.system.digests import multihash
+from stac_latent.system.files import write_whole
+from stac_latent.system.names import safe_name
 
 __all__ = [
     "FILES",
     "FORMAT",
-    "file_multihash",
     "load_bundle",
-    "multihash",
     "read_bundle",
     "save_bundle",
     "write_bundle",
@@ -41,17 +40,6 @@ _MAX_BYTES = (16 << 20, 512 << 20)
 
 _LATER = ("center_wavelength", "full_width_half_max")
 """Fields of a band that bundles hold where they are known, and older ones never do."""
-
-
-def multihash(data: bytes) -> str:
-    """SHA-256 multihash in hexadecimal, as ``file:checksum`` wants it."""
-    return "1220" + hashlib.sha256(data).hexdigest()
-
-
-def file_multihash(path: Path) -> str:
-    """As :func:`multihash`, of a file that need not fit in memory."""
-    with path.open("rb") as file:
-        return "1220" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bundle(codec: Codec) -> dict[str, bytes]:

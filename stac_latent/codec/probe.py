@@ -18,17 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
-from stac_latent.errors import BundleError, StacLatentError
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
+from stac_latent.errors import MALFORMED, BundleError, StacLatentError
 from stac_latent.system.files import cache_folder, write_whole
 
-__all__ = ["MALFORMED", "environment", "make_probe", "run_probe"]
+__all__ = ["environment", "make_probe", "run_probe"]
 
-MALFORMED = (
-    KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, AssertionError,
-    MemoryError,
-)  # fmt: skip
-"""What Python, numpy and the stages raise for a document that is not as a bundle has it."""
 
 _PASSED: set[tuple[str, str]] = set()
 _DEPENDS_ON = ("stac-latent", "numpy", "numba", "llvmlite", "constriction", "pillow")

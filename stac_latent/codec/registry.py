@@ -14,9 +14,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from stac_latent.codec.bundle import load_bundle
-from stac_latent.chain import Codec
 from stac_latent.bytestring.single_grid import own_rate, target_of
+from stac_latent.chain import Codec
+from stac_latent.codec.bundle import load_bundle
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
 from stac_latent.system.files import cache_folder
 from stac_latent.system.suggest import did_you_mean, known_options

@@ -8,23 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from stac_latent.aliases import Array
+from stac_latent.bytestring.single_grid import aim
+from stac_latent.chain import Codec
 from stac_latent.codec.bundle import load_bundle
-from stac_latent.chain import Array, Codec
-from stac_latent.bytestring.single_grid import aim, valid_mask
 from stac_latent.errors import CodecError
+from stac_latent.field.rate_target import Target
+from stac_latent.field.validity import valid_mask
 from stac_latent.spec import Band, Stats
-from stac_latent.stages.transform.block_dct import BlockDCT
 from stac_latent.stages.classical import Jpeg2000, Zstd
+from stac_latent.stages.lin.pyramid import CELL, Pyramid
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.lin.tile import MAX_LEVELS
-from stac_latent.stages.transform.normalise import Normalise
-from stac_latent.stages.lin.pyramid import CELL, Pyramid
-from stac_latent.stages.transform.quantise import Power, Uniform
 from stac_latent.stages.rans.stage import Rans
-from stac_latent.stages.transform.klt import SpectralKLT, integer_matrix
 from stac_latent.stages.rans.tables import TableSet, counts_of, laplace_tables, run_tables
+from stac_latent.stages.transform.block_dct import BlockDCT
 from stac_latent.stages.transform.integer_wavelet import Wavelet, subband_norms
-from stac_latent.field.rate_target import Target
+from stac_latent.stages.transform.klt import SpectralKLT, integer_matrix
+from stac_latent.stages.transform.normalise import Normalise
+from stac_latent.stages.transform.quantise import Power, Uniform
 
 __all__ = [
     "dct",
@@ -42,7 +44,7 @@ __all__ = [
     "zstd",
 ]
 
-_BUNDLES = Path(__file__).parent / "bundles"
+_BUNDLES = Path(__file__).parents[1] / "bundles"
 _FRACTION = 16
 
 
@@ -234,7 +236,7 @@ def fit(
     full = Codec(
         name, (*head, BlockDCT(size, len(bands)), Uniform([round(step * _FRACTION)], 6)), tuple(bands)
     )
-    symbols = [full.encode(t, mask=valid_mask(t, full), upto="symbols") for t in tiles]
+    symbols = [full.encode(t, mask=valid_mask(t, full.bands), upto="symbols") for t in tiles]
     used = sum(np.count_nonzero(s, axis=(1, 2)) for s in symbols) / sum(
         s.shape[1] * s.shape[2] for s in symbols
     )
@@ -254,7 +256,7 @@ def _weighted_klt(tiles: Sequence[Array], bands: Sequence[Band], floor: float) -
     probe = Codec("fit", (Normalise([0.0] * n, [1.0] * n),), tuple(bands))
     pixels = []
     for t in tiles:
-        mask = valid_mask(t, probe)
+        mask = valid_mask(t, probe.bands)
         flat = t.reshape(n, -1).astype(np.float64)
         pixels.append(flat if mask is None else flat[:, mask.all(axis=0).ravel()])
     x = np.concatenate(pixels, axis=1)

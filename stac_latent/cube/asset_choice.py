@@ -11,12 +11,12 @@ import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac_latent.system.links import shown
 from stac_latent.cube.band_names import check_names, label
-from stac_latent.cube.ref import LatentRef, latent_assets
 from stac_latent.cube.foreign_layout import is_table
+from stac_latent.cube.ref import LatentRef, latent_assets
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.spec import Band, Grid, Spec
+from stac_latent.system.links import shown
 from stac_latent.system.suggest import did_you_mean
 
 __all__ = [

@@ -10,9 +10,9 @@ from typing import Any
 
 import pystac
 
-from stac_latent.system.links import absolute, check_link
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Grid
+from stac_latent.system.links import absolute, check_link
 
 __all__ = ["CONTAINERS", "Layout", "absolute_href", "container_of", "is_table", "layout_of", "upright"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from stac_latent.system.links import is_local
 from stac_latent.chain import Codec
 from stac_latent.cube.ref import LatentRef
+from stac_latent.store.zarr.group import LatentArrays, Payload, open_arrays
 from stac_latent.store.zarr.known_metadata import absent_chunks, known_metadata
 from stac_latent.store.zarr.remote_store import RemoteStore
-from stac_latent.store.zarr.group import LatentArrays, Payload, open_arrays
+from stac_latent.system.links import is_local
 
 __all__ = ["open_store"]
 

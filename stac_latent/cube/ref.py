@@ -13,20 +13,19 @@ from typing import Any, Self
 
 import pystac
 
-from stac_latent.system.links import absolute, check_link, shown
-from stac_latent.codec.bundle import FILES, read_bundle
 from stac_latent.chain import Codec
-from stac_latent.cube.foreign_layout import Layout, is_table, layout_of, upright
-from stac_latent.system.documents import parse_json
-from stac_latent.errors import CatalogError, UnresolvedSpaceError
-from stac_latent.extension import check_version
-from stac_latent.codec.probe import MALFORMED
+from stac_latent.codec.bundle import FILES, read_bundle
 from stac_latent.codec.registry import opened, remember, resolve_space
-from stac_latent.secure import FORM, Sealed, context_of
-from stac_latent.spec import Grid, Spec
+from stac_latent.cube.foreign_layout import Layout, is_table, layout_of, upright
+from stac_latent.errors import MALFORMED, CatalogError, UnresolvedSpaceError
+from stac_latent.extension import check_version
+from stac_latent.net.fetch import Sign, inner
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.items import read_item
-from stac_latent.net.fetch import Sign, inner
+from stac_latent.secure import FORM, Sealed, context_of
+from stac_latent.spec import Grid, Spec
+from stac_latent.system.documents import parse_json
+from stac_latent.system.links import absolute, check_link, shown
 
 __all__ = [
     "MEDIA_TYPE",

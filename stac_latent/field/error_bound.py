@@ -11,12 +11,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.errors import CodecError
 from stac_latent.spec import Band
 
 __all__ = ["BoundLike", "ErrorBound", "within"]
 
-Array = npt.NDArray[Any]
 BoundLike = float | str | Mapping[str, float | str]
 
 

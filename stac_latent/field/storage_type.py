@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.errors import BundleError, FieldError
 from stac_latent.spec import Band
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from stac_latent.chain import Codec
 
 __all__ = ["check_field", "common_type", "for_bands", "lowest_values", "to_field"]
-
-Array = npt.NDArray[Any]
 
 
 def check_field(field: Array, name: str, bands: Sequence[Band], stride: tuple[int, int]) -> None:

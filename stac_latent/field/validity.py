@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["fill_invalid", "fits", "zero_invalid"]
+from stac_latent.aliases import Array
+from stac_latent.spec import Band
 
-Array = npt.NDArray[Any]
+__all__ = ["apply_nodata", "fill_invalid", "fits", "valid_mask", "zero_invalid"]
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -63,3 +66,55 @@ def fill_invalid(x: Array, mask: Mask, block: tuple[int, int]) -> Array:
     count = m.sum(axis=(2, 4), keepdims=True)
     mean = np.rint(np.where(m, v, 0).sum(axis=(2, 4), keepdims=True) / np.maximum(count, 1))
     return np.where(m, v, mean).reshape(x.shape).astype(x.dtype)
+
+
+def valid_mask(field: Array, bands: Sequence[Band]) -> npt.NDArray[np.bool_] | None:
+    """Pixels that hold data: not the band's nodata, not NaN.
+
+    Parameters
+    ----------
+    field
+        ``(band, y, x)`` in the stored unit.
+    bands
+        Bands of the field, in order; they tell the nodata values.
+
+    Returns
+    -------
+    ndarray or None
+        ``(1, y, x)`` where all bands agree, else ``(band, y, x)``; None where every pixel is valid.
+    """
+    valid = np.ones(field.shape, bool)
+    for i, band in enumerate(bands):
+        if band.nodata is not None and not math.isnan(band.nodata):
+            valid[i] = field[i] != band.nodata
+        if field.dtype.kind == "f":
+            valid[i] &= ~np.isnan(field[i])
+    if valid.all():
+        return None
+    return valid[:1] if (valid == valid[:1]).all() else valid
+
+
+def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequence[Band]) -> Array:
+    """Put each band's nodata value (NaN for floats without one) where ``mask`` is false, and nowhere else; in place.
+
+    A valid pixel that decodes to the nodata value takes the value beside it, so that it stays one.
+    """
+    for i, band in enumerate(bands):
+        valid = None if mask is None else mask[min(i, len(mask) - 1)]
+        own = np.dtype(band.data_type)
+        if band.nodata is not None and not math.isnan(band.nodata):
+            lost = field[i] == (band.nodata if own.kind == "f" else int(band.nodata))
+            lost = lost if valid is None else lost & valid
+            if lost.any():
+                field[i][lost] = _beside(band.nodata, own)
+        if valid is not None and not valid.all():
+            empty = math.nan if own.kind == "f" else 0
+            field[i][~valid] = empty if band.nodata is None else band.nodata
+    return field
+
+
+def _beside(value: float, dtype: np.dtype[Any]) -> Any:
+    """The next value of a type: the one above, or below the largest."""
+    if dtype.kind == "f":
+        return np.nextafter(dtype.type(value), dtype.type(np.inf if value < np.finfo(dtype).max else 0))
+    return value + 1 if value < np.iinfo(dtype).max else value - 1

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Codecs fitted to the Items of a catalogue."""

@@ -15,8 +15,8 @@ from stac_latent.cube.raw.source import SourceBand, find_bands
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Band
 from stac_latent.stages.lin.grids import Lattices
-from stac_latent.stages.transform.normalise import Normalise
 from stac_latent.stages.lin.pyramid import Pyramid
+from stac_latent.stages.transform.normalise import Normalise
 
 __all__ = ["choose_bands", "stand_in"]
 

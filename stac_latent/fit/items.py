@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import pystac
 
-from stac_latent.system.links import asset_href
+from stac_latent.chain import Codec
 from stac_latent.codec.bundle import FILES, save_bundle
+from stac_latent.errors import CatalogError, CodecError, StacLatentError
 from stac_latent.fit.bands import choose_bands
-from stac_latent.fit.model_card import band_table_of, licence_of, measure, write_card
 from stac_latent.fit.checks import check_amount, live_bands, summarise
+from stac_latent.fit.lin import fit_lin
+from stac_latent.fit.model_card import band_table_of, licence_of, measure, write_card
 from stac_latent.fit.sampling import Plan, Tile, make_plan
 from stac_latent.fit.sources import FitSource, native_bands, open_sources
 from stac_latent.fit.tile_cache import Spool
 from stac_latent.quality.moments import Summary
-from stac_latent.chain import Codec
-from stac_latent.errors import CatalogError, CodecError, StacLatentError
-from stac_latent.system.files import clear_killed, put, temporary, writing
-from stac_latent.fit.lin import fit_lin
-from stac_latent.bytestring.framing import canonical_json
 from stac_latent.quality.ood_calibration import Layers, calibrated
-from stac_latent.system.names import safe_name
 from stac_latent.spec import Band
 from stac_latent.stages.lin.grids import Lattices
+from stac_latent.system.digests import canonical_json
+from stac_latent.system.files import clear_killed, put, temporary, writing
+from stac_latent.system.links import asset_href
+from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options
 
 if TYPE_CHECKING:

@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
-from stac_latent.bytestring.single_grid import valid_mask
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.errors import CodecError
 from stac_latent.field.validity import fill_invalid
-from stac_latent.stages.lin.derive import block_basis, members_of
 from stac_latent.spec import Band, Stats
 from stac_latent.stages.base import FRACTION_BITS
-from stac_latent.stages.lin.lifting import analyse, levels_of
-from stac_latent.stages.lin.stage import Lin
-from stac_latent.stages.lin.tile import MAX_LEVELS, TileCoder
-from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest
-from stac_latent.stages.transform.normalise import LIMIT, Normalise
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.context.fit import ModelFit
+from stac_latent.stages.lin.derive import block_basis, members_of
+from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest
+from stac_latent.stages.lin.lifting import analyse, levels_of
 from stac_latent.stages.lin.pyramid import Pyramid
+from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.lin.subbands import layout_of
+from stac_latent.stages.lin.tile import MAX_LEVELS, TileCoder
+from stac_latent.stages.transform.normalise import LIMIT, Normalise
 
 __all__ = ["Tiles", "fit_lin"]
 
@@ -330,8 +330,3 @@ def _fit_model(lattices: Sequence[tuple[Array, Sequence[Sequence[Array]]]], step
             for relative in _RELATIVE_STEPS:
                 fit.add(*coder.quantise(prepared, step * relative))
     return fit.model()
-
-
-def mask_of(field: Array, bands: Sequence[Band]) -> Array | None:
-    """Valid pixels of a tile, by the bands' nodata and NaN; None where all are."""
-    return valid_mask(field, Codec("fit", (Normalise([0.0] * len(bands), [1.0] * len(bands)),), tuple(bands)))

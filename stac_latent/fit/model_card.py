@@ -12,11 +12,11 @@ import pystac
 
 from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.tree import write_json
+from stac_latent.chain import Codec
+from stac_latent.field.validity import apply_nodata
+from stac_latent.geo.extents import item_bbox, spanning, times_in_utc
 from stac_latent.quality.distortion import Distortion
 from stac_latent.quality.moments import Summary
-from stac_latent.chain import Codec
-from stac_latent.bytestring.single_grid import apply_nodata
-from stac_latent.geo.extents import item_bbox, spanning, times_in_utc
 from stac_latent.spec import Band
 from stac_latent.stages.lin.grids import Nest
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio.warp
 
-from stac_latent.fit.sources import FitSource
 from stac_latent.errors import CatalogError
+from stac_latent.fit.sources import FitSource
 from stac_latent.spec import Grid, Window
 
 __all__ = ["CELL", "Plan", "Tile", "make_plan", "round_robin"]

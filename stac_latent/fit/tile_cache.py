@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.field.storage_type import to_field
 from stac_latent.fit.sampling import CELL, Tile
 from stac_latent.fit.sources import FitSource
 from stac_latent.spec import Band
-from stac_latent.field.storage_type import to_field
 
 __all__ = ["Spool"]
 

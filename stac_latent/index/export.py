@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.system.files import clear_killed, temporary
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.store.embeddings import vectors
+from stac_latent.system.files import clear_killed, temporary
 
 __all__ = ["to_lancedb", "to_pgvector"]
 

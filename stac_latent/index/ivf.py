@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.system.files import clear_killed, temporary, write_whole
 from stac_latent.index.memory_map import Cache, layout_of, open_cache, unwritable, write_cache
 from stac_latent.index.metric import F32, F64, Form
 from stac_latent.index.scan import Rows, rank, scan
 from stac_latent.index.table import PublishedTable
+from stac_latent.system.files import clear_killed, temporary, write_whole
 from stac_latent.system.locks import locked
 
 if TYPE_CHECKING:

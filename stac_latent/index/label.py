@@ -14,15 +14,15 @@ import shapely
 import shapely.geometry
 
 from stac_latent.catalog.search.arguments import Time
-from stac_latent.system.documents import read_json
 from stac_latent.errors import CatalogError, SearchError
+from stac_latent.index.conditions import mask_of
+from stac_latent.index.label_raster import MapGrid, burn
 from stac_latent.index.memory_map import open_cache
 from stac_latent.index.metric import F32, F64, Form
 from stac_latent.index.nearest import Whiten, whitening
 from stac_latent.index.query import look_for
-from stac_latent.index.label_raster import MapGrid, burn
 from stac_latent.index.table import PublishedTable, open_table
-from stac_latent.index.conditions import mask_of
+from stac_latent.system.documents import read_json
 from stac_latent.system.suggest import known_options
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.geo.crs import crs_text
 from stac_latent.errors import GridError, SearchError
-from stac_latent.system.files import put, workplace, writing
+from stac_latent.geo.crs import crs_text
 from stac_latent.index.metric import F32
+from stac_latent.system.files import put, workplace, writing
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -20,15 +20,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stac_latent.codec.bundle import file_multihash
 from stac_latent.errors import CatalogError
-from stac_latent.system.files import is_disk_full, workplace
 from stac_latent.index.metric import F32, UNIT, Form
 from stac_latent.index.scan import Chunk, Rows
 from stac_latent.index.table import PublishedTable
-from stac_latent.system.locks import locked
 from stac_latent.store.embeddings import symbols
 from stac_latent.store.geoparquet.vector_types import restored
+from stac_latent.system.digests import file_multihash
+from stac_latent.system.files import is_disk_full, workplace
+from stac_latent.system.locks import locked
 
 __all__ = ["Cache", "cache_folder", "layout_of", "open_cache", "unwritable", "write_cache"]
 

@@ -13,12 +13,12 @@ import shapely
 
 from stac_latent.catalog.search.arguments import Time
 from stac_latent.errors import RecallWarning, SearchError
+from stac_latent.index.conditions import mask_of
 from stac_latent.index.memory_map import Cache, open_cache
 from stac_latent.index.metric import F64, Form
 from stac_latent.index.query import codec_of, look_for
 from stac_latent.index.scan import Rows, scan
 from stac_latent.index.table import PublishedTable, open_table
-from stac_latent.index.conditions import mask_of
 from stac_latent.spec import Stats
 from stac_latent.system.suggest import known_options
 

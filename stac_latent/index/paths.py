@@ -9,14 +9,13 @@ from urllib.parse import urlsplit
 
 import pystac
 
-from stac_latent.system.links import asset_href, check_link, href_of, is_local, local_path
 from stac_latent.catalog.adopt.table_rows import is_adopted_table
-from stac_latent.system.documents import read_json
-from stac_latent.errors import CatalogError
-from stac_latent.system.files import files_below
+from stac_latent.errors import MALFORMED, CatalogError
 from stac_latent.index.remote import table_copy
-from stac_latent.codec.probe import MALFORMED
 from stac_latent.net.items import item_of, read_item
+from stac_latent.system.documents import read_json
+from stac_latent.system.files import files_below
+from stac_latent.system.links import asset_href, check_link, href_of, is_local, local_path
 
 __all__ = ["files_of", "path_of"]
 

@@ -14,17 +14,17 @@ import pystac
 import shapely
 import shapely.geometry
 
-from stac_latent.system.links import link_href
-from stac_latent.catalog.search.arguments import parse_datetime
 from stac_latent.catalog.adopt.table_rows import is_adopted_table
 from stac_latent.catalog.publish.recipe import Recipe
+from stac_latent.catalog.search.arguments import parse_datetime
 from stac_latent.chain import Codec
 from stac_latent.cube.ref import Decoder, LatentRef
 from stac_latent.errors import SearchError, UnresolvedSpaceError
+from stac_latent.index.conditions import rows_at, rows_in
 from stac_latent.index.metric import F32
 from stac_latent.index.table import PublishedTable
-from stac_latent.index.conditions import rows_at, rows_in
 from stac_latent.spec import Grid, Spec, Stats
+from stac_latent.system.links import link_href
 
 __all__ = ["Looked", "codec_of", "look_for", "recipe_of"]
 

@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stac_latent.system.links import absolute, check_link, shown
-from stac_latent.system.documents import parse_json, unicode_text
 from stac_latent.errors import CatalogError
-from stac_latent.system.files import write_whole
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.remote_file import local_copy
+from stac_latent.system.documents import parse_json, unicode_text
+from stac_latent.system.files import write_whole
+from stac_latent.system.links import absolute, check_link, shown
 
 __all__ = ["table_copy"]
 

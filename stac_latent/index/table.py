@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
 
-from stac_latent.system.links import href_of
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
 from stac_latent.index.metric import F32, Form
-from stac_latent.index.scan import Chunk, Rows
 from stac_latent.index.paths import files_of, path_of
+from stac_latent.index.scan import Chunk, Rows
+from stac_latent.net.items import read_item
 from stac_latent.spec import Stats
 from stac_latent.store.embeddings import BBox, groups_in, offset_in, open_embeddings, vectors
-from stac_latent.net.items import read_item
 from stac_latent.store.geoparquet.file import UNREADABLE
+from stac_latent.system.links import href_of
 
 __all__ = ["PublishedTable", "open_table"]
 

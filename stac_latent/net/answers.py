@@ -8,8 +8,8 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from stac_latent.system.links import shown
 from stac_latent.errors import RemoteError
+from stac_latent.system.links import shown
 from stac_latent.system.settings import seconds, whole_number
 
 __all__ = ["TRIES", "WHOLE", "Answer", "BusyError", "Part", "State", "connections", "patience", "unpacked"]

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import TypeVar, cast
 from urllib.parse import quote
 
-from stac_latent.system.links import is_remote, shown
 from stac_latent.errors import CatalogError, RemoteError, StacLatentError
 from stac_latent.net.disk_cache import process_cache
 from stac_latent.net.transport import (
@@ -29,6 +28,7 @@ from stac_latent.net.transport import (
     is_served,
     state,
 )
+from stac_latent.system.links import is_remote, shown
 
 __all__ = [
     "Sign",

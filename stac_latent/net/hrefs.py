@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from stac_latent.system.links import is_local, local_path, shown
-from stac_latent.codec.bundle import multihash
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.system.redact import without_secrets
 from stac_latent.net.fetch import Sign, is_served, read_remote
+from stac_latent.redact import without_secrets
+from stac_latent.system.digests import multihash
+from stac_latent.system.links import is_local, local_path, shown
 
 __all__ = ["read_bytes", "tree_size"]
 

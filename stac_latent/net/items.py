@@ -8,12 +8,12 @@ from typing import Any
 import pystac
 from pystac.stac_io import DefaultStacIO
 
-from stac_latent.system.links import absolute, href_of, is_local, local_path, shown
-from stac_latent.system.documents import parse_json
 from stac_latent.errors import CatalogError, StacLatentError
-from stac_latent.system.redact import without_secrets
-from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.fetch import Sign
+from stac_latent.net.hrefs import read_bytes
+from stac_latent.redact import without_secrets
+from stac_latent.system.documents import parse_json
+from stac_latent.system.links import absolute, href_of, is_local, local_path, shown
 
 __all__ = ["item_of", "make_absolute", "read_item", "read_object"]
 

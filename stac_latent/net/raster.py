@@ -11,11 +11,11 @@ from urllib.parse import quote, urlsplit
 import rasterio
 import rasterio.errors
 
-from stac_latent.system.links import is_local, local_path, shown
 from stac_latent.errors import CatalogError, StacLatentError
-from stac_latent.system.redact import without_secrets
 from stac_latent.net.fetch import signed
 from stac_latent.net.transport import keep_quiet
+from stac_latent.redact import without_secrets
+from stac_latent.system.links import is_local, local_path, shown
 
 __all__ = ["gdal_name", "open_raster"]
 

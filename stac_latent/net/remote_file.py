@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stac_latent.system.links import is_local, local_path, shown
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.system.files import cache_folder, temporary
-from stac_latent.system.names import plain_name
 from stac_latent.net.fetch import Sign, fetch, is_served, look
 from stac_latent.net.transport import State
+from stac_latent.system.files import cache_folder, temporary
+from stac_latent.system.links import is_local, local_path, shown
+from stac_latent.system.names import plain_name
 
 __all__ = ["RemoteFile", "local_copy", "open_binary"]
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pystac
 
-from stac_latent.system.links import absolute, is_local, local_path, shown
 from stac_latent.chain import Codec
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.band_views import view_of
-from stac_latent.system.documents import read_json
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError
 from stac_latent.page.preview import quicklook
 from stac_latent.spec import Window
+from stac_latent.system.documents import read_json
+from stac_latent.system.links import absolute, is_local, local_path, shown
 
 __all__ = ["dead_links", "describe_asset", "stac_files", "write_quicklook"]
 

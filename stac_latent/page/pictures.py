@@ -9,25 +9,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pystac
 from PIL import Image
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from stac_latent.system.links import link_href
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
+from stac_latent.aliases import Array
 from stac_latent.cube.raw.source import ItemSource
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, FieldError, GridError, StacLatentError
+from stac_latent.net.items import read_item
 from stac_latent.page.facts import text
 from stac_latent.page.preview import panels, picture, valid_pixels
 from stac_latent.spec import Band, Grid, Window
-from stac_latent.net.items import read_item
+from stac_latent.system.links import link_href
 
 __all__ = ["Layer", "Look", "look"]
 
-Array = npt.NDArray[Any]
 
 WHOLE = 2048
 """Longest side [pixels] of an asset that is decoded whole; of a larger one, the middle is."""

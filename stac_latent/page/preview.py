@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from stac_latent.system.files import writing
+from stac_latent.aliases import Array
 from stac_latent.spec import Band
+from stac_latent.system.files import writing
 
 __all__ = ["panels", "picture", "quicklook", "rgb_positions", "side_by_side", "valid_pixels"]
 
-Array = npt.NDArray[Any]
 _RAMP = np.array(
     [[8, 8, 24], [66, 20, 110], [150, 40, 110], [225, 80, 70], [250, 160, 60], [252, 240, 170]], np.float64
 )

@@ -12,17 +12,17 @@ import pystac
 import shapely
 
 from stac_latent import __version__
-from stac_latent.system.links import is_local
 from stac_latent.cube.ref import as_items
 from stac_latent.errors import CatalogError, StacLatentError
-from stac_latent.system.files import clear_killed, write_whole
 from stac_latent.index.remote import table_copy
 from stac_latent.page.colours import NO_VALUE, RAMP
-from stac_latent.page.facts import MEASURES, measured, shown_asset, text, values_of
 from stac_latent.page.document import page
+from stac_latent.page.facts import MEASURES, measured, shown_asset, text, values_of
 from stac_latent.page.pictures import Look, look
 from stac_latent.page.places import Places, embedding_asset, places_of_items, places_of_table
 from stac_latent.page.shapes import UNIT, footprint, pack
+from stac_latent.system.files import clear_killed, write_whole
+from stac_latent.system.links import is_local
 from stac_latent.system.suggest import known_options
 
 __all__ = ["MOST_ITEMS", "MapInfo", "write_map"]

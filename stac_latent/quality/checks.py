@@ -13,17 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.errors import CodecError
 from stac_latent.spec import Band
 
 __all__ = ["BUILTIN", "Check", "Checks", "Metric", "metric_class", "metric_names"]
 
-Array = npt.NDArray[Any]
 Action = Literal["warn", "refuse"]
 
 BUILTIN = {

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.spec import Band
 
 __all__ = ["Distortion", "peak_of"]
-
-Array = npt.NDArray[Any]
 
 
 def peak_of(band: Band, largest: float, smallest: float) -> float:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.errors import CodecError
 from stac_latent.spec import Band
 
 __all__ = ["Exceedance", "Histogram", "QuantileShift"]
 
-Array = npt.NDArray[Any]
 
 _MOST = 2**18
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.quality.distortion import Distortion
 from stac_latent.spec import Band
 
 __all__ = ["MaxError", "MeanBias", "Psnr", "Sam"]
-
-Array = npt.NDArray[Any]
 
 
 class _Distorted:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.errors import FieldError
 
 __all__ = ["Moments", "Summary"]
-
-Array = npt.NDArray[Any]
 
 
 @dataclass

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.quality.distortion import Distortion
-from stac_latent.quality.ood_score import Guard, Score, Seen, features, fit_guard
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
 from stac_latent.bytestring.single_grid import aim, over
+from stac_latent.chain import Codec
 from stac_latent.errors import BundleError, CodecError
 from stac_latent.field.rate_target import Target
+from stac_latent.quality.distortion import Distortion
+from stac_latent.quality.ood_score import Guard, Score, Seen, features, fit_guard
 
 __all__ = ["QUALITIES", "Layers", "calibrated", "guards_of", "judge", "observe"]
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.errors import BundleError, CodecError
 
 __all__ = ["LEAST_TILES", "Guard", "Score", "Seen", "conformal_level", "features", "fit_guard", "scene_score"]
 
-Array = npt.NDArray[Any]
 
 LEAST_TILES = 8
 """Tiles of each half, at least."""

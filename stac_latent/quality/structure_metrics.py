@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.spec import Band
 
 __all__ = ["DataSsim", "Spectrum", "Ssim"]
 
-Array = npt.NDArray[Any]
 
 _SIZE, _SIGMA = 11, 1.5
 _LEAST_SIDE = 16

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import BundleError
 
 __all__ = ["FRACTION_BITS", "BaseStage", "rounded_shift", "take"]

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stac_latent.chain import Array, Level
+from stac_latent.aliases import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
-from stac_latent.system.limits import check_bytes
 from stac_latent.stages.base import BaseStage
+from stac_latent.system.limits import check_bytes
 
 __all__ = ["Jpeg2000", "Zstd"]
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Files, locks, links and settings of the machine."""

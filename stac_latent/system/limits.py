@@ -11,10 +11,13 @@ from contextvars import ContextVar
 from stac_latent.errors import CorruptDataError
 from stac_latent.system.settings import whole_number
 
-__all__ = ["DEFAULT", "at_most", "check_bytes", "largest", "memory"]
+__all__ = ["DEFAULT", "MAX_PIXELS", "at_most", "check_bytes", "largest", "memory"]
 
 DEFAULT = 4 << 30
 """Bytes that one payload may decode to, where ``$STAC_LATENT_MAX_BYTES`` does not say otherwise."""
+
+MAX_PIXELS = 2**28
+"""Pixels of one grid of a byte string, at most."""
 
 _here: ContextVar[int | None] = ContextVar("largest", default=None)
 

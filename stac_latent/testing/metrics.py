@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stac_latent.aliases import Array
 from stac_latent.quality.checks import Metric
-from stac_latent.chain import Array
 from stac_latent.spec import Band
 from stac_latent.testing.suites import LAW
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.catalog.adopt.adopt import adopt
-from stac_latent.catalog.adopt.products import Product, open_product
 from stac_latent.catalog.adopt.load_table import load_table
+from stac_latent.catalog.adopt.products import Product, open_product
 from stac_latent.cube.read.load import load
 from stac_latent.validation import validate
 

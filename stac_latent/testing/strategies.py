@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.spec import Band, Window
 
 __all__ = ["damaged", "fields", "make_field", "symbols", "windows"]

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+from stac_latent.aliases import LEVELS, Array
+from stac_latent.chain import Codec, Stage
 from stac_latent.codec.bundle import read_bundle, write_bundle
-from stac_latent.chain import LEVELS, Array, Codec, Stage
-from stac_latent.bytestring.single_grid import valid_mask
 from stac_latent.cube.grid.tiling import with_margin
 from stac_latent.errors import CodecError, FieldError, StacLatentError
+from stac_latent.field.validity import valid_mask
 from stac_latent.spec import Window
 from stac_latent.testing.strategies import damaged, fields, make_field, windows
 
@@ -166,7 +167,7 @@ class CodecConformance(ABC):
         codec = self.codec
         shape = (cells[0] * codec.stride[0], cells[1] * codec.stride[1])
         field = make_field(codec.bands, shape, seed, reach=self.reach)
-        mask = valid_mask(field, codec)
+        mask = valid_mask(field, codec.bands)
         mask = np.ones((1, *field.shape[1:]), bool) if mask is None else mask
         return (np.where(np.isnan(field), 0, field) if field.dtype.kind == "f" else field).astype(
             field.dtype

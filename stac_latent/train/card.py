@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from stac_latent.bench.curves import Curve, bd_rate
+from stac_latent.chain import Codec
 from stac_latent.codec.bundle import save_bundle
 from stac_latent.fit.model_card import write_card
 from stac_latent.quality.distortion import Distortion
-from stac_latent.chain import Codec
-from stac_latent.stages.neural.stage import Fast
-from stac_latent.stages.neural.network import Network
 from stac_latent.stages.lin.pyramid import CELL, TILE
+from stac_latent.stages.neural.network import Network
+from stac_latent.stages.neural.stage import Fast
 from stac_latent.train.config import Config
 from stac_latent.train.data import Scene, Scenes
 from stac_latent.train.sample import check_base
@@ -68,7 +68,7 @@ def _curve(codec: Codec, scene: Scene, steps: Sequence[float]) -> Curve:
 
 
 def _with_gaps(scene: Scene, codec: Codec) -> Any:
-    from stac_latent.bytestring.single_grid import apply_nodata
+    from stac_latent.field.validity import apply_nodata
 
     return apply_nodata(scene.field, scene.mask, codec.bands)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import TrainError
 from stac_latent.spec import Band
 from stac_latent.train.config import Config, Source, Split
@@ -193,11 +193,11 @@ def _scene(
 
 def _items(index: int, source: Source, bands: Sequence[Band]) -> Iterator[Scene]:
     """Windows of STAC Items, read as ``encode`` reads them."""
+    from stac_latent.catalog.search.search import search
+    from stac_latent.cube.raw.source import ItemSource
     from stac_latent.fit.bands import stand_in
     from stac_latent.fit.sampling import make_plan
     from stac_latent.fit.sources import FitSource
-    from stac_latent.catalog.search.search import search
-    from stac_latent.cube.raw.source import ItemSource
 
     sources = [FitSource((ItemSource(item, stand_in(bands)),)) for item in search(source.items)]
     if not sources:

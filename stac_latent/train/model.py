@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import TrainError
 from stac_latent.stages.lin.lifting import sizes
 from stac_latent.stages.neural.network import Network, Scale, details

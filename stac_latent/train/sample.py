@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.errors import TrainError
 from stac_latent.field.validity import fill_invalid
 from stac_latent.stages.lin.lifting import analyse, levels_of
+from stac_latent.stages.lin.pyramid import CELL, TILE
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.lin.tile import MAX_LEVELS, TileCoder
 from stac_latent.stages.neural.network import low_bands
 from stac_latent.stages.transform.normalise import Normalise
-from stac_latent.stages.lin.pyramid import CELL, TILE
 from stac_latent.train.config import Config
 from stac_latent.train.data import LEAST, Scene
 

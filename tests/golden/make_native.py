@@ -21,9 +21,9 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.codec.shipped import lin
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.band_views import NativeReader, view_of
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.spec import Band
 
 GSD = {"B02": 10, "B05": 20, "B06": 20, "B01": 60}

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Tiles to race on: one module for each kind of data."""

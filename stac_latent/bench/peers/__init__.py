@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from stac_latent.bench.peers import arrays
-from stac_latent.bench.peers import images
-from stac_latent.bench.peers import jpeg2000
-from stac_latent.bench.peers import lossless
 from stac_latent.bench.coder import Entrant
+from stac_latent.bench.peers import arrays, images, jpeg2000, lossless
 
 __all__ = ["peers"]
 

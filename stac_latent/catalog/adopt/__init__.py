@@ -1,1 +1,1 @@
-"""TODO."""
+"""Embeddings that others published: their files described as Items, and read as they are."""

@@ -12,21 +12,21 @@ from urllib.parse import unquote, urlsplit
 
 import pystac
 
-from stac_latent.system.links import href_of, is_local, local_path
-from stac_latent.catalog.adopt.raster import describe_array
-from stac_latent.catalog.adopt.emb_import import expand
 from stac_latent.catalog.adopt.description import Description, Told
+from stac_latent.catalog.adopt.emb_import import expand
+from stac_latent.catalog.adopt.products import Product, open_product, product_names
+from stac_latent.catalog.adopt.raster import describe_array
 from stac_latent.catalog.adopt.table import describe_table
 from stac_latent.catalog.adopt.zarr_group import zarr_groups
 from stac_latent.catalog.encode.fingerprint import check_checksum
-from stac_latent.catalog.adopt.products import Product, open_product, product_names
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.foreign_layout import CONTAINERS, container_of
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.extension import SCHEMA_URI
-from stac_latent.system.files import writing
-from stac_latent.system.names import plain_name
 from stac_latent.store.foreign.changes import state_of
+from stac_latent.system.files import writing
+from stac_latent.system.links import href_of, is_local, local_path
+from stac_latent.system.names import plain_name
 from stac_latent.system.suggest import known_options
 
 __all__ = ["adopt"]

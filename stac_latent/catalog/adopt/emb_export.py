@@ -13,15 +13,15 @@ from typing import Any
 
 import pystac
 
-from stac_latent.system.links import is_local, link_href, local_path, relative
 from stac_latent.catalog.adopt.emb_import import EMB_URI
 from stac_latent.catalog.tree import write_json
-from stac_latent.cube.ref import as_items
 from stac_latent.cube.foreign_layout import absolute_href
+from stac_latent.cube.ref import as_items
 from stac_latent.errors import CatalogError
 from stac_latent.extension import SCHEMA_URI
-from stac_latent.system.names import safe_name
 from stac_latent.spec import Spec
+from stac_latent.system.links import is_local, link_href, local_path, relative
+from stac_latent.system.names import safe_name
 
 __all__ = ["export_emb"]
 

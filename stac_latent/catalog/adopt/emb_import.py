@@ -9,12 +9,12 @@ from typing import Any
 
 import pystac
 
-from stac_latent.system.links import link_href
 from stac_latent.catalog.adopt.products import Product
-from stac_latent.geo.crs import crs_from_fields
 from stac_latent.cube.foreign_layout import absolute_href, container_of
 from stac_latent.errors import CatalogError
+from stac_latent.geo.crs import crs_from_fields
 from stac_latent.net.items import read_object
+from stac_latent.system.links import link_href
 
 __all__ = ["EMB_URI", "expand"]
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from stac_latent.cube.foreign_layout import CONTAINERS
-from stac_latent.system.documents import read_json
 from stac_latent.errors import CatalogError
+from stac_latent.system.documents import read_json
 
 __all__ = ["Product", "open_product", "product_names", "space_digest"]
 
-_FOLDER = Path(__file__).parents[1] / "products"
+_FOLDER = Path(__file__).parents[2] / "products"
 _KEYS = {
     "asset": "fields of the asset, such as latent:quantization, data_type and nodata",
     "container": f"{', '.join(CONTAINERS)}, stac, or empty: by the end of a file's name",

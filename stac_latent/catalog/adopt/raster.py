@@ -13,21 +13,21 @@ import pystac
 import shapely
 from affine import Affine
 
-from stac_latent.system.links import is_local, local_path
 from stac_latent.catalog.adopt.description import Description, Told, asset_fields
-from stac_latent.catalog.adopt.space import space_of
 from stac_latent.catalog.adopt.period import Period, period, time_of
+from stac_latent.catalog.adopt.products import Product
+from stac_latent.catalog.adopt.space import space_of
 from stac_latent.catalog.adopt.zarr_group import steps_of, with_geoemb
 from stac_latent.catalog.footprints import footprints
-from stac_latent.catalog.adopt.products import Product
-from stac_latent.geo.crs import crs_fields, crs_text
 from stac_latent.cube.foreign_layout import CONTAINERS, upright
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
+from stac_latent.geo.crs import crs_fields, crs_text
 from stac_latent.geo.extents import bbox_of
+from stac_latent.net.raster import open_raster
 from stac_latent.spec import Grid
 from stac_latent.store.foreign.array import ForeignArray, axis_names, open_array
-from stac_latent.net.raster import open_raster
 from stac_latent.store.foreign.zarr_array import array_attributes, attributes_of, dimension_names
+from stac_latent.system.links import is_local, local_path
 
 __all__ = ["describe_array", "footprint"]
 

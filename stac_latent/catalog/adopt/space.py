@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stac_latent.system.links import is_local, local_path
 from stac_latent.catalog.adopt.description import Told
 from stac_latent.catalog.adopt.products import Product, space_digest
-from stac_latent.system.documents import read_json
 from stac_latent.errors import CatalogError
+from stac_latent.system.documents import read_json
+from stac_latent.system.links import is_local, local_path
 
 __all__ = ["space_of"]
 

@@ -11,17 +11,17 @@ import pystac
 import shapely
 
 from stac_latent.catalog.adopt.description import Description, Told, asset_fields
-from stac_latent.catalog.adopt.space import space_of
 from stac_latent.catalog.adopt.period import Period, time_of
 from stac_latent.catalog.adopt.products import Product
-from stac_latent.geo.crs import crs_fields, crs_text
+from stac_latent.catalog.adopt.space import space_of
 from stac_latent.cube.foreign_layout import CONTAINERS
 from stac_latent.cube.read.embedding_table_reader import centres, in_lonlat, regular_grid
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
+from stac_latent.geo.crs import crs_fields, crs_text
 from stac_latent.geo.extents import bbox_of, bbox_of_parts
 from stac_latent.store.foreign.array import ArrayHeader
-from stac_latent.store.geoparquet.file import parquet_at
 from stac_latent.store.foreign.table import VectorTable
+from stac_latent.store.geoparquet.file import parquet_at
 
 __all__ = ["describe_table"]
 

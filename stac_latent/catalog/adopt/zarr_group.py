@@ -12,8 +12,8 @@ from typing import Any
 from stac_latent.catalog.adopt.period import Period, period
 from stac_latent.catalog.adopt.products import Product
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.store.foreign.zarr_group import open_zarr
 from stac_latent.store.foreign.zarr_array import read_coordinate
+from stac_latent.store.foreign.zarr_group import open_zarr
 
 __all__ = ["steps_of", "with_geoemb", "zarr_groups"]
 

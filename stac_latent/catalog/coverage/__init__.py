@@ -1,1 +1,1 @@
-"""TODO."""
+"""Which cells of an area have items in which periods."""

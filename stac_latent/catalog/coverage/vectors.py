@@ -11,11 +11,11 @@ import pystac
 import rasterio.warp
 
 from stac_latent.catalog.verify.adopted import adopted_assets
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.driver import open_cells
-from stac_latent.cube.read.embedding_reader import PlainReader
 from stac_latent.cube.asset_choice import cell_box
 from stac_latent.cube.grid.tiling import tiles
+from stac_latent.cube.read.driver import open_cells
+from stac_latent.cube.read.embedding_reader import PlainReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.spec import Window
 
 __all__ = ["VectorShares", "vector_shares"]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The verb ``encode``: Items of a catalogue gain latents."""

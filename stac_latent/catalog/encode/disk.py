@@ -11,8 +11,8 @@ from pathlib import Path
 from rasterio.errors import RasterioError
 
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
-from stac_latent.system.files import clear_killed, clear_parts, is_disk_full, left_by_killed, temporary
 from stac_latent.net.hrefs import tree_size
+from stac_latent.system.files import clear_killed, clear_parts, is_disk_full, left_by_killed, temporary
 
 __all__ = ["clear", "errors_of", "new_store", "placed"]
 

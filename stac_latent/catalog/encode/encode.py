@@ -14,9 +14,7 @@ from typing import Any, Literal
 import pystac
 from rasterio.errors import RasterioError
 
-from stac_latent.system.links import is_local, local_path
-from stac_latent.field.error_bound import BoundLike, ErrorBound
-from stac_latent.codec.bundle import save_bundle
+from stac_latent.bytestring.single_grid import aim
 from stac_latent.catalog.encode.disk import clear, errors_of, new_store, placed
 from stac_latent.catalog.encode.encoded_item import (
     Mode,
@@ -27,33 +25,35 @@ from stac_latent.catalog.encode.encoded_item import (
     renewed,
     summarise,
 )
-from stac_latent.catalog.encode.guard_policy import asked_of, naming, warn_of
 from stac_latent.catalog.encode.fingerprint import INPUT, input_digest, intact, made_from
-from stac_latent.catalog.items import codec_item
+from stac_latent.catalog.encode.guard_policy import asked_of, naming, warn_of
+from stac_latent.catalog.encode.key_frames import References, check_references, dates, set_reference
 from stac_latent.catalog.encode.native_codec import codec_for
 from stac_latent.catalog.encode.options import bound_of, form_of, goal_of, listed_of, secret_of
-from stac_latent.catalog.encode.key_frames import References, check_references, dates, set_reference
+from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.tree import CatalogTree, write_json
-from stac_latent.quality.checks import Check
 from stac_latent.chain import Codec, open_codec
-from stac_latent.bytestring.single_grid import aim
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.write.writer import encode_source
-from stac_latent.cube.raw.source import ItemSource
+from stac_latent.codec.bundle import save_bundle
+from stac_latent.codec.registry import remember, resolve_space
+from stac_latent.cube.grid.tiling import padded_shape
 from stac_latent.cube.raw.contract import Trust
+from stac_latent.cube.raw.source import ItemSource
 from stac_latent.cube.raw.storage import with_room
 from stac_latent.cube.raw.units import computes
-from stac_latent.cube.grid.tiling import padded_shape
-from stac_latent.cube.write.verify import Progress
+from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.monitor import Policy
+from stac_latent.cube.write.verify import Progress
+from stac_latent.cube.write.writer import encode_source
 from stac_latent.errors import CatalogError, SkippedWarning, SourceWarning, StacLatentError
-from stac_latent.system.files import clear_parts, is_disk_full
-from stac_latent.system.names import safe_name
-from stac_latent.codec.registry import remember, resolve_space
+from stac_latent.field.error_bound import BoundLike, ErrorBound
+from stac_latent.field.rate_target import TARGETS, Target
+from stac_latent.quality.checks import Check
 from stac_latent.secure import Key
 from stac_latent.store.zarr.group import Payload
+from stac_latent.system.files import clear_parts, is_disk_full
+from stac_latent.system.links import is_local, local_path
+from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options
-from stac_latent.field.rate_target import TARGETS, Target
 
 __all__ = ["encode"]
 

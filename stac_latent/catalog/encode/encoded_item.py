@@ -9,7 +9,6 @@ from typing import Literal
 
 import pystac
 
-from stac_latent.system.links import absolute, href_of, is_local, local_path
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import decoder_link
 from stac_latent.catalog.search.measures import BEST, best_of
@@ -19,6 +18,7 @@ from stac_latent.cube.write.writer import Encoded
 from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
 from stac_latent.spec import Band
+from stac_latent.system.links import absolute, href_of, is_local, local_path
 
 __all__ = ["Mode", "check_key", "describe", "describe_bands", "name_of", "renewed", "summarise"]
 

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from stac_latent.quality.checks import Check
 from stac_latent.chain import Codec
 from stac_latent.cube.write.monitor import POLICIES, Asked, Policy
 from stac_latent.errors import CatalogError, GuardError, GuardWarning
+from stac_latent.quality.checks import Check
 from stac_latent.quality.ood_calibration import guards_of
 
 __all__ = ["asked_of", "naming", "warn_of"]

@@ -8,16 +8,16 @@ from typing import Any
 
 import pystac
 
-from stac_latent.field.error_bound import BoundLike, ErrorBound
 from stac_latent.bytestring.bounded import base_step
+from stac_latent.bytestring.single_grid import target_of
 from stac_latent.catalog.encode.key_frames import References
 from stac_latent.chain import Codec
-from stac_latent.bytestring.single_grid import target_of
 from stac_latent.errors import CatalogError, CodecError
+from stac_latent.field.error_bound import BoundLike, ErrorBound
+from stac_latent.field.rate_target import Target
 from stac_latent.secure import Key, use
 from stac_latent.store.zarr.group import Payload
 from stac_latent.system.suggest import did_you_mean
-from stac_latent.field.rate_target import Target
 
 __all__ = ["bound_of", "form_of", "goal_of", "listed_of", "secret_of"]
 

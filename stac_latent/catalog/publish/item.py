@@ -15,11 +15,11 @@ import pystac
 import shapely
 
 from stac_latent import __version__
-from stac_latent.system.links import href_of, link_href, relative
-from stac_latent.codec.bundle import file_multihash
 from stac_latent.geo.extents import bbox_of_parts, times_in_utc
 from stac_latent.spec import Spec
 from stac_latent.store.geoparquet.writer import COLUMNS, TableInfo
+from stac_latent.system.digests import file_multihash
+from stac_latent.system.links import href_of, link_href, relative
 
 __all__ = ["ASSET_KEY", "PARQUET", "Extent", "TableFile", "embedding_fields", "mirror_fields", "table_item"]
 

@@ -9,20 +9,20 @@ from typing import Any, get_args
 
 import pystac
 
-from stac_latent.system.links import local_path
 from stac_latent.catalog.adopt.table_rows import rows_of_table
 from stac_latent.catalog.publish.inputs import are_tables, choose, destination, region_of
+from stac_latent.catalog.publish.item import Extent, TableFile, embedding_fields, mirror_fields, table_item
 from stac_latent.catalog.publish.recall import RecallSample
 from stac_latent.catalog.publish.recipe import Recipe
 from stac_latent.catalog.publish.rows import Cut, LatentSource, Pool, Rows, Unit, rows_of
-from stac_latent.catalog.publish.item import Extent, TableFile, embedding_fields, mirror_fields, table_item
 from stac_latent.catalog.tree import write_json
 from stac_latent.errors import CatalogError
-from stac_latent.system.files import is_disk_full, remove, workplace
 from stac_latent.spec import Spec, Stats
 from stac_latent.store.embeddings import BBox
-from stac_latent.store.geoparquet.writer import EmbeddingsWriter, MiB, VectorType
 from stac_latent.store.foreign.table import Invalid
+from stac_latent.store.geoparquet.writer import EmbeddingsWriter, MiB, VectorType
+from stac_latent.system.files import is_disk_full, remove, workplace
+from stac_latent.system.links import local_path
 from stac_latent.system.suggest import known_options
 
 __all__ = ["publish"]
@@ -235,8 +235,8 @@ def _told(item: pystac.Item, rows: Iterator[Rows]) -> Iterator[Rows]:
 
 
 def _open(item: pystac.Item, asset: str) -> LatentSource:
-    from stac_latent.cube.ref import LatentRef
     from stac_latent.cube.read.driver import open_cells
+    from stac_latent.cube.ref import LatentRef
 
     return open_cells(LatentRef.from_item(item, asset))
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from stac_latent.catalog.publish.rows import Pool
 from stac_latent.errors import CatalogError
-from stac_latent.bytestring.framing import canonical_json
 from stac_latent.spec import Spec, Stats
+from stac_latent.system.digests import canonical_json
 
 __all__ = ["Recipe"]
 

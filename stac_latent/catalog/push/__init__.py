@@ -1,1 +1,1 @@
-"""TODO."""
+"""Catalogues to STAC APIs and object stores."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import pystac
 
-from stac_latent.system.links import absolute, href_of, is_remote
-from stac_latent.catalog.search.query import Query
-from stac_latent.catalog.search.documents import Reader
-from stac_latent.catalog.search.sources import open_sources
 from stac_latent.catalog.push.transactions import Transactions
+from stac_latent.catalog.search.documents import Reader
+from stac_latent.catalog.search.query import Query
+from stac_latent.catalog.search.sources import open_sources
 from stac_latent.errors import CatalogError
 from stac_latent.geo.extents import extent_of
 from stac_latent.net.items import read_object
+from stac_latent.system.links import absolute, href_of, is_remote
 from stac_latent.system.suggest import known_options
 
 __all__ = ["Pushed", "push"]

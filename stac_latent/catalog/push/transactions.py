@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from stac_latent.system.links import check_link
 from stac_latent.catalog.search.api import ApiSource, is_api
-from stac_latent.net.retry import BUSY, Persistence
-from stac_latent.catalog.search.query import Query
 from stac_latent.catalog.search.documents import HttpError, Reader
+from stac_latent.catalog.search.query import Query
 from stac_latent.errors import CatalogError, SearchError
+from stac_latent.net.retry import BUSY, Persistence
+from stac_latent.system.links import check_link
 
 __all__ = ["Transactions"]
 

@@ -13,11 +13,11 @@ from urllib.parse import urljoin
 
 import pystac
 
-from stac_latent.system.links import check_link
+from stac_latent.catalog.search.documents import HttpError, Reader, to_item
 from stac_latent.catalog.search.order import ALWAYS, in_order, sort_items
 from stac_latent.catalog.search.query import ItemRow, Query
-from stac_latent.catalog.search.documents import HttpError, Reader, to_item
 from stac_latent.errors import CatalogError, SearchError
+from stac_latent.system.links import check_link
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO

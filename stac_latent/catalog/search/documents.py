@@ -13,15 +13,15 @@ from urllib.parse import urljoin
 
 import pystac
 
-from stac_latent.system.links import check_link, is_remote, local_path, shown
-from stac_latent.net.retry import BUSY, Patience
-from stac_latent.system.documents import parse_json, unicode_text
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.system.redact import without_secrets
+from stac_latent.net.fetch import signed
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.items import make_absolute
-from stac_latent.net.fetch import signed
+from stac_latent.net.retry import BUSY, Patience
 from stac_latent.net.transport import is_object, keep_quiet
+from stac_latent.redact import without_secrets
+from stac_latent.system.documents import parse_json, unicode_text
+from stac_latent.system.links import check_link, is_remote, local_path, shown
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO

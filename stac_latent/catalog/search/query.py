@@ -16,9 +16,9 @@ from stac_latent.catalog.search.arguments import (
     sort_keys,
 )
 from stac_latent.catalog.search.cql2 import Predicate, Row, compile_filter, parse_filter, properties_of
+from stac_latent.catalog.search.cql2_operators import conjunction, parse_time
 from stac_latent.catalog.search.known_fields import KnownFields, named_in
 from stac_latent.catalog.search.measures import MeasuredLatent
-from stac_latent.catalog.search.cql2_operators import conjunction, parse_time
 from stac_latent.errors import SearchError
 
 if TYPE_CHECKING:

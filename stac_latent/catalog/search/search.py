@@ -10,9 +10,9 @@ import pystac
 
 from stac_latent.catalog.search.api import ApiSource
 from stac_latent.catalog.search.arguments import Time
+from stac_latent.catalog.search.documents import Reader
 from stac_latent.catalog.search.order import sort_items
 from stac_latent.catalog.search.query import Query
-from stac_latent.catalog.search.documents import Reader
 from stac_latent.catalog.search.sources import Source, StaticSource, open_sources
 from stac_latent.errors import SearchError
 from stac_latent.system.suggest import known_options

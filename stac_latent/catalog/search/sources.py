@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import pystac
 
-from stac_latent.system.links import absolute, check_link, href_of, is_remote, link_href, local_path
 from stac_latent.catalog.search.api import ApiSource, is_api, page_count, pages
+from stac_latent.catalog.search.documents import Reader, to_item
 from stac_latent.catalog.search.order import item_view
 from stac_latent.catalog.search.query import ItemRow, Query
-from stac_latent.catalog.search.documents import Reader, to_item
 from stac_latent.errors import CatalogError, SearchError
+from stac_latent.system.links import absolute, check_link, href_of, is_remote, link_href, local_path
 
 __all__ = ["FeatureSource", "Source", "StaticSource", "open_sources"]
 

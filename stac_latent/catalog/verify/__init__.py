@@ -16,30 +16,30 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from stac_latent.system.links import asset_href, is_local, local_path
-from stac_latent.field.error_bound import ErrorBound
 from stac_latent.catalog.encode.fingerprint import check_checksum
-from stac_latent.catalog.search.query import Query
-from stac_latent.catalog.verify.raw_files import raw_files
 from stac_latent.catalog.search.documents import Reader
+from stac_latent.catalog.search.query import Query
 from stac_latent.catalog.search.sources import StaticSource, open_sources
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.catalog.verify.adopted import adopted_assets, verify_adopted
 from stac_latent.catalog.verify.overlaps import disagreeing
-from stac_latent.quality.distortion import Distortion
+from stac_latent.catalog.verify.raw_files import raw_files
 from stac_latent.chain import Codec
-from stac_latent.cube.ref import LatentRef, latent_assets
-from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.read.band_views import lattices_of
+from stac_latent.codec.registry import replace_known
 from stac_latent.cube.grid.tiling import tiles
+from stac_latent.cube.read.band_views import lattices_of
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef, latent_assets
 from stac_latent.cube.write.verify import Progress, measure, measurements
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.codec.registry import replace_known
+from stac_latent.field.error_bound import ErrorBound
+from stac_latent.net.hrefs import tree_size
+from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Key, has_key, use
 from stac_latent.spec import Window
-from stac_latent.store.zarr.trust import CONFIG, check_array
-from stac_latent.net.hrefs import tree_size
 from stac_latent.store.zarr.known_metadata import metadata_checksum, stored_chunks
+from stac_latent.store.zarr.trust import CONFIG, check_array
+from stac_latent.system.links import asset_href, is_local, local_path
 
 __all__ = ["Checked", "verify"]
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pystac
 import shapely
 
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.driver import open_cells
-from stac_latent.cube.grid.lattice import lattice_offset
 from stac_latent.cube.asset_choice import cell_box
+from stac_latent.cube.grid.lattice import lattice_offset
+from stac_latent.cube.read.driver import open_cells
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import GridError, StacLatentError
 from stac_latent.geo.extents import times_in_utc
 from stac_latent.spec import Window

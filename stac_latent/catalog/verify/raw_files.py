@@ -9,17 +9,17 @@ from typing import Any
 import pystac
 from affine import Affine
 
-from stac_latent.system.links import asset_href, check_link, link_href
 from stac_latent.catalog.search.documents import Reader, to_item
-from stac_latent.geo.crs import crs_from_fields, crs_text
-from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.raw.assets import check_raw_asset
+from stac_latent.cube.raw.contract import Trust
 from stac_latent.cube.raw.files import RawFiles
 from stac_latent.cube.raw.location import crs_of
-from stac_latent.cube.raw.contract import Trust
+from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, StacLatentError
-from stac_latent.spec import Grid
+from stac_latent.geo.crs import crs_from_fields, crs_text
 from stac_latent.net.raster import open_raster
+from stac_latent.spec import Grid
+from stac_latent.system.links import asset_href, check_link, link_href
 
 __all__ = ["raw_files"]
 

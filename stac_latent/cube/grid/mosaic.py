@@ -20,9 +20,9 @@ from odc.loader import RasterBandMetadata, chunked_load, resolve_chunk_shape, re
 from odc.stac import ParsedItem, output_geobox, parse_items
 from pyproj.exceptions import ProjError
 
-from stac_latent.geo.crs import crs_label
 from stac_latent.cube.grid.reach import reach, tiles_reached
 from stac_latent.errors import CatalogError, GridError
+from stac_latent.geo.crs import crs_label
 from stac_latent.geo.extents import in_utc
 from stac_latent.system.limits import memory
 

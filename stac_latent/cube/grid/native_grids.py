@@ -10,11 +10,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
-from stac_latent.system.links import asset_href, shown
-from stac_latent.geo.crs import crs_from_fields, crs_text
 from stac_latent.errors import CatalogError, GridError
-from stac_latent.stages.lin.grids import DEEPEST, Lattices
+from stac_latent.geo.crs import crs_from_fields, crs_text
 from stac_latent.net.raster import open_raster
+from stac_latent.stages.lin.grids import DEEPEST, Lattices
+from stac_latent.system.links import asset_href, shown
 from stac_latent.system.suggest import did_you_mean
 
 __all__ = ["arrange", "asset_geobox", "check_resampling", "cover", "native_geobox", "offset_of"]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Dates of a series that are coded against a key frame."""

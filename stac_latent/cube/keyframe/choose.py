@@ -9,13 +9,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.chain import Array, Codec
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.keyframe.gains import best_gains
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
+from stac_latent.cube.grid.tiling import padded_shape
 from stac_latent.cube.keyframe.decode import same_cells
 from stac_latent.cube.keyframe.encode import whole_cells
-from stac_latent.cube.grid.tiling import padded_shape
+from stac_latent.cube.keyframe.gains import best_gains
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.verify import Source
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Grid, Window

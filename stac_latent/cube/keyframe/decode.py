@@ -20,17 +20,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stac_latent.system.links import absolute, shown
-from stac_latent.chain import Array, Codec
-from stac_latent.cube.ref import KeyFrameLink, LatentRef
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.cube.keyframe.gains import LEVELS, predict
 from stac_latent.cube.open_store import open_store
+from stac_latent.cube.ref import KeyFrameLink, LatentRef
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError
-from stac_latent.spec import Grid, Window
-from stac_latent.stages.lin.stage import Lin
-from stac_latent.stages.lin.pyramid import Pyramid
 from stac_latent.net.fetch import Sign
+from stac_latent.spec import Grid, Window
+from stac_latent.stages.lin.pyramid import Pyramid
+from stac_latent.stages.lin.stage import Lin
 from stac_latent.store.zarr.group import LatentArrays
+from stac_latent.system.links import absolute, shown
 
 __all__ = [
     "KeyFrame",

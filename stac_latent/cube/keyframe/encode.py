@@ -13,15 +13,16 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from stac_latent.system.links import is_local, local_path
-from stac_latent.chain import Array, Codec
-from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.cube.keyframe.decode import KeyFrame
+from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
 from stac_latent.stages.lin.lifting import synthesise
 from stac_latent.stages.lin.payload import unpack
-from stac_latent.stages.lin.rate_control import Aim
 from stac_latent.stages.lin.pyramid import CELL_LEVELS
+from stac_latent.stages.lin.rate_control import Aim
 from stac_latent.stages.lin.subbands import unpack_cells
+from stac_latent.system.links import is_local, local_path
 
 __all__ = ["ReferenceCoder", "relative_href", "whole_cells"]
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.stages.lin.pyramid import CELL_LEVELS
 
 __all__ = ["LEVELS", "UNIT", "best_gains", "predict"]

@@ -12,10 +12,10 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 
-from stac_latent.system.links import asset_href, check_link, is_remote
 from stac_latent.errors import CatalogError, FieldError
-from stac_latent.spec import DATA_TYPES
 from stac_latent.net.raster import open_raster
+from stac_latent.spec import DATA_TYPES
+from stac_latent.system.links import asset_href, check_link, is_remote
 
 __all__ = ["FileBand", "Header", "check_raw_asset", "read_header"]
 

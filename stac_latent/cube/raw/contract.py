@@ -39,11 +39,11 @@ from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from stac_latent.geo.crs import crs_label, crs_text
 from stac_latent.cube.raw.asset_bands import AssetBand, band_lists
 from stac_latent.cube.raw.assets import FileBand, Header
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.field.validity import fits
+from stac_latent.geo.crs import crs_label, crs_text
 
 __all__ = ["Facts", "Trust", "agreed_bands", "agreed_grid", "agreed_values", "is_data", "placed_by"]
 

@@ -28,11 +28,12 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import MemoryFile
 
-from stac_latent.system.links import asset_href, shown
+from stac_latent.aliases import Array
 from stac_latent.cube.raw.location import crs_of, moved_file, plain_item
 from stac_latent.errors import CatalogError, GridError
-from stac_latent.spec import Band, Grid, Window
 from stac_latent.net.raster import gdal_name
+from stac_latent.spec import Band, Grid, Window
+from stac_latent.system.links import asset_href, shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RawFiles"]
 
-Array = npt.NDArray[Any]
 
 _ALIGNED = 0.02
 """Part of a pixel by which a grid may miss the file's through rounding."""

@@ -12,12 +12,12 @@ import numpy as np
 import pystac
 from odc.geo.geobox import GeoBox
 
-from stac_latent.chain import Array, Codec
-from stac_latent.geo.crs import crs_text
-from stac_latent.cube.raw.asset_bands import assign, described
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.cube.band_names import check_names
 from stac_latent.cube.grid.native_grids import arrange, check_resampling, cover, native_geobox, offset_of
-from stac_latent.cube.raw.pixels import RasterFile
+from stac_latent.cube.grid.tiling import lattice_grid
+from stac_latent.cube.raw.asset_bands import assign, described
 from stac_latent.cube.raw.assets import read_header
 from stac_latent.cube.raw.contract import (
     Facts,
@@ -28,11 +28,12 @@ from stac_latent.cube.raw.contract import (
     is_data,
     placed_by,
 )
+from stac_latent.cube.raw.pixels import RasterFile
 from stac_latent.cube.raw.units import decoded_band, rescale, to_codec_unit, with_sentinel2_offset
-from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.errors import FieldError, GridError
-from stac_latent.spec import Band, Grid, Window
 from stac_latent.field.storage_type import for_bands
+from stac_latent.geo.crs import crs_text
+from stac_latent.spec import Band, Grid, Window
 
 __all__ = ["ItemSource", "SourceBand", "find_bands"]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
+from stac_latent.cube.grid.tiling import padded_shape, tiles
 from stac_latent.cube.raw.source import ItemSource, SourceBand
 from stac_latent.cube.raw.units import computes, holding_type
-from stac_latent.cube.grid.tiling import padded_shape, tiles
 from stac_latent.errors import FieldError
-from stac_latent.spec import Band
 from stac_latent.field.storage_type import for_bands
+from stac_latent.spec import Band
 
 __all__ = ["with_room"]
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pystac
 
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.cube.raw.asset_bands import AssetBand
 from stac_latent.cube.raw.contract import Facts
 from stac_latent.errors import FieldError

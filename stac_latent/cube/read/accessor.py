@@ -17,12 +17,12 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from stac_latent.chain import Codec
-from stac_latent.bytestring.single_grid import apply_nodata
-from stac_latent.cube.ref import Decoder, LatentRef
 from stac_latent.cube.asset_choice import band_attrs
+from stac_latent.cube.ref import Decoder, LatentRef
 from stac_latent.errors import CatalogError, CodecError, GridError
-from stac_latent.spec import Band, Grid, Quantization, Spec, Stats
 from stac_latent.field.storage_type import common_type
+from stac_latent.field.validity import apply_nodata
+from stac_latent.spec import Band, Grid, Quantization, Spec, Stats
 
 __all__ = ["LatentAccessor"]
 

@@ -15,16 +15,15 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac_latent.chain import Array
-from stac_latent.cube.ref import BandPlace, LatentRef
-from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.grid.native_grids import cover, offset_of
+from stac_latent.aliases import Array
 from stac_latent.cube.asset_choice import pixel_box
+from stac_latent.cube.grid.native_grids import cover, offset_of
 from stac_latent.cube.grid.tiling import lattice_grid
-from stac_latent.errors import FieldError, GridError, StacLatentError
-from stac_latent.codec.probe import MALFORMED
-from stac_latent.spec import Grid, Spec, Window
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import BandPlace, LatentRef
+from stac_latent.errors import MALFORMED, FieldError, GridError, StacLatentError
 from stac_latent.net.fetch import inner
+from stac_latent.spec import Grid, Spec, Window
 
 __all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "view_of"]
 

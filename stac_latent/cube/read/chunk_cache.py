@@ -7,16 +7,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.system.settings import whole_number
 
 __all__ = ["LIMIT", "aside", "chunk", "forget", "known", "workers"]
 
-Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 LIMIT = 256 * 2**20

@@ -15,7 +15,6 @@ import logging
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import rasterio.errors
 from odc.geo.geobox import GeoBox
 from odc.geo.overlap import compute_reproject_roi
@@ -23,18 +22,26 @@ from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, Ri
 from odc.loader.types import BandKey, RasterLoadParams
 from odc.stac._mdtools import StacAuxReader, StacMDParser
 
-from stac_latent.system.links import shown
-from stac_latent.cube.ref import LatentRef, latent_assets
-from stac_latent.cube.read.reader import LatentReader
+from stac_latent.aliases import Array
+from stac_latent.cube.asset_choice import (
+    DriverData,
+    cell_box,
+    decodable_assets,
+    driver_data,
+    pixel_box,
+    reference,
+)
 from stac_latent.cube.grid.lattice import lattice_offset
 from stac_latent.cube.read.band_views import NativeReader, view_of
-from stac_latent.cube.read.physical import PhysicalSource
 from stac_latent.cube.read.embedding_reader import ChannelField, PlainReader
-from stac_latent.cube.asset_choice import DriverData, cell_box, decodable_assets, driver_data, pixel_box, reference
-from stac_latent.cube.read.resample import FieldSource, Roi, read_onto
 from stac_latent.cube.read.embedding_table_reader import TableReader
+from stac_latent.cube.read.physical import PhysicalSource
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.read.resample import FieldSource, Roi, read_onto
+from stac_latent.cube.ref import LatentRef, latent_assets
 from stac_latent.errors import FieldError, StacLatentError
-from stac_latent.system.redact import without_secrets
+from stac_latent.redact import without_secrets
+from stac_latent.system.links import shown
 
 __all__ = [
     "CellReader",
@@ -47,7 +54,6 @@ __all__ = [
     "reader_for",
 ]
 
-Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
 

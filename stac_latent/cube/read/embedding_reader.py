@@ -23,7 +23,7 @@ from stac_latent.store.geoparquet.vector_types import shifted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stac_latent.chain import Array
+    from stac_latent.aliases import Array
     from stac_latent.cube.ref import LatentRef
 
 __all__ = ["ChannelField", "PlainReader", "check_scales", "dequantise"]

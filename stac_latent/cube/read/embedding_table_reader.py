@@ -11,10 +11,10 @@ import numpy.typing as npt
 import shapely
 from odc.geo.geobox import GeoBox
 
-from stac_latent.geo.antimeridian import to_lonlat
-from stac_latent.cube.read.embedding_reader import PlainReader
 from stac_latent.cube.asset_choice import cell_box, to_pixels
+from stac_latent.cube.read.embedding_reader import PlainReader
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
+from stac_latent.geo.antimeridian import to_lonlat
 from stac_latent.spec import Spec, Window
 from stac_latent.store.foreign.changes import check_unchanged
 from stac_latent.store.foreign.table import VectorTable

@@ -23,17 +23,6 @@ from odc.geo.warp import resampling_s2rio
 from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
 from rasterio.enums import Resampling
 
-from stac_latent.system.links import is_remote, shown
-from stac_latent.geo.crs import crs_fields
-from stac_latent.cube.read import accessor as _accessor
-from stac_latent.cube.grid.areas import area_parts, joined
-from stac_latent.cube.ref import LatentRef, as_items
-from stac_latent.cube.read.driver import LatentDriver
-from stac_latent.cube.grid.coverage import check_meets
-from stac_latent.cube.grid.lattice import cell_geobox, check_area, common_lattice, geobox_like
-from stac_latent.cube.grid.mosaic import mosaic
-from stac_latent.cube.read.band_views import view_of
-from stac_latent.cube.read.physical import check_stored, physical_band, with_common_nodata
 from stac_latent.cube.asset_choice import (
     Reading,
     Upto,
@@ -47,11 +36,21 @@ from stac_latent.cube.asset_choice import (
     pick_refs,
     pixel_box,
 )
+from stac_latent.cube.grid.areas import area_parts, joined
+from stac_latent.cube.grid.coverage import check_meets
+from stac_latent.cube.grid.lattice import cell_geobox, check_area, common_lattice, geobox_like
+from stac_latent.cube.grid.mosaic import mosaic
+from stac_latent.cube.read.band_views import view_of
+from stac_latent.cube.read.driver import LatentDriver
+from stac_latent.cube.read.physical import check_stored, physical_band, with_common_nodata
+from stac_latent.cube.ref import LatentRef, as_items
 from stac_latent.errors import CatalogError, GridError
+from stac_latent.geo.crs import crs_fields
 from stac_latent.geo.extents import fields_in_utc, in_utc
+from stac_latent.net.transport import connections
 from stac_latent.secure import Key, use
 from stac_latent.spec import Band, Grid
-from stac_latent.net.transport import connections
+from stac_latent.system.links import is_remote, shown
 from stac_latent.system.suggest import known_options
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.asset_choice import band_index
 from stac_latent.cube.read.resample import FieldSource
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, SourceWarning
 from stac_latent.spec import Band, Spec, Window
 

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from stac_latent.system.links import shown
-from stac_latent.chain import Array, Codec
-from stac_latent.bytestring.single_grid import apply_nodata
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
+from stac_latent.codec.registry import remember
+from stac_latent.cube.keyframe.decode import Reference, open_reference
+from stac_latent.cube.open_store import open_store
 from stac_latent.cube.read.chunk_cache import aside, chunk, known, workers
 from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.open_store import open_store
-from stac_latent.cube.keyframe.decode import Reference, open_reference
 from stac_latent.errors import CorruptDataError, FieldError, GridError
-from stac_latent.codec.registry import remember
+from stac_latent.field.storage_type import for_bands
+from stac_latent.field.validity import apply_nodata
 from stac_latent.spec import Grid, Spec, Window
 from stac_latent.stages.residual.payload import BITSTREAM, decode_residual
-from stac_latent.store.zarr.residual import SPARSE, read_residual
 from stac_latent.store.zarr.group import LatentArrays
-from stac_latent.field.storage_type import for_bands
+from stac_latent.store.zarr.residual import SPARSE, read_residual
+from stac_latent.system.links import shown
 
 if TYPE_CHECKING:
     import pystac

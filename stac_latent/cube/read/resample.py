@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 import rasterio.warp
@@ -27,13 +26,13 @@ from odc.loader import RasterSource, RioReader, resolve_dst_nodata, resolve_src_
 from odc.loader._rio import LocalContext
 from odc.loader.types import RasterLoadParams
 
-from stac_latent.cube.grid.reach import reach
+from stac_latent.aliases import Array
 from stac_latent.cube.asset_choice import to_pixels, to_world
+from stac_latent.cube.grid.reach import reach
 from stac_latent.spec import Band, Spec, Window
 
 __all__ = ["FieldSource", "read_onto"]
 
-Array = npt.NDArray[Any]
 Roi = tuple[Any, Any]
 
 IN_MEMORY = 256 * 2**20

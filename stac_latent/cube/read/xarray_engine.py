@@ -16,9 +16,9 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 if TYPE_CHECKING:
-    from stac_latent.cube.ref import LatentRef
-    from stac_latent.cube.read.band_views import BandView
     from stac_latent.cube.asset_choice import Upto
+    from stac_latent.cube.read.band_views import BandView
+    from stac_latent.cube.ref import LatentRef
 
 __all__ = ["LatentBackendEntrypoint"]
 
@@ -106,8 +106,8 @@ class _Windowed(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> Any:
-        from stac_latent.cube.read.driver import cells_for, reader_for
         from stac_latent.cube.read.band_views import NativeReader
+        from stac_latent.cube.read.driver import cells_for, reader_for
 
         spans = [
             range(n)[k] if isinstance(k, slice) else range(k, k + 1)
@@ -131,14 +131,14 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     """Find out what was given: an Item, the href of one, or a latent group."""
     import pystac
 
-    from stac_latent.system.links import href_of, is_local, local_path
-    from stac_latent.cube.ref import LatentRef, band_places, latent_assets, sealed_of
-    from stac_latent.cube.keyframe.decode import with_key_frame
     from stac_latent.cube.asset_choice import pick_refs, stamp_of
+    from stac_latent.cube.keyframe.decode import with_key_frame
+    from stac_latent.cube.ref import LatentRef, band_places, latent_assets, sealed_of
     from stac_latent.errors import CatalogError, CorruptDataError
-    from stac_latent.spec import Grid, Spec
     from stac_latent.net.items import read_item
+    from stac_latent.spec import Grid, Spec
     from stac_latent.store.zarr.group import open_arrays
+    from stac_latent.system.links import href_of, is_local, local_path
 
     if not isinstance(obj, pystac.Item):
         if not isinstance(obj, str | os.PathLike):
@@ -179,8 +179,8 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
 def _field(given: _Given, bands: dict[str, Any]) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
-    from stac_latent.cube.read.band_views import view_of
     from stac_latent.cube.asset_choice import band_attrs, band_index, pixel_box
+    from stac_latent.cube.read.band_views import view_of
     from stac_latent.errors import GridError
 
     ref = given.ref

@@ -1,1 +1,1 @@
-"""TODO."""
+"""From pixels to a verified store."""

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stac_latent.quality.checks import Check, Checks
-from stac_latent.quality.ood_score import Guard, Score, scene_score
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.quality.checks import Check, Checks
 from stac_latent.quality.ood_calibration import full_cells, observe
+from stac_latent.quality.ood_score import Guard, Score, scene_score
 from stac_latent.spec import Window
 from stac_latent.store.zarr.group import chunk_cells
 

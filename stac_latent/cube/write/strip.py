@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.bytestring.bounded import codable, refuse_far_values
-from stac_latent.chain import Array, Codec
 from stac_latent.bytestring.single_grid import over
-from stac_latent.cube.keyframe.encode import ReferenceCoder, whole_cells
+from stac_latent.chain import Codec
 from stac_latent.cube.grid.tiling import padded_shape, tiles, with_margin
+from stac_latent.cube.keyframe.encode import ReferenceCoder, whole_cells
 from stac_latent.cube.write.verify import Source, Sums, pixel_sum
 from stac_latent.spec import Grid, Window
 from stac_latent.store.zarr.group import chunk_cells

@@ -14,16 +14,17 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.field.error_bound import ErrorBound
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.codec.bundle import load_bundle
-from stac_latent.quality.distortion import Distortion
-from stac_latent.chain import Array, Codec
-from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.read.reader import LatentReader
+from stac_latent.codec.registry import replace_known
 from stac_latent.cube.grid.tiling import padded_shape, tiles, with_margin
+from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.monitor import Watch
 from stac_latent.errors import VerificationError
-from stac_latent.codec.registry import replace_known
+from stac_latent.field.error_bound import ErrorBound
+from stac_latent.quality.distortion import Distortion
 from stac_latent.spec import Band, Grid, Window
 from stac_latent.store.zarr.group import chunk_cells
 

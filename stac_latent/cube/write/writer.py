@@ -12,31 +12,31 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import zarr
 
-from stac_latent.field.error_bound import ErrorBound
-from stac_latent.quality.distortion import Distortion
 from stac_latent.chain import Codec
-from stac_latent.cube.ref import LatentRef, band_places
-from stac_latent.cube.write.masks import write_mask
-from stac_latent.cube.read.band_views import band_objects, group_names
-from stac_latent.cube.raw.files import RawFiles
+from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.keyframe.decode import open_key_frame
 from stac_latent.cube.keyframe.encode import ReferenceCoder, relative_href
-from stac_latent.cube.write.residual import write_residual
 from stac_latent.cube.raw.contract import Trust
-from stac_latent.cube.write.strip import encode_strip
-from stac_latent.cube.grid.tiling import tiles
-from stac_latent.cube.write.verify import STRIP, Progress, Source, Sums, measurements, verify_store
+from stac_latent.cube.raw.files import RawFiles
+from stac_latent.cube.read.band_views import band_objects, group_names
+from stac_latent.cube.ref import LatentRef, band_places
+from stac_latent.cube.write.masks import write_mask
 from stac_latent.cube.write.monitor import Asked, Watch, findings, refusals
+from stac_latent.cube.write.residual import write_residual
+from stac_latent.cube.write.strip import encode_strip
+from stac_latent.cube.write.verify import STRIP, Progress, Source, Sums, measurements, verify_store
 from stac_latent.errors import FieldError, GuardError
+from stac_latent.field.error_bound import ErrorBound
+from stac_latent.net.hrefs import tree_size
+from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
 from stac_latent.stages.residual.payload import BITSTREAM
-from stac_latent.net.hrefs import tree_size
+from stac_latent.store.zarr.encrypted_store import write_manifest
+from stac_latent.store.zarr.group import Payload, chunk_cells, create, finish
 from stac_latent.store.zarr.known_metadata import layout_fields
 from stac_latent.store.zarr.ood_scores import write_scores
 from stac_latent.store.zarr.residual import SPARSE, mark_residual
-from stac_latent.store.zarr.encrypted_store import write_manifest
-from stac_latent.store.zarr.group import Payload, chunk_cells, create, finish
 
 if TYPE_CHECKING:
     import pystac

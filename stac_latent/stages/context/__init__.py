@@ -1,1 +1,1 @@
-"""TODO."""
+"""The context coder: integers coded by adaptive models, in numpy and compiled."""

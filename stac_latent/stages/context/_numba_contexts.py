@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.chain import Array
-from stac_latent.stages.transform.kernels import kernel
+from stac_latent.aliases import Array
 from stac_latent.stages.context.model import ADAPT_LIMIT, SHARE_BITS, TOTAL
+from stac_latent.stages.transform.kernels import kernel
 
 __all__ = ["context", "places_of", "renormalise", "rice", "scratch_sizes", "sign_context", "unsigned"]
 

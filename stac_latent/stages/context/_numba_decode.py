@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stac_latent.chain import Array
-from stac_latent.stages.transform.kernels import kernel
+from stac_latent.aliases import Array
 from stac_latent.stages.context._numba_contexts import (
     context,
     places_of,
@@ -15,6 +14,7 @@ from stac_latent.stages.context._numba_contexts import (
     unsigned,
 )
 from stac_latent.stages.context.model import BINS, CAP, ESCAPE, LOW, PRECISION, RUN, SIGNS, SYMBOLS, TOTAL
+from stac_latent.stages.transform.kernels import kernel
 
 __all__ = ["decode"]
 

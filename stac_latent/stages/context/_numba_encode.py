@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.chain import Array
-from stac_latent.stages.transform.kernels import kernel
+from stac_latent.aliases import Array
 from stac_latent.stages.context._numba_contexts import (
     context,
     places_of,
@@ -21,6 +20,7 @@ from stac_latent.stages.context._numba_contexts import (
 )
 from stac_latent.stages.context._numba_decode import decode
 from stac_latent.stages.context.model import BINS, CAP, ESCAPE, LOW, PRECISION, RUN, SIGNS, SYMBOLS
+from stac_latent.stages.transform.kernels import kernel
 
 __all__ = ["choose", "decode", "rans_encode", "scratch_sizes"]
 

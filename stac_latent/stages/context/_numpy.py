@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.stages.context.model import (
     ADAPT_LIMIT,
     CAP,

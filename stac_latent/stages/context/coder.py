@@ -8,12 +8,11 @@ from functools import cache
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import BundleError, CorruptDataError
-from stac_latent.stages.context import _numba_encode
-from stac_latent.stages.context import _numpy
 from stac_latent.stages.base import take
-from stac_latent.stages.transform.kernels import COMPILED, warn_if_slow
+from stac_latent.stages.context import _numba_encode, _numpy
+from stac_latent.stages.context.layout import scratch
 from stac_latent.stages.context.model import (
     BINS,
     SETS,
@@ -26,7 +25,7 @@ from stac_latent.stages.context.model import (
     default_signs,
     default_weights,
 )
-from stac_latent.stages.context.layout import scratch
+from stac_latent.stages.transform.kernels import COMPILED, warn_if_slow
 
 __all__ = ["Coded", "PlaneModel"]
 

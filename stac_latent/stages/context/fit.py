@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
+from stac_latent.stages.context._numpy import features, pass_of, sign_contexts
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.context.model import (
     BINS,
@@ -20,7 +21,6 @@ from stac_latent.stages.context.model import (
     default_weights,
     orientation_of,
 )
-from stac_latent.stages.context._numpy import features, pass_of, sign_contexts
 
 __all__ = ["ModelFit", "non_negative"]
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.stages.transform.kernels import COMPILED, kernel
 
 __all__ = ["lay_planes", "mix", "moments", "rotate_samples", "scratch"]

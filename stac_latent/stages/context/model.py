@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 
 __all__ = [
     "ADAPT_LIMIT",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages.lin.rotation import angles_of, read_rotation, rice_bits, rotate, write_rotation
 from stac_latent.stages.lin.subbands import Group

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.errors import CodecError
-from stac_latent.bytestring.grid_families import stages_of
-from stac_latent.stages.lin.stage import Lin
-from stac_latent.stages.lin.tile import MAX_LEVELS
 from stac_latent.stages.lin.grids import Lattices, Nest
-from stac_latent.stages.transform.normalise import Normalise
 from stac_latent.stages.lin.pyramid import Pyramid
+from stac_latent.stages.lin.stage import Lin, stages_of
+from stac_latent.stages.lin.tile import MAX_LEVELS
+from stac_latent.stages.transform.normalise import Normalise
 
 __all__ = ["block_basis", "members_of", "native_codec"]
 

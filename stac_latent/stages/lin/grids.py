@@ -21,7 +21,8 @@ from stac_latent.spec import Stats
 from stac_latent.stages.lin.subbands import pack_cells, unpack_cells
 
 if TYPE_CHECKING:
-    from stac_latent.chain import Array, Codec
+    from stac_latent.aliases import Array
+    from stac_latent.chain import Codec
 
 __all__ = ["CELL", "CELL_LEVELS", "DEEPEST", "Lattices", "Nest", "checked_lattices", "parts_of"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.stages.transform.kernels import COMPILED, kernel
 
 __all__ = ["NORMS", "analyse", "levels_of", "sizes", "synthesise"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages.context.coder import Coded
 

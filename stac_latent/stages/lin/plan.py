@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import FieldError
-from stac_latent.stages.lin.basis import choose_basis, put_bits, side_size
 from stac_latent.stages.context.layout import lay_planes, rotate_samples, scratch
+from stac_latent.stages.lin.basis import choose_basis, put_bits, side_size
 from stac_latent.stages.lin.subbands import Group, Layout
 
 __all__ = ["Planned", "Prepared", "plan", "squared_error"]

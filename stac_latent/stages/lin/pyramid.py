@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec, Level
+from stac_latent.aliases import Array, Level
+from stac_latent.chain import Codec
 from stac_latent.errors import BundleError, FieldError
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
-from stac_latent.stages.lin.lifting import analyse, synthesise
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices, parts_of
+from stac_latent.stages.lin.lifting import analyse, synthesise
 from stac_latent.stages.transform.normalise import refuse_far
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.errors import CodecError, FieldError
-from stac_latent.stages.transform.normalise import Normalise, store
 from stac_latent.field.rate_target import Target
+from stac_latent.stages.transform.normalise import Normalise, store
 
 __all__ = ["Aim", "Reached", "measure", "search"]
 

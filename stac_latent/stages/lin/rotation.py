@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.stages.transform.kernels import kernel
 
 __all__ = ["PRECISIONS", "angles_of", "read_rotation", "rice_bits", "rotate", "write_rotation"]

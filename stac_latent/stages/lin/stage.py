@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec, Level
+from stac_latent.aliases import Array, Level
+from stac_latent.chain import Codec
 from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
-from stac_latent.bytestring.framing import MAX_PIXELS
-from stac_latent.system.limits import check_bytes
+from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band, Window
 from stac_latent.stages.base import BaseStage, take
+from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
 from stac_latent.stages.lin.lifting import levels_of, synthesise
 from stac_latent.stages.lin.payload import unpack
 from stac_latent.stages.lin.plan import Prepared
-from stac_latent.stages.lin.rate_control import Aim, Reached, measure, search
-from stac_latent.stages.lin.tile_source import FromField, FromLatents, Source
-from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, TileCoder
-from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
-from stac_latent.stages.transform.normalise import Normalise, store
-from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.lin.pyramid import TILE, tiles_of
-from stac_latent.field.rate_target import Target
+from stac_latent.stages.lin.rate_control import Aim, Reached, measure, search
+from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, TileCoder
+from stac_latent.stages.lin.tile_source import FromField, FromLatents, Source
+from stac_latent.stages.transform.normalise import Normalise, store
+from stac_latent.system.limits import MAX_PIXELS, check_bytes
+from stac_latent.system.threads import each
 
-__all__ = ["Lin"]
+__all__ = ["Lin", "stages_of"]
 
 _SEVERAL = b"SLT\x01"
 _COUNTS = struct.Struct("<4sII")
@@ -316,14 +315,6 @@ def _pyramid_max(pixels: Array) -> Array:
     return out
 
 
-def each(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
-    """Map over tiles, by threads where there are several."""
-    if len(things) < 2:
-        return [function(t) for t in things]
-    with ThreadPoolExecutor(min(len(things), os.cpu_count() or 1)) as pool:
-        return list(pool.map(function, things))
-
-
 def join(parts: Sequence[bytes], cells: tuple[int, ...]) -> bytes:
     """Payloads of tiles, row by row, as one; a single one stays as it is."""
     if len(parts) == 1:
@@ -375,3 +366,18 @@ def assemble(tiles: Sequence[Array], shape: tuple[int, int], size: int) -> Array
             )
         out[:, y0:y1, x0:x1] = tile
     return out
+
+
+def stages_of(codec: Codec) -> tuple[Normalise, Lin]:
+    """First and last stage of a ``lin`` chain; :class:`CodecError` for any other."""
+    first, tail = codec.stages[0], codec.tail
+    names = [s.name for s in codec.stages]
+    if (
+        names != ["normalise", "pyramid", "lin"]
+        or not isinstance(first, Normalise)
+        or not isinstance(tail, Lin)
+    ):
+        raise CodecError(
+            f"codec {codec.name!r} codes bands of one grid; open 'lin', or a bundle of it, for native grids"
+        )
+    return first, tail

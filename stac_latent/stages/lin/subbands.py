@@ -13,10 +13,10 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from stac_latent.chain import Array
-from stac_latent.stages.transform.kernels import kernel
-from stac_latent.stages.lin.lifting import NORMS, sizes
+from stac_latent.aliases import Array
 from stac_latent.stages.context.model import set_of
+from stac_latent.stages.lin.lifting import NORMS, sizes
+from stac_latent.stages.transform.kernels import kernel
 
 __all__ = ["Group", "Layout", "layout_of", "pack_cells", "unpack_cells"]
 

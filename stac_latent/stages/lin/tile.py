@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
-from stac_latent.stages.lin.lifting import levels_of
-from stac_latent.stages.lin.basis import get_bits, read_basis
-from stac_latent.stages.lin.payload import GAINS, STEPS, Head, pack, unpack
-from stac_latent.stages.lin.plan import Planned, Prepared, plan, squared_error
 from stac_latent.stages.context.coder import Coded, PlaneModel
 from stac_latent.stages.context.layout import mix, moments, scratch
+from stac_latent.stages.lin.basis import get_bits, read_basis
+from stac_latent.stages.lin.lifting import levels_of
+from stac_latent.stages.lin.payload import GAINS, STEPS, Head, pack, unpack
+from stac_latent.stages.lin.plan import Planned, Prepared, plan, squared_error
 from stac_latent.stages.lin.pyramid import TILE
 from stac_latent.stages.lin.subbands import Group, Layout, layout_of
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import FieldError
+from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Nest
 from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
 from stac_latent.stages.lin.tile import MAX_LEVELS
-from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Nest
 from stac_latent.stages.transform.normalise import Normalise, load
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The ``fast`` chain: ``lin`` with a learned correction."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import BundleError
 from stac_latent.stages.base import take
 from stac_latent.stages.lin.lifting import sizes, synthesise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.stages.transform.kernels import COMPILED, kernel
 
 __all__ = ["LEAK", "activate", "around", "contrast", "finer", "point"]

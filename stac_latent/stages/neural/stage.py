@@ -17,15 +17,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import BundleError, CorruptDataError
 from stac_latent.stages.base import take
-from stac_latent.stages.lin.stage import Lin
+from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.lin.payload import Head, unpack
+from stac_latent.stages.lin.stage import Lin
+from stac_latent.stages.lin.subbands import Layout
 from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, Prepared
 from stac_latent.stages.neural.network import Network, details
-from stac_latent.stages.context.coder import PlaneModel
-from stac_latent.stages.lin.subbands import Layout
 
 __all__ = ["Fast"]
 

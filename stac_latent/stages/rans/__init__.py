@@ -1,1 +1,1 @@
-"""TODO."""
+"""Entropy coding with rANS over integer tables."""

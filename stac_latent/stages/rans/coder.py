@@ -13,7 +13,7 @@ from typing import Any
 import constriction
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.stages.transform import kernels
 from stac_latent.stages.transform.kernels import kernel
 

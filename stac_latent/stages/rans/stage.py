@@ -26,13 +26,13 @@ from typing import Any, ClassVar, Self
 import constriction
 import numpy as np
 
-from stac_latent.chain import Array, Level
+from stac_latent.aliases import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
-from stac_latent.system.limits import check_bytes
-from stac_latent.stages.rans.coder import Decoder
 from stac_latent.stages.base import BaseStage, take
-from stac_latent.stages.transform.kernels import gather, group_sizes, scatter, table_numbers
+from stac_latent.stages.rans.coder import Decoder
 from stac_latent.stages.rans.tables import CLASSES, GAP, TOTAL, TableSet
+from stac_latent.stages.transform.kernels import gather, group_sizes, scatter, table_numbers
+from stac_latent.system.limits import check_bytes
 
 __all__ = ["Rans"]
 

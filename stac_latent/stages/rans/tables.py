@@ -8,10 +8,10 @@ from typing import Self
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import BundleError
-from stac_latent.stages.rans.coder import TOTAL, Model
 from stac_latent.stages.base import take
+from stac_latent.stages.rans.coder import TOTAL, Model
 from stac_latent.stages.transform.kernels import histogram
 
 __all__ = ["CLASSES", "GAP", "TOTAL", "TableSet", "counts_of", "laplace_tables", "run_tables"]

@@ -11,13 +11,12 @@ from bisect import bisect_right
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
-from stac_latent.stages.context import _numba_encode
-from stac_latent.stages.context import _numpy
-from stac_latent.stages.transform.kernels import COMPILED, kernel, warn_if_slow
-from stac_latent.stages.context.model import LOW, PRECISION, TOTAL
+from stac_latent.stages.context import _numba_encode, _numpy
 from stac_latent.stages.context._numpy import renormalise
+from stac_latent.stages.context.model import LOW, PRECISION, TOTAL
+from stac_latent.stages.transform.kernels import COMPILED, kernel, warn_if_slow
 
 __all__ = ["CAP", "LARGEST", "ROOT_BIN", "Decoder", "Encoder", "bins_of"]
 

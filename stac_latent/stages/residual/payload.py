@@ -18,13 +18,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stac_latent.field.error_bound import ErrorBound
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError, FieldError
+from stac_latent.field.error_bound import ErrorBound
 from stac_latent.spec import Band
+from stac_latent.stages.residual.quantiser import Values, apart, cast_to
 from stac_latent.stages.residual.side_information import Fold, inflate, shuffled, unshuffled
 from stac_latent.stages.residual.tile import GROUPS, code_tile, decode_tile
-from stac_latent.stages.residual.quantiser import Values, apart, cast_to
 
 __all__ = ["BITSTREAM", "TILE", "decode_residual", "encode_residual", "largest_size"]
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.stages.context.fit import non_negative
-from stac_latent.stages.residual.scan_order import Pass, passes
 from stac_latent.stages.residual.entropy import CAP
+from stac_latent.stages.residual.scan_order import Pass, passes
 
 __all__ = [
     "KINDS",

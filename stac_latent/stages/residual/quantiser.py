@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from stac_latent.field.error_bound import within
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
+from stac_latent.field.error_bound import within
 from stac_latent.spec import Band
 
 __all__ = ["BITS", "RATIO", "REAL", "STEPS", "Values", "apart", "cast_to"]

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 
 __all__ = ["ROOT", "Pass", "passes"]
 

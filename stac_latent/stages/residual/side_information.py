@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.spec import Band
 from stac_latent.stages.residual.predictor import KINDS, count_contexts, count_features

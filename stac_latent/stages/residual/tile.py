@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.spec import Band
-from stac_latent.stages.residual.scan_order import Pass
+from stac_latent.stages.residual.entropy import CAP, LARGEST, ROOT_BIN, Decoder, Encoder, bins_of
 from stac_latent.stages.residual.predictor import (
     KINDS,
     BandModel,
@@ -23,9 +23,9 @@ from stac_latent.stages.residual.predictor import (
     fit_weights,
     group_of,
 )
-from stac_latent.stages.residual.side_information import Side, read_exact, write_exact
-from stac_latent.stages.residual.entropy import CAP, LARGEST, ROOT_BIN, Decoder, Encoder, bins_of
 from stac_latent.stages.residual.quantiser import RATIO, Values, apart
+from stac_latent.stages.residual.scan_order import Pass
+from stac_latent.stages.residual.side_information import Side, read_exact, write_exact
 
 __all__ = ["GROUPS", "code_tile", "decode_tile"]
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Exact integer transforms and quantisers."""

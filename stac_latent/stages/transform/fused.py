@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.errors import CorruptDataError
+from stac_latent.field.storage_type import lowest_values
 from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.transform.block_dct import BlockDCT
 from stac_latent.stages.transform.kernels import COMPILED, synthesise
+from stac_latent.stages.transform.klt import SpectralKLT
 from stac_latent.stages.transform.normalise import Normalise
 from stac_latent.stages.transform.quantise import Uniform
-from stac_latent.stages.transform.klt import SpectralKLT
-from stac_latent.field.storage_type import lowest_values
 
 __all__ = ["synthesis"]
 

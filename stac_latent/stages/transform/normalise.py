@@ -7,12 +7,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stac_latent.chain import Array, Codec, Level
+from stac_latent.aliases import Array, Level
+from stac_latent.chain import Codec
 from stac_latent.errors import BundleError, FieldError
+from stac_latent.field.storage_type import lowest_values, to_field
 from stac_latent.field.validity import fill_invalid, zero_invalid
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
 from stac_latent.stages.transform.kernels import COMPILED, kernel
-from stac_latent.field.storage_type import lowest_values, to_field
 
 __all__ = ["LIMIT", "Normalise", "load", "refuse_far", "store"]
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stac_latent.chain import Array, Level
+from stac_latent.aliases import Array, Level
 from stac_latent.errors import BundleError
 from stac_latent.spec import Quantization
 from stac_latent.stages.base import FRACTION_BITS, BaseStage

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Arrays and tables that others wrote."""

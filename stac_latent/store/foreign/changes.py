@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stac_latent.system.links import is_local, local_path
 from stac_latent.errors import CorruptDataError
+from stac_latent.system.links import is_local, local_path
 
 __all__ = ["FileState", "check_unchanged", "state_of"]
 

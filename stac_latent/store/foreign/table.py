@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import shapely
 
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.store.geoparquet.geometry import check_srid, geometry_of
 from stac_latent.store.geoparquet.file import parquet_at
+from stac_latent.store.geoparquet.geometry import check_srid, geometry_of
 
 __all__ = ["Invalid", "TableFacts", "VectorTable", "sound_vectors"]
 

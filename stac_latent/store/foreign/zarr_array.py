@@ -13,12 +13,12 @@ import numpy.typing as npt
 import zarr
 import zarr.errors
 
-from stac_latent.system.links import absolute, shown
-from stac_latent.chain import Array
+from stac_latent.aliases import Array
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.spec import Window
 from stac_latent.store.foreign.array import ArrayHeader, check_axes, in_order, sizes_of
 from stac_latent.store.foreign.zarr_group import open_zarr
+from stac_latent.system.links import absolute, shown
 
 __all__ = ["ZarrArray", "array_attributes", "attributes_of", "dimension_names", "read_coordinate"]
 

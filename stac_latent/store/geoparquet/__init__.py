@@ -1,1 +1,1 @@
-"""TODO."""
+"""GeoParquet tables of vectors, written in Hilbert order."""

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from stac_latent.system.links import is_local, local_path, shown
 from stac_latent.errors import CorruptDataError
 from stac_latent.net.remote_file import open_binary
+from stac_latent.system.links import is_local, local_path, shown
 
 __all__ = ["UNREADABLE", "open_parquet", "parquet_at"]
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import shapely
 
+from stac_latent.errors import CorruptDataError, GridError
 from stac_latent.geo.antimeridian import to_lonlat
 from stac_latent.geo.crs import crs_text
-from stac_latent.errors import CorruptDataError, GridError
 
 __all__ = ["check_srid", "geometry_of", "in_degrees"]
 

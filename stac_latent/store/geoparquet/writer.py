@@ -27,9 +27,9 @@ import shapely
 
 from stac_latent.errors import CatalogError
 from stac_latent.store.embeddings import SIDES, read_embeddings, read_table, vectors
+from stac_latent.store.geoparquet.external_sort import KEY, Spool
 from stac_latent.store.geoparquet.hilbert import LEVEL, hilbert_keys, tile_name
 from stac_latent.store.geoparquet.row_groups import GroupedFile, TableInfo
-from stac_latent.store.geoparquet.external_sort import KEY, Spool
 from stac_latent.store.geoparquet.vector_types import VectorType, offset_of, restored, stored
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Latents in Zarr v3 groups."""

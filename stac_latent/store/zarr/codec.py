@@ -15,15 +15,16 @@ import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.registry import register_codec
 
+from stac_latent.codec.registry import resolve_space
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.system.limits import at_most
-from stac_latent.codec.registry import resolve_space
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
 
-    from stac_latent.chain import Array, Codec
+    from stac_latent.aliases import Array
+    from stac_latent.chain import Codec
 
 __all__ = ["LatentZarrCodec"]
 

@@ -29,20 +29,21 @@ from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
-from stac_latent.system.links import shown
-from stac_latent.chain import Array, Codec
+from stac_latent.aliases import Array
+from stac_latent.chain import Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
-from stac_latent.system.limits import check_bytes, memory
-from stac_latent.system.redact import without_secrets
+from stac_latent.net.fetch import Sign
+from stac_latent.redact import without_secrets
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec, Window
-from stac_latent.store.zarr.trust import CONFIG, UNREADABLE, check_array
-from stac_latent.store.zarr.payloads import PayloadReader
-from stac_latent.store.zarr.open_store import store_at
-from stac_latent.net.fetch import Sign
-from stac_latent.store.zarr.remote_store import RemoteStore
-from stac_latent.store.zarr.encrypted_store import SealedStore, for_writing
 from stac_latent.store.zarr.codec import LatentZarrCodec
+from stac_latent.store.zarr.encrypted_store import SealedStore, for_writing
+from stac_latent.store.zarr.open_store import store_at
+from stac_latent.store.zarr.payloads import PayloadReader
+from stac_latent.store.zarr.remote_store import RemoteStore
+from stac_latent.store.zarr.trust import CONFIG, UNREADABLE, check_array
+from stac_latent.system.limits import check_bytes, memory
+from stac_latent.system.links import shown
 
 if TYPE_CHECKING:
     from pathlib import Path

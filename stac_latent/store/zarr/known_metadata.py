@@ -20,12 +20,12 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from stac_latent.codec.bundle import multihash
 from stac_latent.chain import Codec
 from stac_latent.errors import CorruptDataError
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid
 from stac_latent.store.zarr.group import Payload, create, finish
+from stac_latent.system.digests import multihash
 
 __all__ = ["absent_chunks", "known_metadata", "layout_fields", "metadata_checksum", "stored_chunks"]
 

@@ -23,8 +23,8 @@ from zarr.core.sync import sync
 
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.net.fetch import fetch, keep, kept, network
-from stac_latent.store.zarr.remote_store import RemoteStore, part_of
 from stac_latent.store.zarr.codec import LatentZarrCodec
+from stac_latent.store.zarr.remote_store import RemoteStore, part_of
 
 __all__ = ["PayloadReader"]
 

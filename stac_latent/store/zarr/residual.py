@@ -17,8 +17,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.secure import Encrypt
-from stac_latent.store.zarr.trust import UNREADABLE
 from stac_latent.store.zarr.encrypted_store import for_writing
+from stac_latent.store.zarr.trust import UNREADABLE
 
 __all__ = ["SPARSE", "ResidualWriter", "mark_residual", "read_residual"]
 
