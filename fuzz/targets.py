@@ -39,7 +39,7 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import BundleError, SearchError, StacLatentError
 from stac_latent.field.error_bound import ErrorBound
-from stac_latent.fit.lin import fit_lin
+from stac_latent.fitting.lin import fit_lin
 from stac_latent.secure import Key
 from stac_latent.spec import Band
 from stac_latent.stages.lin.derive import native_codec

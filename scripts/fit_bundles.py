@@ -23,7 +23,7 @@ from stac_latent.bench.data.open import open_dataset
 from stac_latent.chain import Codec
 from stac_latent.codec.bundle import load_bundle, save_bundle
 from stac_latent.codec.shipped import embed_patch, fit
-from stac_latent.fit.lin import fit_lin, mask_of
+from stac_latent.fitting.lin import fit_lin, mask_of
 from stac_latent.quality.distortion import Distortion
 from stac_latent.quality.ood_calibration import calibrated
 from stac_latent.spec import Band

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.search.search import search as search
     from stac_latent.chain import open_codec as open_codec
     from stac_latent.cube.read.load import load as load
-    from stac_latent.fit.items import fit as fit
+    from stac_latent.fitting.items import fit as fit
     from stac_latent.index.label import label as label
     from stac_latent.index.nearest import nearest as nearest
     from stac_latent.page.explore import explore as explore
@@ -47,7 +47,7 @@ _WHERE = {
     "coverage": "stac_latent.catalog.coverage.coverage",
     "encode": "stac_latent.catalog.encode.encode",
     "explore": "stac_latent.page.explore",
-    "fit": "stac_latent.fit.items",
+    "fit": "stac_latent.fitting.items",
     "label": "stac_latent.index.label",
     "load": "stac_latent.cube.read.load",
     "load_table": "stac_latent.catalog.adopt.load_table",

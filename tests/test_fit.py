@@ -17,12 +17,12 @@ from stac_latent.chain import open_codec
 from stac_latent.cli import app
 from stac_latent.cube.raw.source import ItemSource
 from stac_latent.errors import CatalogError, GridError
-from stac_latent.fit import items as verb
-from stac_latent.fit.bands import choose_bands, stand_in
-from stac_latent.fit.items import fit
-from stac_latent.fit.sampling import make_plan, round_robin
-from stac_latent.fit.sources import FitSource
-from stac_latent.fit.tile_cache import Spool
+from stac_latent.fitting import items as verb
+from stac_latent.fitting.bands import choose_bands, stand_in
+from stac_latent.fitting.items import fit
+from stac_latent.fitting.sampling import make_plan, round_robin
+from stac_latent.fitting.sources import FitSource
+from stac_latent.fitting.tile_cache import Spool
 from stac_latent.testing import make_field
 
 SIDE = 96

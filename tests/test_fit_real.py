@@ -17,8 +17,8 @@ from stac_latent.chain import open_codec
 from stac_latent.codec.shipped import zstd
 from stac_latent.cube.read.load import load
 from stac_latent.errors import CatalogError
-from stac_latent.fit.bands import choose_bands
-from stac_latent.fit.items import fit
+from stac_latent.fitting.bands import choose_bands
+from stac_latent.fitting.items import fit
 from stac_latent.spec import Band
 from stac_latent.validation import validate
 

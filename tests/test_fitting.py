@@ -9,7 +9,7 @@ from stac_latent import open_codec
 from stac_latent.codec.probe import make_probe
 from stac_latent.errors import CodecError, FieldError
 from stac_latent.field.validity import valid_mask
-from stac_latent.fit.lin import fit_lin
+from stac_latent.fitting.lin import fit_lin
 from stac_latent.spec import Band
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.context.fit import ModelFit

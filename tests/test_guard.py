@@ -31,7 +31,7 @@ from stac_latent.errors import (
     GuardError,
     GuardWarning,
 )
-from stac_latent.fit.lin import fit_lin
+from stac_latent.fitting.lin import fit_lin
 from stac_latent.quality.ood_calibration import calibrated, guards_of
 from stac_latent.quality.ood_score import Guard, Seen, conformal_level, fit_guard, scene_score
 from stac_latent.store.zarr.residual import read_residual

@@ -49,6 +49,14 @@ def test_verbs_are_there_when_asked_for():
     assert run(code).split() == ["True", "encode"]
 
 
+def test_no_verb_has_the_name_of_a_module():
+    """Importing a module puts it in the place of a verb of that name."""
+    import stac_latent
+
+    folder = Path(stac_latent.__file__).parent
+    assert [n for n in stac_latent.__all__ if (folder / n).exists() or (folder / f"{n}.py").exists()] == []
+
+
 def test_no_such_attribute():
     import stac_latent
 

@@ -16,7 +16,7 @@ from stac_latent import adopt, encode, publish, search
 from stac_latent.catalog.adopt.emb_export import export_emb
 from stac_latent.catalog.adopt.products import space_digest
 from stac_latent.errors import CatalogError, StacLatentError
-from stac_latent.fit.items import fit
+from stac_latent.fitting.items import fit
 from stac_latent.system.names import plain_name, safe_name
 
 parts = st.sampled_from(

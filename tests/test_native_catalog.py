@@ -41,7 +41,7 @@ from stac_latent.errors import (
     TrainError,
 )
 from stac_latent.field.rate_target import Target
-from stac_latent.fit.items import fit
+from stac_latent.fitting.items import fit
 from stac_latent.page.describe import describe_asset
 from stac_latent.spec import Band
 from stac_latent.stages.lin.derive import native_codec

@@ -17,7 +17,7 @@ from stac_latent.chain import Codec, open_codec
 from stac_latent.codec.registry import codec_names
 from stac_latent.errors import StacLatentError
 from stac_latent.field.validity import valid_mask
-from stac_latent.fit.lin import fit_lin
+from stac_latent.fitting.lin import fit_lin
 from stac_latent.spec import Band
 
 __all__ = ["Chain", "Grids", "chains", "fitted_on"]

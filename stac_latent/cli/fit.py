@@ -56,7 +56,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a codec to the items' imagery; write a bundle, measured on places held out."""
-    from stac_latent.fit.items import fit as run
+    from stac_latent.fitting.items import fit as run
 
     box = numbers(bbox, 4, "--bbox")
     items = find(

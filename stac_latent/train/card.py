@@ -13,7 +13,7 @@ import numpy as np
 from stac_latent.bench.curves import Curve, bd_rate
 from stac_latent.chain import Codec
 from stac_latent.codec.bundle import save_bundle
-from stac_latent.fit.model_card import write_card
+from stac_latent.fitting.model_card import write_card
 from stac_latent.quality.distortion import Distortion
 from stac_latent.stages.lin.pyramid import CELL, TILE
 from stac_latent.stages.neural.network import Network

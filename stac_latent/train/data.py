@@ -195,9 +195,9 @@ def _items(index: int, source: Source, bands: Sequence[Band]) -> Iterator[Scene]
     """Windows of STAC Items, read as ``encode`` reads them."""
     from stac_latent.catalog.search.search import search
     from stac_latent.cube.raw.source import ItemSource
-    from stac_latent.fit.bands import stand_in
-    from stac_latent.fit.sampling import make_plan
-    from stac_latent.fit.sources import FitSource
+    from stac_latent.fitting.bands import stand_in
+    from stac_latent.fitting.sampling import make_plan
+    from stac_latent.fitting.sources import FitSource
 
     sources = [FitSource((ItemSource(item, stand_in(bands)),)) for item in search(source.items)]
     if not sources:

@@ -20,7 +20,7 @@ from stac_latent.codec.bundle import save_bundle
 from stac_latent.codec.registry import remember
 from stac_latent.codec.shipped import dct, fit, jpeg2000, lin, zstd
 from stac_latent.cube.grid.tiling import lattice_grid
-from stac_latent.fit.lin import fit_lin
+from stac_latent.fitting.lin import fit_lin
 from stac_latent.spec import Band
 from stac_latent.store.zarr.group import create
 

@@ -15,7 +15,7 @@ from affine import Affine
 from stac_latent.cube.grid.native_grids import arrange
 from stac_latent.cube.raw.source import ItemSource, find_bands
 from stac_latent.errors import GridError
-from stac_latent.fit.bands import stand_in
+from stac_latent.fitting.bands import stand_in
 from stac_latent.spec import Band, Window
 from stac_latent.stages.lin.grids import Lattices
 

@@ -17,13 +17,13 @@ import pystac
 from stac_latent.chain import Codec
 from stac_latent.codec.bundle import FILES, save_bundle
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
-from stac_latent.fit.bands import choose_bands
-from stac_latent.fit.checks import check_amount, live_bands, summarise
-from stac_latent.fit.lin import fit_lin
-from stac_latent.fit.model_card import band_table_of, licence_of, measure, write_card
-from stac_latent.fit.sampling import Plan, Tile, make_plan
-from stac_latent.fit.sources import FitSource, native_bands, open_sources
-from stac_latent.fit.tile_cache import Spool
+from stac_latent.fitting.bands import choose_bands
+from stac_latent.fitting.checks import check_amount, live_bands, summarise
+from stac_latent.fitting.lin import fit_lin
+from stac_latent.fitting.model_card import band_table_of, licence_of, measure, write_card
+from stac_latent.fitting.sampling import Plan, Tile, make_plan
+from stac_latent.fitting.sources import FitSource, native_bands, open_sources
+from stac_latent.fitting.tile_cache import Spool
 from stac_latent.quality.moments import Summary
 from stac_latent.quality.ood_calibration import Layers, calibrated
 from stac_latent.spec import Band
@@ -132,7 +132,7 @@ def fit(
     progress
         Called with a label, the steps done and their number.
     **options
-        To :func:`stac_latent.fit.lin.fit_lin`: ``psnr`` [dB] or ``step`` of the codec's own rate.
+        To :func:`stac_latent.fitting.lin.fit_lin`: ``psnr`` [dB] or ``step`` of the codec's own rate.
 
     Raises
     ------

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.field.storage_type import to_field
-from stac_latent.fit.sampling import CELL, Tile
-from stac_latent.fit.sources import FitSource
+from stac_latent.fitting.sampling import CELL, Tile
+from stac_latent.fitting.sources import FitSource
 from stac_latent.spec import Band
 
 __all__ = ["Spool"]

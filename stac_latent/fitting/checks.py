@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from stac_latent.errors import CatalogError
-from stac_latent.fit.sampling import Tile
-from stac_latent.fit.tile_cache import Spool
+from stac_latent.fitting.sampling import Tile
+from stac_latent.fitting.tile_cache import Spool
 from stac_latent.quality.moments import Moments, Summary
 from stac_latent.spec import Band
 

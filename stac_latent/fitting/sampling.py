@@ -16,7 +16,7 @@ import numpy.typing as npt
 import rasterio.warp
 
 from stac_latent.errors import CatalogError
-from stac_latent.fit.sources import FitSource
+from stac_latent.fitting.sources import FitSource
 from stac_latent.spec import Grid, Window
 
 __all__ = ["CELL", "Plan", "Tile", "make_plan", "round_robin"]
