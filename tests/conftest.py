@@ -15,7 +15,7 @@ SLOW = {
     "extension_node", "files_at_addresses", "fit", "fit_moments", "fit_real", "fitting", "golden", "guard", "index", "kills", "light_import",
     "lin_catalog", "lin_codec", "lin_damage", "lin_rate", "lin_spec", "load_oracle", "map", "map_browser", "native", "native_catalog",
     "native_trust", "nearest", "neural", "notebooks", "pgstac", "planes", "publish", "publish_footprints", "publish_tiles", "push", "rans", "recall", "references", "remote",
-    "residual", "rotation", "search_api", "search_sources", "secure", "stages", "store", "subbands", "train",
+    "residual", "rotation", "search_api", "search_sources", "secure", "stages", "store", "subbands", "train", "written_bytes",
 }  # fmt: skip
 """Files ``test_<name>.py`` that ``-m "not slow"`` leaves out: much is encoded, fitted, drawn at random or started in them."""
 
