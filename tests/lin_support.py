@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stac_latent.stages.context import _numpy, coder
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.context.model import BINS, SETS, SIGNS, SYMBOLS
-from stac_latent.stages.lin.stage import lifting
+from stac_latent.stages.lin import lifting
 from stac_latent.stages.lin.subbands import layout_of
 from stac_latent.stages.transform import normalise
 from stac_latent.stages.transform.kernels import COMPILED

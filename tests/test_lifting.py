@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lin_support import LAW, needs_numba, plain, same_bits
 
+from stac_latent.stages.lin import lifting
 from stac_latent.stages.lin.lifting import NORMS, analyse, levels_of, sizes, synthesise
-from stac_latent.stages.lin.stage import lifting
 
 tiles = st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70))
 

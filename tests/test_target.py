@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,8 @@ def test_one_of_five(name):
 
 def test_none():
     assert Target().given == {}
-    assert str(Target(overhead=7)) == "the codec's own step"
+    assert str(Target()) == "the codec's own step"
+    assert tuple(f.name for f in fields(Target)) == NAMES
 
 
 @pytest.mark.parametrize(

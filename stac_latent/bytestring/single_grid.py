@@ -108,10 +108,10 @@ def compress(
     weights = None
     if roi is not None:
         weights = np.pad(_roi_weights(roi, roi_weight, field.shape), pad, mode="edge")
-    goal = Target.of(
-        target, "compress()", also=_ALSO, overhead=HEAD_SIZE + len(head) + len(bits), samples=field.size
-    )
-    payload = over(aim(codec, goal, weights, band_weights), counted).encode(clean, mask=inner)
+    goal = Target.of(target, "compress()", also=_ALSO)
+    overhead = HEAD_SIZE + len(head) + len(bits)
+    aimed = aim(codec, goal, weights, band_weights, overhead=overhead, samples=field.size)
+    payload = over(aimed, counted).encode(clean, mask=inner)
     return seal(ONE_GRID, head, bits + payload)
 
 
@@ -121,10 +121,14 @@ def aim(
     weights: Array | None = None,
     gains: Sequence[float] | None = None,
     bands: Sequence[Band] | None = None,
+    *,
+    overhead: int = 0,
+    samples: int | None = None,
 ) -> Codec:
     """The codec, coding towards a target; what it writes is of the same space. See :func:`compress`.
 
-    ``bands`` tell the peaks that PSNR refers to, where they know better than the codec's.
+    ``bands`` tell the peaks that PSNR refers to, where they know better than the codec's. A rate counts ``overhead`` bytes beside the
+    payload, and refers to ``samples`` (pixels times bands), or else to those that are coded.
 
     Raises
     ------
@@ -144,9 +148,8 @@ def aim(
         raise CodecError(
             f"band_weights must be {len(codec.bands)} positive numbers, one for each band; got {list(gains or ())}"
         )
-    return replace(
-        codec, stages=(*codec.stages[:-1], offer(codec, bands or codec.bands, goal, weights, factors))
-    )
+    tail = offer(codec, bands or codec.bands, goal, weights, factors, overhead=overhead, samples=samples)
+    return replace(codec, stages=(*codec.stages[:-1], tail))
 
 
 def own_rate(codec: Codec) -> Codec:

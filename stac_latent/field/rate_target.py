@@ -34,10 +34,6 @@ class Target:
         0 to 100: 50 is the codec's own step, 10 more make it half as large.
     step
         Quantiser step, in the stored unit.
-    overhead
-        Bytes that are stored beside the payload and count in its rate.
-    samples
-        Pixels times bands that the rate refers to; None for those that are coded.
     """
 
     psnr: float | None = None
@@ -45,8 +41,6 @@ class Target:
     max_error: float | None = None
     quality: float | None = None
     step: float | None = None
-    overhead: int = 0
-    samples: int | None = None
 
     def __post_init__(self) -> None:
         given = self.given
@@ -62,15 +56,7 @@ class Target:
                 raise CodecError(f"{name} must be {bounds}; got {value:g}")
 
     @classmethod
-    def of(
-        cls,
-        options: Mapping[str, Any],
-        verb: str,
-        *,
-        also: tuple[str, ...] = (),
-        overhead: int = 0,
-        samples: int | None = None,
-    ) -> Self:
+    def of(cls, options: Mapping[str, Any], verb: str, *, also: tuple[str, ...] = ()) -> Self:
         """The target that a caller's keyword options state.
 
         Parameters
@@ -79,8 +65,6 @@ class Target:
             Targets by name, None where one is left out.
         verb, also
             Who takes them, and its other options, for errors.
-        overhead, samples
-            As of the class; no caller may state them.
 
         Raises
         ------
@@ -93,7 +77,7 @@ class Target:
         for name, value in options.items():
             if isinstance(value, bool) or not isinstance(value, int | float | np.number | None):
                 raise CodecError(f"{name} must be a number; got {value!r}")
-        return cls(**options, overhead=overhead, samples=samples)
+        return cls(**options)
 
     @property
     def given(self) -> dict[str, float]:

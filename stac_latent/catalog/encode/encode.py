@@ -386,7 +386,8 @@ def _options(
 ) -> dict[str, Any]:
     """What decides on the bytes of a latent beside its source."""
     frame = None if key_item is None else [key_item.id, key_item.assets[key].extra_fields.get(INPUT)]
-    out = {"space": codec.space, "target": asdict(goal), "payload": form, "reference": frame}
+    target = asdict(goal) | {"overhead": 0, "samples": None}  # were fields once: stored digests have them
+    out = {"space": codec.space, "target": target, "payload": form, "reference": frame}
     if secret is not None:
         out["encrypt"] = secret.id
     if bound is not None:

@@ -32,6 +32,10 @@ class Aim:
     """Pixels that count, bool ``(1 or band, y, x)``; None for all."""
     pixels: int | None = None
     """Pixels of a scene in this chunk of it, to which its rate refers; None for all that are coded."""
+    overhead: int = 0
+    """Bytes that are stored beside the payload and count in its rate."""
+    samples: int | None = None
+    """Pixels times bands that the rate refers to; None for those of ``pixels``."""
 
     def stored(self, pixels: Array) -> Array:
         """Pixels in normalised units as they will be stored."""

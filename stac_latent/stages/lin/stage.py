@@ -88,6 +88,9 @@ class Lin(TileCoder, BaseStage):
         target: Target,
         weights: Array | None = None,
         gains: Array | None = None,
+        *,
+        overhead: int = 0,
+        samples: int | None = None,
     ) -> Self:
         """The same stage, which codes towards a target; what it writes is of the same space.
 
@@ -103,6 +106,8 @@ class Lin(TileCoder, BaseStage):
             Weight of each pixel's squared error, ``(y, x)`` of the padded field.
         gains
             Factor on the precision of each band.
+        overhead, samples
+            What a rate counts beside the payload, and what it refers to; see :class:`Aim`.
         """
         first = codec.stages[0]
         if not isinstance(first, Normalise):
@@ -112,7 +117,8 @@ class Lin(TileCoder, BaseStage):
         peaks = np.array([1 / abs(b.scale) if b.scale != 1 else np.nan for b in bands])
         integer = np.array([np.dtype(b.data_type).kind in "iu" for b in codec.bands])
         out = copy.copy(self)
-        out.aim, out.weights, out.gains = Aim(target, first, codec, peaks, integer), weights, gains
+        out.aim = Aim(target, first, codec, peaks, integer, overhead=overhead, samples=samples)
+        out.weights, out.gains = weights, gains
         out.ready = {}
         return out
 
@@ -165,7 +171,7 @@ class Lin(TileCoder, BaseStage):
         valid = [self.nest.native(_cut(aim.valid, w), t.shape) for w, t in zip(windows, truth, strict=True)]
         wanted = each(aim.stored, truth)
         peaks = aim.heights(wanted, valid)
-        samples = aim.target.samples or (aim.pixels or cells[0] * cells[1] * CELL**2) * self.nest.share
+        samples = aim.samples or (aim.pixels or cells[0] * cells[1] * CELL**2) * self.nest.share
         bounds = None if aim.target.max_error is None else aim.bounds(truth)
 
         def trial(step: float) -> Reached:
@@ -173,7 +179,7 @@ class Lin(TileCoder, BaseStage):
             payload = join(coded, cells)
             decoded = each(self._decoded, coded)
             psnr, worst = measure(wanted, each(aim.stored, decoded), valid, peaks, aim.lost)
-            rate = (len(payload) + aim.target.overhead) * 8 / samples
+            rate = (len(payload) + aim.overhead) * 8 / samples
             ratio = 0.0
             if bounds is not None:  # before rounding errors change with the step, not by whole numbers
                 _, exact = measure(truth, decoded, valid, peaks)
