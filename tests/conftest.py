@@ -65,7 +65,7 @@ def utm_scene(tmp_path_factory):
 @pytest.fixture
 def fresh_process(monkeypatch):
     """No codec opened before is known, and every probe runs again, as in a new process."""
-    from stac_latent.chain import probe, registry
+    from stac_latent.codec import probe, registry
 
     monkeypatch.setattr(registry, "_OPEN", {})
     monkeypatch.setattr(probe, "_PASSED", set())

@@ -118,7 +118,7 @@ def test_only_rows_of_the_window_are_read(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", codes)
     array = open_array("npy", str(tmp_path / "a.npy"), axis_names(["y", "x", "channel"]))
     seen = []
-    from stac_latent.store.foreign.zarr_group import array as arrays
+    from stac_latent.store.foreign import array as arrays
 
     real = arrays.open_binary
 

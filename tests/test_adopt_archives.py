@@ -191,7 +191,7 @@ def test_a_coarse_load_reads_overviews(tmp_path, upward, monkeypatch):
     x, codes = cog(tmp_path / "2024" / "tile.tiff", upward)
     (item,) = adopt("alphaearth", tmp_path / "2024" / "tile.tiff", tmp_path / "c", fields=AEF8)
     assert item.assets["embeddings"].extra_fields["latent:overviews"] == "mean"
-    from stac_latent.store.foreign.zarr_group import array
+    from stac_latent.store.foreign import array
 
     read = []
     real = array._GeoTiff.read

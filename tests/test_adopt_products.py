@@ -227,7 +227,7 @@ def test_unknown_products_list_the_known():
 def test_a_plug_in_is_found_by_its_entry_point(monkeypatch):
     from importlib.metadata import EntryPoint
 
-    from stac_latent.catalog.adopt.adopt import products
+    from stac_latent.catalog.adopt import products
 
     point = EntryPoint("mine", "test_adopt_products:a_product", "stac_latent.products")
     monkeypatch.setattr(

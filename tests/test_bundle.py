@@ -140,7 +140,7 @@ def test_probe_payload_is_changed(files):
 
 def test_probe_of_a_broken_coder(files, monkeypatch):
     """If the library's coder changes its arithmetic, no bundle opens."""
-    from stac_latent.stages.rans.stage import tables
+    from stac_latent.stages.rans import tables
 
     honest = tables.Model
     monkeypatch.setattr(tables, "Model", lambda counts: honest(counts[::-1]))

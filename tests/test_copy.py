@@ -11,8 +11,8 @@ import pytest
 from core_support import make_scene, scene_field, small_codec
 
 from stac_latent import encode, search
+from stac_latent.catalog.push import object_store as module
 from stac_latent.catalog.push.object_store import copy
-from stac_latent.catalog.push.push import object_store as module
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, RemoteError
 from stac_latent.net import fetch

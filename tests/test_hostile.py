@@ -144,8 +144,8 @@ def test_catalogues_in_circles_and_to_this_machine():
 
 
 def test_a_catalogue_that_makes_up_links_ends(monkeypatch):
+    from stac_latent.catalog.search import sources
     from stac_latent.catalog.search.query import Query
-    from stac_latent.catalog.search.search import sources
 
     monkeypatch.setattr(sources, "MAX_DOCUMENTS", 50)
 
@@ -271,7 +271,7 @@ def test_a_zstd_bomb_in_a_chunk(store):
 
 
 def test_a_window_larger_than_memory(store, monkeypatch):
-    from stac_latent.store.zarr.group import group as room
+    from stac_latent.store.zarr import group as room
 
     monkeypatch.setattr(room, "memory", lambda: 1000)
     with pytest.raises(CorruptDataError, match="bytes; at most 1000 are allowed here: read it in windows"):
@@ -346,7 +346,7 @@ def test_a_table_whose_vectors_are_no_vectors(tmp_path):
 def test_a_footer_that_declares_too_much(tmp_path, monkeypatch):
     import pyarrow as pa
 
-    from stac_latent.store.geoparquet.writer import file as parquet
+    from stac_latent.store.geoparquet import file as parquet
 
     pq.write_table(pa.table({"a": np.arange(1000)}), tmp_path / "a.parquet")
     monkeypatch.setattr(parquet, "_GROUP", 800)

@@ -15,8 +15,9 @@ from lin_support import LAW, models
 from stac_latent import open_codec
 from stac_latent.codec.shipped import lin
 from stac_latent.spec import Band
+from stac_latent.stages.lin import lifting, rotation
 from stac_latent.stages.lin.payload import GAINS, STEPS
-from stac_latent.stages.lin.stage import Lin, lifting, rotation
+from stac_latent.stages.lin.stage import Lin
 from stac_latent.testing import make_field
 
 PAGE = (Path(__file__).parents[1] / "docs" / "lin.md").read_text(encoding="utf-8")

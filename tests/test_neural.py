@@ -17,9 +17,10 @@ from stac_latent.codec.bundle import load_bundle, save_bundle
 from stac_latent.errors import BundleError, CorruptDataError
 from stac_latent.stages.lin.lifting import analyse, levels_of
 from stac_latent.stages.lin.payload import unpack
+from stac_latent.stages.neural import ops
 from stac_latent.stages.neural.network import Network, details, low_bands, rate_feature
 from stac_latent.stages.neural.ops import activate, around, contrast, finer, point
-from stac_latent.stages.neural.stage import Fast, ops
+from stac_latent.stages.neural.stage import Fast
 from stac_latent.testing import CodecConformance, StageConformance, make_field
 
 

@@ -15,7 +15,8 @@ from stac_latent import open_codec
 from stac_latent.codec.registry import remember
 from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.errors import CorruptDataError
-from stac_latent.store.zarr.group import create, open_arrays, payloads
+from stac_latent.store.zarr import payloads
+from stac_latent.store.zarr.group import create, open_arrays
 from stac_latent.store.zarr.payloads import PayloadReader
 from stac_latent.testing import make_field
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stac_latent.chain import probe
+from stac_latent.codec import probe
 from stac_latent.codec.bundle import load_bundle, save_bundle
 from stac_latent.codec.shipped import dct
 from stac_latent.errors import BundleError

@@ -113,7 +113,7 @@ def test_unresolved_lists_where_it_looked():
 
 
 def test_a_broken_plug_in_does_not_break_the_others(monkeypatch):
-    from stac_latent.chain import registry
+    from stac_latent.codec import registry
 
     class Broken:
         name = "broken"

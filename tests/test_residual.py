@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from stac_latent.errors import CodecError, CorruptDataError, FieldError
 from stac_latent.field.error_bound import ErrorBound, within
 from stac_latent.spec import Band
+from stac_latent.stages.residual import entropy
 from stac_latent.stages.residual.entropy import Decoder, Encoder
-from stac_latent.stages.residual.payload import decode_residual, encode_residual, entropy, largest_size
+from stac_latent.stages.residual.payload import decode_residual, encode_residual, largest_size
 from stac_latent.stages.residual.scan_order import passes
 from stac_latent.stages.transform.kernels import COMPILED
 

@@ -12,6 +12,7 @@ from lin_support import LAW, needs_numba, same_bits
 
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages.context.model import default_counts
+from stac_latent.stages.lin import rotation
 from stac_latent.stages.lin.basis import choose_basis, get_bits, put_bits, read_basis, side_size
 from stac_latent.stages.lin.rotation import (
     PRECISIONS,
@@ -21,7 +22,6 @@ from stac_latent.stages.lin.rotation import (
     rotate,
     write_rotation,
 )
-from stac_latent.stages.lin.stage import rotation
 from stac_latent.stages.lin.subbands import Group
 
 sizes = st.integers(1, 9)

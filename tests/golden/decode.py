@@ -41,7 +41,7 @@ def found() -> dict[str, str]:
     from make import digest
     from make_native import digests
 
-    from stac_latent.chain import registry
+    from stac_latent.codec import registry
     from stac_latent.codec.bundle import load_bundle
     from stac_latent.codec.registry import remember
     from stac_latent.spec import Grid
