@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -24,6 +26,14 @@ HEAVY = (
     "numba",
     "pystac",
 )
+
+PACKAGE = Path(__file__).parents[1] / "stac_latent"
+LAZY = sorted(
+    ".".join(("stac_latent", *p.relative_to(PACKAGE).parent.parts))
+    for p in PACKAGE.rglob("__init__.py")
+    if "= lazy(" in p.read_text(encoding="utf-8")
+)
+"""Packages whose names are imported when they are used."""
 
 
 def run(code, *args):
@@ -49,12 +59,32 @@ def test_verbs_are_there_when_asked_for():
     assert run(code).split() == ["True", "encode"]
 
 
-def test_no_verb_has_the_name_of_a_module():
-    """Importing a module puts it in the place of a verb of that name."""
-    import stac_latent
+def typed_names(path):
+    """Names that type checkers read from a package: those of its block of imports for them that are given on."""
+    (block,) = (
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    return {a.asname for node in block.body for a in node.names if a.asname}
 
-    folder = Path(stac_latent.__file__).parent
-    assert [n for n in stac_latent.__all__ if (folder / n).exists() or (folder / f"{n}.py").exists()] == []
+
+@pytest.mark.parametrize("name", LAZY)
+def test_what_a_package_gives_is_what_type_checkers_read(name):
+    package = importlib.import_module(name)
+    path = Path(package.__file__)
+    assert {n for n in package.__all__ if n not in vars(package)} >= typed_names(path)
+    assert set(package.__all__) - typed_names(path) <= set(vars(package))
+    assert set(package.__all__) <= set(dir(package))
+    for exported in package.__all__:
+        assert getattr(package, exported) is not None
+        assert not (path.parent / exported).exists(), "importing the module would hide the name"
+        assert not (path.parent / f"{exported}.py").exists(), "importing the module would hide the name"
+
+
+def test_rooms_are_as_light_as_the_package():
+    code = f"import sys, {', '.join(LAZY)}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert run(code).strip() == "[]"
 
 
 def test_no_such_attribute():
@@ -62,6 +92,8 @@ def test_no_such_attribute():
 
     with pytest.raises(AttributeError, match="module 'stac_latent' has no attribute 'decode_everything'"):
         _ = stac_latent.decode_everything
+    with pytest.raises(ImportError, match="cannot import name 'save_bundles'"):
+        exec("from stac_latent.codec import save_bundles")  # noqa: S102 - type checkers see it, too
 
 
 WITHOUT_TORCH = """
@@ -92,10 +124,9 @@ def test_the_whole_line_works_without_torch(tmp_path):
 
 
 def test_without_torch_every_module_imports_but_the_neural_ones():
-    package = Path(__file__).parents[1] / "stac_latent"
     names = sorted(
-        ".".join(("stac_latent", *p.relative_to(package).with_suffix("").parts)).removesuffix(".__init__")
-        for p in package.rglob("*.py")
+        ".".join(("stac_latent", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for p in PACKAGE.rglob("*.py")
     )
     neural = (
         "stac_latent.train",

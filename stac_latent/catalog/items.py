@@ -198,7 +198,7 @@ def _bundle_assets(folder: Path, start: Path) -> dict[str, pystac.Asset]:
     if missing := [path.name for path in (chain, weights) if not path.is_file()]:
         raise BundleError(
             f"{str(folder)!r} is no codec bundle: {', '.join(missing)} is not there; save the codec there first "
-            "(stac_latent.codec.bundle.save_bundle)"
+            "(stac_latent.codec.save_bundle)"
         )
     return {
         "codec": pystac.Asset(

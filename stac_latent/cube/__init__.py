@@ -1,23 +1,29 @@
 """Cubes: latents from STAC Items to xarray, decoded onto any grid or as they are on their lattice.
 
-``LatentDriver`` is the odc-loader driver; it is imported when first asked for, so that this package stays light::
+``LatentDriver`` is the odc-loader driver; give its name to odc-stac::
 
     odc.stac.load(items, bands=["B04"], driver="stac_latent.cube.LatentDriver")
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stac_latent.system.exports import lazy
 
 if TYPE_CHECKING:
+    from stac_latent.cube.read.accessor import LatentAccessor as LatentAccessor
     from stac_latent.cube.read.driver import LatentDriver as LatentDriver
-
-__all__ = ["LatentDriver"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "LatentDriver":
-        from stac_latent.cube.read.driver import LatentDriver
-
-        return LatentDriver
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from stac_latent.cube.read.driver import open_cells as open_cells
+    from stac_latent.cube.read.reader import LatentReader as LatentReader
+    from stac_latent.cube.ref import LatentRef as LatentRef
+else:
+    __getattr__, __dir__, __all__ = lazy(
+        __name__,
+        {
+            "read.accessor": ["LatentAccessor"],
+            "read.driver": ["LatentDriver", "open_cells"],
+            "read.reader": ["LatentReader"],
+            "ref": ["LatentRef"],
+        },
+    )

@@ -117,7 +117,7 @@ def judge(codec: Codec, field: Array, mask: npt.NDArray[np.bool_] | None = None)
     guards = guards_of(codec)
     if guards is None:
         raise CodecError(
-            f"codec {codec.name!r} has no guard: it was never calibrated; see stac_latent.quality.ood_calibration.calibrated"
+            f"codec {codec.name!r} has no guard: it was never calibrated; see stac_latent.quality.calibrated"
         )
     rows = _raw(codec, [(field, mask)], (None,))[0]
     return guards[0].score(rows[0].seen(guards[0].units)) if rows else Score(*(math.nan,) * 4)

@@ -11,11 +11,23 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
 from stac_latent.errors import CodecError
+from stac_latent.system.exports import lazy
 
 if TYPE_CHECKING:
     from stac_latent.chain import Stage
-
-__all__ = ["BUILTIN", "stage_class"]
+    from stac_latent.stages.base import BaseStage as BaseStage
+    from stac_latent.stages.classical import Jpeg2000 as Jpeg2000
+    from stac_latent.stages.classical import Zstd as Zstd
+else:
+    __getattr__, __dir__, __all__ = lazy(
+        __name__,
+        {
+            "base": ["BaseStage"],
+            "classical": ["Jpeg2000", "Zstd"],
+        },
+        "BUILTIN",
+        "stage_class",
+    )
 
 BUILTIN = {
     "normalise": "stac_latent.stages.transform.normalise:Normalise",

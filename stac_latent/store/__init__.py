@@ -1,1 +1,17 @@
 """Containers: bytes to assets and back. The only room that knows file formats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stac_latent.system.exports import lazy
+
+if TYPE_CHECKING:
+    from stac_latent.store.embeddings import read_table as read_table
+else:
+    __getattr__, __dir__, __all__ = lazy(
+        __name__,
+        {
+            "embeddings": ["read_table"],
+        },
+    )

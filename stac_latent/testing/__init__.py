@@ -4,7 +4,7 @@
 
     import pytest
 
-    pytest.register_assert_rewrite("stac_latent.testing.suites")  # so that a failing law shows its values
+    pytest.register_assert_rewrite("stac_latent.testing")  # so that a failing law shows its values
     from stac_latent.testing import CodecConformance
 
 
@@ -15,7 +15,7 @@
             return my_package.codec()
 
 Every test of a suite states one law of :class:`stac_latent.chain.Stage`, :class:`stac_latent.chain.Codec` or
-:class:`stac_latent.catalog.adopt.products.Product`, or of a metric (:class:`stac_latent.quality.checks.Metric`). Needs
+:class:`stac_latent.catalog.Product`, or of a metric (:class:`stac_latent.quality.Metric`). Needs
 pytest and hypothesis (``pip install 'stac-latent[test]'``).
 """
 

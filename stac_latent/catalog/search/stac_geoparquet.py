@@ -57,7 +57,7 @@ class ParquetSource:
         if missing := {"id", "geometry", "links"} - self._names:
             raise SearchError(
                 f"{href} is Parquet but not stac-geoparquet: it has no column {', '.join(sorted(missing))}; "
-                "write one with stac_latent.catalog.search.stac_geoparquet.to_geoparquet"
+                "write one with stac_latent.catalog.to_geoparquet"
             )
         if "properties" in self._names or not _is_text(schema.field("id").type):
             what = (
@@ -67,7 +67,7 @@ class ParquetSource:
             )
             raise SearchError(
                 f"{href} is Parquet but not stac-geoparquet: it has {what}, where a property is a column of its own and ids are text; "
-                "write one with stac_latent.catalog.search.stac_geoparquet.to_geoparquet"
+                "write one with stac_latent.catalog.to_geoparquet"
             )
         try:
             self._crs = geometry_of(self._file, href)[1].get("crs")

@@ -37,7 +37,7 @@ class LatentAccessor:
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> import stac_latent.cube.read.accessor
+    >>> from stac_latent.cube import LatentAccessor  # its import gives cubes .latent
     >>> spec = Spec("codec", "sha256:" + "0" * 64, 3, (8, 8), (0, 0))
     >>> cube = xr.DataArray(np.zeros((3, 4, 5), "float32"), dims=("channel", "y", "x"), attrs=spec.to_fields())
     >>> cube.latent
