@@ -22,6 +22,7 @@ from stac_latent.cli.map import write_map
 from stac_latent.cli.nearest import index, label, nearest
 from stac_latent.cli.object_store import copy
 from stac_latent.cli.push import push, queryables
+from stac_latent.cli.scarce import told, watched
 from stac_latent.cli.surroundings import in_utf8, somewhere
 from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
@@ -66,8 +67,9 @@ def main() -> None:
     """Run the command line; errors of the package become one line on stderr and exit code 1."""
     in_utf8()
     with speaking(), somewhere():
+        watched()
         try:
-            with stoppable():
+            with stoppable(), told():
                 app()
         except StacLatentError as exc:
             say("bold red", "error", f"{type(exc).__name__}: {exc}")

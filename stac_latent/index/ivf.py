@@ -53,7 +53,7 @@ _ADDED = 1 << 16
 def _faiss() -> Any:
     try:
         import faiss
-    except ImportError as exc:
+    except ModuleNotFoundError as exc:
         raise SearchError(
             "an index needs the package faiss-cpu: pip install 'stac-latent[search]', or search without index="
         ) from exc
