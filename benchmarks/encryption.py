@@ -53,7 +53,7 @@ def experiment(item: pystac.Item, codec: str, folder: Path, times: int = 5) -> d
         done: list[pystac.Item] = []
         took = seconds(
             lambda n=name, s=secret, d=done: d.append(
-                encode(item, codec, folder / "cat", key=n, overwrite=True, encrypt=s)[0]
+                encode(item, codec, folder / "cat", asset=n, overwrite=True, key=s)[0]
             ),
             1 if name == "warm" else 3,
         )

@@ -292,14 +292,14 @@ def catalogue() -> Path:
     """A small catalogue on disk, made once: bands of one grid, coded, plain and encrypted, and bands of several."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     one = _write_bands(folder, "scene", {b.name: 10 for b in BANDS})
-    encode(one, codecs()["dct"], folder / "cat", key="coded")
-    encode(one, codecs()["dct"], folder / "cat", key="plain", payload="plain")
-    encode(one, codecs()["lin"], folder / "cat", key="lin")
-    encode(one, codecs()["dct"], folder / "cat", key="sealed", encrypt=Key(bytes(32)))
-    encode(one, codecs()["lin"], folder / "cat", key="bounded", error_bound=2)
+    encode(one, codecs()["dct"], folder / "cat", asset="coded")
+    encode(one, codecs()["dct"], folder / "cat", asset="plain", payload="plain")
+    encode(one, codecs()["lin"], folder / "cat", asset="lin")
+    encode(one, codecs()["dct"], folder / "cat", asset="sealed", key=Key(bytes(32)))
+    encode(one, codecs()["lin"], folder / "cat", asset="bounded", error_bound=2)
     several = {"red": 10, "swir": 20, "coastal": 60}
     chain = lin([Band(n, nodata=0, scale=1e-4) for n in several], step=60.0, mean=1300.0)
-    encode(_write_bands(folder, "native", several), chain, folder / "cat", key="native")
+    encode(_write_bands(folder, "native", several), chain, folder / "cat", asset="native")
     return folder / "cat"
 
 

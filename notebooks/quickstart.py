@@ -53,7 +53,7 @@ for item in stac_latent.search(sample, kind="codec", sortby="-latent:psnr"):
 steps = (40, 160, 640, 2560)
 for step in steps:
     codec = stac_latent.open_codec("s2-10m-4b", step=step)
-    stac_latent.encode(scene, codec, work / "catalogue", key=f"step{step}", guard="off")
+    stac_latent.encode(scene, codec, work / "catalogue", asset=f"step{step}", guard="off")
 (coded,) = stac_latent.search(work / "catalogue" / "catalog.json")
 fields = {step: coded.assets[f"step{step}"].extra_fields for step in steps}
 

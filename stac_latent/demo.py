@@ -40,7 +40,7 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
     dest = dest.absolute()
     raw = sample_item(dest / "raw")
     encode(raw, codec, dest / "catalog", overwrite=True, progress=progress)
-    encode(raw, "s2-10m-embed", dest / "catalog", key="embedding", overwrite=True, progress=progress)
+    encode(raw, "s2-10m-embed", dest / "catalog", asset="embedding", overwrite=True, progress=progress)
     catalog = dest / "catalog" / "catalog.json"
     found = list(search(str(catalog), kind="codec", min_psnr=30))
     if len(found) != 1:

@@ -132,7 +132,7 @@ def find_key(key_id: str) -> Key:
     if not has_key(key_id):
         have = f"at hand: {', '.join(_ring)}" if _ring else "none is at hand"
         raise EncryptionError(
-            f"the asset is encrypted for key {key_id}; {have}. Pass key=, or name its file in STAC_LATENT_KEY"
+            f"the asset is encrypted for key {key_id}; {have}. Pass key= (--key-file), or name its file in STAC_LATENT_KEY"
         )
     return _ring[key_id]
 

@@ -121,7 +121,7 @@ def every_kind(tmp_path, sample):
     items = [
         *adopt("alphaearth", tiff, tmp_path / "c"), *adopt("tessera", tile, tmp_path / "c"), *adopt("clay", gpq, tmp_path / "c", version="v0")
     ]  # fmt: skip
-    (own,) = encode(sample, "s2-10m-embed", tmp_path / "own", key="vectors")
+    (own,) = encode(sample, "s2-10m-embed", tmp_path / "own", asset="vectors")
     table = publish(own, tmp_path / "own.parquet", asset="vectors", by="patch", dtype="int8")
     return [*items, own, table]
 

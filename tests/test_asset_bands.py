@@ -273,7 +273,7 @@ def test_names_of_coordinates(tmp_path, name):
         ):
             encode(item, codec, tmp_path / "cat")
     nothing_catalogued(tmp_path / "cat")
-    cube = load(encode(item, zstd(["height"]), tmp_path / "cat", bands={"height": name}, key="coded"))
+    cube = load(encode(item, zstd(["height"]), tmp_path / "cat", bands={"height": name}, asset="coded"))
     np.testing.assert_array_equal(cube.height[0], pixels(0))
 
 

@@ -169,7 +169,7 @@ def test_ids_that_are_no_file_names(tmp_path, name):
 
 @pytest.mark.parametrize("key", ["../latent", "a/b", "", "l#1"])
 def test_keys_that_are_no_file_names(tmp_path, utm_scene, key):
-    refused(utm_scene.item, tmp_path / "deep" / "cat", CatalogError, r"cannot be a file name", key=key)
+    refused(utm_scene.item, tmp_path / "deep" / "cat", CatalogError, r"cannot be a file name", asset=key)
     assert {p.name for p in tmp_path.iterdir()} <= {"deep"}
 
 
@@ -179,14 +179,14 @@ def test_a_key_that_is_a_raw_asset(tmp_path, utm_scene):
         tmp_path / "cat",
         CatalogError,
         r"already has an asset 'red', and it is no latent",
-        key="red",
+        asset="red",
     )
     refused(
         utm_scene.item,
         tmp_path / "cat",
         CatalogError,
-        r"'red', and it is no latent; choose another key",
-        key="red",
+        r"'red', and it is no latent; choose another asset=",
+        asset="red",
         overwrite=True,
     )
 

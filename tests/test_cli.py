@@ -187,7 +187,7 @@ def test_demo_prints_one_object_and_what_it_names_is_there(run, tmp_path):
 
 def test_encode_writes_a_catalogue(run, tmp_path):
     code, out, err = run(
-        "encode", ITEM, "out", "--codec", "s2-10m-4b", "--key", "again", "--step", 320, "--json"
+        "encode", ITEM, "out", "--codec", "s2-10m-4b", "--asset", "again", "--step", 320, "--json"
     )
     assert (code, err) == (0, "")
     result = json.loads(out)
@@ -197,9 +197,9 @@ def test_encode_writes_a_catalogue(run, tmp_path):
     assert 42 < row["psnr"] < 48
     item = pystac.read_file(row["href"])
     assert item.assets["again"].extra_fields["latent:psnr"] == row["psnr"]
-    code, out, _ = run("encode", ITEM, "out", "--key", "again")
+    code, out, _ = run("encode", ITEM, "out", "--asset", "again")
     assert code == 1
-    code, out, err = run("encode", ITEM, "out", "--key", "again", "--overwrite")
+    code, out, err = run("encode", ITEM, "out", "--asset", "again", "--overwrite")
     assert (code, err) == (0, "")
     assert "spyndex-s2-sample" in out
     assert "catalogue: out/catalog.json" in out
@@ -207,7 +207,7 @@ def test_encode_writes_a_catalogue(run, tmp_path):
 
 
 def test_encode_resumes(run):
-    query = ("--ids", "spyndex-s2-sample,synthetic-later", "--key", "two", "--json")
+    query = ("--ids", "spyndex-s2-sample,synthetic-later", "--asset", "two", "--json")
     assert run("encode", CATALOG, "out", *query, "--max-items", 1)[0] == 0
     assert run("encode", CATALOG, "out", *query, "--quality", 70, "--stop-at-error")[0] == 1
     code, out, _ = run("encode", CATALOG, "out", *query, "--resume")
@@ -230,7 +230,7 @@ def test_encode_any_bands_derived_and_plain(run):
 
 
 def test_encode_matches_bands_by_pairs(run):
-    code, out, _ = run("encode", ITEM, "out", "--bands", "B02=B03,B03=B02", "--key", "swapped", "--json")
+    code, out, _ = run("encode", ITEM, "out", "--bands", "B02=B03,B03=B02", "--asset", "swapped", "--json")
     assert code == 0
     (row,) = json.loads(out)["items"]
     swapped, straight = (
@@ -258,7 +258,7 @@ def test_encode_matches_bands_by_pairs(run):
     ],
 )
 def test_encode_refuses(run, args, code, message):
-    got, out, err = run("encode", ITEM, "out", "--key", "x", *args)
+    got, out, err = run("encode", ITEM, "out", "--asset", "x", *args)
     assert (got, out) == (code, "")
     assert message in one_line(err)
     assert code == 2 or err.count("\n") == 1

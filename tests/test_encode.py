@@ -187,7 +187,7 @@ def test_a_moved_catalogue_still_reads(encoded, tmp_path, fresh_process):
 
 
 def test_derived_items(tmp_path, utm_scene):
-    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, mode="derived", key="lat")
+    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, mode="derived", asset="lat")
     assert item.id == "scene-lat"
     assert set(item.assets) == {"lat", "lat-mask"}
     link = item.get_single_link("derived_from")
@@ -198,7 +198,7 @@ def test_derived_items(tmp_path, utm_scene):
 
 def test_a_second_latent_beside_the_first(tmp_path, sample):
     encode(sample, "s2-10m-4b", tmp_path)
-    (item,) = encode(sample, "s2-10m-embed", tmp_path, key="embedding")
+    (item,) = encode(sample, "s2-10m-embed", tmp_path, asset="embedding")
     assert {"latent", "embedding"} < set(item.assets)
     assert item.properties["latent:kinds"] == ["codec", "embedding"]
     assert item.properties["latent:psnr"] > 40
@@ -221,7 +221,7 @@ def test_overwrite(tmp_path, utm_scene):
     encode(utm_scene.item, small_codec("dct"), tmp_path)
     with pytest.raises(
         CatalogError,
-        match=r"already has an asset 'latent'; pass overwrite=True to replace it, or another key",
+        match=r"already has an asset 'latent'; pass overwrite=True to replace it, or another asset=",
     ):
         encode(utm_scene.item, small_codec("zstd"), tmp_path)
     (item,) = encode(utm_scene.item, small_codec("zstd"), tmp_path, overwrite=True)
@@ -351,7 +351,7 @@ def test_resampling_to_one_grid(tmp_path):
     decoded = LatentReader.open(out).read_field()
     np.testing.assert_array_equal(decoded[0], fine.field[0])
     np.testing.assert_array_equal(decoded[1], np.kron(coarse.field[0], np.ones((2, 2), np.uint16)))
-    (half,) = encode(item, small_codec("zstd"), tmp_path / "cat", resolution=20.0, key="half")
+    (half,) = encode(item, small_codec("zstd"), tmp_path / "cat", resolution=20.0, asset="half")
     np.testing.assert_array_equal(LatentReader.open(half, "half").read_field()[1], coarse.field[0])
 
 

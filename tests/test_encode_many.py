@@ -161,10 +161,10 @@ def moved(scene):
 def test_overwrite_replaces_the_facts_and_keeps_other_latents(tmp_path):
     (scene,) = scenes_in(tmp_path / "raw", 1)
     scene.properties["note"] = "old"
-    encode(scene, small_codec("zstd"), tmp_path / "cat", key="a")
-    encode(scene, small_codec("dct"), tmp_path / "cat", key="b")
+    encode(scene, small_codec("zstd"), tmp_path / "cat", asset="a")
+    encode(scene, small_codec("dct"), tmp_path / "cat", asset="b")
     new = moved(scene)
-    (item,) = encode(new, small_codec("dct"), tmp_path / "cat", key="b", overwrite=True)
+    (item,) = encode(new, small_codec("dct"), tmp_path / "cat", asset="b", overwrite=True)
     assert (item.datetime, item.bbox) == (new.datetime, pytest.approx(new.bbox))
     assert item.geometry == json.loads(json.dumps(new.geometry))
     assert item.properties["eo:cloud_cover"] == 3
@@ -256,7 +256,7 @@ def test_two_writers_of_one_item_keep_both_latents(tmp_path):
 
     def write(key):
         try:
-            encode(scene, small_codec("zstd"), tmp_path / "cat", key=key)
+            encode(scene, small_codec("zstd"), tmp_path / "cat", asset=key)
         except CatalogError as exc:
             problems.append(exc)
 
@@ -370,7 +370,7 @@ def test_a_dead_link_and_a_broken_item_of_the_source(run, tmp_path):
     encode(scenes_in(tmp_path / "raw", 3), small_codec("zstd"), tmp_path / "source")
     (tmp_path / "source/scenes/s0/s0.json").unlink()
     (tmp_path / "source/scenes/s1/s1.json").write_text('{"type": "Feat')
-    words = ("encode", "source/catalog.json", "out", "--codec", "zstd", "--bands", "red,nir", "--key", "b")
+    words = ("encode", "source/catalog.json", "out", "--codec", "zstd", "--bands", "red,nir", "--asset", "b")
     code, out, err = run(*words, "--json")
     assert code == 1
     result = json.loads(out)

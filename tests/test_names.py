@@ -91,7 +91,7 @@ def test_encode_writes_nowhere_else(scene, tmp_path_factory, name, what):
     else:
         key = name
     try:
-        encode(item, codec, root / "cat", key=key, guard="off")
+        encode(item, codec, root / "cat", asset=key, guard="off")
     except StacLatentError:
         assert not (root / "cat" / "catalog.json").exists()
     else:

@@ -32,8 +32,8 @@ def made(tmp_path_factory):
     item.collection_id = "scenes"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(secure, "_ring", {})
-        encode(item, chain(), folder / "cat", key="open", psnr=44)
-        encode(item, chain(), folder / "cat", key="sealed", psnr=44, encrypt=KEY)
+        encode(item, chain(), folder / "cat", asset="open", psnr=44)
+        encode(item, chain(), folder / "cat", asset="sealed", psnr=44, key=KEY)
     return item, folder / "cat"
 
 
@@ -131,8 +131,8 @@ def test_without_the_source_every_group_is_decoded(cat):
 def test_a_second_run_passes_over(made, cat):
     item, _ = made
     before = {p: p.stat().st_mtime_ns for p in cat.rglob("c/**/*") if p.is_file()}
-    for key, options in (("open", {}), ("sealed", {"encrypt": KEY})):
-        (again,) = encode(item, chain(), cat, key=key, psnr=44, **options)
+    for key, options in (("open", {}), ("sealed", {"key": KEY})):
+        (again,) = encode(item, chain(), cat, asset=key, psnr=44, **options)
         assert again.assets[key].extra_fields == only(cat, key).assets[key].extra_fields
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert [r.part for r in lattices_of(LatentRef.from_item(only(cat, "sealed")))] == [0, 1]
@@ -170,17 +170,17 @@ def test_residuals_are_encrypted_and_verified(made, tmp_path, monkeypatch):
     """A lossless asset of several grids: equal with the key, and verified against its bound."""
     monkeypatch.setattr(secure, "_ring", {KEY.id: KEY})
     item, folder = made[0], tmp_path / "cat"
-    encode(item, chain(), folder, key="sealed", psnr=44, error_bound=0, encrypt=KEY)
+    encode(item, chain(), folder, asset="sealed", psnr=44, error_bound=0, key=KEY)
     for name in NAMES:
         with rasterio.open(item.assets[name].href) as raw:
             np.testing.assert_array_equal(decoded(only(folder, "sealed"), name)[0], raw.read(1))
     (row,) = verify(str(folder / "catalog.json"))
     assert (row.problems, row.compared, row.measured["latent:max_error"]) == ([], True, 0.0)
     before = only(folder, "sealed").assets["sealed"].extra_fields
-    (again,) = encode(item, chain(), folder, key="sealed", psnr=44, error_bound=0, encrypt=KEY)
+    (again,) = encode(item, chain(), folder, asset="sealed", psnr=44, error_bound=0, key=KEY)
     assert again.assets["sealed"].extra_fields == before
     with pytest.raises(CatalogError, match="already has an asset 'sealed'"):
-        encode(item, chain(), folder, key="sealed", psnr=44, error_bound=1, encrypt=KEY)
+        encode(item, chain(), folder, asset="sealed", psnr=44, error_bound=1, key=KEY)
     paths = [p for p in (folder / "scenes/scene/sealed.zarr").rglob("residual/c/**/*") if p.is_file()]
     assert {p.relative_to(folder / "scenes/scene/sealed.zarr").parts[0] for p in paths} == {"residual", "g60"}
     for path in paths:

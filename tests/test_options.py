@@ -52,7 +52,7 @@ def test_steps_of_error_bounds_and_several_grids():
 @pytest.mark.usefixtures("fresh_process")
 def test_steps_reach_the_catalogue(tmp_path, scene):
     for step in (640, 40):
-        encode(scene, aim(lin(["red", "nir"]), Target(step=step)), tmp_path / "cat", key=f"step{step}")
+        encode(scene, aim(lin(["red", "nir"]), Target(step=step)), tmp_path / "cat", asset=f"step{step}")
     item = pystac.Item.from_file(str(next((tmp_path / "cat" / "scenes").glob("*/scene.json"))))
     rates = [item.assets[f"step{s}"].extra_fields["latent:bits_per_pixel"] for s in (640, 40)]
     assert rates[0] < rates[1]
@@ -78,7 +78,7 @@ def test_plain_latents_without_a_target(tmp_path, scene):
     (item,) = encode(scene, lin(["red", "nir"]), tmp_path / "cat", payload="plain")
     assert "latent:bitstream" not in item.assets["latent"].extra_fields
     (bounded,) = encode(
-        scene, lin(["red", "nir"]), tmp_path / "cat", payload="plain", error_bound=1, key="bounded"
+        scene, lin(["red", "nir"]), tmp_path / "cat", payload="plain", error_bound=1, asset="bounded"
     )
     assert bounded.assets["bounded"].extra_fields["latent:max_error"] <= 1
 

@@ -676,7 +676,7 @@ def encoded(tmp_path_factory) -> dict[str, pystac.Item]:
     raw = sample_item(folder / "raw")
     out = {}
     for key, codec in (("latent", "s2-10m-4b"), ("embedding", "s2-10m-embed")):
-        (out[key],) = encode(raw, codec, folder / key, key=key)
+        (out[key],) = encode(raw, codec, folder / key, asset=key)
     return out
 
 

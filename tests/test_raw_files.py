@@ -156,7 +156,7 @@ def test_a_sample_of_the_chunks_or_all_of_them(tmp_path, monkeypatch):
 def test_an_embedding_is_made_anew(tmp_path):
     scene = make_scene(tmp_path / "raw")
     codec = embed_patch("patches", small_codec("fitted"), 16)
-    (item,) = encode(scene.item, codec, tmp_path / "cat", key="embedding")
+    (item,) = encode(scene.item, codec, tmp_path / "cat", asset="embedding")
     (row,) = verify(item)
     assert (row.problems, row.compared) == ([], True)
     assert row.samples > 0

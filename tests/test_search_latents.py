@@ -106,8 +106,8 @@ def test_encode_tells_the_best_of_its_latents(tmp_path):
     from stac_latent import open_codec
 
     made = open_codec(codec, bands=["red", "nir"])
-    (first,) = encode(scene, made, tmp_path / "cat", key="small", step=400)
-    (both,) = encode(scene, made, tmp_path / "cat", key="large", step=4)
+    (first,) = encode(scene, made, tmp_path / "cat", asset="small", step=400)
+    (both,) = encode(scene, made, tmp_path / "cat", asset="large", step=4)
     small, large = (both.assets[k].extra_fields for k in ("small", "large"))
     assert small["latent:psnr"] < large["latent:psnr"]
     assert first.properties["latent:psnr"] == small["latent:psnr"]

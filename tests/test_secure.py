@@ -37,9 +37,9 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         small_chunks(patch, 4, 8)
         patch.setattr(secure, "_ring", {})
-        encode(scene.item, small_codec("dct"), folder / "cat", key="plain-zstd", payload="plain", encrypt=KEY)
-        encode(scene.item, small_codec("dct"), folder / "cat", key="coded", encrypt=KEY)
-        encode(scene.item, small_codec("dct"), folder / "cat", key="open")
+        encode(scene.item, small_codec("dct"), folder / "cat", asset="plain-zstd", payload="plain", key=KEY)
+        encode(scene.item, small_codec("dct"), folder / "cat", asset="coded", key=KEY)
+        encode(scene.item, small_codec("dct"), folder / "cat", asset="open")
     return folder / "cat"
 
 
@@ -95,7 +95,8 @@ def test_wrong_key_no_key_and_the_right_one(cat, tmp_path, monkeypatch):
     item = item_of(cat)
     monkeypatch.setattr(secure, "_ring", {})
     with pytest.raises(
-        EncryptionError, match=rf"encrypted for key {KEY.id}; none is at hand. Pass key=, or name"
+        EncryptionError,
+        match=rf"encrypted for key {KEY.id}; none is at hand. Pass key= \(--key-file\), or name",
     ):
         load(item, asset="coded")
     with pytest.raises(EncryptionError, match=f"encrypted for key {KEY.id}; at hand: {OTHER.id}"):
@@ -171,8 +172,8 @@ def test_other_forms_and_key_frames_are_refused(cat, tmp_path):
     item.assets["coded"].extra_fields["latent:encryption"] = "rot13"
     with pytest.raises(CatalogError, match="is encrypted with 'rot13'; this version reads 'aes-256-gcm-1'"):
         LatentRef.from_item(item, "coded")
-    with pytest.raises(CatalogError, match="leave out references or encrypt"):
-        encode(item, small_codec("dct"), tmp_path / "x", encrypt=KEY, references=2)
+    with pytest.raises(CatalogError, match="leave out references= or key="):
+        encode(item, small_codec("dct"), tmp_path / "x", key=KEY, references=2)
 
 
 def test_a_data_key_that_was_read_encrypts_nothing():
@@ -193,7 +194,7 @@ def test_without_the_package(cat, tmp_path, monkeypatch):
     with pytest.raises(EncryptionError, match=text):
         load(item, asset="coded")
     with pytest.raises(EncryptionError, match=text):
-        encode(_raw(item), small_codec("dct"), tmp_path / "new", encrypt=KEY)
+        encode(_raw(item), small_codec("dct"), tmp_path / "new", key=KEY)
     assert not (tmp_path / "new/scenes").exists()
     assert load(item, asset="open").red.values.any()
 
@@ -276,7 +277,7 @@ def test_verify_and_a_second_run(cat, made):
     rows = verify(str(cat / "catalog.json"))
     assert [(r.problems, r.compared) for r in rows] == [([], True)] * 3
     item = item_of(made)
-    (again,) = encode(_raw(item), small_codec("dct"), made, key="coded", encrypt=KEY)
+    (again,) = encode(_raw(item), small_codec("dct"), made, asset="coded", key=KEY)
     assert by_links(again) == by_links(item)
 
 
@@ -301,9 +302,9 @@ def test_from_a_shell(tmp_path, sample, monkeypatch):
     path = tmp_path / "item.json"
     path.write_text(json.dumps(sample.to_dict(include_self_link=False)))
     assert CliRunner().invoke(app, ["keygen", "k"]).exit_code == 0
-    done = CliRunner().invoke(app, ["encode", str(path), "cat", "--encrypt", "k", "--json"])
+    done = CliRunner().invoke(app, ["encode", str(path), "cat", "--key-file", "k", "--json"])
     assert done.exit_code == 0, done.output
     item = next(Path("cat").rglob("spyndex-s2-sample.json"))
     monkeypatch.setattr(secure, "_ring", {})
     assert isinstance(CliRunner().invoke(app, ["load", str(item), "a.tif"]).exception, EncryptionError)
-    assert CliRunner().invoke(app, ["load", str(item), "a.tif", "--key", "k"]).exit_code == 0
+    assert CliRunner().invoke(app, ["load", str(item), "a.tif", "--key-file", "k"]).exit_code == 0

@@ -18,7 +18,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify")
     items = [make_scene(folder / "raw", scene_field((40, 48), i), name=f"s{i}").item for i in range(3)]
     encode(items, small_codec("dct"), folder / "cat")
-    encode(items[0], small_codec("zstd"), folder / "cat", key="exact", payload="plain")
+    encode(items[0], small_codec("zstd"), folder / "cat", asset="exact", payload="plain")
     return folder
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Asset, progress
+from stac_latent.cli.common import AsJson, Asset, KeyFile, progress
 from stac_latent.cli.console import out, print_json
 from stac_latent.errors import CatalogError
 from stac_latent.system.names import plain_name
@@ -136,7 +136,7 @@ def validate(
 
 
 def keygen(path: Annotated[Path, typer.Argument(help="File to write; one that is there stays.")]) -> None:
-    """Make a key for 'encode --encrypt'. Who loses it loses what it encrypts."""
+    """Make a key for 'encode --key-file'. Who loses it loses what it encrypts."""
     from stac_latent.secure import keygen as run
 
     out.print(f"key {run(path).id} -> {path}")
@@ -145,7 +145,7 @@ def keygen(path: Annotated[Path, typer.Argument(help="File to write; one that is
 def verify(
     source: Annotated[str, typer.Argument(help="Catalogue, item, item collection or stac-geoparquet file.")],
     asset: Asset = None,
-    key: Annotated[Path | None, typer.Option(help="Key file of encrypted latents.")] = None,
+    key: KeyFile = None,
     locked: Annotated[
         bool, typer.Option("--locked", help="Let encrypted latents pass without their key.")
     ] = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pystac
 
 __all__ = [
-    "AsJson", "Asset", "Bbox", "Ids", "MaxItems", "Source", "When", "find", "item_row", "latent_rows", "names", "numbers",
+    "AsJson", "Asset", "Bbox", "Ids", "KeyFile", "MaxItems", "Source", "When", "find", "item_row", "latent_rows", "names", "numbers",
     "print_rows", "progress",
 ]  # fmt: skip
 
@@ -30,6 +31,9 @@ When = Annotated[
 ]
 Ids = Annotated[str | None, typer.Option(help="Item ids, comma separated.")]
 Asset = Annotated[str | None, typer.Option(help="Key of the latent asset, where an item has several.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key-file", help="Key file of encrypted latents; see 'keygen'.")
+]
 MaxItems = Annotated[int | None, typer.Option(help="Stop after so many items.", min=1)]
 
 

@@ -12,6 +12,7 @@ from stac_latent.cli.common import (
     Asset,
     Bbox,
     Ids,
+    KeyFile,
     MaxItems,
     Source,
     When,
@@ -40,7 +41,7 @@ def encode(
     source: Source,
     dest: Annotated[Path, typer.Argument(help="Folder of the catalogue to write.")],
     codec: Annotated[str, typer.Option(help="Name or bundle folder; see 'codecs'.")] = "s2-10m-4b",
-    key: Annotated[str, typer.Option(help="Asset key of the latent.")] = "latent",
+    asset: Annotated[str, typer.Option(help="Key of the latent asset to write.")] = "latent",
     mode: Annotated[
         str, typer.Option(help="beside: in a copy of the item. derived: in an item of its own.")
     ] = "beside",
@@ -102,8 +103,10 @@ def encode(
     when: When = None,
     ids: Ids = None,
     max_items: MaxItems = None,
-    encrypt: Annotated[Path | None, typer.Option(help="Key file: encrypt the chunks; see 'keygen'.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assets of the same key.")] = False,
+    key: Annotated[
+        Path | None, typer.Option("--key-file", help="Encrypt the chunks with this key; see 'keygen'.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assets of this name.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Pass over items that have the asset.")] = False,
     keep_going: KeepGoing = True,
     as_json: AsJson = False,
@@ -140,7 +143,7 @@ def encode(
         max_items=max_items,
     )  # fmt: skip
     if resume:
-        items = [item for item in items if not _is_done(item, dest, key, mode)]
+        items = [item for item in items if not _is_done(item, dest, asset, mode)]
     against = _references(references)
     batches = [items] if against is not None and items else [[item] for item in items]
     done: list[pystac.Item] = []
@@ -148,13 +151,13 @@ def encode(
         for batch in batches:
             with heeding(heard):
                 done += run(
-                    batch, chosen, dest, key=key, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
+                    batch, chosen, dest, asset=asset, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
                     on_error="skip" if keep_going and len(items) + len(heard.unread) > 1 else "raise",
-                    encrypt=encrypt, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, **target,  # type: ignore[arg-type]
+                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(heard.refused) + len(heard.failed), len(items))
-    rows = [item_row(item, key) for item in done]
+    rows = [item_row(item, asset) for item in done]
     if as_json:
         print_json({"catalog": str((dest / "catalog.json").absolute()), "items": rows} | heard.to_dict())
     else:
@@ -183,13 +186,13 @@ def _references(given: str | None) -> Any:
     return found[0] if len(found) == 1 else found
 
 
-def _is_done(item: pystac.Item, dest: Path, key: str, mode: str) -> bool:
+def _is_done(item: pystac.Item, dest: Path, asset: str, mode: str) -> bool:
     """Whether the catalogue has the Item with this asset already; a link to it that is missing is made."""
     from stac_latent.catalog.tree import CatalogTree
 
-    tree, name = CatalogTree(dest), item.id if mode == "beside" else f"{item.id}-{key}"
+    tree, name = CatalogTree(dest), item.id if mode == "beside" else f"{item.id}-{asset}"
     known = tree.find(name, item.collection_id)
-    if known is None or key not in known.assets:
+    if known is None or asset not in known.assets:
         return False
     tree.relink(name, item.collection_id)
     return True
@@ -281,7 +284,7 @@ def load(
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
-    key: Annotated[Path | None, typer.Option(help="Key file of encrypted latents.")] = None,
+    key: KeyFile = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -97,7 +97,7 @@ def native_bands(shape=(211, 307)):
 
 def coded(raw, dest):
     yield from encode(four_bands(raw, "scene", (187, 301), 0), "s2-10m-4b", dest, psnr=44)
-    yield from encode(sample_of(raw), "s2-10m-4b", dest, key="small", mode="derived", psnr=42)
+    yield from encode(sample_of(raw), "s2-10m-4b", dest, asset="small", mode="derived", psnr=42)
 
 
 def sample_of(raw):
@@ -115,7 +115,7 @@ def sample_of(raw):
 def plain(raw, dest):
     item = four_bands(raw, "scene", (143, 167), 10)
     dct = open_codec("dct", bands=list(FOUR), step=96, mean=1500)
-    encode(item, dct, dest, key="dct", payload="plain")
+    encode(item, dct, dest, asset="dct", payload="plain")
     yield from encode(item, "s2-10m-4b", dest, payload="plain")
 
 

@@ -67,7 +67,7 @@ def encode(
     codec: str | os.PathLike[str] | Codec,
     dest: str | os.PathLike[str],
     *,
-    key: str = "latent",
+    asset: str = "latent",
     mode: Mode = "beside",
     payload: Payload | None = None,
     bands: Mapping[str, str] | None = None,
@@ -80,7 +80,7 @@ def encode(
     fallback_bound: float = 0.0,
     checks: Sequence[str | Check] = (),
     error_bound: BoundLike | None = None,
-    encrypt: Key | str | os.PathLike[str] | None = None,
+    key: Key | str | os.PathLike[str] | None = None,
     trust: Trust | None = None,
     progress: Progress | None = None,
     **target: Any,
@@ -102,11 +102,11 @@ def encode(
         Name, bundle folder, or an opened codec.
     dest
         Local folder of the catalogue, made if need be.
-    key
-        Asset key of the latent; the mask's is ``<key>-mask``.
+    asset
+        Key of the latent asset; the mask's is ``<asset>-mask``.
     mode
         ``beside``: a copy of the Item with the latent asset beside the raw ones. ``derived``: a new Item
-        ``<id>-<key>`` with the latent alone and a ``derived_from`` link.
+        ``<id>-<asset>`` with the latent alone and a ``derived_from`` link.
     payload
         ``coded`` (smallest; default where the chain has an entropy coder) or ``plain`` (zstd, opens anywhere).
     bands
@@ -115,7 +115,7 @@ def encode(
         A grid to resample to. Without one, bands of several native grids are coded on these, in one asset, by a chain such
         as ``lin``; other chains need one.
     overwrite
-        Replace assets of this key that were made from other inputs; further latents stay. The Item's time, place, properties and
+        Replace assets of this name that were made from other inputs; further latents stay. The Item's time, place, properties and
         raw assets are the source's in any case.
     on_error
         What happens when an Item cannot be encoded: ``raise`` its error, or ``skip`` it with a
@@ -138,9 +138,9 @@ def encode(
         Largest error of every pixel, guaranteed by a residual beside the latents: ``2`` in the stored unit, ``"1%"`` of the value, or
         either by name of the band; 0 is lossless. The latents stay those of the codec's space; ``**target`` rules them. See
         :class:`stac_latent.field.error_bound.ErrorBound`.
-    encrypt
-        Key, or the file that holds it: chunks are encrypted with AES-256-GCM; see :mod:`stac_latent.secure`. Not with
-        ``references``.
+    key
+        Encryption key, or the file that holds it: chunks are encrypted with AES-256-GCM; see :mod:`stac_latent.secure`. Not
+        with ``references``.
     trust
         What to do where Item and file contradict each other on the grid: refuse it (default), take the ``file``'s, or place the
         pixels where the ``item`` says. See :mod:`stac_latent.cube.raw.contract`, also for what they may differ in.
@@ -178,7 +178,7 @@ def encode(
     asked_of(
         chosen, guard, checks, fallback_bound, bounded=bound is not None
     )  # refuses what cannot be asked for, likewise
-    secret = secret_of(encrypt, references, guard)
+    secret = secret_of(key, references, guard)
     if not is_local(os.fspath(dest)):
         raise CatalogError(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
@@ -187,10 +187,10 @@ def encode(
         raise CatalogError(f"mode={mode!r}; expected 'beside' or 'derived'")
     if on_error not in ("raise", "skip"):
         raise CatalogError(f"on_error={on_error!r}; expected 'raise' or 'skip'")
-    safe_name(key, "key")
+    safe_name(asset, "asset")
     todo = listed_of(items)
     run = _Run(
-        chosen, CatalogTree(local_path(os.fspath(dest))), key, mode, form, goal, bands, resolution, resampling, overwrite,
+        chosen, CatalogTree(local_path(os.fspath(dest))), asset, mode, form, goal, bands, resolution, resampling, overwrite,
         references, guard, fallback_bound, checks, error_bound, secret, trust, progress,
     )  # fmt: skip
     out: dict[int, pystac.Item] = {}

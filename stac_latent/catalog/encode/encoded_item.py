@@ -57,11 +57,11 @@ def check_key(
             continue
         if key not in latent_assets(there):
             raise CatalogError(
-                f"item {name!r} already has an asset {key!r}, and it is no latent; choose another key"
+                f"item {name!r} already has an asset {key!r}, and it is no latent; choose another asset="
             )
         if not overwrite:
             raise CatalogError(
-                f"item {name!r} in {tree.root} already has an asset {key!r}; pass overwrite=True to replace it, or another key"
+                f"item {name!r} in {tree.root} already has an asset {key!r}; pass overwrite=True to replace it, or another asset="
             )
 
 

@@ -80,15 +80,13 @@ def goal_of(codec: Codec, target: Mapping[str, Any], bound: ErrorBound | None) -
 
 
 def secret_of(
-    encrypt: Key | str | os.PathLike[str] | None, references: References, guard: str | None = None
+    key: Key | str | os.PathLike[str] | None, references: References, guard: str | None = None
 ) -> Key | None:
     """Key to encrypt with, if any."""
-    if encrypt is not None and guard == "fallback":
+    if key is not None and guard == "fallback":
         raise CatalogError(
             "encrypted stores have no fallback of single tiles: take error_bound= for all of them, or guard='warn'"
         )
-    if encrypt is not None and references is not None:
-        raise CatalogError(
-            "encrypted dates are not coded against key frames: leave out references or encrypt"
-        )
-    return None if encrypt is None else use(encrypt)
+    if key is not None and references is not None:
+        raise CatalogError("encrypted dates are not coded against key frames: leave out references= or key=")
+    return None if key is None else use(key)
