@@ -110,5 +110,5 @@ def nothing_catalogued(dest, *, but=()):
 
 def small_chunks(monkeypatch, inner=4, shard=8):
     """Stores of many chunks and shards out of small scenes."""
-    for module in ("cube.encode", "cube.strip", "cube.verify", "store.zarr"):
+    for module in ("cube.write.writer", "cube.write.strip", "cube.write.verify", "store.zarr.group"):
         monkeypatch.setattr(f"stac_latent.{module}.chunk_cells", lambda _codec: (inner, shard))
