@@ -23,7 +23,17 @@ from stac_latent.index.metric import Form
 from stac_latent.index.nearest import nearest
 from stac_latent.index.paths import files_of
 from stac_latent.secure import keygen
-from stac_latent.system.files import clear_killed, files_below, put, temporary, workplace
+from stac_latent.system.files import (
+    clear_killed,
+    files_below,
+    placed,
+    put,
+    replacing,
+    replacing_folder,
+    temporary,
+    workplace,
+    write_whole,
+)  # fmt: skip
 
 LEAVE = """
 import os, sys
@@ -189,6 +199,55 @@ def test_what_is_replaced_is_back_if_the_new_one_cannot_be_placed(tmp_path, kind
     put(part, path)
     assert path.stat().st_ino == number
     assert [p.name for p in tmp_path.iterdir()] == ["cube"]
+
+
+@pytest.mark.parametrize("made", [replacing, replacing_folder])
+def test_what_is_made_is_whole_or_the_old_one(tmp_path, made):
+    path = tmp_path / "folder" / "cube"
+    path.parent.mkdir()
+
+    def write(part, text):
+        (part / "zarr.json" if part.is_dir() else part).write_text(text)
+
+    def found():
+        assert [p.name for p in path.parent.iterdir()] == ["cube"]
+        return (path / "zarr.json" if path.is_dir() else path).read_text()
+
+    for text in ("first", "second"):
+        with made(path) as part:
+            write(part, text)
+        assert found() == text
+    with pytest.raises(KeyboardInterrupt), made(path) as part:  # noqa: PT012
+        write(part, "half")
+        raise KeyboardInterrupt
+    assert found() == "second"
+    left = killed_while_making(path)
+    with made(path) as part:
+        write(part, "third")
+        assert not left.exists()
+    assert found() == "third"
+
+
+def test_a_file_takes_the_place_of_no_folder(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    (tmp_path / "a.json" / "kept").touch()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path / "a.json", b"{}")
+    assert [p.name for p in tmp_path.rglob("*")] == ["a.json", "kept"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_placed_goes_again_if_the_block_fails(tmp_path, before):
+    path, part = tmp_path / "cube.zarr", tmp_path / "part"
+    part.mkdir()
+    if before:
+        path.mkdir()
+        (path / "old").touch()
+    with pytest.raises(ValueError, match="not catalogued"), placed(part, path):
+        raise ValueError("not catalogued")
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == (
+        ["cube.zarr", "cube.zarr/old"] if before else []
+    )
 
 
 def test_a_publication_that_is_interrupted_between_table_and_item(tmp_path, monkeypatch):

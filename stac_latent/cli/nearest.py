@@ -67,13 +67,11 @@ def nearest(
 
 
 def _write(rows: Any, dest: Path) -> None:
-    """Write beside, then rename."""
-    from stac_latent.system.files import put, workplace, writing
+    """Write rows as GeoParquet or GeoJSON, complete or not at all."""
+    from stac_latent.system.files import replacing, writing
 
-    with writing(dest, RuntimeError), workplace(dest) as folder:
-        part = folder / dest.name
+    with writing(dest, RuntimeError), replacing(dest, parents=True) as part:
         rows.to_parquet(part) if dest.suffix == ".parquet" else rows.to_file(part, driver="GeoJSON")
-        put(part, dest)
 
 
 def whitening_of(name: str | None) -> Any:

@@ -315,22 +315,19 @@ def load(
 
 
 def _write_cube(cube: Any, dest: Path) -> None:
-    """Write beside, then rename."""
+    """Write a cube as a Zarr store or a GeoTIFF, complete or not at all."""
     import rioxarray  # noqa: F401 (registers .rio)
 
-    from stac_latent.system.files import put, workplace, writing
+    from stac_latent.system.files import replacing, replacing_folder, writing
 
-    with writing(dest), workplace(dest) as folder:
-        part = folder / dest.name
-        if dest.suffix == ".zarr":
+    if dest.suffix == ".zarr":
+        with writing(dest), replacing_folder(dest) as part:
             cube.drop_encoding().to_zarr(part, mode="w", zarr_format=3, consolidated=False)
-        else:
-            if cube.sizes.get("time", 1) != 1 or "latent" in cube:
-                raise CatalogError(
-                    "a GeoTIFF holds decoded bands of one date; narrow --datetime, or write a .zarr"
-                )
-            cube.isel(time=0, drop=True).rio.to_raster(part, compress="deflate", tiled=True)
-        put(part, dest)
+        return
+    if cube.sizes.get("time", 1) != 1 or "latent" in cube:
+        raise CatalogError("a GeoTIFF holds decoded bands of one date; narrow --datetime, or write a .zarr")
+    with writing(dest), replacing(dest, parents=True) as part:
+        cube.isel(time=0, drop=True).rio.to_raster(part, driver="GTiff", compress="deflate", tiled=True)
 
 
 def publish(

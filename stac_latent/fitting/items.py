@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from stac_latent.quality.ood_calibration import Layers, calibrated
 from stac_latent.spec import Band
 from stac_latent.stages.lin.grids import Lattices
 from stac_latent.system.digests import canonical_json
-from stac_latent.system.files import clear_killed, put, temporary, writing
+from stac_latent.system.files import replacing_folder, writing
 from stac_latent.system.links import asset_href
 from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options
@@ -373,9 +372,7 @@ def _place_bundle(
     codec: Codec, folder: Path, items: Sequence[pystac.Item], parameters: Mapping[str, Any]
 ) -> None:
     """Write beside, then rename; what was there goes only when the new bundle is whole."""
-    clear_killed(folder)
-    part = temporary(folder, "part")
-    try:
+    with replacing_folder(folder) as part:
         save_bundle(codec, part)
         write_card(codec, part, items, parameters)
         if folder.exists():
@@ -384,6 +381,3 @@ def _place_bundle(
                 raise CatalogError(
                     f"{folder} holds more than a bundle ({', '.join(strangers[:3])}); choose another folder"
                 )
-        put(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from stac_latent.field.storage_type import to_field
 from stac_latent.fitting.sampling import CELL, Tile
 from stac_latent.fitting.sources import FitSource
 from stac_latent.spec import Band
+from stac_latent.system.files import clear_parts, replacing
 
 __all__ = ["Spool"]
 
@@ -55,6 +55,7 @@ class Spool:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             path.write_text(json.dumps(self.key), encoding="utf-8")
+        clear_parts(self.folder)
 
     def draw(
         self, tiles: Sequence[Tile], pixels: int, report: Callable[[int], None]
@@ -128,12 +129,7 @@ class Spool:
                 arrays[f"field{k}"] = to_field(field, self.bands[at : at + len(field)])
                 arrays[f"mask{k}"] = mask
                 at += len(field)
-            part = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                with part.open("wb") as file:
-                    np.savez(file, **arrays)  # type: ignore[arg-type]
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            with replacing(path, sweep=False) as part, part.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
         with np.load(path) as data:
             return int(data["mask0"].any(axis=0).sum())

@@ -13,7 +13,7 @@ import pyarrow as pa
 from stac_latent.errors import CatalogError, SearchError
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.store.embeddings import vectors
-from stac_latent.system.files import clear_killed, temporary
+from stac_latent.system.files import replacing
 
 __all__ = ["to_lancedb", "to_pgvector"]
 
@@ -127,19 +127,13 @@ def to_pgvector(source: Any, dest: Any, name: str = "embeddings", *, overwrite: 
     path = Path(dest)
     if path.exists() and not overwrite:
         raise CatalogError(f"{path} exists; pass overwrite=True to replace it, or choose another name")
-    clear_killed(path)
-    part = temporary(path, "part")
     count = 0
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write("\n".join(_create(table, name, overwrite=overwrite)) + "\n" + _copy(name) + ";\n")
-            for line in _lines(table):
-                file.write(line)
-                count += 1
-            file.write("\\.\n" + _comment(table, name) + "\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("\n".join(_create(table, name, overwrite=overwrite)) + "\n" + _copy(name) + ";\n")
+        for line in _lines(table):
+            file.write(line)
+            count += 1
+        file.write("\\.\n" + _comment(table, name) + "\n")
     return count
 
 

@@ -25,7 +25,7 @@ from stac_latent.index.memory_map import Cache, layout_of, open_cache, unwritabl
 from stac_latent.index.metric import F32, F64, Form
 from stac_latent.index.scan import Rows, rank, scan
 from stac_latent.index.table import PublishedTable
-from stac_latent.system.files import clear_killed, temporary, write_whole
+from stac_latent.system.files import put, workplace, write_whole
 from stac_latent.system.locks import locked
 
 if TYPE_CHECKING:
@@ -215,9 +215,8 @@ def _write(found: InvertedIndex) -> None:
     A build may end when its table was published and laid out anew.
     """
     cache, path = found.cache, found.path
-    clear_killed(path)
-    part = temporary(path, "part")
-    try:
+    with workplace(cache.folder) as work:
+        part = work / path.name
         _faiss().write_index(found.index, str(part))
         facts: dict[str, Any] = {
             "layout": cache.layout,
@@ -230,9 +229,7 @@ def _write(found: InvertedIndex) -> None:
         with locked(cache.folder):
             if layout_of(cache.folder) == cache.layout:
                 write_whole(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
-                part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+                put(part, path)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from stac_latent.errors import GridError, SearchError
 from stac_latent.geo.crs import crs_text
 from stac_latent.index.metric import F32
-from stac_latent.system.files import put, workplace, writing
+from stac_latent.system.files import replacing, writing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -102,14 +102,15 @@ def write_map(found: xr.Dataset, dest: Path) -> None:
 
     share = np.nan_to_num(found["agreement"].to_numpy() * 100)
     layers = np.stack([found["label"].to_numpy(), np.clip(np.rint(share), 0, 100).astype("uint8")])
-    with writing(dest), workplace(dest) as folder:
-        part = folder / dest.name
-        with rasterio.open(
+    with (
+        writing(dest),
+        replacing(dest, parents=True) as part,
+        rasterio.open(
             part, "w", driver="GTiff", dtype="uint8", count=2, height=layers.shape[1], width=layers.shape[2], nodata=0,
             crs=found.rio.crs, transform=found.rio.transform(), compress="deflate",
-        ) as file:  # fmt: skip
-            file.write(layers)
-            file.descriptions = ("label", "agreement [%]")
-            meanings = found["label"].attrs["flag_meanings"].split(" ")
-            file.update_tags(1, **{f"label_{i}": name for i, name in enumerate(meanings, start=1)})
-        put(part, dest)
+        ) as file,
+    ):  # fmt: skip
+        file.write(layers)
+        file.descriptions = ("label", "agreement [%]")
+        meanings = found["label"].attrs["flag_meanings"].split(" ")
+        file.update_tags(1, **{f"label_{i}": name for i, name in enumerate(meanings, start=1)})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
@@ -27,7 +26,7 @@ from stac_latent.index.table import PublishedTable
 from stac_latent.store.embeddings import symbols
 from stac_latent.store.geoparquet.vector_types import restored
 from stac_latent.system.digests import file_multihash
-from stac_latent.system.files import is_disk_full, workplace
+from stac_latent.system.files import is_disk_full, put, workplace
 from stac_latent.system.locks import locked
 
 __all__ = ["Cache", "cache_folder", "layout_of", "open_cache", "unwritable", "write_cache"]
@@ -74,8 +73,7 @@ def write_cache(table: PublishedTable, progress: Callable[[int, int], None] | No
             meta = {"version": VERSION, "space": table.space, "rows": table.rows, "files": files}
             (made / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
             with locked(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                made.rename(folder)
+                put(made, folder)
     except OSError as exc:
         raise unwritable(folder, exc) from exc
     return folder

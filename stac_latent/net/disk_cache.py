@@ -84,8 +84,8 @@ class Cache:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._state(href).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._write(path, zlib.crc32(data).to_bytes(4, "little") + data)
-            self._write(self._state(href), tag.encode())
+            write_whole(path, zlib.crc32(data).to_bytes(4, "little") + data)
+            write_whole(self._state(href), tag.encode())
             self._count(len(data))
 
     def confirm(self, href: str) -> None:
@@ -122,13 +122,6 @@ class Cache:
             for folder in self.folder.glob("??") if first else ():
                 clear_parts(folder)
             self.trim()
-
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
-        """As :func:`write_whole`; threads that write the same bytes must not take away each other's temporary file."""
-        own = path.with_name(f"{path.name}.{threading.get_ident()}")
-        write_whole(own, data)
-        own.replace(path)
 
     def _entry(self, href: str, tag: str, part: tuple[int, int | None]) -> Path:
         return self._path(f"{tag}\n{part[0]}\n{part[1]}\n{_unsigned(href)}")

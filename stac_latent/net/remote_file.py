@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.net.fetch import Sign, fetch, is_served, look
 from stac_latent.net.transport import State
-from stac_latent.system.files import cache_folder, temporary
+from stac_latent.system.files import cache_folder, replacing
 from stac_latent.system.links import is_local, local_path, shown
 from stac_latent.system.names import plain_name
 
@@ -121,13 +120,11 @@ def local_copy(href: str, sign: Sign | None = None) -> Path:
     path = kept / plain_name(Path(urlsplit(href).path).name)
     if path.is_file() and path.stat().st_size == state.size and state.tag:
         return path
-    part = temporary(path, "part")
     try:
         kept.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open_binary(href, sign) as source, part.open("wb") as out:
+        with replacing(path) as part, open_binary(href, sign) as source, part.open("wb") as out:
             while data := source.read(_PIECE):
                 out.write(data)
-        part.replace(path)
         for old in folder.iterdir():
             if old != kept:
                 shutil.rmtree(old, ignore_errors=True)
@@ -135,9 +132,6 @@ def local_copy(href: str, sign: Sign | None = None) -> Path:
         raise CatalogError(
             f"no copy of {shown(href)} can be made in {folder}: {exc.strerror or exc}; free some space, or set STAC_LATENT_CACHE to another folder"
         ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return path
 
 

@@ -21,7 +21,7 @@ from stac_latent.page.facts import MEASURES, measured, shown_asset, text, values
 from stac_latent.page.pictures import Look, look
 from stac_latent.page.places import Places, embedding_asset, places_of_items, places_of_table
 from stac_latent.page.shapes import UNIT, footprint, pack
-from stac_latent.system.files import clear_killed, write_whole
+from stac_latent.system.files import replacing
 from stac_latent.system.links import is_local
 from stac_latent.system.suggest import known_options
 
@@ -269,8 +269,7 @@ def _looks(
 
 def _write(path: Path, document: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_killed(path)
-        write_whole(path, document)
+        with replacing(path, parents=True) as part:
+            part.write_bytes(document)
     except OSError as exc:
         raise CatalogError(f"could not write {path} ({exc}); choose another place") from exc

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stac_latent.errors import CatalogError
@@ -24,8 +24,11 @@ __all__ = [
     "is_disk_full",
     "is_temporary",
     "left_by_killed",
+    "placed",
     "put",
     "remove",
+    "replacing",
+    "replacing_folder",
     "temporary",
     "workplace",
     "write_whole",
@@ -56,17 +59,72 @@ def write_whole(path: Path, data: bytes) -> None:
     >>> Path("a.json").read_bytes()
     b'{}'
     """
+    with replacing(path, sweep=False) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path, *, parents: bool = False, sweep: bool = True) -> Iterator[Path]:
+    """Temporary path beside ``path`` for a file, renamed to ``path`` when the block ends well, and removed otherwise.
+
+    Parameters
+    ----------
+    path
+        What is made.
+    parents
+        Make its folder where there is none.
+    sweep
+        Remove first what killed processes left of ``path``. Whoever writes many files into one folder leaves this to one
+        :func:`clear_parts` of the folder.
+
+    Examples
+    --------
+    >>> with replacing(Path("a.txt")) as part:
+    ...     _ = part.write_text("whole")
+    >>> Path("a.txt").read_text()
+    'whole'
+    """
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if sweep:
+        clear_killed(path)
     part = temporary(path, "part")
     try:
-        part.write_bytes(data)
+        yield part
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Empty temporary folder beside ``path``, renamed to ``path`` when the block ends well, and removed otherwise.
+
+    What was at ``path`` goes when the new folder is in place, and not before. What killed processes left is removed first.
+
+    Examples
+    --------
+    >>> with replacing_folder(Path("bundle")) as part:
+    ...     _ = (part / "codec.json").write_text("{}")
+    >>> [p.name for p in Path("bundle").iterdir()]
+    ['codec.json']
+    """
+    clear_killed(path)
+    part = temporary(path, "part")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        put(part, path)
+    finally:
+        remove(part)
 
 
 @contextmanager
 def workplace(path: Path) -> Iterator[Path]:
     """Folder beside ``path`` in which it is made, gone afterwards; those of killed processes are removed first.
+
+    For whatever is more than one file, or is put into place under a lock; else :func:`replacing` is simpler.
 
     Examples
     --------
@@ -131,14 +189,37 @@ def put(part: Path, path: Path) -> None:
     if not (path.is_dir() or part.is_dir()):
         part.replace(path)
         return
-    old = temporary(path, "old")
+    with placed(part, path):
+        pass
+
+
+@contextmanager
+def placed(part: Path, path: Path) -> Iterator[None]:
+    """Rename a finished file or folder to its place; what was there comes back if the block fails, and goes if it does not.
+
+    Examples
+    --------
+    >>> Path("old.txt").write_text("old"), Path("new.txt").write_text("new")
+    (3, 3)
+    >>> with placed(Path("new.txt"), Path("old.txt")):
+    ...     raise ValueError("not catalogued")
+    Traceback (most recent call last):
+    ValueError: not catalogued
+    >>> Path("old.txt").read_text()
+    'old'
+    """
+    old, before = temporary(path, "old"), os.path.lexists(path)
     try:
-        if path.exists() or path.is_symlink():
-            path.rename(old)
-        part.rename(path)
+        if before:
+            path.replace(old)
+        part.replace(path)
+        yield
     except BaseException:
-        if old.exists() and not path.exists():
-            old.rename(path)
+        if os.path.lexists(old):
+            remove(path)
+            old.replace(path)
+        elif not before:
+            remove(path)
         raise
     remove(old)
 
@@ -208,7 +289,7 @@ def is_temporary(path: Path) -> bool:
     >>> is_temporary(temporary(Path("a.json"), "part")), is_temporary(Path(".hidden"))
     (True, False)
     """
-    return re.fullmatch(r"\..+\.(part|old|partial|lock)", path.name) is not None
+    return re.fullmatch(r"\..+\.(part|old|lock)", path.name) is not None
 
 
 def is_disk_full(exc: BaseException | None) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stac_latent.errors import TrainError
+from stac_latent.system.files import replacing
 from stac_latent.train.config import Config
 from stac_latent.train.model import Residual
 
@@ -100,11 +100,9 @@ class State:
         data = save(
             {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"training": json.dumps(meta)}
         )
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / CHECKPOINT
-        part = folder / f".{CHECKPOINT}.{os.getpid()}.part"
-        part.write_bytes(data)
-        part.replace(path)
+        with replacing(path, parents=True) as part:
+            part.write_bytes(data)
         return path
 
     def restore(self, folder: Path, config: Config) -> None:

@@ -12,9 +12,16 @@ from rasterio.errors import RasterioError
 
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
 from stac_latent.net.hrefs import tree_size
-from stac_latent.system.files import clear_killed, clear_parts, is_disk_full, left_by_killed, temporary
+from stac_latent.system.files import (
+    clear_killed,
+    clear_parts,
+    is_disk_full,
+    left_by_killed,
+    remove,
+    temporary,
+)
 
-__all__ = ["clear", "errors_of", "new_store", "placed"]
+__all__ = ["clear", "errors_of", "new_store"]
 
 
 @contextmanager
@@ -75,7 +82,7 @@ def clear(store: Path, root: Path, size: int | None = None) -> None:
         and size != tree_size(store)
         and any(tree_size(p) == size for p in replaced)
     ):
-        _remove_for_good(store)  # put into place, and not catalogued
+        remove(store)  # put into place, and not catalogued
     clear_killed(store)
 
 
@@ -92,25 +99,6 @@ def new_store(path: Path) -> Iterator[Path]:
             for folder in (path.parent, path.parent.parent):
                 with suppress(OSError):
                     folder.rmdir()  # if it is empty
-
-
-@contextmanager
-def placed(part: Path, path: Path) -> Iterator[None]:
-    """Rename a store into place; what was there comes back if the body does not catalogue the new one."""
-    old, there = temporary(path, "old"), False
-    try:
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
-        there = True
-        yield
-    except BaseException:
-        if there:
-            _remove_for_good(path)
-        if old.exists():
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove_for_good(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pystac
 from rasterio.errors import RasterioError
 
 from stac_latent.bytestring.single_grid import aim
-from stac_latent.catalog.encode.disk import clear, errors_of, new_store, placed
+from stac_latent.catalog.encode.disk import clear, errors_of, new_store
 from stac_latent.catalog.encode.encoded_item import (
     Mode,
     check_key,
@@ -50,7 +50,7 @@ from stac_latent.field.rate_target import TARGETS, Target
 from stac_latent.quality.checks import Check
 from stac_latent.secure import Key
 from stac_latent.store.zarr.group import Payload
-from stac_latent.system.files import clear_parts, is_disk_full
+from stac_latent.system.files import clear_parts, is_disk_full, placed
 from stac_latent.system.links import is_local, local_path
 from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +21,7 @@ from stac_latent.spec import Spec, Stats
 from stac_latent.store.embeddings import BBox
 from stac_latent.store.foreign.table import Invalid
 from stac_latent.store.geoparquet.writer import EmbeddingsWriter, MiB, VectorType
-from stac_latent.system.files import is_disk_full, remove, workplace
+from stac_latent.system.files import clear_killed, is_disk_full, placed, workplace
 from stac_latent.system.links import local_path
 from stac_latent.system.suggest import known_options
 
@@ -267,18 +267,7 @@ def _workplace(path: Path) -> Iterator[Path]:
 
 def _commit(work: Path, moves: Mapping[str, Path]) -> None:
     """Move the finished files into place; if one cannot be, what was there before is restored."""
-    done: list[tuple[Path, Path]] = []
-    try:
+    with ExitStack() as stack:
         for name, target in moves.items():
-            old = work / f"old-{name}"
-            done.append((target, old))
-            if target.exists():
-                target.replace(old)
-            (work / name).replace(target)
-    except BaseException:
-        for name, (target, old) in reversed(list(zip(moves, done, strict=False))):
-            if not (work / name).exists():
-                remove(target)
-            if old.exists():
-                old.replace(target)
-        raise
+            clear_killed(target)
+            stack.enter_context(placed(work / name, target))

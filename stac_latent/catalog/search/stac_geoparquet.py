@@ -27,7 +27,7 @@ from stac_latent.geo.antimeridian import within_180
 from stac_latent.geo.extents import bbox_of
 from stac_latent.store.geoparquet.file import UNREADABLE, open_parquet
 from stac_latent.store.geoparquet.geometry import geometry_of, in_degrees
-from stac_latent.system.files import clear_killed, temporary
+from stac_latent.system.files import replacing
 from stac_latent.system.links import absolute, local_path
 from stac_latent.system.links import relative as relative_href
 
@@ -275,15 +275,11 @@ def _write_whole(table: pa.Table, target: Path, row_group_size: int) -> None:
     """Write beside the target, then put it in its place."""
     from stac_geoparquet.arrow import to_parquet
 
-    clear_killed(target)
-    partial = temporary(target, "part")
     try:
-        to_parquet(table.to_reader(max_chunksize=row_group_size), partial, compression="zstd")
-        partial.replace(target)
+        with replacing(target) as part:
+            to_parquet(table.to_reader(max_chunksize=row_group_size), part, compression="zstd")
     except (OSError, pa.ArrowException) as exc:
         raise CatalogError(f"cannot write {target}: {exc}") from exc
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _plain(item: pystac.Item, base: Path | None) -> dict[str, Any]:
