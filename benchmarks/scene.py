@@ -36,7 +36,7 @@ from odc.geo.geobox import GeoBox
 import stac_latent
 from stac_latent.cube.read.chunk_cache import forget
 from stac_latent.cube.read.reader import LatentReader
-from stac_latent.net.hrefs import tree_size
+from stac_latent.system.files import tree_size
 
 NAMES = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
 CRS, ORIGIN, RESOLUTION, CHIP = "EPSG:32633", (499980, 5200020), 20, 260

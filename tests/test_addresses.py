@@ -21,8 +21,12 @@ from stac_latent.system.links import (
     asset_href,
     check_link,
     href_of,
+    is_file_url,
+    is_http,
     is_local,
+    is_object,
     is_remote,
+    is_served,
     local_path,
     relative,
     shown,
@@ -112,6 +116,54 @@ def scene_at(scene, folder):
     for asset in item.assets.values():
         asset.href = str(folder / Path(asset.href).name)
     return item
+
+
+PREDICATES = (is_local, is_file_url, is_remote, is_http, is_object, is_served)
+
+
+@pytest.mark.parametrize(
+    ("href", "holds"),
+    [
+        ("/data/x", {is_local}),
+        ("x", {is_local}),
+        ("C:/x", {is_local}),
+        ("file:///data/x", {is_local, is_file_url}),
+        ("file:/data/x", {is_local, is_file_url}),
+        ("FILE:///x", {is_local, is_file_url}),
+        ("https://x.org/a?b=file:///c", {is_remote, is_http, is_served}),
+        ("HTTP://x.org", {is_remote, is_http, is_served}),
+        ("s3://b/k#1", {is_remote, is_object, is_served}),
+        ("S3A://b/k", {is_remote, is_object, is_served}),
+        ("azure://b/k", {is_remote, is_object, is_served}),
+        ("zip:///a.zip!b", {is_remote}),
+        ("ftp://x.org/a", {is_remote}),
+        ("/vsicurl/https://x.org/a.tif", set()),
+    ],
+)
+def test_what_an_address_is(href, holds):
+    assert {p for p in PREDICATES if p(href)} == holds
+
+
+@pytest.mark.parametrize(
+    ("href", "path"),
+    [
+        ("file:///data/a%2520b.json", "/data/a%20b.json"),
+        ("file:/data/x", "/data/x"),
+        ("FILE:///x", "/x"),
+        ("/data/a%20b.json", "/data/a%20b.json"),
+    ],
+)
+def test_file_urls_are_decoded_once(href, path):
+    assert local_path(href) == Path(path)
+
+
+@pytest.mark.parametrize("form", ["file:{}", "FILE://{}"])
+def test_search_reads_and_publish_writes_at_file_urls(tmp_path, form):
+    from stac_latent.catalog.publish.inputs import destination
+
+    (tmp_path / "a%20b.json").write_text('{"type": "FeatureCollection", "features": []}')
+    assert list(search(form.format(tmp_path / "a%2520b.json"))) == []
+    assert destination(form.format(tmp_path / "v%201.parquet")) == tmp_path / "v 1.parquet"
 
 
 @pytest.mark.parametrize("form", ["file:{}", "file://{}", "FILE://{}", "file://localhost{}"])

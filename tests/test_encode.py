@@ -23,9 +23,8 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, FieldError
 from stac_latent.extension import SCHEMA_URI, LatentExtension
-from stac_latent.net.hrefs import tree_size
 from stac_latent.spec import Band
-from stac_latent.system.files import clear_killed, temporary
+from stac_latent.system.files import clear_killed, temporary, tree_size
 
 CODECS = {"dct": {}, "wavelet": {"levels": 2}, "fitted": {}, "zstd": {}}
 

@@ -15,7 +15,7 @@ from stac_latent.codec.registry import remember
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CodecError, CorruptDataError, FieldError, GridError
-from stac_latent.net.hrefs import tree_size
+from stac_latent.system.files import tree_size
 
 SHAPE = (299, 273)  # four chunks: 256 + 48 rows, 256 + 24 columns, padding on every side
 

@@ -37,9 +37,10 @@ from stac_latent.net import disk_cache as cache_module
 from stac_latent.net import fetch
 from stac_latent.net.disk_cache import Cache
 from stac_latent.net.fetch import inner, read_remote
-from stac_latent.net.hrefs import read_bytes, tree_size
+from stac_latent.net.hrefs import read_bytes
 from stac_latent.store.zarr.known_metadata import absent_chunks
 from stac_latent.store.zarr.remote_store import RemoteStore
+from stac_latent.system.files import tree_size
 from stac_latent.system.links import shown
 
 DATES = 100

@@ -28,9 +28,10 @@ from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef, codec_of_item
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError, UnresolvedSpaceError
-from stac_latent.net.hrefs import read_bytes, tree_size
+from stac_latent.net.hrefs import read_bytes
 from stac_latent.store.zarr.codec import LatentZarrCodec
 from stac_latent.store.zarr.group import chunk_cells, create, open_arrays
+from stac_latent.system.files import tree_size
 from stac_latent.system.links import is_local, local_path
 from stac_latent.testing import make_field
 

@@ -14,27 +14,16 @@ from typing import TypeVar, cast
 from urllib.parse import quote
 
 from stac_latent.errors import CatalogError, RemoteError, StacLatentError
+from stac_latent.net.answers import TRIES, WHOLE, Answer, BusyError, Part, State, connections
 from stac_latent.net.disk_cache import process_cache
-from stac_latent.net.transport import (
-    TRIES,
-    WHOLE,
-    Answer,
-    BusyError,
-    Part,
-    State,
-    connections,
-    get,
-    is_object,
-    is_served,
-    state,
-)
-from stac_latent.system.links import is_remote, shown
+from stac_latent.net.object_store import from_store, state_in_store
+from stac_latent.net.servers import from_server, state_on_server
+from stac_latent.system.links import is_object, is_remote, shown
 
 __all__ = [
     "Sign",
     "fetch",
     "inner",
-    "is_served",
     "keep",
     "kept",
     "look",
@@ -144,11 +133,21 @@ def fetch(href: str, part: Part, limit: int, sign: Sign | None = None) -> tuple[
 
 def look(href: str, sign: Sign | None = None) -> State | None:
     """Size and state of an object, asked of its server; errors as :func:`read_remote`."""
-    return _patiently(lambda: state(signed(href, sign)))
+    return _patiently(lambda: _state(signed(href, sign)))
 
 
 def _asked(href: str, part: Part, limit: int, sign: Sign | None, tag: str = "") -> Answer | None:
-    return _patiently(lambda: get(signed(href, sign), part, limit, tag))
+    return _patiently(lambda: _get(signed(href, sign), part, limit, tag))
+
+
+def _get(href: str, part: Part, limit: int, tag: str) -> Answer | None:
+    """One request for a part, as :func:`~stac_latent.net.servers.from_server`."""
+    return (from_store if is_object(href) else from_server)(href, part, limit, tag)
+
+
+def _state(href: str) -> State | None:
+    """One request for a state, as :func:`~stac_latent.net.servers.state_on_server`."""
+    return (state_in_store if is_object(href) else state_on_server)(href)
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:

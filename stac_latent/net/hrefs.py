@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.net.fetch import Sign, is_served, read_remote
+from stac_latent.net.fetch import Sign, read_remote
 from stac_latent.redact import without_secrets
 from stac_latent.system.digests import multihash
-from stac_latent.system.links import is_local, local_path, shown
+from stac_latent.system.links import is_local, is_served, local_path, shown
 
-__all__ = ["read_bytes", "tree_size"]
+__all__ = ["read_bytes"]
 
 
 def read_bytes(
@@ -73,8 +70,3 @@ def _fetch(href: str, limit: int, sign: Sign | None) -> bytes:
     raise CatalogError(
         f"{shown(href)} is not read: expected a path, an http or https address, or one of an object store (s3, gs, az)"
     )
-
-
-def tree_size(folder: str | os.PathLike[str]) -> int:
-    """Bytes of all files below a folder."""
-    return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())

@@ -13,7 +13,7 @@ from stac_latent.net.fetch import Sign
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.redact import without_secrets
 from stac_latent.system.documents import parse_json
-from stac_latent.system.links import absolute, href_of, is_local, local_path, shown
+from stac_latent.system.links import absolute, href_of, is_file_url, is_local, local_path, shown
 
 __all__ = ["item_of", "make_absolute", "read_item", "read_object"]
 
@@ -62,7 +62,7 @@ def item_of(doc: Any, href: str) -> pystac.Item:
 
 def make_absolute(doc: Any, base: str, *, always: bool = False) -> None:
     """Make hrefs of links and assets absolute, in place, where pystac could not: those below a ``file:`` URL, or ``always``."""
-    if always or base.startswith("file:"):
+    if always or is_file_url(base):
         for part in (*(doc.get("links") or ()), *(doc.get("assets") or {}).values()):
             part["href"] = absolute(part["href"], base)
 

@@ -13,10 +13,7 @@ from stac_latent.net.servers import CONNECT
 from stac_latent.redact import without_secrets
 from stac_latent.system.links import shown
 
-__all__ = ["OBJECTS", "from_store", "listed", "object_store", "state_in_store"]
-
-OBJECTS = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
-"""Schemes of addresses."""
+__all__ = ["from_store", "listed", "object_store", "state_in_store"]
 
 
 @lru_cache(maxsize=64)
@@ -41,7 +38,7 @@ def object_store(href: str) -> tuple[Any, str]:
 
 
 def state_in_store(href: str) -> State | None:
-    """As :func:`stac_latent.net.transport.state`."""
+    """As :func:`~stac_latent.net.servers.state_on_server`."""
     from obstore import exceptions as failed
 
     store, path = object_store(href)
@@ -55,7 +52,7 @@ def state_in_store(href: str) -> State | None:
 
 
 def from_store(href: str, part: Part, limit: int, tag: str) -> Answer | None:
-    """As :func:`stac_latent.net.transport.get`."""
+    """As :func:`~stac_latent.net.servers.from_server`."""
     from obstore import exceptions as failed
 
     store, path = object_store(href)

@@ -13,9 +13,9 @@ import rasterio.errors
 
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.net.fetch import signed
-from stac_latent.net.transport import keep_quiet
+from stac_latent.net.servers import keep_quiet
 from stac_latent.redact import without_secrets
-from stac_latent.system.links import is_local, local_path, shown
+from stac_latent.system.links import is_http, is_local, local_path, shown
 
 __all__ = ["gdal_name", "open_raster"]
 
@@ -25,10 +25,9 @@ def gdal_name(href: str) -> str:
     keep_quiet()
     if is_local(href):
         return str(local_path(href))
-    scheme = urlsplit(href).scheme.lower()
-    if scheme in ("http", "https"):
+    if is_http(href):
         return quote(signed(href), safe="!#$%&'()*+,/:;=?@[]~")
-    if scheme == "s3" or "/vsis3" in href:
+    if urlsplit(href).scheme.lower() == "s3" or "/vsis3" in href:
         _tell_gdal_of_s3()
     return href
 

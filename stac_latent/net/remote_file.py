@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.net.fetch import Sign, fetch, is_served, look
-from stac_latent.net.transport import State
+from stac_latent.net.answers import State
+from stac_latent.net.fetch import Sign, fetch, look
 from stac_latent.system.files import cache_folder, replacing
-from stac_latent.system.links import is_local, local_path, shown
+from stac_latent.system.links import is_local, is_served, local_path, shown
 from stac_latent.system.names import plain_name
 
 __all__ = ["RemoteFile", "local_copy", "open_binary"]

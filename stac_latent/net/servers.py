@@ -68,7 +68,26 @@ def _session(pid: int) -> requests.Session:  # noqa: ARG001 - a forked child mak
 
 
 def from_server(href: str, part: Part, limit: int, tag: str) -> Answer | None:
-    """As :func:`stac_latent.net.transport.get`."""
+    """Part of an object; None where there is no such object.
+
+    Parameters
+    ----------
+    href
+        Address, signed where it must be.
+    part
+        Bytes that are wanted.
+    limit
+        Most bytes that are read.
+    tag
+        State in which the reader knows the part; it is not sent again if the object is still in it.
+
+    Raises
+    ------
+    BusyError
+        If it may help to ask again.
+    RemoteError
+        If it does not.
+    """
     headers = {}
     if part != WHOLE:
         start, stop = part
@@ -82,7 +101,10 @@ def from_server(href: str, part: Part, limit: int, tag: str) -> Answer | None:
 
 
 def state_on_server(href: str) -> State | None:
-    """As :func:`stac_latent.net.transport.state`."""
+    """Size and state of an object; None where there is none; errors as of :func:`from_server`.
+
+    Nothing of it is read but the first byte: some servers refuse a request for the header alone.
+    """
     with _response(href, {"Range": "bytes=0-0"}) as response:
         if response.status_code == 416:
             return State(0, _tag(response))

@@ -30,6 +30,7 @@ __all__ = [
     "replacing",
     "replacing_folder",
     "temporary",
+    "tree_size",
     "workplace",
     "write_whole",
     "writing",
@@ -279,6 +280,11 @@ def files_below(root: Path) -> Iterator[Path]:
         seen.add(place.resolve())
         names[:] = sorted(n for n in names if not n.startswith("."))
         yield from (place / n for n in sorted(files) if not n.startswith(".") and (place / n).is_file())
+
+
+def tree_size(folder: str | os.PathLike[str]) -> int:
+    """Bytes of all files below a folder."""
+    return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())
 
 
 def is_temporary(path: Path) -> bool:

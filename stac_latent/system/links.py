@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     import pystac
 
 __all__ = [
-    "absolute", "asset_href", "check_link", "href_of", "is_local", "is_remote", "link_href", "local_path", "relative",
-    "shown",
+    "absolute", "asset_href", "check_link", "href_of", "is_file_url", "is_http", "is_local", "is_object", "is_remote", "is_served",
+    "link_href", "local_path", "relative", "shown",
 ]  # fmt: skip
 
-_SCHEMES = frozenset(("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl"))
+_HTTP = frozenset(("http", "https"))
+_OBJECTS = frozenset(("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl"))
 _NUMBERS = re.compile(r"\[[0-9A-Fa-f:.]*\]")
 """An IPv6 address; elsewhere two colons chain file systems."""
 _REMOTE = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", re.IGNORECASE)
@@ -51,6 +52,31 @@ def is_remote(href: str | None) -> bool:
 def is_local(href: str) -> bool:
     """Whether an address is a path or a ``file:`` URL."""
     return not is_remote(href) and not href.startswith("/vsi")
+
+
+def is_file_url(href: str) -> bool:
+    """Whether an address is a ``file:`` URL, in any of its forms: ``file:///x``, ``file:/x``, ``FILE://localhost/x``."""
+    return _FILE.match(href) is not None
+
+
+def is_http(href: str) -> bool:
+    """Whether an address is one of a web server."""
+    return _scheme(href) in _HTTP
+
+
+def is_object(href: str) -> bool:
+    """Whether an address is one of an object store."""
+    return _scheme(href) in _OBJECTS
+
+
+def is_served(href: str) -> bool:
+    """Whether what is at an address can be read over the network, in parts: from a web server or an object store."""
+    return is_http(href) or is_object(href)
+
+
+def _scheme(href: str) -> str:
+    """Scheme in lower case, empty for a path; an address that is malformed after it has one too."""
+    return href.partition(":")[0].lower() if is_remote(href) else ""
 
 
 def local_path(href: str) -> Path:
@@ -106,7 +132,7 @@ def absolute(href: str, base: str | None) -> str:
     >>> absolute("../raw/a#1.tif", "/data/c/item.json")
     'file:///data/raw/a%231.tif'
     """
-    if not is_local(href) or _FILE.match(href):
+    if not is_local(href) or is_file_url(href):
         return href
     if base is not None and not is_local(base):
         from pystac.utils import make_absolute_href
@@ -203,11 +229,11 @@ def check_link(href: str, origin: str | None) -> str:
             "the copy if you trust it"
         )
     target, own = urlsplit(href), urlsplit(origin or "")
-    if target.scheme.lower() not in _SCHEMES or "::" in _NUMBERS.sub("", href):
+    if not is_served(href) or "::" in _NUMBERS.sub("", href):
         raise CatalogError(
-            f"{shown(origin or '')} leads to {shown(href)!r}; remote documents may lead to {', '.join(sorted(_SCHEMES))} addresses only"
+            f"{shown(origin or '')} leads to {shown(href)!r}; remote documents may lead to {', '.join(sorted(_HTTP | _OBJECTS))} addresses only"
         )
-    if target.scheme.lower() not in ("http", "https") or _place(target) == _place(own):
+    if not is_http(href) or _place(target) == _place(own):
         return href
     host = _host(target, href)
     if not _allowed(host) and _is_private(host):

@@ -11,7 +11,6 @@ from pathlib import Path
 from rasterio.errors import RasterioError
 
 from stac_latent.errors import CatalogError, StacLatentError, VerificationError
-from stac_latent.net.hrefs import tree_size
 from stac_latent.system.files import (
     clear_killed,
     clear_parts,
@@ -19,6 +18,7 @@ from stac_latent.system.files import (
     left_by_killed,
     remove,
     temporary,
+    tree_size,
 )
 
 __all__ = ["clear", "errors_of", "new_store"]

@@ -13,10 +13,10 @@ import pystac
 
 from stac_latent.cube.raw.source import ItemSource
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.net.fetch import is_served, look
-from stac_latent.net.hrefs import tree_size
+from stac_latent.net.fetch import look
 from stac_latent.net.raster import open_raster
-from stac_latent.system.links import asset_href, is_local, local_path, shown
+from stac_latent.system.files import tree_size
+from stac_latent.system.links import asset_href, is_local, is_served, local_path, shown
 
 __all__ = ["INPUT", "check_checksum", "input_digest", "intact", "made_from"]
 

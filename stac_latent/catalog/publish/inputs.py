@@ -18,17 +18,18 @@ from stac_latent.errors import CatalogError
 from stac_latent.geo.extents import flat_bbox
 from stac_latent.spec import Spec
 from stac_latent.store.embeddings import BBox
+from stac_latent.system.links import is_local, local_path
 
 __all__ = ["are_tables", "choose", "destination", "region_of"]
 
 
 def destination(dest: str | Path, partition: int | None = None) -> Path:
     """Absolute path of the Parquet file to write, or of the folder for tiles."""
-    if "://" in str(dest):
+    if not is_local(str(dest)):
         raise CatalogError(
             f"cannot write to {dest}: dest is a local path; publish there, then copy both files"
         )
-    path = Path(dest).absolute()
+    path = local_path(str(dest)).absolute()
     if partition is not None:
         foreign = [p.name for p in path.iterdir() if not p.name.startswith("tile=")] if path.is_dir() else []
         if path.is_file() or foreign:

@@ -18,7 +18,7 @@ from stac_latent.catalog.search.sources import open_sources
 from stac_latent.errors import CatalogError
 from stac_latent.geo.extents import extent_of
 from stac_latent.net.items import read_object
-from stac_latent.system.links import absolute, href_of, is_remote
+from stac_latent.system.links import absolute, href_of, is_local, is_remote, local_path
 from stac_latent.system.suggest import known_options
 
 __all__ = ["Pushed", "push"]
@@ -226,9 +226,8 @@ def _document(thing: pystac.STACObject, base: tuple[str, str] | None, done: Push
         place = absolute(str(part["href"]), own)
         if base is not None and place.startswith(base[0]):
             place = base[1] + place[len(base[0]) :]
-        part["href"] = (
-            place if "://" in place else Path(place).absolute().as_uri()
-        )  # else the API takes it for its own
+        # a path would be taken for one of the API's own
+        part["href"] = local_path(place).absolute().as_uri() if is_local(place) else place
     done.local += sum(not is_remote(str(asset["href"])) for asset in assets)
     try:
         plain: Json = json.loads(json.dumps(out, allow_nan=False))

@@ -12,7 +12,7 @@ from stac_latent.catalog.search.documents import HttpError, Reader
 from stac_latent.catalog.search.query import Query
 from stac_latent.errors import CatalogError, SearchError
 from stac_latent.net.retry import BUSY, Persistence
-from stac_latent.system.links import check_link
+from stac_latent.system.links import check_link, is_http
 
 __all__ = ["Transactions"]
 
@@ -46,7 +46,7 @@ class Transactions:
     """
 
     def __init__(self, url: str, *, headers: Mapping[str, str], timeout: float, tries: int) -> None:
-        if not url.startswith(("http://", "https://")):
+        if not is_http(url):
             raise CatalogError(
                 f"{url!r} is no address of a STAC API; expected one that begins with http:// or https://"
             )

@@ -18,10 +18,10 @@ from stac_latent.net.fetch import signed
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.items import make_absolute
 from stac_latent.net.retry import BUSY, Patience
-from stac_latent.net.transport import is_object, keep_quiet
+from stac_latent.net.servers import keep_quiet
 from stac_latent.redact import without_secrets
 from stac_latent.system.documents import parse_json, unicode_text
-from stac_latent.system.links import check_link, is_remote, local_path, shown
+from stac_latent.system.links import check_link, is_http, is_object, is_remote, local_path, shown
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -132,7 +132,7 @@ class Reader:
 
     @staticmethod
     def _check_scheme(href: str) -> None:
-        if not href.startswith(("http://", "https://")):
+        if not is_http(href):
             raise SearchError(
                 f"{shown(href)}: only http and https addresses, those of object stores, and local files can be searched"
             )

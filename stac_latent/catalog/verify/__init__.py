@@ -33,12 +33,12 @@ from stac_latent.cube.ref import LatentRef, latent_assets
 from stac_latent.cube.write.verify import Progress, measure, measurements
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.field.error_bound import ErrorBound
-from stac_latent.net.hrefs import tree_size
 from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Key, has_key, use
 from stac_latent.spec import Window
 from stac_latent.store.zarr.known_metadata import metadata_checksum, stored_chunks
 from stac_latent.store.zarr.trust import CONFIG, check_array
+from stac_latent.system.files import tree_size
 from stac_latent.system.links import asset_href, is_local, local_path
 
 __all__ = ["Checked", "verify"]

@@ -47,7 +47,7 @@ from stac_latent.cube.ref import LatentRef, as_items
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.geo.crs import crs_fields
 from stac_latent.geo.extents import fields_in_utc, in_utc
-from stac_latent.net.transport import connections
+from stac_latent.net.answers import connections
 from stac_latent.secure import Key, use
 from stac_latent.spec import Band, Grid
 from stac_latent.system.links import is_remote, shown

@@ -27,7 +27,6 @@ from stac_latent.cube.write.strip import encode_strip
 from stac_latent.cube.write.verify import STRIP, Progress, Source, Sums, measurements, verify_store
 from stac_latent.errors import FieldError, GuardError
 from stac_latent.field.error_bound import ErrorBound
-from stac_latent.net.hrefs import tree_size
 from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec, Window
@@ -37,6 +36,7 @@ from stac_latent.store.zarr.group import Payload, chunk_cells, create, finish
 from stac_latent.store.zarr.known_metadata import layout_fields
 from stac_latent.store.zarr.ood_scores import write_scores
 from stac_latent.store.zarr.residual import SPARSE, mark_residual
+from stac_latent.system.files import tree_size
 
 if TYPE_CHECKING:
     import pystac

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.net.fetch import is_served, network
-from stac_latent.net.transport import is_object, listed, object_store
+from stac_latent.net.fetch import network
+from stac_latent.net.object_store import listed, object_store
 from stac_latent.redact import without_secrets
 from stac_latent.store.zarr.remote_store import RemoteStore
-from stac_latent.system.links import is_local, local_path, shown
+from stac_latent.system.links import is_local, is_object, is_served, local_path, shown
 
 __all__ = ["open_zarr"]
 

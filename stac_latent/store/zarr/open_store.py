@@ -9,9 +9,9 @@ from zarr.abc.store import RangeByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.net.fetch import Sign, is_served
+from stac_latent.net.fetch import Sign
 from stac_latent.store.zarr.remote_store import MAX_FILE, MAX_METADATA, RemoteStore
-from stac_latent.system.links import is_local, local_path, shown
+from stac_latent.system.links import is_local, is_served, local_path, shown
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest

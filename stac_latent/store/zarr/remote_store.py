@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 
 from stac_latent.errors import CorruptDataError, RemoteError
+from stac_latent.net.answers import WHOLE, Part
 from stac_latent.net.fetch import Sign, inner, network, read_remote
-from stac_latent.net.transport import WHOLE, Part
 from stac_latent.system.links import shown
 
 if TYPE_CHECKING:
