@@ -15,11 +15,12 @@ from test_native_catalog import chain, decoded, error_of, sentinel
 
 import stac_latent
 from stac_latent import encode, load, open_codec
+from stac_latent.catalog.verify import verify
 from stac_latent.cube.read import reader as decode
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write import residual
-from stac_latent.errors import CatalogError, CorruptDataError, SourceWarning, VerificationError
+from stac_latent.errors import CatalogError, CorruptDataError, FieldError, SourceWarning, VerificationError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.spec import Band
 from stac_latent.stages.residual.payload import decode_residual
@@ -100,6 +101,91 @@ def test_infinite_values_and_nan_of_floats_come_back(tmp_path):
     assert LatentReader.open(item).read_field().tobytes() == field.tobytes()
     assert item.properties["latent:max_error"] == item.properties["latent:error_bound"] == 0
     json.dumps(item.to_dict(), allow_nan=False)
+
+
+@pytest.mark.filterwarnings("ignore:item 'scene'. band 'nir':stac_latent.errors.SourceWarning")
+@pytest.mark.parametrize(
+    ("chain", "dtype", "bound"),
+    [
+        ("lin", "float32", 0),
+        ("lin", "float64", "1%"),
+        ("dct", "float32", 0.01),
+        ("dct", "float64", 0),
+        ("fitted", "float32", "1%"),
+    ],
+)
+def test_floats_without_a_scale_are_kept_in_a_codec_of_integers(tmp_path, chain, dtype, bound):
+    """Reflectances from 0 to 1, below 0, far away, infinite and missing: as the file has them."""
+    field = (scene_field((90, 101)) / 10000).astype(dtype)
+    field[0, 3, 4], field[1, 60, 7], field[0, 5, 5], field[1, 8, 9] = np.inf, -np.inf, -0.25, -1e30
+    field[:, 20:30, 20:40] = np.nan
+    scene = unscaled(make_scene(tmp_path / "raw", field, nodata=None))
+    codec = open_codec("lin", bands=list(BANDS)) if chain == "lin" else small_codec(chain)
+    with pytest.warns(
+        SourceWarning,
+        match=f"'red' is {dtype}, and codec .* takes uint16: the residual keeps its values as they are",
+    ):
+        (item,) = encode(scene.item, codec, tmp_path / "out", error_bound=bound)
+    check(item)
+    cube = load([item])
+    got = np.stack([cube[b].isel(time=0).values for b in ("red", "nir")])
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(field))
+    limit = ErrorBound.of(bound, BANDS)
+    assert limit.broken(field, got, ~np.isnan(field), BANDS) is None
+    if bound == 0:
+        assert got.tobytes() == field.tobytes()
+    physical = load([item], physical=True)
+    np.testing.assert_array_equal(physical.nir.isel(time=0).values, got[1].astype(np.float32))
+    for band in item.assets["latent"].extra_fields["bands"]:
+        assert band["data_type"] == dtype
+        assert "raster:scale" not in band
+    assert item.properties["latent:spaces"] == [codec.space]
+    (checked,) = verify(tmp_path / "out", full=True)
+    assert checked.compared
+    assert checked.problems == []
+
+
+@pytest.mark.filterwarnings("ignore:item 'scene'. band 'red':stac_latent.errors.SourceWarning")
+def test_a_band_of_floats_beside_one_of_integers_keeps_each_its_own(tmp_path):
+    whole = scene_field((64, 70))
+    scene = unscaled(make_scene(tmp_path / "raw", whole, nodata=None))
+    part = np.linspace(-1, 1, 64 * 70, dtype=np.float32).reshape(1, 64, 70)
+    other = unscaled(make_scene(tmp_path / "other", part, nodata=None, keys=("red",)))
+    scene.item.assets["red"] = other.item.assets["red"]
+    (item,) = encode(scene.item, small_codec("dct"), tmp_path / "out", error_bound=0)
+    cube = load([item]).isel(time=0)
+    assert (cube.red.dtype, cube.nir.dtype) == (np.float32, np.uint16)
+    np.testing.assert_array_equal(cube.red.values, part[0])
+    np.testing.assert_array_equal(cube.nir.values, whole[1])
+    bands = item.assets["latent"].extra_fields["bands"]
+    assert [b.get("raster:scale") for b in bands] == [None, BANDS[1].scale]
+
+
+@pytest.mark.parametrize(
+    ("chain", "bound", "way"),
+    [
+        (
+            "dct",
+            None,
+            r"leads to the codec's unit, keep them as they are with error_bound= \(--error-bound\)",
+        ),
+        ("zstd", 0, "leads to the codec's unit, or choose a codec"),
+    ],
+)
+def test_floats_that_nothing_keeps_are_refused(tmp_path, chain, bound, way):
+    """Without a bound, or where pixels are stored as they are, which an integer type cannot."""
+    field = scene_field((40, 48)).astype(np.float32) / 10000
+    scene = unscaled(make_scene(tmp_path / "raw", field, nodata=None))
+    with pytest.raises(FieldError, match=f"'red' of item 'scene' is float32; codec .* takes uint16.*{way}"):
+        encode(scene.item, small_codec(chain), tmp_path / "out", error_bound=bound)
+    assert nothing_catalogued(tmp_path / "out")
+
+
+def unscaled(scene):
+    for asset in scene.item.assets.values():
+        del asset.extra_fields["raster:scale"], asset.extra_fields["raster:offset"]
+    return scene
 
 
 def test_key_frames_and_bounds_go_together(tmp_path):

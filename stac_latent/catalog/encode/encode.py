@@ -240,7 +240,7 @@ class _Run:
         check_references(item, own, self.references)
         return [
             ItemSource(
-                item, part, self.bands, self.resolution, self.resampling, infinite=bounded, trust=self.trust
+                item, part, self.bands, self.resolution, self.resampling, bounded=bounded, trust=self.trust
             )
             for part in own.parts
         ]

@@ -56,7 +56,7 @@ def codec_for(
     FieldError
         If bands that were given by name alone are floats, and the chain is for integers of an unknown unit.
     """
-    bands = find_bands(item, codec, names, trust)
+    bands = find_bands(item, codec, names, trust, bounded=bounded)
     if codec.untyped:
         codec = _typed(item, codec, bands, bounded=bounded)
     if not native or type(codec.tail) is not Lin or codec.tail.lattices is not None:

@@ -5,6 +5,7 @@ fact           rule where file, Item and codec disagree
 ============== ========================================================================================================
 type           The file's. Complex values are refused. Bands that the codec names only are of the file's type; a codec's
                own type is widened where its chain computes with numbers, and refused where it stores pixels as they are.
+               Floats that no scale brings to a codec of integers are refused, or kept by the residual of an error bound.
 nodata         The Item's; pixels of the file's tag are without data as well, and become the Item's. Where the Item says
                nothing, the file's; where neither does, there is none. Floats have NaN instead. A value that the type
                cannot hold counts as not said. The codec's own stands in only where NaN has to become an integer.

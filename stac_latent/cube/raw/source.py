@@ -39,6 +39,10 @@ __all__ = ["ItemSource", "SourceBand", "find_bands"]
 
 _THREADS = 8
 """Files of an Item that are read at once."""
+_KEPT = (
+    "band {band.name!r} is {decoded.data_type}, and codec {codec!r} takes {band.data_type}: the residual keeps its values as they are, and "
+    "the latents are of the same numbers in the codec's unit"
+)
 _AREAS = frozenset(("average", "mode", "max", "min", "med", "q1", "q3", "sum", "rms"))
 """Ways to resample that look at all of a pixel."""
 
@@ -82,6 +86,8 @@ def find_bands(
     codec: Codec,
     names: Mapping[str, str] | None = None,
     trust: Trust | None = None,
+    *,
+    bounded: bool = False,
 ) -> list[SourceBand]:
     """Match each band of the codec to a band of the Item, and agree with its file on what it holds.
 
@@ -93,6 +99,8 @@ def find_bands(
         Asset keys (or ``asset.2`` for its second band) by the codec's band names, where matching would not find them.
     trust
         See :mod:`stac_latent.cube.raw.contract`.
+    bounded
+        Whether a residual keeps an error bound, and so floats of bands that the codec has as integers.
 
     Raises
     ------
@@ -110,8 +118,10 @@ def find_bands(
         own = header.bands[row["index"] - 1]
         facts = with_sentinel2_offset(item, row, band, agreed_values(item, band.name, row["meta"], own))
         gain, shift = rescale(codec, band, facts)
-        decoded = decoded_band(item, codec, band, facts, gain=gain, shift=shift)
+        decoded = decoded_band(item, codec, band, facts, gain=gain, shift=shift, bounded=bounded)
         box, notes = grids[key]
+        if band.name not in codec.untyped and _kind(band) != "f" == _kind(decoded):
+            notes = (*notes, _KEPT.format(band=band, decoded=decoded, codec=codec.name))
         masked = own.masked and not is_data(item, key, header)
         found.append(
             SourceBand(
@@ -138,8 +148,8 @@ class ItemSource:
         See :func:`find_bands`.
     resolution, resampling
         Target resolution (units of the CRS) where the bands' native grids differ, and how to get there.
-    infinite
-        Take infinite values for data; else they count as missing.
+    bounded
+        Whether residuals keep every value: infinite ones are data then, else they count as missing; and see :func:`find_bands`.
     trust
         Which to take where the grids of Item and file contradict each other; see :mod:`stac_latent.cube.raw.contract`.
 
@@ -156,14 +166,14 @@ class ItemSource:
         bands: Mapping[str, str] | None = None,
         resolution: float | None = None,
         resampling: str = "nearest",
-        infinite: bool = False,
+        bounded: bool = False,
         trust: Trust | None = None,
     ) -> None:
         self.item = item
-        self.resampling, self.infinite = resampling, infinite
+        self.resampling, self.infinite = resampling, bounded
         check_resampling(resampling, resolution)
         check_names([b.name for b in codec.bands], f"codec {codec.name!r}")
-        self.bands = find_bands(item, codec, bands, trust)
+        self.bands = find_bands(item, codec, bands, trust, bounded=bounded)
         self.decoded = tuple(b.decoded for b in self.bands)
         self.codec = codec = for_bands(codec, self.decoded)
         self.notes = tuple(dict.fromkeys(n for b in self.bands for n in b.notes))
@@ -280,6 +290,10 @@ class ItemSource:
                 )
                 inside &= _reached(box, file.box, spans, self.resampling)
         return [(k, (plane, inside)) for k, plane in zip(members, out, strict=True)]
+
+
+def _kind(band: Band) -> str:
+    return np.dtype(band.data_type).kind
 
 
 def _reached(

@@ -81,9 +81,19 @@ def _snap(v: float) -> float:
 
 
 def decoded_band(
-    item: pystac.Item, codec: Codec, band: Band, facts: Facts, *, gain: float, shift: float
+    item: pystac.Item,
+    codec: Codec,
+    band: Band,
+    facts: Facts,
+    *,
+    gain: float,
+    shift: float,
+    bounded: bool = False,
 ) -> Band:
     """The band as it is decoded: of the source where it is coded as it is stored, else of the codec.
+
+    Under an error bound (``bounded``) floats that no scale brings to the unit of a band of integers are decoded to their own
+    type and scale: the residual keeps them, and the latents are of the same numbers in the codec's unit.
 
     Raises
     ------
@@ -100,10 +110,7 @@ def decoded_band(
         return replace(out, data_type=facts.data_type, nodata=stated)
     source, target = np.dtype(facts.data_type), np.dtype(band.data_type)
     if source.kind == "f" and target.kind != "f" and (gain, shift) == (1.0, 0.0):
-        raise FieldError(
-            f"band {band.name!r} of item {item.id!r} is {source}; codec {codec.name!r} takes {target}. "
-            "Give the asset a raster:scale that leads to the codec's unit, or choose a codec for such values"
-        )
+        out, target = _unscaled(item, codec, out, facts, bounded=bounded), source
     if facts.nodata is None:
         nodata = None if source.kind != "f" or target.kind == "f" else _stand_in(band)
         return replace(out, nodata=nodata)
@@ -119,6 +126,18 @@ def decoded_band(
     raise FieldError(
         f"band {band.name!r} of item {item.id!r} has nodata {facts.nodata:g}; codec {codec.name!r} stores it as {target}, which "
         "cannot hold that. Give the band's name without a type, so that it has the file's, or a type that holds it"
+    )
+
+
+def _unscaled(item: pystac.Item, codec: Codec, band: Band, facts: Facts, *, bounded: bool) -> Band:
+    """A band of integers, decoded to the floats that a residual keeps; refused where there is none."""
+    if bounded and computes(codec):
+        scale, offset = 1.0 if facts.scale is None else facts.scale, facts.offset or 0.0
+        return replace(band, data_type=facts.data_type, scale=scale, offset=offset, unit=facts.unit)
+    keep = "keep them as they are with error_bound= (--error-bound), " if computes(codec) else ""
+    raise FieldError(
+        f"band {band.name!r} of item {item.id!r} is {facts.data_type}; codec {codec.name!r} takes {band.data_type}. "
+        f"Give the asset a raster:scale that leads to the codec's unit, {keep}or choose a codec for such values"
     )
 
 
