@@ -202,6 +202,28 @@ def test_key_frames_and_bounds_go_together(tmp_path):
         kept(item, scene, 2)
 
 
+def test_key_frames_of_dates_of_other_types_and_infinite_values(tmp_path):
+    """A date of floats against one of integers, both as their files have them."""
+    rng = np.random.default_rng(0)
+    ground = np.rint(3000 + rng.normal(0, 300, (2, 128, 128)))
+    floats = (ground + 0.25).astype(np.float32)
+    floats[0, 60, 60] = np.inf
+    dates = [ground.astype(np.uint16), floats, (ground + 2).astype(np.uint16)]
+    scenes = [
+        unscaled(make_scene(tmp_path / f"d{i}", x, name=f"d{i}", nodata=None)) for i, x in enumerate(dates)
+    ]
+    with pytest.warns(SourceWarning, match="float32"):
+        items = encode(
+            [s.item for s in scenes], open_codec("lin", bands=list(BANDS)), tmp_path / "out", references=3, step=24,
+            error_bound=0,
+        )  # fmt: skip
+    assert sum("latent:reference" in item.assets["latent"].extra_fields for item in items) == 2
+    for item, date in zip(items, dates, strict=True):
+        got = LatentReader.open(item).read_field()
+        assert got.dtype == date.dtype
+        np.testing.assert_array_equal(got, date)
+
+
 @pytest.mark.parametrize("payload", ["coded", "plain"])
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint16", 0), ("float32", -9999.0)])
 def test_bands_of_several_native_grids_have_bounds_of_their_own(tmp_path, dtype, nodata, payload):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.aliases import Array
+from stac_latent.bytestring.bounded import codable
 from stac_latent.chain import Codec
 from stac_latent.cube.grid.tiling import padded_shape
 from stac_latent.cube.keyframe.decode import same_cells
@@ -19,6 +20,7 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.verify import Source
 from stac_latent.errors import CatalogError
+from stac_latent.field.storage_type import for_bands
 from stac_latent.spec import Grid, Window
 from stac_latent.stages.lin.payload import unpack
 
@@ -213,11 +215,13 @@ class Sample:
 
 
 def survey(source: Source, codec: Codec) -> Sample:
-    """Code a few windows of a date, spread over it; windows without data count nothing."""
+    """Code a few windows of a date, spread over it; windows without data, and pixels that the chain cannot take, count nothing."""
+    codec = for_bands(codec, source.decoded)
     latents, decoded, cells, sizes, steps = [], [], [], [], []
     for window in _windows(source.grid):
         field, valid = source.read(window)
-        latent = codec.encode(field, mask=valid, upto="symbols")
+        known = codable(field, valid, codec)
+        latent = codec.encode(field, mask=valid if known is None else known, upto="symbols")
         payload = codec.entropy_encode(latent)
         latents.append(latent)
         decoded.append(codec.entropy_decode(payload))
