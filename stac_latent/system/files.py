@@ -92,7 +92,7 @@ def replacing(path: Path, *, parents: bool = False, sweep: bool = True) -> Itera
     part = temporary(path, "part")
     try:
         yield part
-        part.replace(path)
+        put(part, path)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -187,8 +187,8 @@ def put(part: Path, path: Path) -> None:
     >>> Path("cube.zarr").is_dir()
     True
     """
-    if not (path.is_dir() or part.is_dir()):
-        part.replace(path)
+    if not part.is_dir():
+        part.replace(path)  # refused where a folder is in its place
         return
     with placed(part, path):
         pass
