@@ -23,8 +23,9 @@ from stac_latent.aliases import LEVELS, Array, Level
 from stac_latent.errors import CodecError, FieldError
 from stac_latent.field.storage_type import check_field, common_type, to_field
 from stac_latent.field.validity import fill_invalid, fits, zero_invalid
-from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats, Window
+from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats
 from stac_latent.system.digests import canonical_json
+from stac_latent.window import WindowLike
 
 __all__ = ["Codec", "Stage", "open_codec"]
 
@@ -259,7 +260,7 @@ class Codec:
             x = stage.forward(x)
         return x
 
-    def decode(self, payload: Any, *, upto: Level = "field", window: Window | None = None) -> Array:
+    def decode(self, payload: Any, *, upto: Level = "field", window: WindowLike | None = None) -> Array:
         """Invert the chain from bytes or symbols down to ``upto``.
 
         Parameters
@@ -360,7 +361,7 @@ class Codec:
             raise CodecError(f"codec {self.name!r} has no entropy coder; the furthest level is 'symbols'")
         return [s for s in self.stages if LEVELS.index(s.level) <= LEVELS.index(upto)]
 
-    def _cells(self, symbols: Array, window: Window) -> tuple[Array, tuple[slice, slice]]:
+    def _cells(self, symbols: Array, window: WindowLike) -> tuple[Array, tuple[slice, slice]]:
         cuts, crops = [], []
         for (lo, hi), s, h, n in zip(window, self.stride, self.halo, symbols.shape[1:], strict=True):
             if not 0 <= lo < hi <= n * s:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.geo.crs import crs_fields, crs_from_fields
+from stac_latent.window import Window, WindowLike
 
-__all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "Window"]
+__all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats"]
 
 Kind = Literal["codec", "embedding"]
 Granularity = Literal["pixel", "patch", "chip", "scene"]
@@ -42,9 +43,6 @@ DATA_TYPES = frozenset(
     )
 )
 """Types of stored values and of latents."""
-
-Window = tuple[tuple[int, int], tuple[int, int]]
-"""Half-open window ``((y0, y1), (x0, x1))``, in pixels or in cells as the caller says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,12 +332,12 @@ class Grid:
         sy, sx = self.stride
         return (a * sx, b * sy, c - a * left - b * top, d * sx, e * sy, f - d * left - e * top)
 
-    def cells_of(self, window: Window, halo: tuple[int, int] = (0, 0)) -> Window:
+    def cells_of(self, window: WindowLike, halo: tuple[int, int] = (0, 0)) -> Window:
         """Cells that cover a pixel window, ``halo`` more on each side where the grid has them."""
-        out = []
-        for (lo, hi), s, pad, n, h in zip(window, self.stride, self.lead, self.cells, halo, strict=True):
-            out.append((max(0, (lo + pad) // s - h), min(n, -(-(hi + pad) // s) + h)))
-        return (out[0], out[1])
+        return Window.of(
+            (max(0, (lo + pad) // s - h), min(n, -(-(hi + pad) // s) + h))
+            for (lo, hi), s, pad, n, h in zip(window, self.stride, self.lead, self.cells, halo, strict=True)
+        )
 
     def to_fields(self) -> dict[str, Any]:
         """The ``proj:`` fields and the ``latent:`` padding of an asset that decodes to this grid."""

@@ -24,6 +24,7 @@ from stac_latent.fitting.sampling import make_plan, round_robin
 from stac_latent.fitting.sources import FitSource
 from stac_latent.fitting.tile_cache import Spool
 from stac_latent.testing import make_field
+from stac_latent.window import Window
 
 SIDE = 96
 STEP = 20_000.0
@@ -106,7 +107,7 @@ def test_rate_and_distortion_are_measured_on_real_bytes(fitted, items):
     (identifier, *_) = fitted.codec.about["held_out"]["items"]
     item = next(i for i in items if f"scenes/{i.id}" == identifier)
     (source,) = sources_of([item])
-    ((field, _),) = source.read(((0, SIDE), (0, SIDE)))
+    ((field, _),) = source.read(Window.whole((SIDE, SIDE)))
     data = fitted.codec.compress(field.astype(np.uint16), quality=50)
     assert 8 * len(data) / field.size == pytest.approx(points[2]["bits_per_pixel"], rel=0.3)
 
@@ -260,7 +261,7 @@ def test_items_of_another_unit_are_brought_to_the_first(tmp_path):
     bands, usable = choose_bands([plain, shifted], ["red"])
     assert len(usable) == 2
     source = FitSource((ItemSource(shifted, stand_in(bands)),))
-    ((field, valid),) = source.read(((0, 8), (0, 8)))
+    ((field, valid),) = source.read(Window.whole((8, 8)))
     raw = make_field(BANDS, (SIDE, SIDE), 10)[:1, :8, :8].astype(int)
     np.testing.assert_array_equal(field[valid], raw[valid] - 1000)
 

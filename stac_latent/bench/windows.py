@@ -13,7 +13,8 @@ import numpy as np
 
 from stac_latent.bench.coder import Array
 from stac_latent.chain import Codec
-from stac_latent.spec import Band, Window
+from stac_latent.spec import Band
+from stac_latent.window import Window
 
 __all__ = ["run_windows"]
 
@@ -59,7 +60,7 @@ def run_windows(
         raw = _item(field, codec.bands, Path(folder))
         (item,) = encode(raw, codec, Path(folder) / "latents", step=step)
         opened = LatentReader.open(item)
-        opened.read_field(((0, min(64, field.shape[1])), (0, min(64, field.shape[2]))))
+        opened.read_field(_window((0, 0), 64, field))
         for y, x in places:
             window = _window((y, x), size, field)
             forget()
@@ -77,8 +78,7 @@ def run_windows(
 
 
 def _window(corner: tuple[int, int], size: int, field: Array) -> Window:
-    (y0, y1), (x0, x1) = ((lo, min(lo + size, n)) for lo, n in zip(corner, field.shape[1:], strict=True))
-    return (y0, y1), (x0, x1)
+    return Window.of((lo, min(lo + size, n)) for lo, n in zip(corner, field.shape[1:], strict=True))
 
 
 def _seconds(function: Any) -> float:

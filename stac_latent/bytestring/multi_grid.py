@@ -33,7 +33,6 @@ from stac_latent.chain import Codec
 from stac_latent.errors import CorruptDataError
 from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import apply_nodata, valid_mask
-from stac_latent.spec import Window
 from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
 from stac_latent.stages.lin.pyramid import TILE, tiles_of
 from stac_latent.stages.lin.rate_control import Reached, search
@@ -42,6 +41,7 @@ from stac_latent.stages.lin.tile import MAX_LEVELS, Prepared, TileCoder
 from stac_latent.stages.transform.normalise import store
 from stac_latent.system.limits import check_bytes
 from stac_latent.system.threads import each
+from stac_latent.window import Window
 
 __all__ = ["compress_native", "decompress_native"]
 

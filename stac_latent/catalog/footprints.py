@@ -13,7 +13,8 @@ from pyproj.exceptions import ProjError
 from stac_latent.errors import GridError
 from stac_latent.geo.antimeridian import split_at_antimeridian
 from stac_latent.geo.crs import crs_label
-from stac_latent.spec import Grid, Window
+from stac_latent.spec import Grid
+from stac_latent.window import Span, Window
 
 __all__ = ["cells_in", "footprints"]
 
@@ -170,12 +171,12 @@ def cells_in(grid: Grid, region: shapely.Geometry) -> Window | None:
             index = corners @ inverse.T
             windows.append([index[:, 1].min(), index[:, 1].max(), index[:, 0].min(), index[:, 0].max()])
     if not np.isfinite(windows).all():
-        return ((0, ny), (0, nx))
+        return Window.whole((ny, nx))
     inside = [w for w in windows if w[1] > 0 and w[0] < ny and w[3] > 0 and w[2] < nx]
     if not inside:
         return None
     low, high = np.floor(np.min(inside, axis=0)), np.ceil(np.max(inside, axis=0))
-    return (
-        (int(np.clip(low[0], 0, ny)), int(np.clip(high[1], 0, ny))),
-        (int(np.clip(low[2], 0, nx)), int(np.clip(high[3], 0, nx))),
+    return Window(
+        Span(int(np.clip(low[0], 0, ny)), int(np.clip(high[1], 0, ny))),
+        Span(int(np.clip(low[2], 0, nx)), int(np.clip(high[3], 0, nx))),
     )

@@ -17,7 +17,8 @@ import rasterio.warp
 
 from stac_latent.errors import CatalogError
 from stac_latent.fitting.sources import FitSource
-from stac_latent.spec import Grid, Window
+from stac_latent.spec import Grid
+from stac_latent.window import Window
 
 __all__ = ["CELL", "Plan", "Tile", "make_plan", "round_robin"]
 
@@ -46,8 +47,7 @@ class Tile:
     @property
     def pixels(self) -> int:
         """Number of pixels."""
-        (y0, y1), (x0, x1) = self.window
-        return (y1 - y0) * (x1 - x0)
+        return math.prod(self.window.shape)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _tiles(i: int, source: FitSource, size: int, block: float, most: int, seed: 
     """Tiles of one item: whole cells, evenly laid out, at most ``most`` of them."""
     grid = source.grid
     rows, columns = (_spans(n, size, source.align) for n in grid.shape)
-    every = [(r, c) for r in rows for c in columns]
+    every = [Window.of((r, c)) for r in rows for c in columns]
     if len(every) > most:
         draw = np.random.default_rng(int(_hash(seed, _name(source))[:16], 16))
         every = [every[j] for j in sorted(draw.choice(len(every), most, replace=False))]

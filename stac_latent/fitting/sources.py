@@ -16,8 +16,9 @@ from stac_latent.cube.grid.native_grids import arrange
 from stac_latent.cube.raw.source import ItemSource, find_bands
 from stac_latent.errors import GridError
 from stac_latent.fitting.bands import stand_in
-from stac_latent.spec import Band, Window
+from stac_latent.spec import Band
 from stac_latent.stages.lin.grids import Lattices
+from stac_latent.window import Window
 
 __all__ = ["FitSource", "Layer", "native_bands", "open_sources"]
 
@@ -50,10 +51,9 @@ class FitSource:
         """Pixels of a window of :attr:`grid`; of other lattices, those that lie in it as a whole."""
         out = []
         for part in self.parts:
-            spans = window if part is self.parts[0] else self._under(window, part)
-            (top, left), ((y0, y1), (x0, x1)) = part.grid.lead, spans
-            if y0 < y1 and x0 < x1:
-                out.append(part.read(((y0 + top, y1 + top), (x0 + left, x1 + left))))
+            pixels = window if part is self.parts[0] else self._under(window, part)
+            if min(pixels.shape) > 0:
+                out.append(part.read(pixels.shifted(part.grid.lead)))
             else:
                 n = len(part.bands)
                 out.append((np.zeros((n, 0, 0), part.decoded[0].data_type), np.zeros((1, 0, 0), bool)))
@@ -63,14 +63,13 @@ class FitSource:
         fine, own = Affine(*self.grid.transform), Affine(*part.grid.transform)
         (y0, y1), (x0, x1) = window
         corners = [~own * (fine * c) for c in ((x0, y0), (x1, y1))]
-        spans = [
+        return Window.of(
             (
                 max(0, math.ceil(corners[0][i] - 1e-3)),
                 min(part.grid.shape[1 - i], math.floor(corners[1][i] + 1e-3)),
             )
             for i in (1, 0)
-        ]
-        return spans[0], spans[1]
+        )
 
 
 def native_bands(

@@ -14,9 +14,9 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError
 from stac_latent.page.preview import quicklook
-from stac_latent.spec import Window
 from stac_latent.system.documents import read_json
 from stac_latent.system.links import absolute, is_local, local_path, shown
+from stac_latent.window import Window
 
 __all__ = ["dead_links", "describe_asset", "stac_files", "write_quicklook"]
 
@@ -78,8 +78,7 @@ def write_quicklook(ref: LatentRef, path: Path) -> Path:
     for n in ref.grid.shape:
         start = max(0, (n - _LOOK) // 2)
         spans.append((start, min(n, start + _LOOK)))
-    window: Window = (spans[0], spans[1])
-    return quicklook(reader.read_field(window), reader.codec.bands, path)
+    return quicklook(reader.read_field(Window.of(spans)), reader.codec.bands, path)
 
 
 def stac_files(paths: Sequence[Path]) -> list[Path]:

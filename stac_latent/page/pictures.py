@@ -22,8 +22,9 @@ from stac_latent.errors import CatalogError, FieldError, GridError, StacLatentEr
 from stac_latent.net.items import read_item
 from stac_latent.page.facts import text
 from stac_latent.page.preview import panels, picture, valid_pixels
-from stac_latent.spec import Band, Grid, Window
+from stac_latent.spec import Band, Grid
 from stac_latent.system.links import link_href
+from stac_latent.window import Window
 
 __all__ = ["Layer", "Look", "look"]
 
@@ -128,13 +129,13 @@ _LATENT = "Latent: the three channels that vary most, as red, green and blue."
 def _window(grid: Grid) -> tuple[Window, tuple[str, ...]]:
     """Pixels to show: all, or the middle ones, on borders of cells; and what the page says of that."""
     if max(grid.shape) <= WHOLE:
-        return ((0, grid.shape[0]), (0, grid.shape[1])), ()
+        return Window.whole(grid.shape), ()
     spans = []
     for n, s, lead in zip(grid.shape, grid.stride, grid.lead, strict=True):
         start = max(0, ((n - MIDDLE) // 2 + lead) // s * s - lead)
         spans.append((start, min(n, start + MIDDLE)))
     note = f"The middle of {grid.shape[1]} x {grid.shape[0]} pixels."
-    return (spans[0], spans[1]), (note,)
+    return Window.of(spans), (note,)
 
 
 def _raw(item: pystac.Item, reader: LatentReader, window: Window, bands: Sequence[Band]) -> Array:
@@ -149,14 +150,13 @@ def _raw(item: pystac.Item, reader: LatentReader, window: Window, bands: Sequenc
     grid = source.grid
     if (grid.crs, grid.shape, grid.stride) != (reader.grid.crs, reader.grid.shape, reader.grid.stride):
         raise GridError(f"they lie on {grid.shape} pixels in {grid.crs}, the latent does not")
-    cells = grid.cells_of(window)
-    (y0, y1), (x0, x1) = ((lo * s, hi * s) for (lo, hi), s in zip(cells, grid.stride, strict=True))
-    field, valid = source.read(((y0, y1), (x0, x1)))
+    whole = grid.cells_of(window).scaled(grid.stride)
+    field, valid = source.read(whole)
     if not valid.any():
         raise FieldError("they hold no data there")
     rows, columns = (
         slice(lo + lead - first, hi + lead - first)
-        for (lo, hi), lead, first in zip(window, grid.lead, (y0, x0), strict=True)
+        for (lo, hi), lead, first in zip(window, grid.lead, (whole.y.start, whole.x.start), strict=True)
     )
     field, valid = field[:, rows, columns], np.broadcast_to(valid, field.shape)[:, rows, columns]
     for layer, good, band in zip(field, valid, bands, strict=True):

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from stac_latent.aliases import Array
-from stac_latent.spec import Band, Window
+from stac_latent.spec import Band
+from stac_latent.window import Window
 
 __all__ = ["damaged", "fields", "make_field", "symbols", "windows"]
 
@@ -116,7 +117,7 @@ def windows(draw: st.DrawFn, shape: tuple[int, int], tile: tuple[int, int] = (1,
         count = -(-n // size)
         lo = draw(st.integers(0, count - 1))
         out.append((lo * size, min(n, size * draw(st.integers(lo + 1, count)))))
-    return out[0], out[1]
+    return Window.of(out)
 
 
 def damaged(data: bytes, seed: int = 0, count: int = 24) -> Iterator[bytes]:

@@ -20,8 +20,8 @@ from stac_latent.codec.bundle import read_bundle, write_bundle
 from stac_latent.cube.grid.tiling import with_margin
 from stac_latent.errors import CodecError, FieldError, StacLatentError
 from stac_latent.field.validity import valid_mask
-from stac_latent.spec import Window
 from stac_latent.testing.strategies import damaged, fields, make_field, windows
+from stac_latent.window import Window
 
 __all__ = ["CodecConformance", "StageConformance"]
 
@@ -125,12 +125,12 @@ class StageConformance(ABC):
         overlap = (-(-stage.overlap[0] // sy), -(-stage.overlap[1] // sx))
         (a, b), (c, d) = with_margin(window, overlap, cells)
         part = stage.forward(np.ascontiguousarray(x[:, a * sy : b * sy, c * sx : d * sx]))
-        assert _same(part[_inner(window, (a, c))], y[(slice(None), *_slices(window))])
+        assert _same(part[_inner(window, (a, c))], y[(slice(None), *window.slices)])
         whole = stage.inverse(y)
         (a, b), (c, d) = with_margin(window, stage.halo, cells)
         part = stage.inverse(np.ascontiguousarray(y[:, a:b, c:d]))
-        pixels = ((window[0][0] * sy, window[0][1] * sy), (window[1][0] * sx, window[1][1] * sx))
-        assert _same(part[_inner(pixels, (a * sy, c * sx))], whole[(slice(None), *_slices(pixels))])
+        pixels = window.scaled((sy, sx))
+        assert _same(part[_inner(pixels, (a * sy, c * sx))], whole[(slice(None), *pixels.slices)])
 
     def test_damage(self) -> None:
         """Truncated or changed payloads raise errors of this package, never others."""
@@ -239,15 +239,15 @@ class CodecConformance(ABC):
         field, mask = self.scene(cells, data.draw(st.integers(0, 99)))
         whole = codec.encode(field, mask=mask, upto="symbols")
         w = data.draw(windows(cells, (tile // sy, tile // sx) if tile else (1, 1)))
-        pixels = ((w[0][0] * sy, w[0][1] * sy), (w[1][0] * sx, w[1][1] * sx))
+        pixels = w.scaled(codec.stride)
         wide = with_margin(pixels, codec.overlap, (field.shape[1], field.shape[2]))
-        cut = (slice(None), *_slices(wide))
+        cut = (slice(None), *wide.slices)
         part = codec.encode(field[cut], mask=mask[cut], upto="symbols")
-        inner = _inner(w, (wide[0][0] // sy, wide[1][0] // sx))
-        assert _same(part[inner], whole[(slice(None), *_slices(w))])
+        inner = _inner(w, (wide.y.start // sy, wide.x.start // sx))
+        assert _same(part[inner], whole[(slice(None), *w.slices)])
         if codec.kind == "codec":
             at = data.draw(windows((field.shape[1], field.shape[2])))
-            assert _same(codec.decode(whole, window=at), codec.decode(whole)[(slice(None), *_slices(at))])
+            assert _same(codec.decode(whole, window=at), codec.decode(whole)[(slice(None), *at.slices)])
 
     @LAW
     @given(data=st.data())
@@ -324,13 +324,8 @@ def _same(a: Any, b: Any) -> bool:
     return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
-def _slices(window: Window) -> tuple[slice, slice]:
-    return slice(*window[0]), slice(*window[1])
-
-
 def _inner(window: Window, origin: tuple[int, int]) -> tuple[slice, slice, slice]:
-    (a, b), (c, d) = window
-    return slice(None), slice(a - origin[0], b - origin[0]), slice(c - origin[1], d - origin[1])
+    return slice(None), *window.shifted((-origin[0], -origin[1])).slices
 
 
 class _Altered:

@@ -16,7 +16,7 @@ from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.read.driver import open_cells
 from stac_latent.cube.read.embedding_reader import PlainReader
 from stac_latent.cube.ref import LatentRef
-from stac_latent.spec import Window
+from stac_latent.window import Window
 
 __all__ = ["VectorShares", "vector_shares"]
 
@@ -74,23 +74,23 @@ def vector_shares(
 
 
 def _count(name: str, reader: PlainReader, window: Window) -> VectorShares:
-    (y0, y1), (x0, x1) = window
     water = pending = 0
-    for (top, bottom), (left, right) in tiles((y1 - y0, x1 - x0), _SIDE):
-        gone, later = reader.read_absence(((y0 + top, y0 + bottom), (x0 + left, x0 + right)))
+    for part in tiles(window.shape, _SIDE):
+        gone, later = reader.read_absence(part.shifted((window.y.start, window.x.start)))
         water, pending = water + int(gone.sum()), pending + int(later.sum())
-    cells = (y1 - y0) * (x1 - x0)
+    cells = math.prod(window.shape)
     return VectorShares(name, cells, cells - water - pending, water, pending)
 
 
 def _window(reader: PlainReader, bbox: tuple[float, float, float, float] | None) -> Window | None:
     """Cells in the rectangle around an area; None where there are none."""
-    height, width = reader.grid.shape
     if bbox is None:
-        return (0, height), (0, width)
+        return Window.whole(reader.grid.shape)
+    height, width = reader.grid.shape
     box = cell_box(reader.grid)
     west, south, east, north = rasterio.warp.transform_bounds("OGC:CRS84", str(box.crs), *bbox)
     x, y = ~box.affine * (np.array([west, east]), np.array([north, south]))
-    rows = max(0, math.floor(min(y))), min(height, math.ceil(max(y)))
-    columns = max(0, math.floor(min(x))), min(width, math.ceil(max(x)))
-    return (rows, columns) if rows[0] < rows[1] and columns[0] < columns[1] else None
+    window = Window.of(
+        (max(0, math.floor(min(v))), min(n, math.ceil(max(v)))) for v, n in ((y, height), (x, width))
+    )
+    return window if min(window.shape) > 0 else None

@@ -54,6 +54,7 @@ from stac_latent.system.files import clear_parts, is_disk_full, placed
 from stac_latent.system.links import is_local, local_path
 from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options
+from stac_latent.window import Span, Window
 
 __all__ = ["encode"]
 
@@ -348,7 +349,7 @@ def _read_all(sources: Sequence[ItemSource]) -> None:
     for source in sources:
         height, width = padded_shape(source.grid)
         for y in range(0, height, _STRIP):
-            source.read(((y, min(y + _STRIP, height)), (0, width)))
+            source.read(Window(Span(y, min(y + _STRIP, height)), Span(0, width)))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import shapely
 from stac_latent.catalog.footprints import cells_in, footprints
 from stac_latent.chain import Codec
 from stac_latent.errors import CatalogError
-from stac_latent.spec import Grid, Spec, Window
+from stac_latent.spec import Grid, Spec
+from stac_latent.window import Window
 
 __all__ = ["POOLS", "UNITS", "Cut", "LatentSource", "Pool", "Rows", "Unit", "rows_of"]
 
@@ -102,15 +103,14 @@ def _tiles(source: LatentSource, window: Window, patch: tuple[int, int]) -> Iter
     step = [max(p, side // p * p) for p in patch]
     phase = _phase(source.grid, patch)
     begin = [(lo + k) // p * p - k for (lo, _), p, k in zip(window, patch, phase, strict=True)]
-    for r in range(begin[0], window[0][1], step[0]):
-        for c in range(begin[1], window[1][1], step[1]):
+    for r in range(begin[0], window.y.stop, step[0]):
+        for c in range(begin[1], window.x.stop, step[1]):
             size = [
                 min(s, -(-(hi - o) // p) * p)
                 for s, (_, hi), o, p in zip(step, window, (r, c), patch, strict=True)
             ]
-            inside = tuple((max(0, o), min(n, o + s)) for o, s, n in zip((r, c), size, cells, strict=True))
-            (r0, r1), (c0, c1) = inside
-            block: Window = ((r0, r1), (c0, c1))
+            block = Window.of((max(0, o), min(n, o + s)) for o, s, n in zip((r, c), size, cells, strict=True))
+            (r0, r1), (c0, c1) = block
             values, share = source.read_latent(block), source.read_valid_share(block)
             edge = [(r0 - r, r + size[0] - r1), (c0 - c, c + size[1] - c1)]
             if any(map(any, edge)):
@@ -212,7 +212,7 @@ def rows_of(source: LatentSource, cut: Cut) -> Iterator[Rows]:
         Never empty ones.
     """
     size, region = cut.size, cut.region
-    window: Window | None = ((0, source.grid.cells[0]), (0, source.grid.cells[1]))
+    window: Window | None = Window.whole(source.grid.cells)
     if region is not None:
         window = cells_in(source.grid, region)
     if window is None:

@@ -35,11 +35,11 @@ from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Key, has_key, use
-from stac_latent.spec import Window
 from stac_latent.store.zarr.known_metadata import metadata_checksum, stored_chunks
 from stac_latent.store.zarr.trust import CONFIG, check_array
 from stac_latent.system.files import tree_size
 from stac_latent.system.links import asset_href, is_local, local_path
+from stac_latent.window import Window
 
 __all__ = ["Checked", "verify"]
 
@@ -331,9 +331,9 @@ def _layout(reader: LatentReader, fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"latent:mask_chunks is {stored!r}, the store has {found!r}; encode the item again"
 
 
-def _pixels(ref: LatentRef, cells: Any) -> Any:
+def _pixels(ref: LatentRef, cells: Window) -> Window:
     spans = zip(cells, ref.grid.stride, ref.grid.lead, ref.grid.shape, strict=True)
-    return tuple((max(0, lo * s - p), min(n, hi * s - p)) for (lo, hi), s, p, n in spans)
+    return Window.of((max(0, lo * s - p), min(n, hi * s - p)) for (lo, hi), s, p, n in spans)
 
 
 def _differences(measured: Mapping[str, Any], fields: Mapping[str, Any], *, complete: bool) -> Iterator[str]:

@@ -18,7 +18,7 @@ from stac_latent.cube.read.embedding_table_reader import TableReader, table_of
 from stac_latent.cube.ref import LatentRef, latent_assets
 from stac_latent.cube.write.verify import Progress
 from stac_latent.errors import CatalogError
-from stac_latent.spec import Window
+from stac_latent.window import Window
 
 __all__ = ["adopted_assets", "verify_adopted"]
 

@@ -17,7 +17,7 @@ from stac_latent.cube.read.driver import open_cells
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import GridError, StacLatentError
 from stac_latent.geo.extents import times_in_utc
-from stac_latent.spec import Window
+from stac_latent.window import Window
 
 __all__ = ["disagreeing"]
 
@@ -88,10 +88,8 @@ def _median_cosine(first: LatentRef, second: LatentRef) -> float | None:
         spans.append((lo, min(hi, lo + _SIDE)))
     if any(lo >= hi for lo, hi in spans):
         return None
-    here: Window = (spans[0], spans[1])
-    there: Window = (
-        (spans[0][0] - shift[0], spans[0][1] - shift[0]), (spans[1][0] - shift[1], spans[1][1] - shift[1])
-    )  # fmt: skip
+    here = Window.of(spans)
+    there = here.shifted((-shift[0], -shift[1]))
     a, b = _vectors(first, here), _vectors(second, there)
     if a.shape != b.shape:
         return None

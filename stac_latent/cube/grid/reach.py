@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox, GeoboxTiles
 from pyproj.exceptions import ProjError
 
 from stac_latent.cube.asset_choice import to_pixels, to_world
-from stac_latent.spec import Window
+from stac_latent.window import Window
 
 __all__ = ["Reach", "reach", "tiles_reached"]
 
@@ -59,11 +59,10 @@ class Reach:
         hit = self.hits((0, 0), dst.shape.xy)
         if not hit.any():
             return None
-        (y0, y1), (x0, x1) = (
+        return Window.of(
             (max(0, int(v[hit, 0].min()) - _MARGIN), min(int(v.max()), int(v[hit, 1].max()) + _MARGIN))
             for v in (self.rows, self.columns)
         )
-        return (y0, y1), (x0, x1)
 
 
 def reach(src: GeoBox, dst: GeoBox) -> Reach | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from stac_latent.errors import GridError
-from stac_latent.spec import Grid, Window
+from stac_latent.spec import Grid
+from stac_latent.window import Span, Window
 
 __all__ = ["lattice_grid", "padded_shape", "tiles", "with_margin"]
 
@@ -56,13 +57,11 @@ def tiles(shape: tuple[int, int], size: int) -> Iterator[Window]:
     """Windows of ``size`` that cover ``shape``, row by row; the last ones are smaller."""
     for y in range(0, shape[0], size):
         for x in range(0, shape[1], size):
-            yield (y, min(y + size, shape[0])), (x, min(x + size, shape[1]))
+            yield Window(Span(y, min(y + size, shape[0])), Span(x, min(x + size, shape[1])))
 
 
 def with_margin(window: Window, margin: tuple[int, int], shape: tuple[int, int]) -> Window:
     """``window`` grown by ``margin`` (y, x) on each side, within ``shape``."""
-    (y0, y1), (x0, x1) = window
-    return (
-        (max(0, y0 - margin[0]), min(shape[0], y1 + margin[0])),
-        (max(0, x0 - margin[1]), min(shape[1], x1 + margin[1])),
+    return Window.of(
+        (max(0, lo - m), min(n, hi + m)) for (lo, hi), m, n in zip(window, margin, shape, strict=True)
     )

@@ -21,8 +21,9 @@ from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.verify import Source
 from stac_latent.errors import CatalogError
 from stac_latent.field.storage_type import for_bands
-from stac_latent.spec import Grid, Window
+from stac_latent.spec import Grid
 from stac_latent.stages.lin.payload import unpack
+from stac_latent.window import Window
 
 __all__ = ["Plan", "Rule", "Sample", "best_key_frame", "choose_key_frames", "plan_key_frames", "survey"]
 
@@ -194,11 +195,14 @@ class _Decoded:
 
     def read(self, window: Window) -> tuple[Array, npt.NDArray[np.bool_]]:
         """Pixels of a window of the padded grid, those of the padding invalid."""
-        spans = [(lo - pad, hi - pad) for (lo, hi), pad in zip(window, self.grid.lead, strict=True)]
-        inside = [(max(0, lo), min(n, hi)) for (lo, hi), n in zip(spans, self.grid.shape, strict=True)]
-        part = self.reader.read_field((inside[0], inside[1]))
-        mask = self.reader.arrays.read_mask((inside[0], inside[1]))
-        margins = [(a - lo, hi - b) for (lo, hi), (a, b) in zip(spans, inside, strict=True)]
+        top, left = self.grid.lead
+        pixels = window.shifted((-top, -left))
+        inside = Window.of(
+            (max(0, lo), min(n, hi)) for (lo, hi), n in zip(pixels, self.grid.shape, strict=True)
+        )
+        part = self.reader.read_field(inside)
+        mask = self.reader.arrays.read_mask(inside)
+        margins = [(a - lo, hi - b) for (lo, hi), (a, b) in zip(pixels, inside, strict=True)]
         valid = np.ones((1, *part.shape[1:]), bool) if mask is None else mask
         return np.pad(part, [(0, 0), *margins]), np.pad(valid, [(0, 0), *margins])
 
@@ -241,7 +245,7 @@ def _windows(grid: Grid) -> list[Window]:
             continue
         starts = [int(n * q - side / 2) // stride * stride for q in (0.25, 0.75)]
         spans.append([(s, s + side) for s in starts])
-    return [(rows, columns) for rows in spans[0] for columns in spans[1]][:_WINDOWS]
+    return [Window.of((rows, columns)) for rows in spans[0] for columns in spans[1]][:_WINDOWS]
 
 
 def _bits(samples: Sequence[Sample]) -> Array:

@@ -27,11 +27,12 @@ from stac_latent.cube.open_store import open_store
 from stac_latent.cube.ref import KeyFrameLink, LatentRef
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError
 from stac_latent.net.fetch import Sign
-from stac_latent.spec import Grid, Window
+from stac_latent.spec import Grid
 from stac_latent.stages.lin.pyramid import Pyramid
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.store.zarr.group import LatentArrays
 from stac_latent.system.links import absolute, shown
+from stac_latent.window import Window
 
 __all__ = [
     "KeyFrame",

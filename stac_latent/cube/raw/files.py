@@ -32,8 +32,9 @@ from stac_latent.aliases import Array
 from stac_latent.cube.raw.location import crs_of, moved_file, plain_item
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.net.raster import gdal_name
-from stac_latent.spec import Band, Grid, Window
+from stac_latent.spec import Band, Grid
 from stac_latent.system.links import asset_href, shown
+from stac_latent.window import Window
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -17,8 +17,8 @@ from rasterio.vrt import WarpedVRT
 from stac_latent.aliases import Array
 from stac_latent.errors import GridError
 from stac_latent.net.raster import open_raster
-from stac_latent.spec import Window
 from stac_latent.system.links import is_remote, shown
+from stac_latent.window import Window
 
 __all__ = ["RasterFile"]
 

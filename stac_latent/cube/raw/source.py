@@ -33,7 +33,8 @@ from stac_latent.cube.raw.units import decoded_band, rescale, to_codec_unit, wit
 from stac_latent.errors import FieldError, GridError
 from stac_latent.field.storage_type import for_bands
 from stac_latent.geo.crs import crs_text
-from stac_latent.spec import Band, Grid, Window
+from stac_latent.spec import Band, Grid
+from stac_latent.window import Window
 
 __all__ = ["ItemSource", "SourceBand", "find_bands"]
 
@@ -266,7 +267,7 @@ class ItemSource:
             for (lo, hi), start in zip(window, starts, strict=True)
         ]
         (y0, y1), (x0, x1) = spans
-        rows, columns = (
+        rows, columns = held = Window.of(
             (max(0, lo), max(0, lo, min(hi, n))) for (lo, hi), n in zip(spans, box.shape.yx, strict=True)
         )
         out = np.zeros((len(members), y1 - y0, x1 - x0), facts.data_type)
@@ -275,14 +276,14 @@ class ItemSource:
         if inside[part].size:
             inside[part] = True
             if box is file.box:
-                out[:, *part] = file.read(index, (rows, columns), facts.data_type)
+                out[:, *part] = file.read(index, held, facts.data_type)
                 if band.masked:
-                    inside[part] = file.read_mask(band.index, (rows, columns))
+                    inside[part] = file.read_mask(band.index, held)
             else:
                 out[:, *part] = file.resampled(
                     index,
                     box,
-                    (rows, columns),
+                    held,
                     facts.data_type,
                     resampling=self.resampling,
                     missing=next(iter(facts.missing), facts.nodata),

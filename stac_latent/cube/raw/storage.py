@@ -100,8 +100,7 @@ def _windows(source: ItemSource) -> Iterator[tuple[Array, Array]]:
     height, width = padded_shape(source.grid)
     step = max(source.codec.steps)
     for window in tiles((-(-height // step), -(-width // step)), _STRIP):
-        (y0, y1), (x0, x1) = ((lo * step, hi * step) for lo, hi in window)
-        yield source.read(((y0, y1), (x0, x1)))
+        yield source.read(window.scaled((step, step)))
 
 
 @dataclass

@@ -23,7 +23,8 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import BandPlace, LatentRef
 from stac_latent.errors import MALFORMED, FieldError, GridError, StacLatentError
 from stac_latent.net.fetch import inner
-from stac_latent.spec import Grid, Spec, Window
+from stac_latent.spec import Grid, Spec
+from stac_latent.window import Window, WindowLike
 
 __all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "view_of"]
 
@@ -161,14 +162,11 @@ class NativeReader:
                 f"which are not whole ones of the asset's {reader.grid.shape} at {reader.grid.transform[:6]}"
             )
 
-    def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:
+    def read_field(self, window: WindowLike | None = None, bands: Sequence[int] | None = None) -> Array:
         """Decoded pixels ``(band, y, x)`` of a window of :attr:`grid`; see :meth:`LatentReader.read_field`."""
-        spans = window or ((0, self.grid.shape[0]), (0, self.grid.shape[1]))
         s = self.step
-        (y0, y1), (x0, x1) = (
-            (o + lo * s, o + hi * s) for o, (lo, hi) in zip(self.offset, spans, strict=True)
-        )
-        field = self.reader.read_field(((y0, y1), (x0, x1)), bands)
+        own = Window.whole(self.grid.shape) if window is None else Window.of(window)
+        field = self.reader.read_field(own.scaled((s, s)).shifted(self.offset), bands)
         if s == 1:
             return field
         if bands is None:

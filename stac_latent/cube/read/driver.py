@@ -42,6 +42,7 @@ from stac_latent.cube.ref import LatentRef, latent_assets
 from stac_latent.errors import FieldError, StacLatentError
 from stac_latent.redact import without_secrets
 from stac_latent.system.links import shown
+from stac_latent.window import Span, Window
 
 __all__ = [
     "CellReader",
@@ -184,7 +185,7 @@ class CellReader(_Reader):
         if y0 >= y1 or x0 >= x1:
             channels = _select(range(reader.spec.dimensions), selection)
             return (slice(0, 0), slice(0, 0)), np.empty((len(channels), 0, 0), cfg.dtype)
-        latent = reader.read_latent(((y0, y1), (x0, x1)))
+        latent = reader.read_latent(Window(Span(y0, y1), Span(x0, x1)))
         if selection is not None:
             latent = latent[_select(range(len(latent)), selection)]
         return (slice(y0 - dy, y1 - dy), slice(x0 - dx, x1 - dx)), latent.astype(cfg.dtype, copy=False)

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from stac_latent.cube.foreign_layout import Layout
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
-from stac_latent.spec import Band, Grid, Spec, Window
+from stac_latent.spec import Band, Grid, Spec
 from stac_latent.store.foreign.array import ForeignArray, axis_names, open_array
 from stac_latent.store.foreign.changes import check_unchanged
 from stac_latent.store.geoparquet.vector_types import shifted
+from stac_latent.window import Span, Window, WindowLike
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,7 +167,7 @@ class PlainReader:
         grid = replace(self.grid, transform=(a * kx, b * ky, c, d * kx, e * ky, f), shape=shape)
         return replace(self.ref, grid=grid, layout=layout)
 
-    def read_latent(self, cells: Window | None = None) -> Floats:
+    def read_latent(self, cells: WindowLike | None = None) -> Floats:
         """Dequantised ``(channel, y, x)`` of a window of cells (default: all), NaN where there is no data; float32."""
         window = self._stored(cells)
         array, layout = self.array, self.layout
@@ -176,7 +177,7 @@ class PlainReader:
         return np.ascontiguousarray(out[:, ::-1]) if self.layout.flip else out
 
     def read_absence(
-        self, cells: Window | None = None
+        self, cells: WindowLike | None = None
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Cells without a vector for good, whose scale is NaN, and those without one yet, whose scale is the asset's nodata; ``(y, x)``.
 
@@ -199,7 +200,7 @@ class PlainReader:
         )
         return gone, later
 
-    def read_scales(self, cells: Window | None = None) -> Array | None:
+    def read_scales(self, cells: WindowLike | None = None) -> Array | None:
         """Factors of a window as they are stored, NaN where there is no data; None where there are none."""
         return None if self.layout.scale is None else self._factors(self.layout.scale, self._stored(cells))
 
@@ -215,23 +216,23 @@ class PlainReader:
         check_scales(scale, layout.href)
         return scale
 
-    def read_valid_share(self, cells: Window | None = None) -> Floats:
+    def read_valid_share(self, cells: WindowLike | None = None) -> Floats:
         """1 where a cell holds a whole vector, 0 elsewhere; float32 ``(y, x)``."""
         return np.asarray(np.isfinite(self.read_latent(cells)).all(axis=0), np.float32)
 
-    def _stored(self, cells: Window | None) -> Window:
+    def _stored(self, cells: WindowLike | None) -> Window:
         """Rows and columns of the file with a window of cells."""
-        (y0, y1), columns = self._within(cells)
+        rows, columns = self._within(cells)
         height = self.grid.shape[0]
-        return ((height - y1, height - y0) if self.layout.flip else (y0, y1)), columns
+        return Window(Span(height - rows.stop, height - rows.start) if self.layout.flip else rows, columns)
 
-    def _within(self, cells: Window | None) -> Window:
+    def _within(self, cells: WindowLike | None) -> Window:
         shape = self.grid.shape
         if cells is None:
-            return ((0, shape[0]), (0, shape[1]))
+            return Window.whole(shape)
         if not all(0 <= lo < hi <= n for (lo, hi), n in zip(cells, shape, strict=True)):
             raise GridError(f"window {cells} is not inside the {shape[0]} x {shape[1]} cells of the asset")
-        return cells
+        return Window.of(cells)
 
 
 class CellSource(Protocol):

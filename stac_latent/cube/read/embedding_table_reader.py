@@ -15,10 +15,11 @@ from stac_latent.cube.asset_choice import cell_box, to_pixels
 from stac_latent.cube.read.embedding_reader import PlainReader
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.geo.antimeridian import to_lonlat
-from stac_latent.spec import Spec, Window
+from stac_latent.spec import Spec
 from stac_latent.store.foreign.changes import check_unchanged
 from stac_latent.store.foreign.table import VectorTable
 from stac_latent.store.geoparquet.vector_types import shifted
+from stac_latent.window import WindowLike
 
 if TYPE_CHECKING:
     from stac_latent.cube.foreign_layout import Layout
@@ -183,7 +184,7 @@ class TableReader(PlainReader):
         sizes = self.table.sizes
         return row, col, np.repeat(np.arange(len(sizes)), sizes)
 
-    def read_latent(self, cells: Window | None = None) -> npt.NDArray[np.float32]:
+    def read_latent(self, cells: WindowLike | None = None) -> npt.NDArray[np.float32]:
         """Vectors of the rows in a window of cells, NaN in cells without a row; float32 ``(channel, y, x)``."""
         (y0, y1), (x0, x1) = self._within(cells)
         check_unchanged(self.layout.href, self.layout.size, self.layout.updated)

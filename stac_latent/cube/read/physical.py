@@ -15,7 +15,8 @@ from stac_latent.cube.asset_choice import band_index
 from stac_latent.cube.read.resample import FieldSource
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, SourceWarning
-from stac_latent.spec import Band, Spec, Window
+from stac_latent.spec import Band, Spec
+from stac_latent.window import Window
 
 __all__ = ["PhysicalSource", "check_stored", "physical_band", "with_common_nodata"]
 

@@ -22,11 +22,12 @@ from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CorruptDataError, FieldError, GridError
 from stac_latent.field.storage_type import for_bands
 from stac_latent.field.validity import apply_nodata
-from stac_latent.spec import Grid, Spec, Window
+from stac_latent.spec import Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM, decode_residual
 from stac_latent.store.zarr.group import LatentArrays
 from stac_latent.store.zarr.residual import SPARSE, read_residual
 from stac_latent.system.links import shown
+from stac_latent.window import Span, Window, WindowLike
 
 if TYPE_CHECKING:
     import pystac
@@ -136,13 +137,13 @@ class LatentReader:
             return None
         return open_reference(self.ref, self.arrays, self.codec)
 
-    def read_symbols(self, cells: Window | None = None) -> Array:
+    def read_symbols(self, cells: WindowLike | None = None) -> Array:
         """Symbols ``(channel, y, x)`` of a window of cells (default: all), with what a key frame says of them."""
-        cells = self._within(cells, self.grid.cells, "cells")
-        stored = self.arrays.read_symbols(cells)
-        return stored if self.reference is None else self.reference.restore_window(stored, cells)
+        window = self._within(cells, self.grid.cells, "cells")
+        stored = self.arrays.read_symbols(window)
+        return stored if self.reference is None else self.reference.restore_window(stored, window)
 
-    def read_latent(self, cells: Window | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def read_latent(self, cells: WindowLike | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Dequantised latents of a window of cells.
 
         Parameters
@@ -155,33 +156,33 @@ class LatentReader:
         ndarray
             float32 ``(channel, y, x)``; NaN in cells that hold no valid pixel.
         """
-        cells = self._within(cells, self.grid.cells, "cells")
-        latent = self.spec.quantization.dequantise(self.read_symbols(cells))
-        share = self.read_valid_share(cells)
+        window = self._within(cells, self.grid.cells, "cells")
+        latent = self.spec.quantization.dequantise(self.read_symbols(window))
+        share = self.read_valid_share(window)
         latent[:, share == 0] = np.nan
         return latent
 
-    def read_valid_share(self, cells: Window | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def read_valid_share(self, cells: WindowLike | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Share of valid pixels in each cell, float32 ``(y, x)``, 0 to 1."""
-        cells = self._within(cells, self.grid.cells, "cells")
-        percent = self.arrays.read_valid(cells)
+        window = self._within(cells, self.grid.cells, "cells")
+        percent = self.arrays.read_valid(window)
         if percent is not None:
             return np.asarray(percent / np.float32(100), dtype=np.float32)
-        (cy0, cy1), (cx0, cx1) = cells
         if self.spec.kind == "embedding":
-            return np.ones((cy1 - cy0, cx1 - cx0), np.float32)
+            return np.ones(window.shape, np.float32)
+        (cy0, cy1), (cx0, cx1) = window
         sy, sx = self.grid.stride
         top, left = self.grid.lead
         valid = np.zeros(((cy1 - cy0) * sy, (cx1 - cx0) * sx), np.float32)
         h, w = self.grid.shape
         y0, y1 = max(0, cy0 * sy - top), min(h, cy1 * sy - top)
         x0, x1 = max(0, cx0 * sx - left), min(w, cx1 * sx - left)
-        mask = self.arrays.read_mask(((y0, y1), (x0, x1)))
+        mask = self.arrays.read_mask(Window(Span(y0, y1), Span(x0, x1)))
         oy, ox = y0 + top - cy0 * sy, x0 + left - cx0 * sx
         valid[oy : oy + y1 - y0, ox : ox + x1 - x0] = 1.0 if mask is None else mask.any(axis=0)
         return np.asarray(valid.reshape(cy1 - cy0, sy, cx1 - cx0, sx).mean(axis=(1, 3)), dtype=np.float32)
 
-    def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:
+    def read_field(self, window: WindowLike | None = None, bands: Sequence[int] | None = None) -> Array:
         """Decoded pixels of a window.
 
         Parameters
@@ -201,20 +202,19 @@ class LatentReader:
                 f"asset {self.ref.asset!r} of item {self.ref.item_id!r} is an embedding: it cannot be decoded to pixels; "
                 "load it with upto='latent'"
             )
-        window = self._within(window, self.grid.shape, "pixels")
-        (y0, y1), (x0, x1) = window
+        pixels = self._within(window, self.grid.shape, "pixels")
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
         every = chosen == list(range(len(self.codec.bands)))
         out: Array | None = None
-        self.arrays.mask_ahead(window)
-        found = aside(partial(self.arrays.read_mask, window))
-        for (a0, a1), (b0, b1), piece in self._pieces(window):
+        self.arrays.mask_ahead(pixels)
+        pending = aside(partial(self.arrays.read_mask, pixels))
+        for part, piece in self._pieces(pixels):
             if out is None:
-                out = np.empty((len(chosen), y1 - y0, x1 - x0), piece.dtype)
-            out[:, a0 - y0 : a1 - y0, b0 - x0 : b1 - x0] = piece if every else piece[chosen]
+                out = np.empty((len(chosen), *pixels.shape), piece.dtype)
+            out[:, *part.slices] = piece if every else piece[chosen]
         if out is None:
             raise GridError(f"window {window} holds no pixel")
-        mask = found.result()
+        mask = pending.result()
         own = mask if mask is None or len(mask) == 1 else mask[chosen]
         return apply_nodata(out, own, [self.codec.bands[i] for i in chosen])
 
@@ -231,9 +231,8 @@ class LatentReader:
         symbols, cells = self._symbols_of(window)
         field = self._restored(np.ascontiguousarray(self._decode(symbols, cells, window)), window)
         apply_nodata(field, self.arrays.read_mask(window), self.codec.bands)
-        inner = self.grid.cells_of(window)
-        cut = [slice(i0 - c0, i1 - c0) for (i0, i1), (c0, _) in zip(inner, cells, strict=True)]
-        return field, symbols[:, cut[0], cut[1]]
+        inner = self.grid.cells_of(window).counted_from(cells)
+        return field, symbols[:, *inner.slices]
 
     def _symbols_of(self, window: Window) -> tuple[Array, Window]:
         """Symbols of the cells of a pixel window and of their halo, and which cells these are."""
@@ -244,22 +243,21 @@ class LatentReader:
 
     def _whole_chunks(self, cells: Window) -> Window:
         """Cells of the chunks that hold ``cells``."""
-        spans = [
+        return Window.of(
             (lo // c * c, min(-(-hi // c) * c, n))
             for (lo, hi), c, n in zip(cells, self.arrays.latent.chunks[1:], self.grid.cells, strict=True)
-        ]
-        return spans[0], spans[1]
+        )
 
     def _decode(self, symbols: Array, cells: Window, window: Window) -> Array:
         """Pixels of a window from the symbols of ``cells``, which cover it and its halo."""
-        inside = [
+        inside = Window.of(
             (lo + pad - c * s, hi + pad - c * s)
             for (lo, hi), pad, (c, _), s in zip(window, self.grid.lead, cells, self.grid.stride, strict=True)
-        ]
-        return self.codec.decode(symbols, window=(inside[0], inside[1]))
+        )
+        return self.codec.decode(symbols, window=inside)
 
-    def _pieces(self, window: Window) -> Iterator[tuple[tuple[int, int], tuple[int, int], Array]]:
-        """Parts ``(rows, columns, pixels)`` of a window, one for each stored chunk; a few are decoded ahead."""
+    def _pieces(self, window: Window) -> Iterator[tuple[Window, Array]]:
+        """Parts of a window, counted from its corner, and their pixels; one for each stored chunk, a few are decoded ahead."""
         pending: deque[tuple[Window, Future[Array]]] = deque()
         places = list(itertools.product(*self._chunks_of(window)))
         self._ahead(places[:_AHEAD])
@@ -279,12 +277,12 @@ class LatentReader:
             self.arrays.ahead((p[0], p[1]) for p in places if not known((self._token, p)))
 
     @staticmethod
-    def _cut(
-        whole: Window, future: Future[Array], window: Window
-    ) -> tuple[tuple[int, int], tuple[int, int], Array]:
-        part = [(max(a, lo), min(b, hi)) for (a, b), (lo, hi) in zip(whole, window, strict=True)]
-        rows, columns = (slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(part, whole, strict=True))
-        return part[0], part[1], future.result()[:, rows, columns]
+    def _cut(chunk_window: Window, future: Future[Array], window: Window) -> tuple[Window, Array]:
+        shared = Window.of(
+            (max(a, lo), min(b, hi)) for (a, b), (lo, hi) in zip(chunk_window, window, strict=True)
+        )
+        pixels = future.result()[:, *shared.counted_from(chunk_window).slices]
+        return shared.counted_from(window), pixels
 
     def _chunk_pixels(self) -> list[tuple[int, int]]:
         """Pixels of a chunk and padding before the first, along y and x."""
@@ -298,11 +296,10 @@ class LatentReader:
 
     def _pixels_of(self, place: tuple[int, ...]) -> Window:
         """Pixels of one chunk, within the scene."""
-        spans = [
+        return Window.of(
             (max(0, i * size - pad), min(n, (i + 1) * size - pad))
             for i, (size, pad), n in zip(place, self._chunk_pixels(), self.grid.shape, strict=True)
-        ]
-        return spans[0], spans[1]
+        )
 
     def decode_base(self, window: Window) -> Array:
         """Pixels of a window without residuals, ``(band, y, x)``, and without nodata: what residuals refer to."""
@@ -311,8 +308,7 @@ class LatentReader:
 
     def chunk_windows(self) -> Iterator[tuple[tuple[int, int], Window]]:
         """Numbers of the stored chunks along y and x, and the pixels of each."""
-        whole = ((0, self.grid.shape[0]), (0, self.grid.shape[1]))
-        for y, x in itertools.product(*self._chunks_of(whole)):
+        for y, x in itertools.product(*self._chunks_of(Window.whole(self.grid.shape))):
             yield (y, x), self._pixels_of((y, x))
 
     def _restored(self, base: Array, window: Window) -> Array:
@@ -343,19 +339,18 @@ class LatentReader:
             coded = self.reference.restore(self.codec.entropy_decode(coded), y, x)
         pixels = self.codec.decode(coded)
         (sy, py), (sx, px) = self._chunk_pixels()
-        rows = slice(window[0][0] + py - y * sy, window[0][1] + py - y * sy)
-        columns = slice(window[1][0] + px - x * sx, window[1][1] + px - x * sx)
-        part = pixels[:, rows, columns]
-        if part.shape[1:] != (rows.stop - rows.start, columns.stop - columns.start):
+        inside = window.shifted((py - y * sy, px - x * sx))
+        part = pixels[:, *inside.slices]
+        if part.shape[1:] != window.shape:
             raise CorruptDataError(
                 f"{shown(self.ref.href)}: chunk ({y}, {x}) decodes to {pixels.shape[1:]} pixels, which do not hold its place"
             )
         return part
 
     @staticmethod
-    def _within(window: Window | None, shape: tuple[int, int], unit: str) -> Window:
+    def _within(window: WindowLike | None, shape: tuple[int, int], unit: str) -> Window:
         if window is None:
-            return ((0, shape[0]), (0, shape[1]))
+            return Window.whole(shape)
         if not all(0 <= lo < hi <= n for (lo, hi), n in zip(window, shape, strict=True)):
             raise GridError(f"window {window} is not inside the {shape[0]} x {shape[1]} {unit} of the asset")
-        return window
+        return Window.of(window)

@@ -29,7 +29,8 @@ from odc.loader.types import RasterLoadParams
 from stac_latent.aliases import Array
 from stac_latent.cube.asset_choice import to_pixels, to_world
 from stac_latent.cube.grid.reach import reach
-from stac_latent.spec import Band, Spec, Window
+from stac_latent.spec import Band, Spec
+from stac_latent.window import Span, Window
 
 __all__ = ["FieldSource", "read_onto"]
 
@@ -153,7 +154,7 @@ def warp_window(src: GeoBox, dst: GeoBox, info: ReprojectInfo, resampling: str) 
         px, py = to_pixels(src, np.asarray(wx), np.asarray(wy))
     good = np.isfinite(px) & np.isfinite(py)
     if not good.all():
-        return (0, src.shape.y), (0, src.shape.x)
+        return Window.whole(src.shape.yx)
     radius = _RADIUS.get(resampling, 3)
     roi_y, roi_x = info.roi_src
     out = []
@@ -163,7 +164,7 @@ def warp_window(src: GeoBox, dst: GeoBox, info: ReprojectInfo, resampling: str) 
         lo = min(math.floor(v.min()), roi.start) - margin
         hi = max(math.ceil(v.max()), roi.stop) + margin
         out.append((max(0, lo), min(n_src, hi)))
-    return out[0], out[1]
+    return Window.of(out)
 
 
 @contextmanager
@@ -181,7 +182,7 @@ def _scratch(
         files = [_create(p, pixels, b) for p, b in zip(paths, chosen, strict=True)]
         try:
             for y in range(y0, y1, step):
-                strip = ((y, min(y + step, y1)), (x0, x1))
+                strip = Window(Span(y, min(y + step, y1)), Span(x0, x1))
                 field = reader.read_field(strip, bands)
                 for file, band, plane in zip(files, chosen, field, strict=True):
                     file.write(plane.astype(band.data_type, copy=False), 1, window=strip)
@@ -240,4 +241,4 @@ def _fill(plane: Array, value: float | None) -> None:
 
 
 def _window(roi: Roi) -> Window:
-    return (int(roi[0].start), int(roi[0].stop)), (int(roi[1].start), int(roi[1].stop))
+    return Window.of((int(along.start), int(along.stop)) for along in roi)

@@ -108,6 +108,7 @@ class _Windowed(BackendArray):
     def _read(self, key: tuple[int | slice, ...]) -> Any:
         from stac_latent.cube.read.band_views import NativeReader
         from stac_latent.cube.read.driver import cells_for, reader_for
+        from stac_latent.window import Window
 
         spans = [
             range(n)[k] if isinstance(k, slice) else range(k, k + 1)
@@ -116,14 +117,13 @@ class _Windowed(BackendArray):
         rest = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)
         if not all(len(s) for s in spans):
             return np.empty(tuple(len(s) for s in spans), self.dtype)[rest]
-        (y0, y1), (x0, x1) = ((min(s[0], s[-1]), max(s[0], s[-1]) + 1) for s in spans[-2:])
-        window = ((y0, y1), (x0, x1))
+        window = Window.of((min(s[0], s[-1]), max(s[0], s[-1]) + 1) for s in spans[-2:])
         if self.view is None:
             out = cells_for(self.given.ref, self.given.stamp).read_latent(window)[np.asarray(spans[0])]
         else:
             source = NativeReader(reader_for(self.view.ref, self.given.stamp), self.view.grid)
             out = source.read_field(window, [self.view.index])[0].astype(self.dtype, copy=False)
-        iy, ix = (np.asarray(s) - lo for s, lo in zip(spans[-2:], (y0, x0), strict=True))
+        iy, ix = (np.asarray(s) - lo for s, (lo, _) in zip(spans[-2:], window, strict=True))
         return out[..., iy, :][..., ix][rest]
 
 

@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from stac_latent.chain import Codec
 from stac_latent.errors import VerificationError
-from stac_latent.spec import Grid, Window
+from stac_latent.spec import Grid
 from stac_latent.store.zarr.group import LatentArrays
+from stac_latent.window import Window
 
 __all__ = ["write_mask"]
 

@@ -15,8 +15,8 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.quality.checks import Check, Checks
 from stac_latent.quality.ood_calibration import full_cells, observe
 from stac_latent.quality.ood_score import Guard, Score, scene_score
-from stac_latent.spec import Window
 from stac_latent.store.zarr.group import chunk_cells
+from stac_latent.window import Window
 
 __all__ = ["POLICIES", "Asked", "Policy", "Watch", "findings", "refusals"]
 
@@ -101,7 +101,7 @@ class Watch:
         if self.guard is None:
             return
         inner, _ = chunk_cells(self.codec)
-        place = (cells[0][0] // inner, cells[1][0] // inner)
+        place = (cells.y.start // inner, cells.x.start // inner)
         latent = reader.spec.quantization.dequantise(symbols)
         whole = full_cells(_padded(valid, cells, reader), self.codec.stride)
         seen = observe(

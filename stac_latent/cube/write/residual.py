@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -56,16 +57,16 @@ def write_residual(
     """
     reader = LatentReader(ref, resolve_space(codec.space))
     windows = dict(reader.chunk_windows())
-    chunk = max((y1 - y0) * (x1 - x0) for (y0, y1), (x0, x1) in windows.values())
+    chunk = max(math.prod(window.shape) for window in windows.values())
     counts = (1 + max(y for y, _ in windows), 1 + max(x for _, x in windows))
     writer = ResidualWriter(path, counts, largest_size(codec.bands, chunk), seal)
-    (top, left), (h, w) = source.grid.lead, writer.shape
+    h, w = writer.shape
 
     def one(place: tuple[int, int]) -> bytes:
         if only is not None and place not in only:
             return b""
-        (y0, y1), (x0, x1) = window = windows[place]
-        truth, valid = source.read(((y0 + top, y1 + top), (x0 + left, x1 + left)))
+        window = windows[place]
+        truth, valid = source.read(window.shifted(source.grid.lead))
         return encode_residual(truth, reader.decode_base(window), valid, bound, codec.bands)
 
     shards: dict[tuple[int, int], list[tuple[int, int]]] = {}

@@ -17,8 +17,9 @@ from stac_latent.chain import Codec
 from stac_latent.cube.grid.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.keyframe.encode import ReferenceCoder, whole_cells
 from stac_latent.cube.write.verify import Source, Sums, pixel_sum
-from stac_latent.spec import Grid, Window
+from stac_latent.spec import Grid
 from stac_latent.store.zarr.group import chunk_cells
+from stac_latent.window import Window
 
 __all__ = ["encode_strip"]
 
@@ -42,45 +43,41 @@ def encode_strip(
         Valid pixels of the strip ``(1 or band, y, x)``; checksums of what was read and made of each chunk, by its cells.
     """
     stride = codec.stride
-    window = tuple((lo * s, hi * s) for (lo, hi), s in zip(cells, stride, strict=True))
-    wide = with_margin((window[0], window[1]), codec.overlap, padded_shape(source.grid))
+    window = cells.scaled(stride)
+    wide = with_margin(window, codec.overlap, padded_shape(source.grid))
     field, valid = source.read(wide)
     if not every:
         refuse_far_values(field, valid, codec)
     known = codable(field, valid, codec) if every else valid
     whole = valid if known is None else known
-    lead = (window[0][0] - wide[0][0], window[1][0] - wide[1][0])
+    lead = (window.y.start - wide.y.start, window.x.start - wide.x.start)
     inner, _ = chunk_cells(codec)
 
     def one(block: Window) -> tuple[Window, Sums]:
         (y0, y1), (x0, x1) = block
-        pixels = tuple((lo * s + m, hi * s + m) for (lo, hi), s, m in zip(block, stride, lead, strict=True))
-        (a0, a1), (b0, b1) = with_margin(
-            (pixels[0], pixels[1]), codec.overlap, (field.shape[1], field.shape[2])
-        )
+        pixels = block.scaled(stride).shifted(lead)
+        (a0, a1), (b0, b1) = with_margin(pixels, codec.overlap, (field.shape[1], field.shape[2]))
         symbols = codec.encode(field[:, a0:a1, b0:b1], mask=whole[:, a0:a1, b0:b1], upto="symbols")
-        ty, tx = (pixels[0][0] - a0) // stride[0], (pixels[1][0] - b0) // stride[1]
+        ty, tx = (pixels.y.start - a0) // stride[0], (pixels.x.start - b0) // stride[1]
         symbols = np.ascontiguousarray(symbols[:, ty : ty + y1 - y0, tx : tx + x1 - x0])
-        (cy, _), (cx, _) = cells
-        inside = _pixels_inside(source.grid, ((cy + y0, cy + y1), (cx + x0, cx + x1)))
+        placed = block.shifted((cells.y.start, cells.x.start))
+        inside = _pixels_inside(source.grid, placed)
         tail: Any = codec.tail
         if reference is not None:
-            own = whole[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
-            place = (cy + y0) // inner, (cx + x0) // inner
+            own = whole[:, *pixels.slices]
+            place = placed.y.start // inner, placed.x.start // inner
             coder = over(codec, whole[:, a0:a1, b0:b1], inside)
             symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
             tail.keep(symbols, payload)
         elif getattr(tail, "aim", None) is not None:  # searched here, where valid pixels are known
             tail.keep(symbols, over(codec, whole[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
         out[:, y0:y1, x0:x1] = symbols
-        inner_pixels = np.s_[:, pixels[0][0] : pixels[0][1], pixels[1][0] : pixels[1][1]]
-        read = pixel_sum(field[inner_pixels], valid[inner_pixels])
-        return ((cy + y0, cy + y1), (cx + x0, cx + x1)), Sums(read, zlib.crc32(symbols.data))
+        read = pixel_sum(field[:, *pixels.slices], valid[:, *pixels.slices])
+        return placed, Sums(read, zlib.crc32(symbols.data))
 
     with ThreadPoolExecutor(max_workers=min(_WORKERS, os.cpu_count() or 1)) as pool:
         sums = dict(pool.map(one, tiles((out.shape[1], out.shape[2]), inner)))
-    h, w = window[0][1] - window[0][0], window[1][1] - window[1][0]
-    return valid[:, lead[0] : lead[0] + h, lead[1] : lead[1] + w], sums
+    return valid[:, *window.counted_from(wide).slices], sums
 
 
 def _pixels_inside(grid: Grid, cells: Window) -> int:

@@ -25,8 +25,9 @@ from stac_latent.cube.write.monitor import Watch
 from stac_latent.errors import VerificationError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
-from stac_latent.spec import Band, Grid, Window
+from stac_latent.spec import Band, Grid
 from stac_latent.store.zarr.group import chunk_cells
+from stac_latent.window import Window
 
 __all__ = ["STRIP", "Progress", "Source", "Sums", "measure", "measurements", "pixel_sum", "verify_store"]
 
@@ -138,7 +139,7 @@ def verify_store(
 
 
 def _has(only: Collection[tuple[int, int]] | None, cells: Window, inner: int) -> bool:
-    return only is None or (cells[0][0] // inner, cells[1][0] // inner) in only
+    return only is None or (cells.y.start // inner, cells.x.start // inner) in only
 
 
 def measure(
@@ -185,8 +186,8 @@ def measure(
 def _embed_again(truth: Source, reader: LatentReader, cells: Window) -> int:
     """Pixels under some cells, whose embedding was made anew and is the stored one."""
     codec, stride = reader.codec, truth.grid.stride
-    window = tuple((lo * s, hi * s) for (lo, hi), s in zip(cells, stride, strict=True))
-    wide = with_margin((window[0], window[1]), codec.overlap, padded_shape(truth.grid))
+    window = cells.scaled(stride)
+    wide = with_margin(window, codec.overlap, padded_shape(truth.grid))
     field, valid = truth.read(wide)
     made = codec.encode(field, mask=valid, upto="symbols")
     cut = [
@@ -227,9 +228,9 @@ class _Truth:
 
     def __init__(self, source: Source, strip: Window) -> None:
         self.grid = source.grid
-        self.origin = tuple(lo * s for (lo, _), s in zip(strip, self.grid.stride, strict=True))
-        ends = [hi * s for (_, hi), s in zip(strip, self.grid.stride, strict=True)]
-        self.field, self.valid = source.read(((self.origin[0], ends[0]), (self.origin[1], ends[1])))
+        window = strip.scaled(self.grid.stride)
+        self.origin = (window.y.start, window.x.start)
+        self.field, self.valid = source.read(window)
 
     def check_read(self, source: Source, cells: Window, expected: int) -> None:
         """Refuse a chunk whose pixels were not read as the files have them."""
@@ -240,8 +241,8 @@ class _Truth:
         field, valid = self.field[:, rows, columns], self.valid[:, rows, columns]
         if pixel_sum(field, valid) == expected:
             return
-        (y0, y1), (x0, x1) = ((lo * s, hi * s) for (lo, hi), s in zip(cells, self.grid.stride, strict=True))
-        read, had = source.read(((y0, y1), (x0, x1)))
+        window = cells.scaled(self.grid.stride)
+        read, had = source.read(window)
         every, theirs = np.broadcast_to(valid, field.shape), np.broadcast_to(had, field.shape)
         wrong = (every != theirs) | (every & theirs & (field != read))
         if wrong.any():
@@ -253,7 +254,7 @@ class _Truth:
             top, left = self.grid.lead
             raise VerificationError(
                 f"{int(wrong.sum())} pixels were not read as the raw files have them: band {source.decoded[place[0]].name!r} holds "
-                f"{held} in row {y0 + place[1] - top}, column {x0 + place[2] - left}, and {had_read} was encoded; nothing was "
+                f"{held} in row {window.y.start + place[1] - top}, column {window.x.start + place[2] - left}, and {had_read} was encoded; nothing was "
                 "catalogued. The files changed meanwhile, or this is a fault of stac-latent: please report the item"
             )
 
@@ -267,11 +268,10 @@ class _Truth:
     ) -> Array:
         """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
         pads = self.grid.lead
-        spans = [
+        window = Window.of(
             (max(0, lo * s - p), min(n, hi * s - p))
             for (lo, hi), s, p, n in zip(cells, self.grid.stride, pads, self.grid.shape, strict=True)
-        ]
-        window: Window = (spans[0], spans[1])
+        )
         cut = [
             slice(lo + p - o, hi + p - o) for (lo, hi), p, o in zip(window, pads, self.origin, strict=True)
         ]

@@ -29,7 +29,7 @@ from stac_latent.errors import FieldError, GuardError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Encrypt, Key, Sealed, context_of
-from stac_latent.spec import Band, Grid, Spec, Window
+from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
 from stac_latent.store.zarr.encrypted_store import write_manifest
 from stac_latent.store.zarr.group import Payload, chunk_cells, create, finish
@@ -37,6 +37,7 @@ from stac_latent.store.zarr.known_metadata import layout_fields
 from stac_latent.store.zarr.ood_scores import write_scores
 from stac_latent.store.zarr.residual import SPARSE, mark_residual
 from stac_latent.system.files import tree_size
+from stac_latent.window import Span, Window
 
 if TYPE_CHECKING:
     import pystac
@@ -311,8 +312,8 @@ class _Layer:
             (y0, y1), (x0, x1) = cells
             symbols = np.empty((self.spec.dimensions, y1 - y0, x1 - x0), self.spec.data_type)
             for top in range(y0, y1, STRIP * inner):
-                strip = ((top, min(top + STRIP * inner, y1)), (x0, x1))
-                part = symbols[:, strip[0][0] - y0 : strip[0][1] - y0]
+                strip = Window(Span(top, min(top + STRIP * inner, y1)), cells.x)
+                part = symbols[:, strip.y.start - y0 : strip.y.stop - y0]
                 every = self.bound is not None
                 valid, crcs = encode_strip(source, codec, strip, part, self.coder, every=every)
                 arrays = write_mask(arrays, codec, grid, strip, valid)

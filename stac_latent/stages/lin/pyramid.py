@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -15,9 +15,7 @@ from stac_latent.stages.base import FRACTION_BITS, BaseStage
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices, parts_of
 from stac_latent.stages.lin.lifting import analyse, synthesise
 from stac_latent.stages.transform.normalise import refuse_far
-
-if TYPE_CHECKING:
-    from stac_latent.spec import Window
+from stac_latent.window import Span, Window
 
 __all__ = ["CELL", "CELL_LEVELS", "TILE", "Pyramid", "tiles_of"]
 
@@ -28,7 +26,7 @@ TILE = 256
 def tiles_of(height: int, width: int, *, size: int) -> Iterator[Window]:
     """Windows ``((y0, y1), (x0, x1))`` of tiles counted from the upper left, row by row."""
     for y, x in itertools.product(range(0, height, size), range(0, width, size)):
-        yield (y, min(y + size, height)), (x, min(x + size, width))
+        yield Window(Span(y, min(y + size, height)), Span(x, min(x + size, width)))
 
 
 class Pyramid(BaseStage):

@@ -16,7 +16,7 @@ from stac_latent.aliases import Array, Level
 from stac_latent.chain import Codec
 from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
 from stac_latent.field.rate_target import Target
-from stac_latent.spec import Band, Window
+from stac_latent.spec import Band
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
@@ -30,6 +30,7 @@ from stac_latent.stages.lin.tile_source import FromField, FromLatents, Source
 from stac_latent.stages.transform.normalise import Normalise, store
 from stac_latent.system.limits import MAX_PIXELS, check_bytes
 from stac_latent.system.threads import each
+from stac_latent.window import Window
 
 __all__ = ["Lin", "stages_of"]
 

@@ -15,7 +15,7 @@ from stac_latent.stages.lin.tile import MAX_LEVELS
 from stac_latent.stages.transform.normalise import Normalise, load
 
 if TYPE_CHECKING:
-    from stac_latent.spec import Window
+    from stac_latent.window import Window
 
 __all__ = ["FromField", "FromLatents", "Source"]
 

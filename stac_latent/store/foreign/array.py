@@ -23,8 +23,8 @@ from stac_latent.aliases import Array
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.net.raster import open_raster
 from stac_latent.net.remote_file import open_binary
-from stac_latent.spec import Window
 from stac_latent.system.links import is_local, local_path
+from stac_latent.window import Window
 
 __all__ = [
     "AXES",

@@ -15,10 +15,10 @@ import zarr.errors
 
 from stac_latent.aliases import Array
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.spec import Window
 from stac_latent.store.foreign.array import ArrayHeader, check_axes, in_order, sizes_of
 from stac_latent.store.foreign.zarr_group import open_zarr
 from stac_latent.system.links import absolute, shown
+from stac_latent.window import Window
 
 __all__ = ["ZarrArray", "array_attributes", "attributes_of", "dimension_names", "read_coordinate"]
 
@@ -47,8 +47,8 @@ class ZarrArray:
     def read(self, window: Window) -> Array:
         """As :class:`~stac_latent.store.foreign.array.ForeignArray`."""
         spans: dict[str, Any] = {
-            "y": slice(*window[0]),
-            "x": slice(*window[1]),
+            "y": slice(*window.y),
+            "x": slice(*window.x),
             "channel": slice(None),
             "time": self.step,
         }

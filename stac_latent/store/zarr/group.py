@@ -35,7 +35,7 @@ from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
 from stac_latent.net.fetch import Sign
 from stac_latent.redact import without_secrets
 from stac_latent.secure import Encrypt
-from stac_latent.spec import Grid, Spec, Window
+from stac_latent.spec import Grid, Spec
 from stac_latent.store.zarr.codec import LatentZarrCodec
 from stac_latent.store.zarr.encrypted_store import SealedStore, for_writing
 from stac_latent.store.zarr.open_store import store_at
@@ -44,6 +44,7 @@ from stac_latent.store.zarr.remote_store import RemoteStore
 from stac_latent.store.zarr.trust import CONFIG, UNREADABLE, check_array
 from stac_latent.system.limits import check_bytes, memory
 from stac_latent.system.links import shown
+from stac_latent.window import Window
 
 if TYPE_CHECKING:
     from pathlib import Path
