@@ -40,6 +40,7 @@ from stac_latent.cube.grid.areas import area_parts, joined
 from stac_latent.cube.grid.coverage import check_meets
 from stac_latent.cube.grid.lattice import cell_geobox, check_area, common_lattice, geobox_like
 from stac_latent.cube.grid.mosaic import mosaic
+from stac_latent.cube.read import accessor as _accessor  # noqa: F401 (registers the accessor)
 from stac_latent.cube.read.band_views import view_of
 from stac_latent.cube.read.driver import LatentDriver
 from stac_latent.cube.read.physical import check_stored, physical_band, with_common_nodata
