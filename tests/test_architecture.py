@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -15,11 +13,10 @@ import pytest
 from conftest import SLOW
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "stac_latent"
-MODULES = {
-    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
-    for p in PACKAGE.rglob("*.py")
-}
+sys.path.insert(0, str(ROOT / "scripts"))
+import house  # noqa: E402 - a script
+from house import MODULES, PACKAGE, imports, room, rooms  # noqa: E402
+
 UPWARD = {
     ("stac_latent.chain", "stac_latent.bytestring.bounded"),
     ("stac_latent.chain", "stac_latent.bytestring.multi_grid"),
@@ -43,54 +40,6 @@ EXTRAS = {
     "page": {"viz"}, "secure": {"secure"}, "testing": {"test"}, "train": {"torch"},
 }  # fmt: skip
 """Extras that a room may ask for."""
-
-
-@dataclass(frozen=True)
-class Import:
-    """One import of a module: what, and whether it runs when the module is imported."""
-
-    target: str
-    kind: str
-
-
-def rooms():
-    """Names in the table of ARCHITECTURE.md, lowest first."""
-    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    table = text.split("## Rooms", 1)[1].split("\n## ", 1)[0]
-    return [
-        name.rstrip("/").removesuffix(".py")
-        for name in re.findall(r"^\| `([\w./]+)` \|", table, re.MULTILINE)
-    ]
-
-
-def room(module):
-    """Room of a module: the file or folder directly below the package."""
-    return module.split(".")[1] if "." in module else "__init__"
-
-
-@cache
-def imports(module):
-    """Imports of a module, those for type checkers left out."""
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    skip, late = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            skip |= {id(x) for statement in node.body for x in ast.walk(statement)}
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            late |= {id(x) for x in ast.walk(node)}
-    found = []
-    for node in ast.walk(tree):
-        if id(node) in skip:
-            continue
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} has a relative import"
-            whole = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in MODULES else node.module for name in whole]
-        found += [Import(name, "late" if id(node) in late else "top") for name in names]
-    return found
 
 
 def test_every_room_is_in_the_table():
@@ -143,11 +92,23 @@ def test_low_rooms_know_no_file_format():
         assert not top & HEAVY, f"{module} imports {sorted(top & HEAVY)}"
 
 
-def test_modules_are_of_readable_size():
-    long = {
-        str(p.relative_to(ROOT)): n for p in MODULES.values() if (n := len(p.read_text().splitlines())) > 400
-    }
-    assert long == {}
+@pytest.mark.parametrize("figure", [*house.SUMS, *house.LARGEST], ids=lambda f: f.words)
+def test_the_house_is_in_order(figure):
+    """Figures only fall: lower ``held`` in ``scripts/house.py`` when one does."""
+    listed = "\n".join(f"{what}: {n}" for n, what in figure.found)
+    assert house.present(figure) <= figure.held, f"{figure.words}: more than {figure.held}\n{listed}"
+    assert figure.goal <= figure.held
+
+
+def test_reasons_are_given_for_what_is_there():
+    assert [n for n in house.SMALL if not (PACKAGE / n).exists()] == []
+
+
+def test_the_drawing_is_that_of_the_imports():
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert page.partition(house.BEGIN)[2].partition(house.END)[0] == house.drawing(), (
+        "run: python scripts/house.py --write"
+    )
 
 
 def test_the_files_left_out_of_the_daily_run_are_there():
