@@ -12,19 +12,19 @@ from typing import Annotated
 import typer
 
 from stac_latent import __version__
-from stac_latent.cli import adopt, assets, bench, verbs
+from stac_latent.cli.commands import adopt, assets, bench, verbs
+from stac_latent.cli.commands.coverage import coverage
+from stac_latent.cli.commands.fit import fit
+from stac_latent.cli.commands.map import write_map
+from stac_latent.cli.commands.nearest import index, label, nearest
+from stac_latent.cli.commands.object_store import copy
+from stac_latent.cli.commands.push import push, queryables
+from stac_latent.cli.commands.train import train
 from stac_latent.cli.console import say, speaking
-from stac_latent.cli.coverage import coverage
-from stac_latent.cli.fit import fit
 from stac_latent.cli.help import PlainHelp
 from stac_latent.cli.interrupts import stoppable
-from stac_latent.cli.map import write_map
-from stac_latent.cli.nearest import index, label, nearest
-from stac_latent.cli.object_store import copy
-from stac_latent.cli.push import push, queryables
 from stac_latent.cli.scarce import told, watched
 from stac_latent.cli.surroundings import in_utf8, somewhere
-from stac_latent.cli.train import train
 from stac_latent.errors import StacLatentError
 
 __all__ = ["app", "main"]
