@@ -37,7 +37,6 @@ SMALL = {
     "cube/open_store.py": "reading, key frames and verification share it",
     "cube/write/masks.py": "writer and strips share it",
     "index/remote.py": "the one module of the index that reads addresses",
-    "net/transport.py": "the one door to the network",
     "page/colours.py": "page and notebooks share it",
     "store/zarr/ood_scores.py": "an array of the store with a layout of its own",
     "store/zarr/open_store.py": "the one place where stores are opened",
