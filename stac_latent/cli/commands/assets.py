@@ -27,7 +27,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole line on a real Sentinel-2 sample: encode, catalogue, search, load, publish, look."""
-    from stac_latent.demo import run_demo
+    from stac_latent.cli.demo import run_demo
 
     with progress(as_json) as report:
         result = run_demo(dest, codec, report)
