@@ -27,7 +27,7 @@ from stac_latent import open_codec
 from stac_latent.aliases import Array
 from stac_latent.bench.data.base import split, thinned
 from stac_latent.bench.data.open import open_dataset
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.spec import Band
 

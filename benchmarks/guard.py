@@ -36,7 +36,8 @@ from stac_latent.aliases import Array
 from stac_latent.bench.data.open import open_dataset
 from stac_latent.bench.data.sentinel import dark
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.chain import Codec, open_codec
+from stac_latent.codec.codec import Codec
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.errors import GuardWarning
 from stac_latent.quality.ood_calibration import guards_of, judge
 

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from stac_latent.bytestring.single_grid import aim
-from stac_latent.chain import Codec, open_codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.keyframe.choose import plan_key_frames
 from stac_latent.cube.keyframe.encode import ReferenceCoder
 from stac_latent.cube.keyframe.gains import predict
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band, Grid
 from stac_latent.stages.lin.pyramid import TILE
@@ -134,7 +134,7 @@ class Coder:
     """Codes dates at a target, alone and against others."""
 
     def __init__(self, codec: Codec, psnr: float) -> None:
-        self.plain, self.codec = codec, aim(codec, Target(psnr=psnr))
+        self.plain, self.codec = codec, codec.with_target(Target(psnr=psnr))
 
     def code(self, field: Array, key: Coded | None = None) -> Coded:
         """Code a date tile by tile; where a key frame saves no bytes, a tile stands alone."""
@@ -176,7 +176,7 @@ def race(series: Series, codec: Codec) -> dict[str, Any]:
     """Bytes of each way to choose key frames, at each PSNR."""
     bands = tuple(codec.bands)
     sources = [ArraySource(f, bands) for f in series.fields]
-    aimed = aim(codec, Target(psnr=42.0))
+    aimed = codec.with_target(Target(psnr=42.0))
     clear = [i for i, c in enumerate(series.clear) if c]
     only = plan_key_frames([sources[i] for i in clear], aimed, "auto").of
     ways: dict[str, list[int | None]] = {

@@ -27,7 +27,7 @@ from rasterio.windows import Window, transform
 
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.catalog.sample import sample_item
-from stac_latent.chain import open_codec
+from stac_latent.cube.open_codec import open_codec
 
 CODEC, EMBEDDER = "s2-10m-4b", "s2-10m-embed"
 COLLECTION = "s2-sample"

@@ -34,7 +34,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from item_cases import Case, cases
 
 from stac_latent import encode, load, open_codec
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import StacLatentError
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "items.json"

@@ -31,8 +31,8 @@ from stac_latent.catalog.search.documents import to_item
 from stac_latent.catalog.search.query import Query
 from stac_latent.catalog.search.sources import StaticSource
 from stac_latent.catalog.search.stac_geoparquet import ParquetSource, to_geoparquet
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import FILES, read_bundle, write_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.shipped import dct, fit, jpeg2000, lin, wavelet, zstd
 from stac_latent.cube.read.band_views import NativeReader, lattices_of, view_of
 from stac_latent.cube.read.reader import LatentReader

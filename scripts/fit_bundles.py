@@ -20,8 +20,8 @@ import numpy as np
 
 from stac_latent.bench.data.base import Dataset, Tile
 from stac_latent.bench.data.open import open_dataset
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import load_bundle, save_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.shipped import embed_patch, fit
 from stac_latent.fitting.lin import fit_lin, mask_of
 from stac_latent.quality.distortion import Distortion

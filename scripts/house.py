@@ -28,12 +28,13 @@ BEGIN, END = "<!-- drawing: python scripts/house.py --write -->\n```text\n", "``
 
 SMALL = {
     "aliases.py": "types that every room shares, below all of them",
-    "redact.py": "the lowest room: errors may need it",
     "catalog/bands.py": "three rooms of the catalogue need it",
     "cli/help.py": "a class of Typer's, apart from what is printed",
     "cli/commands/object_store.py": "one command, as in the modules beside it",
     "cli/surroundings.py": "runs before anything else",
     "cube/band_names.py": "reading and writing share it",
+    "bytestring/options.py": "three forms of byte strings share it",
+    "cube/open_codec.py": "a verb of its own, above the registry",
     "cube/open_store.py": "reading, key frames and verification share it",
     "cube/write/masks.py": "writer and strips share it",
     "index/remote.py": "the one module of the index that reads addresses",
@@ -191,8 +192,10 @@ def long_signatures() -> Iterator[tuple[int, str]]:
     for module, path in MODULES.items():
         if any(_shown(path).startswith(prefix) for prefix in LONG_SIGNATURES):
             continue
+        own = [n for n in nodes(path) if isinstance(n, ast.ClassDef) and (module, n.name) in public]
+        methods = {id(x) for n in own for x in n.body if isinstance(x, ast.FunctionDef) and x.name[0] != "_"}
         for node in nodes(path):
-            if not isinstance(node, ast.FunctionDef) or (module, node.name) in public:
+            if not isinstance(node, ast.FunctionDef) or (module, node.name) in public or id(node) in methods:
                 continue
             if {ast.unparse(d).split("(")[0] for d in node.decorator_list} & set(LONG_SIGNATURES):
                 continue
@@ -240,11 +243,11 @@ def small() -> Iterator[tuple[int, str]]:
 
 
 SUMS = [
-    Figure("modules in circles of imports, late ones included", 0, 17, lambda: [(1, m) for c in circles() for m in c]),
-    Figure("imports that point upward", 0, 6, lambda: [(1, f"{a} -> {b}") for a, b in upward()]),
+    Figure("modules in circles of imports, late ones included", 0, 0, lambda: [(1, m) for c in circles() for m in c]),
+    Figure("imports that point upward", 0, 0, lambda: [(1, f"{a} -> {b}") for a, b in upward()]),
     Figure("modules below 60 lines without a reason", 0, 0, lambda: list(small())),
     Figure("functions with more than 8 parameters, but for public ones", 0, 9, lambda: list(long_signatures())),
-    Figure("probes of what a stage can do", 0, 30, lambda: list(probes())),
+    Figure("probes of what a stage can do", 0, 0, lambda: list(probes())),
     Figure("sizes and limits that tests patch", 0, 23, lambda: list(patched_sizes())),
 ]  # fmt: skip
 """Figures that are counts."""

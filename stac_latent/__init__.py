@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.push.push import push as push
     from stac_latent.catalog.search.search import search as search
     from stac_latent.catalog.verify import verify as verify
-    from stac_latent.chain import open_codec as open_codec
+    from stac_latent.cube.open_codec import open_codec as open_codec
     from stac_latent.cube.read.load import load as load
     from stac_latent.fitting.items import fit as fit
     from stac_latent.index.label import label as label
@@ -39,7 +39,7 @@ else:
             "catalog.push.push": ["push"],
             "catalog.search.search": ["search"],
             "catalog.verify": ["verify"],
-            "chain": ["open_codec"],
+            "cube.open_codec": ["open_codec"],
             "cube.read.load": ["load"],
             "fitting.items": ["fit"],
             "index.label": ["label"],

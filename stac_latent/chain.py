@@ -1,83 +1,49 @@
-"""A codec is a chain of stages; decoding inverts the chain as far as the caller asks.
+"""A chain of stages; decoding inverts the chain as far as the caller asks.
 
 ::
 
     field --transform--> latent --quantise--> symbols --entropy code--> bytes
 
-This module holds the :class:`Stage` protocol, the :class:`Codec` chain and its digest. It knows no STAC client
-and no file format; :mod:`stac_latent.codec.bundle` reads and writes chains, :mod:`stac_latent.codec.registry` finds them.
+A :class:`Chain` knows what a stage is (:mod:`stac_latent.stage`), but no stage, no byte string and no file.
+:class:`stac_latent.codec.Codec` is a chain that codes whole fields.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from stac_latent.aliases import LEVELS, Array, Level
 from stac_latent.errors import CodecError, FieldError
+from stac_latent.field.rate_target import Target
 from stac_latent.field.storage_type import check_field, common_type, to_field
 from stac_latent.field.validity import fill_invalid, fits, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats
+from stac_latent.stage import (
+    EntropyCoder,
+    FastPath,
+    MultiGrid,
+    PointWise,
+    Quantiser,
+    RateControlled,
+    Stage,
+    StoresType,
+    Tiled,
+)
 from stac_latent.system.digests import canonical_json
 from stac_latent.window import WindowLike
 
-__all__ = ["Codec", "Stage", "open_codec"]
-
-
-@runtime_checkable
-class Stage(Protocol):
-    """One invertible step of a chain.
-
-    A stage maps arrays ``(channel, y, x)``; the last one may map to bytes. With ``stride`` (sy, sx) the output
-    has ``y / sy`` by ``x / sx`` cells, and inputs are whole cells. A transform that looks past its cell states
-    ``overlap`` (input pixels needed to encode a window) and ``halo`` (output cells needed to decode one); at
-    the ends of the array it may extend as it likes, the caller crops.
-
-    ``forward`` must not depend on where a window was cut: with the overlap cropped, its result equals the
-    whole array's, bit for bit. Stages reach this by exact arithmetic (integers, held in float64 below 2**53).
-    """
-
-    name: ClassVar[str]
-    level: ClassVar[Level]
-    """Level of what ``forward`` returns."""
-
-    @property
-    def stride(self) -> tuple[int, int]:
-        """Input pixels per output cell (y, x)."""
-
-    @property
-    def halo(self) -> tuple[int, int]:
-        """Output cells needed on each side of a window to decode it (y, x)."""
-
-    @property
-    def overlap(self) -> tuple[int, int]:
-        """Input pixels needed on each side of a window to encode it (y, x)."""
-
-    def forward(self, x: Array) -> Any:
-        """Encode: ``(channel, y, x)`` to the next array, or to bytes."""
-
-    def inverse(self, y: Any) -> Array:
-        """Decode what ``forward`` gave."""
-
-    def config(self) -> dict[str, Any]:
-        """JSON parameters; with :meth:`tensors` they rebuild the stage exactly."""
-
-    def tensors(self) -> dict[str, Array]:
-        """Arrays that belong to the stage: matrices, tables, weights."""
-
-    @classmethod
-    def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
-        """Rebuild a stage from :meth:`config` and :meth:`tensors`."""
+__all__ = ["Chain"]
 
 
 @dataclass(frozen=True)
-class Codec:
+class Chain:
     """A chain of stages for fields of given bands.
 
     Parameters
@@ -106,7 +72,7 @@ class Codec:
     about: Mapping[str, Any] = field(default_factory=dict)
     """Model card: description, licence, training data, metrics. Not part of the space."""
     whole_space: str = ""
-    """Space of the codec that this is one of the :attr:`parts` of, or the same as for bands of other types or nodata."""
+    """Space of the codec that this is one of the :attr:`grid_chains` of, or the same as for bands of other types or nodata."""
     untyped: frozenset[str] = frozenset()
     """Bands that were given by name alone: type and nodata are those of the source."""
 
@@ -137,7 +103,7 @@ class Codec:
 
     @cached_property
     def halo(self) -> tuple[int, int]:
-        """Cells needed round a window to decode it; none where tiles decode alone (:attr:`whole`)."""
+        """Cells needed round a window to decode it; none where tiles decode alone (:attr:`tiled`)."""
         hy = hx = 0
         for s in self.stages:
             hy, hx = -(-hy // s.stride[0]) + s.halo[0], -(-hx // s.stride[1]) + s.halo[1]
@@ -157,19 +123,20 @@ class Codec:
         )
 
     @cached_property
-    def whole(self) -> bool:
+    def tiled(self) -> bool:
         """True where tiles decode alone and as a whole: there is no halo then, and windows are cut from whole tiles."""
-        return any(hasattr(s, "tile") for s in self.stages)
+        return any(isinstance(s, Tiled) for s in self.stages)
 
     @cached_property
-    def steps(self) -> tuple[int, ...]:
-        """Pixels of the field along a native pixel of each band: 1 but where larger ones are repeated."""
-        return next((v for s in self.stages if (v := getattr(s, "steps", None))), (1,) * len(self.bands))
+    def native_pixels(self) -> tuple[int, ...]:
+        """How often each band's native pixel is repeated along an axis to fill the finest grid."""
+        found = [s.native_pixels for s in self.stages if isinstance(s, MultiGrid)]
+        return next((v for v in found if v), (1,) * len(self.bands))
 
     @cached_property
-    def parts(self) -> tuple[Codec, ...]:
-        """Codec of each lattice of cells, of this one's space: itself, but where pixels fit no cell of the finest's."""
-        return next((p(self) for s in self.stages if (p := getattr(s, "parts", None))), (self,))
+    def grid_chains(self) -> tuple[Self, ...]:
+        """One chain for each native grid that needs cells of its own; of one grid, the chain itself alone."""
+        return next((s.grid_chains(self) for s in self.stages if isinstance(s, MultiGrid)), (self,))
 
     @property
     def tail(self) -> Stage | None:
@@ -203,15 +170,15 @@ class Codec:
     def spec(self) -> Spec:
         """The contract that the ``latent:`` fields of an asset carry (plain payload; no bitstream)."""
         quantiser = next((s for s in self.stages if s.level == "symbols"), None)
-        quantization = getattr(quantiser, "quantization", Quantization("none"))
-        last = next((s for s in reversed(self.stages) if hasattr(s, "data_type")), None)
-        stored = str(getattr(last, "data_type", common_type(self.bands)))
+        quantization = quantiser.quantization if isinstance(quantiser, Quantiser) else Quantization("none")
+        types = [s.data_type for s in self.stages if isinstance(s, StoresType)]
+        stored = types[-1] if types else str(common_type(self.bands))
         return Spec(
             kind=self.kind,
             space=self.space,
             dimensions=self.dimensions or len(self.bands),
             stride=self.stride,
-            halo=None if self.whole else self.halo,
+            halo=None if self.tiled else self.halo,
             bands=self.bands,
             data_type=stored,
             dtype="float32" if quantiser is not None else stored,
@@ -222,7 +189,16 @@ class Codec:
     @property
     def bitstream(self) -> str | None:
         """Identifier and version of the entropy-coded container; None for a chain without one."""
-        return None if self.tail is None else str(getattr(self.tail, "bitstream", self.tail.name))
+        if self.tail is None:
+            return None
+        last = self.stages[-1]
+        return last.bitstream if isinstance(last, EntropyCoder) else last.name
+
+    @property
+    def exact_symbols(self) -> bool:
+        """Whether symbols come back from bytes as they went in, bit for bit."""
+        last = self.stages[-1]
+        return isinstance(last, EntropyCoder) and last.lossless
 
     # -- encode and decode arrays of whole cells -------------------------------------------------------------
 
@@ -253,9 +229,9 @@ class Codec:
             x = to_field(x, self.bands)
         filled = mask is None
         for stage in self._upto(upto):
-            if not filled and stage.name != "normalise":
+            if not filled and not isinstance(stage, PointWise):
                 filled = True
-                if not getattr(stage, "lossless", False):
+                if not (isinstance(stage, EntropyCoder) and stage.lossless):
                     x = fill_invalid(x, cast("Array", mask), self.stride)
             x = stage.forward(x)
         return x
@@ -282,16 +258,16 @@ class Codec:
                 f"{self.name!r} is an embedder: its latents cannot be decoded; ask for upto='latent'"
             )
         coded = isinstance(payload, bytes | bytearray | memoryview)
-        if coded and upto == "field" and window is None and self._direct is not None:
-            return self._direct(bytes(payload))
+        if coded and upto == "field" and window is None and self._decoder is not None:
+            return self._decoder(bytes(payload))
         symbols = self.entropy_decode(payload) if coded else payload
         if upto in ("symbols", "latent"):
             return cast("Array", symbols if upto == "symbols" else self.spec.quantization.dequantise(symbols))
         crop: tuple[slice, slice] = (slice(None), slice(None))
         if window is not None:
             symbols, crop = self._cells(symbols, window)
-        if self._fused is not None:
-            return self._fused(symbols)[:, crop[0], crop[1]]
+        if self._synthesis is not None:
+            return self._synthesis(symbols)[:, crop[0], crop[1]]
         x = symbols.copy() if self.stages[0].level == "bytes" else symbols  # never a view of the caller's
         for stage in reversed([s for s in self.stages if s.level != "bytes"]):
             x = stage.inverse(x)
@@ -299,18 +275,20 @@ class Codec:
 
     @cached_property
     def _encoder(self) -> Callable[[Array, Array | None], bytes] | None:
-        """Function from pixels and their mask to a bitstream without the latents, if the last stage offers one."""
-        return getattr(self.tail, "encoder", lambda _: None)(self)
+        """Function from pixels and their mask to bytes, where the last stage knows a short way."""
+        last = self.stages[-1]
+        return last.encoder(self) if isinstance(last, FastPath) else None
 
     @cached_property
-    def _direct(self) -> Callable[[bytes], Array] | None:
-        """Function from a bitstream to pixels that leaves the latents out, if the last stage offers one."""
-        return getattr(self.tail, "direct", lambda _: None)(self)
+    def _decoder(self) -> Callable[[bytes], Array] | None:
+        """Function from bytes to pixels, where the last stage knows a short way."""
+        last = self.stages[-1]
+        return last.decoder(self) if isinstance(last, FastPath) else None
 
     @cached_property
-    def _fused(self) -> Callable[[Array], Array] | None:
-        """Inverse of the whole chain in one go, if its first stage offers one (see ``Normalise.fused``)."""
-        return getattr(self.stages[0], "fused", lambda _: None)(self)
+    def _synthesis(self) -> Callable[[Array], Array] | None:
+        """Function from symbols to pixels through all stages at once; rooms above that know the stages may have one."""
+        return None
 
     def entropy_encode(self, symbols: Array) -> bytes:
         """Symbols ``(channel, y, x)`` to one self-contained bitstream."""
@@ -324,35 +302,113 @@ class Codec:
             raise CodecError(f"codec {self.name!r} has no entropy coder; it cannot read a bitstream")
         return self.tail.inverse(bytes(payload))
 
-    def compress(self, field: Array | Sequence[Array], **target: Any) -> bytes:
-        """One self-contained byte string of a field of any size, nodata kept; see :func:`stac_latent.bytestring.single_grid.compress`.
+    # -- what the last stage codes towards ---------------------------------------------------------------------
 
-        A list or tuple holds the fields of several grids, finest first; see :func:`stac_latent.bytestring.multi_grid.compress_native`.
-        ``target`` is at most one of ``psnr=``, ``max_bits_per_pixel=``, ``max_error=``, ``quality=`` and ``step=``, and beside it
-        ``error_bound=``, which a residual guarantees for every pixel; see :func:`stac_latent.bytestring.bounded.compress_bounded`.
+    @property
+    def rate_control(self) -> RateControlled | None:
+        """The last stage, where it can search for a target."""
+        last = self.stages[-1]
+        return last if isinstance(last, RateControlled) else None
+
+    @property
+    def target(self) -> Target:
+        """What the chain codes towards; empty where that is its own step."""
+        return Target() if self.rate_control is None else self.rate_control.target
+
+    @property
+    def searches(self) -> bool:
+        """Whether the last stage was told what to code towards, or how to weigh it."""
+        return self.rate_control is not None and self.rate_control.searches
+
+    def with_target(
+        self,
+        target: Target,
+        *,
+        bands: Sequence[Band] | None = None,
+        weights: Array | None = None,
+        band_weights: Sequence[float] | None = None,
+        overhead: int = 0,
+        samples: int | None = None,
+    ) -> Self:
+        """The chain, coding towards a target; what it writes is of the same space.
+
+        Parameters
+        ----------
+        target
+            What to reach.
+        bands
+            Bands whose scales tell the peaks that PSNR refers to, where they know better than the chain's.
+        weights
+            Weight of each pixel's squared error, float32 ``(y, x)`` of the padded field.
+        band_weights
+            Factor on the precision of each band: 2 halves its error against the others'.
+        overhead
+            Bytes that are stored beside the payload and count in its rate.
+        samples
+            Pixels times bands that the rate refers to; None for those that are coded.
+
+        Raises
+        ------
+        CodecError
+            If the chain has a fixed rate, or the target makes no sense.
         """
-        coder: Callable[..., bytes]
-        if "error_bound" in target:
-            from stac_latent.bytestring.bounded import compress_bounded as coder
-        elif isinstance(field, list | tuple):
-            from stac_latent.bytestring.multi_grid import compress_native as coder
-        else:
-            from stac_latent.bytestring.single_grid import compress as coder
-        return coder(self, field, **target)
+        if not target.given and weights is None and band_weights is None:
+            return self
+        if self.rate_control is None:
+            raise CodecError(
+                f"codec {self.name!r} codes at the one rate that is part of its space; for {target} take a chain that ends with "
+                "'lin', or open it with another step="
+            )
+        gains = None if band_weights is None else np.asarray(band_weights, np.float32)
+        if gains is not None and (gains.shape != (len(self.bands),) or not (gains > 0).all()):
+            raise CodecError(
+                f"band_weights must be {len(self.bands)} positive numbers, one for each band; got {list(band_weights or ())}"
+            )
+        return self._ending(
+            self.rate_control.with_target(
+                self,
+                target,
+                bands=bands or self.bands,
+                weights=weights,
+                gains=gains,
+                overhead=overhead,
+                samples=samples,
+            )
+        )
 
-    def decompress(self, data: bytes) -> Any:
-        """Inverse of :meth:`compress`: ``(band, y, x)`` in the bands' stored type, or a list of them, one for each grid."""
-        from stac_latent.bytestring.framing import BOUNDED, SEVERAL_GRIDS
+    def at_own_rate(self) -> Self:
+        """The chain without the target that :meth:`with_target` gave it."""
+        if self.rate_control is None or not self.searches:
+            return self
+        return self._ending(self.rate_control.at_own_rate())
 
-        if data[:4] == BOUNDED:
-            from stac_latent.bytestring.bounded import decompress_bounded as inverse
-        elif data[:4] == SEVERAL_GRIDS:
-            from stac_latent.bytestring.multi_grid import decompress_native as inverse
-        else:
-            from stac_latent.bytestring.single_grid import decompress as inverse
-        return inverse(self, data)
+    def measured_over(self, valid: Array | None, pixels: int | None = None) -> Self:
+        """The chain, measuring over valid pixels ``(1 or band, y, x)`` where it codes towards a target.
+
+        ``pixels`` of a chunk of a scene are those that its rate refers to.
+        """
+        if valid is None or self.rate_control is None or not self.searches:
+            return self
+        return self._ending(self.rate_control.measured_over(valid, pixels))
+
+    def for_bands(self, bands: Sequence[Band]) -> Self:
+        """The same chain, of the same space, for bands of other types or nodata: those that an asset or a source states.
+
+        Names, scales and offsets stay the chain's; so does everything where the number of bands differs.
+        """
+        stated = tuple(
+            replace(own, data_type=b.data_type, nodata=b.nodata)
+            for own, b in zip(self.bands, bands, strict=False)
+        )
+        if len(stated) != len(self.bands) or str(stated) == str(self.bands):
+            return self
+        return replace(self, bands=stated, whole_space=self.space, untyped=frozenset())
 
     # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _ending(self, tail: Stage) -> Self:
+        """The chain with another last stage."""
+        return replace(self, stages=(*self.stages[:-1], tail))
 
     def _upto(self, upto: Level) -> Sequence[Stage]:
         if upto not in LEVELS:
@@ -366,7 +422,7 @@ class Codec:
         for (lo, hi), s, h, n in zip(window, self.stride, self.halo, symbols.shape[1:], strict=True):
             if not 0 <= lo < hi <= n * s:
                 raise FieldError(f"window {window} is not inside the {n * s} pixels of this axis")
-            if self.whole:  # the stages invert tile by tile, counted from the upper left
+            if self.tiled:  # the stages invert tile by tile, counted from the upper left
                 cuts.append(slice(0, n))
                 crops.append(slice(lo, hi))
                 continue
@@ -374,24 +430,3 @@ class Codec:
             cuts.append(slice(first, last))
             crops.append(slice(lo - first * s, hi - first * s))
         return symbols[:, cuts[0], cuts[1]], (crops[0], crops[1])
-
-
-def open_codec(name: Any, **options: Any) -> Codec:
-    """Open a codec by registered name, bundle path, or from a STAC Item that links to its decoder.
-
-    Parameters
-    ----------
-    name
-        A name that ``stac-latent codecs`` lists, a bundle directory, or a :class:`pystac.Item`.
-    **options
-        Passed to the codec's factory, for instance ``bands=`` for the chains that take any.
-
-    Examples
-    --------
-    >>> codec = open_codec("s2-10m-4b")
-    >>> [b.name for b in codec.bands]
-    ['B02', 'B03', 'B04', 'B08']
-    """
-    from stac_latent.codec.registry import open_any
-
-    return open_any(name, **options)

@@ -1,4 +1,4 @@
-"""Every error that the package raises on purpose.
+"""Every error that the package raises on purpose, and what none of them shows.
 
 An error says what it got, what it expected and the way out. All derive from :class:`StacLatentError`, so a
 caller can tell bad input (ours) from a bug (anything else).
@@ -6,7 +6,7 @@ caller can tell bad input (ours) from a bug (anything else).
 
 from __future__ import annotations
 
-from stac_latent.redact import without_secrets
+import re
 
 __all__ = [
     "MALFORMED",
@@ -31,6 +31,7 @@ __all__ = [
     "TrainError",
     "UnresolvedSpaceError",
     "VerificationError",
+    "without_secrets",
 ]
 
 MALFORMED = (
@@ -38,6 +39,38 @@ MALFORMED = (
     MemoryError,
 )  # fmt: skip
 """What Python, numpy and stages raise for a document that is not as it should be: callers turn these into errors of their own."""
+
+_ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])((?!file:)[A-Za-z][A-Za-z0-9+.-]+://)([^\s'\"<>]+)")
+_VALUE = re.compile(r"(?<=[?&;])([^=&;\s'\"<>#]+)=[^&;\s'\"<>)#]+")
+"""A value after a question mark, where a message quotes no more of the address."""
+
+
+def without_secrets(text: str) -> str:
+    """A message that may quote addresses, without what may be secret in them.
+
+    Examples
+    --------
+    >>> without_secrets("cannot open '/vsicurl/https://me:pass@x.org/a.tif?sig=abc'")
+    "cannot open '/vsicurl/https://...@x.org/a.tif?sig=...'"
+    """
+    return _VALUE.sub(r"\1=...", _ADDRESS.sub(_without, text))
+
+
+def _without(found: re.Match[str]) -> str:
+    """An address without its user, password, values and fragment."""
+    place, mark, rest = re.fullmatch(r"([^?#]*)([?#]?)(.*)", found[2], re.DOTALL).groups()  # type: ignore[union-attr]
+    host, slash, path = place.partition("/")
+    if "@" not in host and "@" in path and re.search(r":(?!\d*$)", host):  # a password with a slash in it
+        host, slash, path = f"@{place.rpartition('@')[2]}".partition("/")
+    host = f"...@{host.rpartition('@')[2]}" if "@" in host else host
+    end = None if rest.endswith("...") else re.search(r"[).,:;\]}]*$", rest)
+    tail = "" if end is None else end[0]
+    query, hashed, _ = rest[: len(rest) - len(tail)].partition("#")
+    parts = [
+        f"{part.partition('=')[0]}=..." if "=" in part else "..." for part in re.split("[&;]", query) if part
+    ]
+    said = "..." if mark == "#" else "&".join(parts) + ("#..." if hashed else "")
+    return f"{found[1]}{host}{slash}{path}{mark}{said if mark else ''}{tail}"
 
 
 class StacLatentError(Exception):

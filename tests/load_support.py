@@ -12,7 +12,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.chain import open_codec
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.spec import Band, Grid, Spec

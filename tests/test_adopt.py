@@ -24,7 +24,8 @@ import stac_latent
 from stac_latent import adopt, load, load_table, publish, search
 from stac_latent.errors import CatalogError, CorruptDataError, GridError, StacLatentError
 from stac_latent.store.embeddings import read_embeddings
-from stac_latent.store.foreign.array import axis_names, open_array
+from stac_latent.store.foreign.array import open_array
+from stac_latent.store.foreign.axes import axis_names
 
 LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ANY = {"producer": "me", "name": "mine", "version": "1", "when": "2024"}

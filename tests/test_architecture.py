@@ -17,15 +17,6 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import house  # noqa: E402 - a script
 from house import MODULES, PACKAGE, imports, room, rooms  # noqa: E402
 
-UPWARD = {
-    ("stac_latent.chain", "stac_latent.bytestring.bounded"),
-    ("stac_latent.chain", "stac_latent.bytestring.multi_grid"),
-    ("stac_latent.chain", "stac_latent.bytestring.single_grid"),
-    ("stac_latent.chain", "stac_latent.bytestring.framing"),
-    ("stac_latent.chain", "stac_latent.codec.registry"),
-    ("stac_latent.codec.registry", "stac_latent.cube.ref"),
-}
-"""Deferred imports behind the front doors open_codec and Codec.compress; ARCHITECTURE.md names them."""
 HEAVY = {"rasterio", "odc", "zarr", "dask", "geopandas", "pyarrow", "pandas", "pystac_client"}
 
 DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu"}
@@ -54,9 +45,6 @@ def test_imports_point_downward(module):
     for item in imports(module):
         if not item.target.startswith("stac_latent.") or room(item.target) == room(module):
             continue
-        if (module, item.target) in UPWARD:
-            assert item.kind == "late", f"{module} imports {item.target} when it is imported"
-            continue
         if module == "stac_latent":
             assert item.target == "stac_latent.system.exports", f"the package itself imports {item.target}"
             continue
@@ -66,10 +54,7 @@ def test_imports_point_downward(module):
 
 
 def test_no_module_imports_in_a_circle():
-    graph = {
-        module: {i.target for i in imports(module) if i.kind == "top" and i.target in MODULES}
-        for module in MODULES
-    }
+    graph = {module: {i.target for i in imports(module) if i.target in MODULES} for module in MODULES}
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 

@@ -14,7 +14,6 @@ from test_residual import FIELDS, TYPES, field_of
 from stac_latent import open_codec
 from stac_latent.bytestring.bounded import base_step, codable
 from stac_latent.bytestring.framing import BOUNDED
-from stac_latent.bytestring.single_grid import decompress
 from stac_latent.errors import CodecError, CorruptDataError, FieldError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.spec import Band
@@ -70,7 +69,7 @@ def test_the_codecs_own_part_stands_alone_and_is_of_its_space():
     alone = codec.compress(x, step=32)
     assert data[:4] == BOUNDED
     assert alone in data
-    assert decompress(codec, alone).shape == x.shape
+    assert codec.decompress(alone).shape == x.shape
 
 
 def test_bands_have_bounds_of_their_own_and_a_target_rules_the_base():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from stac_latent.codec.bundle import FILES, load_bundle, read_bundle, save_bundle, write_bundle
-from stac_latent.codec.registry import codec_names, open_any
+from stac_latent.codec.registry import codec_names, open_codec
 from stac_latent.codec.shipped import zstd
 from stac_latent.errors import BundleError, StacLatentError
 from stac_latent.system.digests import multihash
@@ -246,4 +246,4 @@ def test_shipped_bundles(name):
     assert codec.stats is not None
     assert len(codec.stats.std) == codec.dimensions
     assert name in codec_names()
-    assert open_any(name).space == codec.space
+    assert open_codec(name).space == codec.space

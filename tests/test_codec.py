@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stac_latent import open_codec
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import codec_names
 from stac_latent.codec.shipped import dct, embed_patch, fit, jpeg2000, lin, zstd
 from stac_latent.errors import CodecError, FieldError

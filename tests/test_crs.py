@@ -19,7 +19,7 @@ from stac_latent.catalog.encode.encode import encode
 from stac_latent.catalog.footprints import footprints
 from stac_latent.catalog.publish.publish import publish
 from stac_latent.catalog.verify import verify
-from stac_latent.chain import open_codec
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.load import load
 from stac_latent.errors import GridError
 from stac_latent.geo.crs import crs_fields, crs_from_fields, crs_label, crs_text

@@ -13,7 +13,7 @@ from test_crs import pixels, raster_item
 
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.catalog.search.search import search
-from stac_latent.chain import open_codec
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.load import load
 from stac_latent.errors import SearchError
 from stac_latent.geo.extents import bbox_of, extent_of, flat_bbox, in_utc, spanning

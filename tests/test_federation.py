@@ -25,7 +25,7 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent import load, search
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.chain import open_codec
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, GridError
 

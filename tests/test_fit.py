@@ -13,8 +13,8 @@ from core_support import BANDS, ORIGIN, check, make_scene
 from typer.testing import CliRunner
 
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.chain import open_codec
 from stac_latent.cli import app
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.raw.source import ItemSource
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.fitting import items as verb

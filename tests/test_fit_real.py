@@ -13,8 +13,8 @@ import rasterio
 
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.catalog.search.search import search
-from stac_latent.chain import open_codec
 from stac_latent.codec.shipped import zstd
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.load import load
 from stac_latent.errors import CatalogError
 from stac_latent.fitting.bands import choose_bands

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac_latent.catalog.items import codec_item, decoder_link, file_fields
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import save_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import BundleError, CatalogError
 from stac_latent.extension import SCHEMA_URI, LatentExtension
 from stac_latent.spec import Band, Quantization, Spec

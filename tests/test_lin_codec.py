@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from lin_support import LAW, plain
 
 from stac_latent import open_codec
-from stac_latent.bytestring.single_grid import compress, decompress
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
 from stac_latent.spec import Band
 from stac_latent.stages.lin.stage import Lin
@@ -157,7 +156,7 @@ def test_other_bands_are_refused_by_name():
     with pytest.raises(FieldError, match="takes real numbers; got dtype complex128"):
         lin().compress(field[:2].astype(complex))
     with pytest.raises(CorruptDataError, match="open the codec of that space"):
-        decompress(lin(step=8.0), compress(lin(), field[:2]))
+        lin(step=8.0).decompress(lin().compress(field[:2]))
 
 
 def test_stage_checks_what_it_is_built_from():

@@ -12,8 +12,8 @@ from load_support import BANDS, NOON, codec_of, encoded, pair, pixel_grid, scene
 from odc.geo.geobox import GeoBox
 
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.chain import open_codec
 from stac_latent.codec.registry import _OPEN, remember
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.accessor import requantise
 from stac_latent.cube.read.load import load
 from stac_latent.cube.read.reader import LatentReader

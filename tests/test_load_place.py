@@ -13,8 +13,8 @@ from odc.geo.geobox import GeoBox
 from test_crs import pixels, raster_item
 
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.chain import open_codec
 from stac_latent.cube.grid import mosaic as module
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.load import load
 from stac_latent.errors import CatalogError, GridError
 

@@ -24,7 +24,6 @@ from load_support import CRS, NOON, PROJ
 from odc.geo.geobox import GeoBox
 
 from stac_latent import load, open_codec, publish, search
-from stac_latent.bytestring.single_grid import aim
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.codec.bundle import load_bundle, save_bundle
 from stac_latent.cube.grid.native_grids import arrange, cover
@@ -383,9 +382,9 @@ def test_derived_codec_is_a_bundle(tmp_path):
     save_bundle(codec, tmp_path)
     again = load_bundle(tmp_path, space=codec.space)
     assert again.space == codec.space != open_codec("s2-l2a-12b").space
-    assert [p.dimensions for p in again.parts] == [352, 128]
-    assert {p.space for p in again.parts} == {codec.space}
-    for part in again.parts:
+    assert [p.dimensions for p in again.grid_chains] == [352, 128]
+    assert {p.space for p in again.grid_chains} == {codec.space}
+    for part in again.grid_chains:
         basis = part.stages[2].basis
         for level, rows in enumerate(basis):
             np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=5e-4, err_msg=str(level))
@@ -663,9 +662,9 @@ def test_one_array_is_refused(fitted):
         codec.compress(np.ones((5, 16, 16), "uint16"))
     with pytest.raises(FieldError, match="a codec of 2 lattices codes each by itself"):
         codec.encode(np.ones((5, 16, 16), "uint16"), upto="symbols")
-    roi = codec.parts[0]
+    roi = codec.grid_chains[0]
     with pytest.raises(CodecError, match="regions of interest are for fields on one grid"):
-        aim(roi, Target(psnr=40), weights=np.ones((16, 16), np.float32))
+        roi.with_target(Target(psnr=40), weights=np.ones((16, 16), np.float32))
 
 
 def test_training_is_refused(fitted):

@@ -9,7 +9,6 @@ from core_support import make_scene, nothing_catalogued, scene_field, small_code
 
 import stac_latent
 from stac_latent import encode, load, open_codec
-from stac_latent.bytestring.single_grid import aim
 from stac_latent.codec.registry import remember, resolve_space
 from stac_latent.codec.shipped import lin
 from stac_latent.errors import CatalogError, CodecError, OptionError, StacLatentError
@@ -34,7 +33,7 @@ def test_each_step_is_the_one_asked_for():
     assert sizes == [len(own.compress(X, step=640)), len(own.compress(X)), len(own.compress(X, step=40))]
     assert sizes == sorted(set(sizes))
     assert len(open_codec("s2-10m-4b", step=640).compress(X)) == sizes[0]
-    assert resolve_space(own.space).tail.aim is None  # whoever asks by space has the codec's own rate
+    assert resolve_space(own.space).searches is False  # whoever asks by space has the codec's own rate
 
 
 @pytest.mark.usefixtures("fresh_process")
@@ -45,14 +44,16 @@ def test_steps_of_error_bounds_and_several_grids():
     )
     native = lin([Band("a", gsd=10), Band("b", gsd=20)])
     fields = [X[:1], X[1:2, ::2, ::2]]
-    aimed = aim(native, Target(step=4))
+    aimed = native.with_target(Target(step=4))
     assert aimed.compress(fields) == native.compress(fields, step=4) != native.compress(fields)
 
 
 @pytest.mark.usefixtures("fresh_process")
 def test_steps_reach_the_catalogue(tmp_path, scene):
     for step in (640, 40):
-        encode(scene, aim(lin(["red", "nir"]), Target(step=step)), tmp_path / "cat", asset=f"step{step}")
+        encode(
+            scene, lin(["red", "nir"]).with_target(Target(step=step)), tmp_path / "cat", asset=f"step{step}"
+        )
     item = pystac.Item.from_file(str(next((tmp_path / "cat" / "scenes").glob("*/scene.json"))))
     rates = [item.assets[f"step{s}"].extra_fields["latent:bits_per_pixel"] for s in (640, 40)]
     assert rates[0] < rates[1]
@@ -70,7 +71,7 @@ def test_plain_latents_have_no_rate(tmp_path, scene, target):
     with pytest.raises(CatalogError, match=text):
         encode(scene, lin(["red", "nir"]), tmp_path / "cat", payload="plain", **target)
     with pytest.raises(CatalogError, match=text):
-        encode(scene, aim(lin(["red", "nir"]), Target(**target)), tmp_path / "cat", payload="plain")
+        encode(scene, lin(["red", "nir"]).with_target(Target(**target)), tmp_path / "cat", payload="plain")
     nothing_catalogued(tmp_path / "cat")
 
 
@@ -112,7 +113,7 @@ def test_forms_that_there_are_not(tmp_path, scene):
         (lambda i, d: lin(["a"]).compress(X[:1], overhead=4), r"compress\(\) has no option 'overhead'"),
         (lambda i, d: lin(["a"]).compress(X[:1], pnsr=4), r"compress\(\) has no option 'pnsr' \(did you mean 'psnr'\?\)"),
         (lambda i, d: lin(["a"]).compress(X[:1], error_bound=1, pnsr=4), r"compress\(\) has no option 'pnsr'"),
-        (lambda i, d: lin(["a"]).compress([X[:1]], samples=4), r"compress\(\) of several grids has no option 'samples'"),
+        (lambda i, d: lin(["a"]).compress([X[:1]], samples=4), r"compress\(\) has no option 'samples'"),
         (lambda i, d: open_codec(i, assett="a"), r"codec_of_item\(\) has no option 'assett' \(did you mean 'asset'\?\)"),
     ],
 )  # fmt: skip
@@ -174,9 +175,9 @@ def test_the_command_refuses_likewise(run, tmp_path, scene):
 
 @pytest.mark.usefixtures("fresh_process")
 def test_remembering_keeps_no_target():
-    codec = aim(lin(["a"]), Target(psnr=30))
+    codec = lin(["a"]).with_target(Target(psnr=30))
     assert remember(codec) is codec
-    assert resolve_space(codec.space).tail.aim is None
+    assert resolve_space(codec.space).searches is False
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def bundle(tmp_path, monkeypatch):
 @pytest.fixture
 def runs(monkeypatch):
     """How often a payload was decoded."""
-    from stac_latent.chain import Codec
+    from stac_latent.codec.codec import Codec
 
     seen, honest = [], Codec.entropy_decode
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from load_support import BANDS, NOON, pixel_grid, stock_item, write_tiff
 
 import stac_latent
-from stac_latent.chain import open_codec
 from stac_latent.codec.shipped import dct, lin
 from stac_latent.cube import asset_choice
 from stac_latent.cube.keyframe import decode as reference
 from stac_latent.cube.keyframe.choose import choose_key_frames
 from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError

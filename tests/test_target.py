@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 
 from stac_latent import open_codec
-from stac_latent.bytestring.single_grid import aim, over
 from stac_latent.errors import CodecError, FieldError
 from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band
@@ -30,7 +27,6 @@ def test_one_of_five(name):
 def test_none():
     assert Target().given == {}
     assert str(Target()) == "the codec's own step"
-    assert tuple(f.name for f in fields(Target)) == NAMES
 
 
 @pytest.mark.parametrize(
@@ -79,14 +75,14 @@ def test_unknown_targets_are_no_targets():
 
 def test_aimed_codecs_are_of_the_same_space():
     codec = open_codec("lin", bands=BANDS)
-    aimed = aim(codec, Target(psnr=40))
+    aimed = codec.with_target(Target(psnr=40))
     assert aimed is not codec
     assert aimed.space == codec.space
     assert aimed.spec == codec.spec
-    assert aim(codec, Target()) is codec
-    assert over(codec, np.ones((1, 8, 8), bool)) is codec
-    assert over(aimed, None) is aimed
-    assert over(aimed, np.ones((1, 8, 8), bool)).space == codec.space
+    assert codec.with_target(Target()) is codec
+    assert codec.measured_over(np.ones((1, 8, 8), bool)) is codec
+    assert aimed.measured_over(None) is aimed
+    assert aimed.measured_over(np.ones((1, 8, 8), bool)).space == codec.space
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -2], [1, np.nan]])

@@ -9,7 +9,7 @@ from typing import Any
 
 from stac_latent.bench.coder import Coder
 from stac_latent.bytestring.framing import ONE_GRID, unseal
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.stages.lin.lifting import levels_of, synthesise
 from stac_latent.stages.lin.stage import Lin, split
 from stac_latent.stages.lin.tile import MAX_LEVELS
@@ -56,5 +56,5 @@ def budget_of(coder: Coder, data: bytes) -> dict[str, float] | None:
         (tile,) = timed("rotation", partial(lin.mixed, planes, borrow=True))
         levels = levels_of(*tile.shape[1:], most=MAX_LEVELS)
         timed("wavelet", partial(synthesise, tile, levels))
-        timed("types", partial(store, tile, first, codec))
+        timed("types", partial(store, tile, first, codec.bands))
     return spent

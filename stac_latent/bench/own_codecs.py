@@ -13,12 +13,14 @@ import numpy as np
 
 from stac_latent.bench.coder import Array, Context, Entrant, Team, UnavailableError
 from stac_latent.bench.integers import to_type
-from stac_latent.chain import Codec, open_codec
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import codec_names
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.errors import StacLatentError
 from stac_latent.field.validity import valid_mask
 from stac_latent.fitting.lin import fit_lin
 from stac_latent.spec import Band
+from stac_latent.stage import EntropyCoder
 
 __all__ = ["Chain", "Grids", "chains", "fitted_on"]
 
@@ -94,8 +96,9 @@ class Chain:
             except StacLatentError as exc:
                 raise UnavailableError(f"{self.name}: {exc}") from exc
         self._check()
-        self.lossless = bool(getattr(self.codec.stages[0], "lossless", False))
-        self._free = hasattr(self.codec.tail, "aimed")
+        first = self.codec.stages[0]
+        self.lossless = isinstance(first, EntropyCoder) and first.lossless
+        self._free = self.codec.rate_control is not None
         if self.lossless:
             self.knob, self.knobs = "lossless", (0.0,)
         elif not self._free and Path(self.name).is_dir():
@@ -118,7 +121,7 @@ class Chain:
             x = self._stepped(struct.unpack_from("<f", data)[0]).decompress(data[4:])
         return _convert(x, self.codec.bands, self.context.bands)
 
-    def at(self, knob: float) -> tuple[Codec, dict[str, float]]:
+    def at(self, knob: float) -> tuple[Codec, dict[str, Any]]:
         """Codec at a setting, and the target that it is to be given."""
         if self.lossless:
             return self.codec, {}

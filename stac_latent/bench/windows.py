@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stac_latent.bench.coder import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.spec import Band
 from stac_latent.window import Window
 

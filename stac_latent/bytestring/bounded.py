@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stac_latent.aliases import Array
+from stac_latent.bytestring import multi_grid, single_grid
 from stac_latent.bytestring.framing import BOUNDED, SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
-from stac_latent.bytestring.grid_families import families, parts_of
-from stac_latent.bytestring.multi_grid import compress_native, decompress_native
-from stac_latent.bytestring.single_grid import compress, target_of, unpack
-from stac_latent.chain import Codec
+from stac_latent.bytestring.grid_families import GridPart, families, parts_of
+from stac_latent.bytestring.options import CompressOptions
+from stac_latent.chain import Chain
 from stac_latent.errors import CorruptDataError, FieldError, VerificationError
-from stac_latent.field.error_bound import BoundLike, ErrorBound
+from stac_latent.field.error_bound import ErrorBound
+from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import apply_nodata, valid_mask
 from stac_latent.stages.lin.pyramid import tiles_of
 from stac_latent.stages.lin.stage import Lin
@@ -32,31 +34,26 @@ from stac_latent.system.threads import each
 if TYPE_CHECKING:
     from stac_latent.spec import Band
 
-__all__ = ["base_step", "codable", "compress_bounded", "decompress_bounded", "refuse_far_values", "typical"]
+__all__ = ["base_step", "codable", "decode", "encode", "refuse_far_values", "typical"]
 
 Mask = npt.NDArray[np.bool_]
 _COARSER = 8.0
 """Steps of the base in steps of the residual, at least: finer ones cost more than they save; see ``docs/error_bound.md``."""
 
 
-def compress_bounded(
-    codec: Codec, field: Array | Sequence[Array], *, error_bound: BoundLike, **target: Any
-) -> bytes:
+def encode(chain: Chain, field: Array | Sequence[Array], options: CompressOptions) -> bytes:
     """Encode a field, every pixel within a bound.
 
     Parameters
     ----------
-    codec
+    chain
         Any chain that ends with an entropy coder.
     field
         ``(band, y, x)`` in the bands' stored unit, or a list of the fields of several grids. Infinite values come back
         as they are.
-    error_bound
-        See :meth:`stac_latent.field.error_bound.ErrorBound.of`: ``2`` in the stored unit, ``"1%"`` of the value, or either by name of the band;
-        0 is lossless.
-    **target
-        Of the codec's own part, as :func:`stac_latent.bytestring.single_grid.compress` takes it. Without one, its own step, or a
-        coarser one where the bound is wide.
+    options
+        The bound, and a target of the chain's own part. Without one, the chain's own step, or a coarser one where the bound is
+        wide.
 
     Raises
     ------
@@ -64,6 +61,8 @@ def compress_bounded(
         If the bound makes no sense.
     FieldError
         If the field does not fit the codec, or holds values that the bands' type cannot.
+    OptionError
+        If an option has no meaning beside a bound.
 
     Examples
     --------
@@ -74,48 +73,50 @@ def compress_bounded(
     >>> int(abs(x.astype(int) - y).max()) <= 2
     True
     """
-    bound = ErrorBound.of(error_bound, codec.bands)
+    bound = ErrorBound.of(0 if options.error_bound is None else options.error_bound, chain.bands)
     several = isinstance(field, list | tuple)
-    parts = _parts(codec, several)
+    parts = _parts(chain, several)
     fields: list[Array] = [np.asarray(x) for x in (field if several else (field,))]
-    own: dict[str, Any] = dict(target) or target_of(codec).given
+    own = options.target if options.target.given else chain.target
     fits = len(parts) == len(fields) and all(
         x.ndim == 3 and len(x) == len(p.bands) for x, p in zip(fields, parts, strict=True)
     )  # what does not is refused by the codec
-    if not own and fits:
+    if not own.given and fits:
         found = {
             b.name: m
             for x, p in zip(fields, parts, strict=True)
             for b, m in zip(p.bands, typical(x, valid_mask(x, p.bands)), strict=True)
         }
-        step = base_step(codec, bound, [found[b.name] for b in codec.bands])
-        own = {} if step is None else {"step": step}
+        step = base_step(chain, bound, [found[b.name] for b in chain.bands])
+        own = Target(step=step)
     masks: list[Mask | None] = []
     if several:
-        base = compress_native(codec, fields, **own)
-        decoded = decompress_native(codec, base)
+        base = multi_grid.encode(chain, fields, replace(options, target=own))
+        decoded = multi_grid.decode(chain, base)
     else:
-        base = compress(codec, fields[0], mask=codable(fields[0], None, codec) if fits else None, **own)
-        decoded = [unpack(codec, base)[0]]
+        options.refuse("a field within a bound", "mask")
+        known = codable(fields[0], None, chain) if fits else None
+        base = single_grid.encode(chain, fields[0], replace(options, target=own, mask=known))
+        decoded = [single_grid.unpack(chain, base)[0]]
     head: dict[str, Any] = {"base": len(base), "masks": [], "residual": BITSTREAM, "sizes": []}
     body = []
     for x, part, known in zip(fields, parts, decoded, strict=True):
         mask = valid_mask(x, part.bands)
         masks.append(mask)
         bits = pack_mask(mask)
-        payloads = _code(x, known, mask, _of_part(bound, codec, part), part.bands)
+        payloads = _code(x, known, mask, _of_part(bound, chain, part), part.bands)
         head["masks"].append([0 if mask is None else len(mask), len(bits)])
         head["sizes"].append(list(x.shape))
         sizes = np.array([len(p) for p in payloads], "<u4").tobytes()
         body += [bits, sizes, *payloads]
     data = seal(BOUNDED, json.dumps(head, separators=(",", ":")).encode(), b"".join([base, *body]))
-    back = decompress_bounded(codec, data)
-    _verify(codec, back if several else [back], fields, masks, bound, parts)
+    back = decode(chain, data)
+    _verify(chain, back if several else [back], fields, masks, bound, parts)
     return data
 
 
-def decompress_bounded(codec: Codec, data: bytes) -> Any:
-    """Inverse of :func:`compress_bounded`: ``(band, y, x)``, or a list of them.
+def decode(chain: Chain, data: bytes) -> Any:
+    """Inverse of :func:`encode`: ``(band, y, x)``, or a list of them.
 
     Raises
     ------
@@ -125,8 +126,8 @@ def decompress_bounded(codec: Codec, data: bytes) -> Any:
     head, body = unseal(data, BOUNDED, "compress(error_bound=)")
     base, shapes, masks = _read_head(head, body)
     several = base[:4] == SEVERAL_GRIDS
-    parts = _parts(codec, several)
-    decoded = decompress_native(codec, base) if several else [unpack(codec, base)[0]]
+    parts = _parts(chain, several)
+    decoded = multi_grid.decode(chain, base) if several else [single_grid.unpack(chain, base)[0]]
     if [list(x.shape) for x in decoded] != shapes or len(parts) != len(shapes):
         raise CorruptDataError(
             f"the base decodes to {[x.shape for x in decoded]}; the residual is of {shapes}: they do not belong together"
@@ -149,13 +150,13 @@ def decompress_bounded(codec: Codec, data: bytes) -> Any:
     return out if several else out[0]
 
 
-def codable(field: Array, valid: Mask | None, codec: Codec) -> Mask | None:
+def codable(field: Array, valid: Mask | None, chain: Chain) -> Mask | None:
     """Pixels that the chain itself can take, of those that are valid: finite, and not too far from its mean.
 
     What it leaves out is coded by the residual alone. None for all.
     """
-    mask = valid if valid is not None else valid_mask(field, codec.bands)
-    first = codec.stages[0]
+    mask = valid if valid is not None else valid_mask(field, chain.bands)
+    first = chain.stages[0]
     if field.dtype.kind != "f" and not isinstance(first, Normalise):
         return mask
     some = np.isfinite(field) if field.dtype.kind == "f" else np.ones(field.shape, bool)
@@ -171,7 +172,7 @@ def codable(field: Array, valid: Mask | None, codec: Codec) -> Mask | None:
     return some if mask is None else some & mask
 
 
-def refuse_far_values(field: Array, valid: Mask | None, codec: Codec) -> None:
+def refuse_far_values(field: Array, valid: Mask | None, chain: Chain) -> None:
     """Refuse a field whose valid pixels the chain would clip: too far from the mean that is part of it.
 
     Raises
@@ -179,7 +180,7 @@ def refuse_far_values(field: Array, valid: Mask | None, codec: Codec) -> None:
     FieldError
         Names the first such band, its values and the ways out.
     """
-    first = codec.stages[0]
+    first = chain.stages[0]
     if not isinstance(first, Normalise) or field.dtype.kind not in "iuf":
         return
     if field.dtype.kind != "f":
@@ -187,7 +188,7 @@ def refuse_far_values(field: Array, valid: Mask | None, codec: Codec) -> None:
         reach = np.maximum(info.max - first.mean, first.mean - info.min) * 16 / first.unit
         if (reach < LIMIT - 1).all():
             return
-    known = codable(field, valid, codec)
+    known = codable(field, valid, chain)
     if known is None or known is valid:
         return
     lost = ~np.broadcast_to(known, field.shape) & np.broadcast_to(
@@ -195,12 +196,12 @@ def refuse_far_values(field: Array, valid: Mask | None, codec: Codec) -> None:
     )
     if field.dtype.kind == "f":
         lost &= np.isfinite(field)
-    for i, band in enumerate(codec.bands):
+    for i, band in enumerate(chain.bands):
         if lost[i].any():
             far = field[i][lost[i]]
             raise FieldError(
                 f"band {band.name!r} holds {far.min():g} to {far.max():g}, more than {LIMIT / 16 * first.unit[i]:g} from "
-                f"{first.mean[i]:g}, the mean that is part of codec {codec.name!r}: such pixels would be clipped. Keep them exactly "
+                f"{first.mean[i]:g}, the mean that is part of codec {chain.name!r}: such pixels would be clipped. Keep them exactly "
                 "with error_bound= (--error-bound), open the codec with a larger unit=, or mask them as nodata"
             )
 
@@ -216,7 +217,7 @@ def typical(field: Array, valid: Mask | None) -> list[float]:
     return out
 
 
-def base_step(codec: Codec, bound: ErrorBound, magnitudes: Sequence[float]) -> float | None:
+def base_step(chain: Chain, bound: ErrorBound, magnitudes: Sequence[float]) -> float | None:
     """Step of the base [stored unit] where no target is given: its own step, or a coarser one beside a wide bound.
 
     Parameters
@@ -228,22 +229,22 @@ def base_step(codec: Codec, bound: ErrorBound, magnitudes: Sequence[float]) -> f
     magnitudes
         Of their values, for relative bounds.
     """
-    first, tail = codec.stages[0], codec.tail
-    if not isinstance(first, Normalise) or not isinstance(tail, Lin) or tail.aim is not None:
+    first, tail = chain.stages[0], chain.tail
+    if not isinstance(first, Normalise) or not isinstance(tail, Lin) or tail.searches:
         return None
-    whole = all(np.dtype(b.data_type).kind in "iu" for b in codec.bands)
+    whole = all(np.dtype(b.data_type).kind in "iu" for b in chain.bands)
     wide = _COARSER * (2 * bound.typical(magnitudes) + whole)
     own = tail.step * float(np.median(first.unit))
     return min(wide, own * 2.0**12) if wide > own else None
 
 
-def _parts(codec: Codec, several: bool) -> list[Codec]:
-    return parts_of(codec, families(codec)) if several else [codec]
+def _parts(chain: Chain, several: bool) -> Sequence[Chain | GridPart]:
+    return parts_of(chain, families(chain)) if several else [chain]
 
 
-def _of_part(bound: ErrorBound, codec: Codec, part: Codec) -> ErrorBound:
+def _of_part(bound: ErrorBound, chain: Chain, part: Chain | GridPart) -> ErrorBound:
     """Bounds of the bands of one grid."""
-    names = [b.name for b in codec.bands]
+    names = [b.name for b in chain.bands]
     return bound.some([names.index(b.name) for b in part.bands])
 
 
@@ -268,16 +269,16 @@ def _restore(x: Array, mask: Mask | None, payloads: Sequence[bytes], bands: Sequ
 
 
 def _verify(
-    codec: Codec,
+    chain: Chain,
     decoded: Sequence[Array],
     fields: Sequence[Array],
     masks: Sequence[Mask | None],
     bound: ErrorBound,
-    parts: Sequence[Codec],
+    parts: Sequence[Chain | GridPart],
 ) -> None:
     for x, y, mask, part in zip(fields, decoded, masks, parts, strict=True):
         valid = np.ones((1, *x.shape[1:]), bool) if mask is None else mask
-        broken = _of_part(bound, codec, part).broken(x, y, valid, part.bands)
+        broken = _of_part(bound, chain, part).broken(x, y, valid, part.bands)
         if broken is not None:
             raise VerificationError(
                 f"the bytes were decoded again and do not keep the error bound: {broken}; the machine is at fault"

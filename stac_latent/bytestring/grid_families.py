@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.chain import Chain
 from stac_latent.errors import CodecError, FieldError
 from stac_latent.field.storage_type import check_field
 from stac_latent.field.validity import fill_invalid, zero_invalid
+from stac_latent.spec import Band
 from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.lin.grids import CELL, DEEPEST
 from stac_latent.stages.lin.stage import stages_of
@@ -23,11 +24,11 @@ from stac_latent.system.limits import MAX_PIXELS
 __all__ = [
     "DEEPEST",
     "Family",
+    "GridPart",
     "check_fields",
     "families",
     "families_of",
     "misfit",
-    "normalise_of",
     "normalised",
     "parts_of",
 ]
@@ -43,7 +44,7 @@ class Family:
     """Positions of each grid's bands in the codec."""
 
 
-def families(codec: Codec) -> tuple[Family, ...]:
+def families(chain: Chain) -> tuple[Family, ...]:
     """Grids of a codec, by what it was made for or its bands' ``gsd``, and which of them share a pyramid.
 
     Raises
@@ -51,13 +52,13 @@ def families(codec: Codec) -> tuple[Family, ...]:
     CodecError
         If a band has no ``gsd``, bands are not in order of it, or the chain is not that of ``lin``.
     """
-    _, tail = stages_of(codec)
+    _, tail = stages_of(chain)
     if tail.lattices is not None:
         return families_of([n for counts in tail.lattices for n in counts], range(len(tail.lattices[0])))
-    sizes = [b.gsd or math.nan for b in codec.bands]
+    sizes = [b.gsd or math.nan for b in chain.bands]
     if not all(a <= b for a, b in itertools.pairwise(sizes)) or math.isnan(sizes[0]):
         raise CodecError(
-            f"bands of several grids need a gsd each, finest first; got {[(b.name, b.gsd) for b in codec.bands]}"
+            f"bands of several grids need a gsd each, finest first; got {[(b.name, b.gsd) for b in chain.bands]}"
         )
     grids = list(dict.fromkeys(sizes))
     joint = [0]
@@ -88,31 +89,34 @@ def misfit(found: Sequence[Family], shapes: Sequence[Sequence[int]]) -> str | No
     return None
 
 
-def parts_of(codec: Codec, found: Sequence[Family]) -> list[Codec]:
-    """For each grid its bands and their normalisation, as a codec."""
-    first, _ = stages_of(codec)
+@dataclass(frozen=True)
+class GridPart:
+    """Bands of one grid, and how they are normalised."""
+
+    name: str
+    """Of the codec, for errors."""
+    bands: tuple[Band, ...]
+    normalise: Normalise
+
+
+def parts_of(chain: Chain, found: Sequence[Family]) -> list[GridPart]:
+    """For each grid its bands and their normalisation."""
+    first, _ = stages_of(chain)
     bands = dict(pair for f in found for pair in zip(f.grids, f.bands, strict=True))
     index = [list(bands[g]) for g in range(len(bands))]
     return [
-        Codec(
-            codec.name,
-            (Normalise(first.mean[i].tolist(), first.unit[i].tolist()),),
-            tuple(codec.bands[b] for b in i),
+        GridPart(
+            chain.name,
+            tuple(chain.bands[b] for b in i),
+            Normalise(first.mean[i].tolist(), first.unit[i].tolist()),
         )
         for i in index
     ]
 
 
-def normalise_of(part: Codec) -> Normalise:
-    """The one stage of what :func:`parts_of` gives."""
-    first = part.stages[0]
-    assert isinstance(first, Normalise)  # noqa: S101 - parts_of() made it
-    return first
-
-
-def normalised(x: Array, mask: Array | None, part: Codec) -> Array:
+def normalised(x: Array, mask: Array | None, part: GridPart) -> Array:
     """Values in normalised units, float32, something smooth in their gaps."""
-    y = normalise_of(part).forward(x if mask is None else zero_invalid(x, mask))
+    y = part.normalise.forward(x if mask is None else zero_invalid(x, mask))
     if mask is not None:
         pad = [(0, 0), *((0, -n % CELL) for n in x.shape[1:])]
         wide = fill_invalid(np.pad(y, pad, mode="edge"), np.pad(mask, pad, mode="edge"), (CELL, CELL))
@@ -120,7 +124,7 @@ def normalised(x: Array, mask: Array | None, part: Codec) -> Array:
     return (y * 2.0**-FRACTION_BITS).astype(np.float32)
 
 
-def check_fields(found: Sequence[Family], parts: Sequence[Codec], fields: Sequence[Array]) -> None:
+def check_fields(found: Sequence[Family], parts: Sequence[GridPart], fields: Sequence[Array]) -> None:
     """Refuse fields that do not fit the bands or each other, with :class:`FieldError`."""
     if len(fields) != len(parts):
         raise FieldError(f"codec {parts[0].name!r} has bands on {len(parts)} grids; got {len(fields)} fields")

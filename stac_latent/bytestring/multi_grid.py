@@ -20,16 +20,16 @@ from stac_latent.bytestring.framing import SEVERAL_GRIDS, pack_mask, seal, unpac
 from stac_latent.bytestring.grid_families import (
     DEEPEST,
     Family,
+    GridPart,
     check_fields,
     families,
     families_of,
     misfit,
-    normalise_of,
     normalised,
     parts_of,
 )
-from stac_latent.bytestring.single_grid import target_of
-from stac_latent.chain import Codec
+from stac_latent.bytestring.options import CompressOptions
+from stac_latent.chain import Chain
 from stac_latent.errors import CorruptDataError
 from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import apply_nodata, valid_mask
@@ -43,22 +43,21 @@ from stac_latent.system.limits import check_bytes
 from stac_latent.system.threads import each
 from stac_latent.window import Window
 
-__all__ = ["compress_native", "decompress_native"]
+__all__ = ["decode", "encode"]
 
 
-def compress_native(codec: Codec, fields: Sequence[Array], **target: Any) -> bytes:
+def encode(chain: Chain, fields: Sequence[Array], options: CompressOptions) -> bytes:
     """Encode fields of several grids as one.
 
     Parameters
     ----------
-    codec
+    chain
         A chain that ends with ``lin``; its bands are those of all fields in order, each with its ``gsd``.
     fields
         ``(band, y, x)`` of each grid, finest first, in the bands' stored unit. A grid that joins the finest's pyramid and
         whose pixels are twice as large has half the rows and columns, rounded up.
-    **target
-        At most one of ``psnr`` [dB], ``max_bits_per_pixel`` (and band), ``max_error`` [stored unit], ``quality`` (0 to
-        100) and ``step`` [stored unit], over native samples. Without one, the codec's own step.
+    options
+        Targets are over native samples.
 
     Raises
     ------
@@ -66,18 +65,20 @@ def compress_native(codec: Codec, fields: Sequence[Array], **target: Any) -> byt
         If the shapes do not fit each other or the bands.
     CodecError
         If the codec has no native grids (see :func:`families`), or no step reaches the target.
+    OptionError
+        If an option is for fields on one grid.
     """
-    aim = Target.of(target, "compress() of several grids")
-    aim = aim if aim.given else target_of(codec)
-    found = families(codec)
-    parts = parts_of(codec, found)
+    options.refuse("several grids", "band_weights", "roi", "mask")
+    target = options.target if options.target.given else chain.target
+    found = families(chain)
+    parts = parts_of(chain, found)
     check_fields(found, parts, fields)
     masks = [valid_mask(x, part.bands) for x, part in zip(fields, parts, strict=True)]
     normal = [normalised(x, m, part) for x, m, part in zip(fields, masks, parts, strict=True)]
-    work = [_Work(codec, f, [normal[g] for g in f.grids]) for f in found]
+    work = [_Work(chain, f, [normal[g] for g in f.grids]) for f in found]
     bits = [pack_mask(m) for m in masks]
     head = {
-        "space": codec.space,
+        "space": chain.space,
         "shapes": [list(x.shape) for x in fields],
         "masks": [[0 if m is None else len(m), len(b)] for m, b in zip(masks, bits, strict=True)],
         "joint": list(found[0].grids),
@@ -89,23 +90,23 @@ def compress_native(codec: Codec, fields: Sequence[Array], **target: Any) -> byt
         sizes = np.array([len(p) for p in payloads], "<u4").tobytes()
         return seal(SEVERAL_GRIDS, text, b"".join([*bits, sizes, *payloads]))
 
-    first, tail = stages_of(codec)
-    if not aim.given:
+    first, tail = stages_of(chain)
+    if not target.given:
         return pack(tail.step)
     meter = _Meter(parts, fields, masks)
 
     def trial(step: float) -> Reached:
         data = pack(step)
-        psnr, worst = meter.read(decompress_native(codec, data), aim.max_error or 0.0)
+        psnr, worst = meter.read(decode(chain, data), target.max_error or 0.0)
         return Reached(data, len(data) * 8 / sum(x.size for x in fields), psnr, worst)
 
-    if aim.step is not None:
-        aim = Target(step=aim.step / float(np.median(first.unit)))
-    return search(trial, aim, tail.step).payload
+    if target.step is not None:
+        target = Target(step=target.step / float(np.median(first.unit)))
+    return search(trial, target, tail.step).payload
 
 
-def decompress_native(codec: Codec, data: bytes) -> list[Array]:
-    """Inverse of :func:`compress_native`: the field of each grid in its stored type.
+def decode(chain: Chain, data: bytes) -> list[Array]:
+    """Inverse of :func:`encode`: the field of each grid in its stored type.
 
     The bytes tell the grids; the codec's bands need no ``gsd``.
 
@@ -114,12 +115,12 @@ def decompress_native(codec: Codec, data: bytes) -> list[Array]:
     CorruptDataError
         If the bytes are truncated or changed, or of another space than the codec's.
     """
-    head, body = unseal(data, SEVERAL_GRIDS, "compress_native()")
-    if head.get("space") != codec.space:
+    head, body = unseal(data, SEVERAL_GRIDS, "compress() of several grids")
+    if head.get("space") != chain.space:
         raise CorruptDataError(
-            f"the bytes are of space {head.get('space')}, codec {codec.name!r} is {codec.space}; open the codec of that space"
+            f"the bytes are of space {head.get('space')}, codec {chain.name!r} is {chain.space}; open the codec of that space"
         )
-    found, shapes = _read_head(codec, head)
+    found, shapes = _read_head(chain, head)
     masks, at = [], 0
     for (rows, size), (_, h, w) in zip(head["masks"], shapes, strict=True):
         masks.append(unpack_mask(body[at : at + size], rows, (h, w)))
@@ -128,11 +129,11 @@ def decompress_native(codec: Codec, data: bytes) -> list[Array]:
     payloads = iter(_cut(body[at:], sum(map(len, windows))))
     grids = [np.empty(shape, np.float32) for shape in shapes]
     for family, tiles in zip(found, windows, strict=True):
-        decode = partial(_decode, _coder(codec, family), [grids[g] for g in family.grids])
+        decode = partial(_decode, _coder(chain, family), [grids[g] for g in family.grids])
         each(decode, list(zip(tiles, payloads, strict=False)))
     return [
-        apply_nodata(store(x, normalise_of(part), part), mask, part.bands)
-        for x, part, mask in zip(grids, parts_of(codec, found), masks, strict=True)
+        apply_nodata(store(x, part.normalise, part.bands), mask, part.bands)
+        for x, part, mask in zip(grids, parts_of(chain, found), masks, strict=True)
     ]
 
 
@@ -142,8 +143,8 @@ def decompress_native(codec: Codec, data: bytes) -> list[Array]:
 class _Work:
     """Tiles of one family, analysed once and coded at any step."""
 
-    def __init__(self, codec: Codec, family: Family, grids: Sequence[Array]) -> None:
-        self.coder, self.grids = _coder(codec, family), grids
+    def __init__(self, chain: Chain, family: Family, grids: Sequence[Array]) -> None:
+        self.coder, self.grids = _coder(chain, family), grids
         self.prepared = each(self._prepare, list(tiles_of(*grids[0].shape[1:], size=TILE)))
 
     def _prepare(self, window: Window) -> Prepared:
@@ -170,13 +171,13 @@ def _decode(coder: TileCoder, grids: Sequence[Array], job: tuple[Window, bytes])
         place[...] = part
 
 
-def _coder(codec: Codec, family: Family) -> TileCoder:
+def _coder(chain: Chain, family: Family) -> TileCoder:
     """Tile coder of the bands of a family; the codec's bases where these are all of its bands, else none to start from."""
-    _, tail = stages_of(codec)
+    _, tail = stages_of(chain)
     n = sum(map(len, family.bands))
     if tail.lattices is not None:
-        index = next(i for i, f in enumerate(families(codec)) if f.grids == family.grids)
-        tail = stages_of(codec.parts[index])[1]
+        index = next(i for i, f in enumerate(families(chain)) if f.grids == family.grids)
+        tail = stages_of(chain.grid_chains[index])[1]
     none = np.broadcast_to(np.eye(n, dtype=np.float32), (MAX_LEVELS + 1, n, n))
     return TileCoder(tail.basis if n == tail.bands else np.ascontiguousarray(none), tail.model, tail.lam)
 
@@ -189,7 +190,7 @@ def _place(window: Window, depth: int, x: Array) -> tuple[slice, slice, slice]:
 # -- bytes -----------------------------------------------------------------------------------------------------
 
 
-def _read_head(codec: Codec, head: dict[str, Any]) -> tuple[tuple[Family, ...], list[tuple[int, ...]]]:
+def _read_head(chain: Chain, head: dict[str, Any]) -> tuple[tuple[Family, ...], list[tuple[int, ...]]]:
     """Families and shapes that a header declares."""
     try:
         shapes, masks, joint = (
@@ -202,7 +203,7 @@ def _read_head(codec: Codec, head: dict[str, Any]) -> tuple[tuple[Family, ...], 
         sound = (
             sound
             and all(len(s) == 3 and min(s) > 0 for s in shapes)
-            and sum(s[0] for s in shapes) == len(codec.bands)
+            and sum(s[0] for s in shapes) == len(chain.bands)
         )
         sound = sound and all(
             len(m) == 2 and m[0] in {0, 1, s[0]} for m, s in zip(masks, shapes, strict=False)
@@ -240,7 +241,7 @@ class _Meter:
     """Distortion of decoded fields over the valid samples of all grids."""
 
     def __init__(
-        self, parts: Sequence[Codec], fields: Sequence[Array], masks: Sequence[Array | None]
+        self, parts: Sequence[GridPart], fields: Sequence[Array], masks: Sequence[Array | None]
     ) -> None:
         every = zip(parts, fields, masks, strict=True)
         self.rows = [

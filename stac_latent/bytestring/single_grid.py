@@ -8,84 +8,63 @@ other codecs.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.aliases import Array
 from stac_latent.bytestring.framing import HEAD_SIZE, ONE_GRID, pack_mask, seal, unpack_mask, unseal
+from stac_latent.bytestring.options import CompressOptions
+from stac_latent.chain import Chain
 from stac_latent.errors import CodecError, CorruptDataError, FieldError
-from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import apply_nodata, valid_mask
-from stac_latent.spec import Band
 from stac_latent.system.limits import MAX_PIXELS, check_bytes
 
-if TYPE_CHECKING:
-    from stac_latent.aliases import Array
-    from stac_latent.chain import Codec
-
-__all__ = ["aim", "compress", "decompress", "over", "unpack"]
+__all__ = ["decode", "encode", "unpack"]
 
 _DIGEST = len("sha256:") + 16
-_ALSO = ("band_weights", "roi", "roi_weight", "mask", "error_bound")
-"""Options of :meth:`Codec.compress` that are no targets."""
 """Characters of the space that a byte string carries: enough to tell spaces apart, few enough not to weigh on small tiles."""
 
 
-def compress(
-    codec: Codec,
-    field: Array,
-    *,
-    band_weights: Sequence[float] | None = None,
-    roi: npt.NDArray[np.bool_] | None = None,
-    roi_weight: float = 0.1,
-    mask: npt.NDArray[np.bool_] | None = None,
-    **target: Any,
-) -> bytes:
+def encode(chain: Chain, field: Array, options: CompressOptions) -> bytes:
     """Encode a field of any height and width; pixels without data are kept.
 
     Parameters
     ----------
-    codec
+    chain
         A chain that ends with an entropy coder.
     field
         ``(band, y, x)`` in the bands' stored unit.
-    band_weights
-        Factor on the precision of each band: 2 halves its error against the others'.
-    roi
-        Region of interest ``(y, x)``: outside it squared errors weigh ``roi_weight``, and bits move inside.
-    roi_weight
-        More than 0, at most 1.
-    mask
-        Pixels to code ``(1 or band, y, x)``; default: those of :func:`valid_mask`.
-    **target
-        At most one of ``psnr`` [dB], ``max_bits_per_pixel`` (and band), ``max_error`` [stored unit], ``quality`` (0 to
-        100) and ``step`` [stored unit]; searched on coded bytes and decoded pixels. Without one, the codec's own step.
+    options
+        Targets are searched on coded bytes and decoded pixels.
 
     Raises
     ------
     FieldError
         If bands or dtype do not fit the codec, or the field is empty.
+    CodecError
+        If no step reaches the target.
     """
     if field.ndim != 3 or 0 in field.shape:
         raise FieldError(f"compress takes (band, y, x) with at least one pixel; got shape {field.shape}")
-    if max(codec.steps) > 1 or len(codec.parts) > 1:
+    if max(chain.native_pixels) > 1 or len(chain.grid_chains) > 1:
         raise FieldError(
-            f"codec {codec.name!r} codes bands on several native grids; give compress() a list of fields, one for each grid"
+            f"codec {chain.name!r} codes bands on several native grids; give compress() a list of fields, one for each grid"
         )
     if field.shape[1] * field.shape[2] > MAX_PIXELS:
         raise FieldError(
             f"compress takes at most {MAX_PIXELS} pixels a band; got {field.shape[1:]}: code it in parts, or as a catalogue"
         )
-    if len(field) != len(codec.bands):
-        names = ", ".join(b.name for b in codec.bands)
+    if len(field) != len(chain.bands):
+        names = ", ".join(b.name for b in chain.bands)
         raise FieldError(
-            f"codec {codec.name!r} codes {len(codec.bands)} bands ({names}); got shape {field.shape}"
+            f"codec {chain.name!r} codes {len(chain.bands)} bands ({names}); got shape {field.shape}"
         )
-    mask = valid_mask(field, codec.bands) if mask is None or mask.all() else mask
-    pad = [(0, -n % s) for n, s in zip(field.shape[1:], codec.stride, strict=True)]
+    mask = options.mask
+    if mask is None or mask.all():
+        mask = valid_mask(field, chain.bands)
+    pad = [(0, -n % s) for n, s in zip(field.shape[1:], chain.stride, strict=True)]
     clean = field
     if mask is not None and field.dtype.kind == "f":
         clean = np.where(np.isfinite(field) | mask, field, field.dtype.type(0))
@@ -96,7 +75,7 @@ def compress(
     bits = pack_mask(mask)
     head = json.dumps(
         {
-            "space": codec.space[:_DIGEST],
+            "space": chain.space[:_DIGEST],
             "shape": list(field.shape),
             "mask": [0 if mask is None else len(mask), len(bits)],
         },
@@ -106,75 +85,17 @@ def compress(
     if any(p[1] for p in pad):  # what was added round the field does not count in its quality
         counted = np.pad(np.ones((1, *field.shape[1:]), bool) if mask is None else mask, [(0, 0), *pad])
     weights = None
-    if roi is not None:
-        weights = np.pad(_roi_weights(roi, roi_weight, field.shape), pad, mode="edge")
-    goal = Target.of(target, "compress()", also=_ALSO)
-    overhead = HEAD_SIZE + len(head) + len(bits)
-    aimed = aim(codec, goal, weights, band_weights, overhead=overhead, samples=field.size)
-    payload = over(aimed, counted).encode(clean, mask=inner)
+    if options.roi is not None:
+        weights = np.pad(_roi_weights(options.roi, options.roi_weight, field.shape), pad, mode="edge")
+    aimed = chain.with_target(
+        options.target,
+        weights=weights,
+        band_weights=options.band_weights,
+        overhead=HEAD_SIZE + len(head) + len(bits),
+        samples=field.size,
+    )
+    payload = aimed.measured_over(counted).encode(clean, mask=inner)
     return seal(ONE_GRID, head, bits + payload)
-
-
-def aim(
-    codec: Codec,
-    goal: Target,
-    weights: Array | None = None,
-    gains: Sequence[float] | None = None,
-    bands: Sequence[Band] | None = None,
-    *,
-    overhead: int = 0,
-    samples: int | None = None,
-) -> Codec:
-    """The codec, coding towards a target; what it writes is of the same space. See :func:`compress`.
-
-    ``bands`` tell the peaks that PSNR refers to, where they know better than the codec's. A rate counts ``overhead`` bytes beside the
-    payload, and refers to ``samples`` (pixels times bands), or else to those that are coded.
-
-    Raises
-    ------
-    CodecError
-        If the codec has a fixed rate, or the target makes no sense.
-    """
-    if not goal.given and weights is None and gains is None:
-        return codec
-    offer = getattr(codec.tail, "aimed", None)
-    if offer is None:
-        raise CodecError(
-            f"codec {codec.name!r} codes at the one rate that is part of its space; for {goal} take a chain that ends with "
-            "'lin', or open it with another step="
-        )
-    factors = None if gains is None else np.asarray(gains, np.float32)
-    if factors is not None and (factors.shape != (len(codec.bands),) or not (factors > 0).all()):
-        raise CodecError(
-            f"band_weights must be {len(codec.bands)} positive numbers, one for each band; got {list(gains or ())}"
-        )
-    tail = offer(codec, bands or codec.bands, goal, weights, factors, overhead=overhead, samples=samples)
-    return replace(codec, stages=(*codec.stages[:-1], tail))
-
-
-def own_rate(codec: Codec) -> Codec:
-    """The codec without the target that :func:`aim` gave it."""
-    if getattr(codec.tail, "aim", None) is None:
-        return codec
-    tail: Any = codec.tail
-    return replace(codec, stages=(*codec.stages[:-1], tail.own_rate()))
-
-
-def target_of(codec: Codec) -> Target:
-    """What the codec codes towards; empty where that is its own step."""
-    found = getattr(codec.tail, "aim", None)
-    return Target() if found is None else cast("Target", found.target)
-
-
-def over(codec: Codec, valid: Array | None, pixels: int | None = None) -> Codec:
-    """The codec, measuring over valid pixels ``(1 or band, y, x)`` where it codes towards a target.
-
-    ``pixels`` of a chunk of a scene are those that its rate refers to.
-    """
-    if valid is None or getattr(codec.tail, "aim", None) is None:
-        return codec
-    tail: Any = codec.tail
-    return replace(codec, stages=(*codec.stages[:-1], tail.over(valid, pixels)))
 
 
 def _roi_weights(roi: npt.NDArray[np.bool_], weight: float, shape: tuple[int, ...]) -> Array:
@@ -185,12 +106,12 @@ def _roi_weights(roi: npt.NDArray[np.bool_], weight: float, shape: tuple[int, ..
     return np.where(roi, np.float32(1), np.float32(weight))
 
 
-def decompress(codec: Codec, data: bytes) -> Array:
-    """Inverse of :func:`compress`: ``(band, y, x)`` in the bands' stored type; errors as :func:`unpack`."""
-    return apply_nodata(*unpack(codec, data), codec.bands)
+def decode(chain: Chain, data: bytes) -> Array:
+    """Inverse of :func:`encode`: ``(band, y, x)`` in the bands' stored type; errors as :func:`unpack`."""
+    return apply_nodata(*unpack(chain, data), chain.bands)
 
 
-def unpack(codec: Codec, data: bytes) -> tuple[Array, npt.NDArray[np.bool_] | None]:
+def unpack(chain: Chain, data: bytes) -> tuple[Array, npt.NDArray[np.bool_] | None]:
     """Decoded pixels before nodata takes its place, and the mask of valid ones; see :func:`valid_mask`.
 
     Raises
@@ -199,13 +120,13 @@ def unpack(codec: Codec, data: bytes) -> tuple[Array, npt.NDArray[np.bool_] | No
         If the bytes are truncated or changed, or of another space than the codec's.
     """
     head, body = _read_head(data)
-    if len(head["space"]) < _DIGEST or not codec.space.startswith(head["space"]):
+    if len(head["space"]) < _DIGEST or not chain.space.startswith(head["space"]):
         raise CorruptDataError(
-            f"the bytes are of space {head['space']}, codec {codec.name!r} is {codec.space}; open the codec of that space"
+            f"the bytes are of space {head['space']}, codec {chain.name!r} is {chain.space}; open the codec of that space"
         )
     (bands, h, w), (rows, n_bits) = head["shape"], head["mask"]
     if (
-        bands != len(codec.bands)
+        bands != len(chain.bands)
         or min(h, w) < 1
         or h * w > MAX_PIXELS
         or rows not in (0, 1, bands)
@@ -217,7 +138,7 @@ def unpack(codec: Codec, data: bytes) -> tuple[Array, npt.NDArray[np.bool_] | No
     check_bytes((bands, h, w), 4, "the header")
     bits, payload = body[:n_bits], body[n_bits:]
     mask = unpack_mask(bits, rows, (h, w))
-    field = codec.decode(payload)[:, :h, :w]
+    field = chain.decode(payload)[:, :h, :w]
     if field.shape != (bands, h, w):
         raise CorruptDataError(f"the payload decodes to {field.shape}; {(bands, h, w)} was declared")
     return np.ascontiguousarray(field), mask

@@ -19,7 +19,7 @@ from stac_latent.system.digests import multihash
 from stac_latent.system.links import absolute, is_remote, local_path, relative
 
 if TYPE_CHECKING:
-    from stac_latent.chain import Codec
+    from stac_latent.codec.codec import Codec
 
 __all__ = ["FILE_URI", "MLM_URI", "codec_item", "decoder_link", "file_fields"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from stac_latent.redact import without_secrets
+from stac_latent.errors import without_secrets
 
 __all__ = ["PlainConsole", "as_text", "err", "out", "print_json", "print_lines", "say", "speaking"]
 

@@ -55,7 +55,7 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
     parquet = dest / "embeddings.parquet"
     table = publish(item, parquet, asset="embedding", dtype="int8")
     fields = item.assets["latent"].extra_fields
-    from stac_latent.chain import open_codec
+    from stac_latent.cube.open_codec import open_codec
 
     bits, psnr = fields["latent:bits_per_pixel"], fields["latent:psnr"]
     caption = f"{codec}: {bits:.2f} bits per pixel and band ({16 / bits:.0f}x smaller than uint16), PSNR {psnr:.1f} dB"

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stac_latent.cli.console import as_text
-from stac_latent.errors import StacLatentError
-from stac_latent.redact import without_secrets
+from stac_latent.errors import StacLatentError, without_secrets
 
 __all__ = ["told", "watched"]
 

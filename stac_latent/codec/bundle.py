@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.probe import make_probe, run_probe
 from stac_latent.errors import MALFORMED, BundleError, CatalogError, StacLatentError
 from stac_latent.spec import Band, Stats

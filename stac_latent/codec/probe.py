@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import MALFORMED, BundleError, StacLatentError
+from stac_latent.stages.transform.normalise import Normalise
 from stac_latent.system.files import cache_folder, write_whole
 
 __all__ = ["environment", "make_probe", "run_probe"]
@@ -42,17 +43,17 @@ def environment() -> dict[str, str]:
 
 def make_probe(codec: Codec) -> dict[str, Any]:
     """A small field that exercises every stage, its payload and the checksums of what they decode to."""
-    codec = codec.parts[0]
+    codec = codec.grid_chains[0]
     sy, sx = codec.stride
     h, w = max(sy * 2, 16 // sy * sy), max(sx * 2, 16 // sx * sx)
     n = len(codec.bands) * h * w
     noise = np.cumsum((np.arange(n, dtype=np.uint64) * 6364136223846793005 + 1442695040888963407) >> 58) % 997
     field = noise.reshape(len(codec.bands), h, w) + 40.0
-    unit = getattr(codec.stages[0], "unit", None)
-    if unit is not None and np.dtype(codec.bands[0].data_type).kind == "f":  # values that the bands may have
-        field = field * np.reshape(unit, (-1, 1, 1)) + np.reshape(
-            getattr(codec.stages[0], "mean", 0.0), (-1, 1, 1)
-        )
+    first = codec.stages[0]
+    if (
+        isinstance(first, Normalise) and np.dtype(codec.bands[0].data_type).kind == "f"
+    ):  # values that the bands may have
+        field = field * first.unit.reshape(-1, 1, 1) + first.mean.reshape(-1, 1, 1)
     field = field.astype(codec.bands[0].data_type)
     symbols = codec.encode(field, upto="symbols")
     out: dict[str, Any] = {"field": field, "symbols_crc": _crc(symbols)}
@@ -92,7 +93,7 @@ def run_probe(
     if not again and (key in _PASSED or _on_record(key)):
         _PASSED.add(key)
         return
-    codec = codec.parts[0]
+    codec = codec.grid_chains[0]
     try:
         payload = tensors.get("probe.payload")
         if payload is None:

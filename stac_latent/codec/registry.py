@@ -1,7 +1,7 @@
-"""Find codecs: by name (entry points), by path, by space, or through a STAC Item's decoder link.
+"""Find codecs: by name (entry points), by path or by space.
 
 Plug-in packages add a name with the entry point group ``stac_latent.codecs``; its value is a callable that takes
-keyword options and returns a :class:`~stac_latent.chain.Codec`.
+keyword options and returns a :class:`~stac_latent.codec.codec.Codec`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from stac_latent.bytestring.single_grid import own_rate, target_of
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import load_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
 from stac_latent.system.files import cache_folder
-from stac_latent.system.suggest import did_you_mean, known_options
+from stac_latent.system.suggest import did_you_mean
 
 __all__ = [
     "codec_names",
     "describe_codec",
-    "open_any",
+    "open_codec",
     "opened",
     "remember",
     "replace_known",
@@ -50,7 +49,7 @@ def describe_codec(name: str) -> dict[str, Any]:
         "space": None,
     }
     try:
-        codec = open_any(name)
+        codec = open_codec(name)
     except CodecError as exc:
         return {**row, "about": str(exc)}
     return {
@@ -70,8 +69,8 @@ def remember(codec: Codec) -> Codec:
     Codecs of one space may differ in what is no part of it, such as names or the step that they code at: then the new one is
     returned. The space resolves to one at its own rate.
     """
-    known = _OPEN.setdefault(codec.space, own_rate(codec))
-    if target_of(codec).given:
+    known = _OPEN.setdefault(codec.space, codec.at_own_rate())
+    if codec.target.given:
         return codec
     same = all(getattr(known, n) == getattr(codec, n) for n in ("bands", "stats", "untyped"))
     return known if same and known.about.get("guard") == codec.about.get("guard") else codec
@@ -87,8 +86,14 @@ def replace_known(codec: Codec) -> None:
     _OPEN[codec.space] = codec
 
 
-def open_any(name: Any, **options: Any) -> Codec:
-    """See :func:`stac_latent.open_codec`."""
+def open_codec(name: Any, **options: Any) -> Codec:
+    """Open a codec by name or bundle folder; :func:`stac_latent.open_codec` takes STAC Items as well.
+
+    Raises
+    ------
+    CodecError
+        If there is none, or it does not take these options.
+    """
     if isinstance(name, Codec):
         return name
     if isinstance(name, str) and (points := entry_points(group="stac_latent.codecs", name=name)):
@@ -103,10 +108,6 @@ def open_any(name: Any, **options: Any) -> Codec:
             f"no codec {str(name)!r}{did_you_mean(str(name), codec_names())}: it is neither installed ({', '.join(codec_names()) or 'none are'}) nor a bundle "
             "folder with codec.json; 'stac-latent codecs' lists what is installed"
         )
-    if hasattr(name, "assets") and hasattr(name, "links"):
-        from stac_latent.cube.ref import codec_of_item
-
-        return known_options()(codec_of_item)(name, **options)
     raise CodecError(f"open_codec takes a name, a bundle folder or a STAC Item; got {type(name).__name__}")
 
 
@@ -133,7 +134,7 @@ def _installed() -> dict[str, Codec]:
     out = {}
     for name in codec_names():
         try:
-            codec = open_any(name)
+            codec = open_codec(name)
         except (CodecError, BundleError, ImportError):
             continue
         out[codec.space] = codec

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.bytestring.single_grid import aim
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import load_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import CodecError
 from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import valid_mask
@@ -94,7 +93,7 @@ def s2_10m_embed() -> Codec:
 def _shipped(name: str, step: float | None) -> Codec:
     """A bundle of the package; another step, in stored units, leaves its space as it is."""
     codec = load_bundle(_BUNDLES / name)
-    return codec if step is None else aim(codec, Target(step=step))
+    return codec if step is None else codec.with_target(Target(step=step))
 
 
 def dct(

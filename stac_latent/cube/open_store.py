@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.ref import LatentRef
 from stac_latent.store.zarr.group import LatentArrays, Payload, open_arrays
 from stac_latent.store.zarr.known_metadata import absent_chunks, known_metadata

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import pystac
 
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import FILES, read_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import opened, remember, resolve_space
 from stac_latent.cube.foreign_layout import Layout, is_table, layout_of, upright
 from stac_latent.errors import MALFORMED, CatalogError, UnresolvedSpaceError

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +11,7 @@ from stac_latent.aliases import Array
 from stac_latent.errors import BundleError, FieldError
 from stac_latent.spec import Band
 
-if TYPE_CHECKING:
-    from stac_latent.chain import Codec
-
-__all__ = ["check_field", "common_type", "for_bands", "lowest_values", "to_field"]
+__all__ = ["check_field", "common_type", "lowest_values", "to_field"]
 
 
 def check_field(field: Array, name: str, bands: Sequence[Band], stride: tuple[int, int]) -> None:
@@ -113,17 +109,3 @@ def _ends(bands: Sequence[Band], dtype: np.dtype[Any], held: np.dtype[Any]) -> t
     if held.kind in "iu":
         low = np.clip(low, np.iinfo(held).min, None) if held.kind == "i" else np.maximum(low, 0)
     return low.astype(held), high
-
-
-def for_bands(codec: Codec, bands: Sequence[Band]) -> Codec:
-    """The same chain, of the same space, for bands of other types or nodata: those that an asset or a source states.
-
-    Names, scales and offsets stay the codec's; so does everything where the number of bands differs.
-    """
-    stated = tuple(
-        replace(own, data_type=b.data_type, nodata=b.nodata)
-        for own, b in zip(codec.bands, bands, strict=False)
-    )
-    if len(stated) != len(codec.bands) or str(stated) == str(codec.bands):
-        return codec
-    return replace(codec, bands=stated, whole_space=codec.space, untyped=frozenset())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pystac
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.raw.asset_bands import assign, band_table
 from stac_latent.cube.raw.source import SourceBand, find_bands
 from stac_latent.errors import CatalogError

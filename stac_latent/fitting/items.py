@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pystac
 
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import FILES, save_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
 from stac_latent.fitting.bands import choose_bands
 from stac_latent.fitting.checks import check_amount, live_bands, summarise

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import CodecError
 from stac_latent.field.validity import fill_invalid
 from stac_latent.spec import Band, Stats
@@ -79,7 +79,7 @@ def fit_lin(
     Returns
     -------
     Codec
-        Its payloads may have any step; see :meth:`~stac_latent.chain.Codec.compress`.
+        Its payloads may have any step; see :meth:`~stac_latent.codec.codec.Codec.compress`.
 
     Raises
     ------

@@ -12,7 +12,7 @@ import pystac
 
 from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.tree import write_json
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.field.validity import apply_nodata
 from stac_latent.geo.extents import item_bbox, spanning, times_in_utc
 from stac_latent.quality.distortion import Distortion
@@ -52,11 +52,11 @@ def measure(
         ``quality``, ``bits_per_pixel`` (and band; headers and masks included), ``psnr`` [dB], ``max_error`` [stored unit of
         whichever band is worst] and ``sam`` [deg]. A codec of one rate gives one point, without a quality.
     """
-    qualities: Sequence[int | None] = QUALITIES if hasattr(codec.tail, "aimed") else (None,)
+    qualities: Sequence[int | None] = QUALITIES if codec.rate_control is not None else (None,)
     out, done = [], 0
-    parts = codec.parts
+    parts = codec.grid_chains
     for quality in qualities:
-        errors, size, samples = [Distortion(p.bands, p.steps) for p in parts], 0, 0
+        errors, size, samples = [Distortion(p.bands, p.native_pixels) for p in parts], 0, 0
         for layers in tiles():
             fields = [apply_nodata(x, mask, p.bands) for (x, mask), p in zip(layers, parts, strict=True)]
             goal = {} if quality is None else {"quality": float(quality)}
@@ -65,7 +65,7 @@ def measure(
                 error.add(x, y, mask)
             size += len(data)
             samples += round(
-                sum(f[0].size / s**2 for f, p in zip(fields, parts, strict=True) for s in p.steps)
+                sum(f[0].size / s**2 for f, p in zip(fields, parts, strict=True) for s in p.native_pixels)
             )
             done += 1
             report(done, count * len(qualities))
@@ -76,13 +76,13 @@ def measure(
     return out
 
 
-def _round_trip(codec: Codec, fields: Sequence[Any], goal: dict[str, float]) -> tuple[bytes, list[Any]]:
+def _round_trip(codec: Codec, fields: Sequence[Any], goal: dict[str, Any]) -> tuple[bytes, list[Any]]:
     """Bytes of a tile, and what they decode to."""
-    parts = codec.parts
-    if len(parts) == 1 and max(codec.steps) == 1:
+    parts = codec.grid_chains
+    if len(parts) == 1 and max(codec.native_pixels) == 1:
         data = codec.compress(fields[0], **goal)
         return data, [codec.decompress(data)]
-    nests = [Nest(tuple(Counter(p.steps).values())) for p in parts]
+    nests = [Nest(tuple(Counter(p.native_pixels).values())) for p in parts]
     grids = [np.ascontiguousarray(g) for x, nest in zip(fields, nests, strict=True) for g in nest.gather(x)]
     data = codec.compress(grids, **goal)
     back = iter(codec.decompress(data))

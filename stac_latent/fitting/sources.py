@@ -45,7 +45,7 @@ class FitSource:
     @property
     def align(self) -> int:
         """Windows begin at multiples of so many pixels."""
-        return max(self.parts[0].codec.steps)
+        return max(self.parts[0].codec.native_pixels)
 
     def read(self, window: Window) -> list[Layer]:
         """Pixels of a window of :attr:`grid`; of other lattices, those that lie in it as a whole."""
@@ -104,7 +104,7 @@ def open_sources(
     out = []
     for item in items:
         try:
-            parts = [ItemSource(item, p, keys, resolution, resampling) for p in probe.parts]
+            parts = [ItemSource(item, p, keys, resolution, resampling) for p in probe.grid_chains]
         except GridError as exc:
             if "several native grids" in str(exc):
                 text = str(exc).partition(". Choose")[0]

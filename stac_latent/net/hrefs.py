@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError, without_secrets
 from stac_latent.net.fetch import Sign, read_remote
-from stac_latent.redact import without_secrets
 from stac_latent.system.digests import multihash
 from stac_latent.system.links import is_local, is_served, local_path, shown
 

@@ -7,10 +7,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from stac_latent.errors import RemoteError
+from stac_latent.errors import RemoteError, without_secrets
 from stac_latent.net.answers import TRIES, WHOLE, Answer, Part, State, patience, unpacked
 from stac_latent.net.servers import CONNECT
-from stac_latent.redact import without_secrets
 from stac_latent.system.links import shown
 
 __all__ = ["from_store", "listed", "object_store", "state_in_store"]

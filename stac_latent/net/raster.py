@@ -11,10 +11,9 @@ from urllib.parse import quote, urlsplit
 import rasterio
 import rasterio.errors
 
-from stac_latent.errors import CatalogError, StacLatentError
+from stac_latent.errors import CatalogError, StacLatentError, without_secrets
 from stac_latent.net.fetch import signed
 from stac_latent.net.servers import keep_quiet
-from stac_latent.redact import without_secrets
 from stac_latent.system.links import is_http, is_local, local_path, shown
 
 __all__ = ["gdal_name", "open_raster"]

@@ -12,9 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
-from stac_latent.errors import RemoteError
+from stac_latent.errors import RemoteError, without_secrets
 from stac_latent.net.answers import WHOLE, Answer, BusyError, Part, State, connections, patience, unpacked
-from stac_latent.redact import without_secrets
 from stac_latent.system.links import check_link, shown
 
 if TYPE_CHECKING:

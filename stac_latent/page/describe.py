@@ -8,7 +8,7 @@ from typing import Any
 
 import pystac
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.read.band_views import view_of
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.aliases import Array
-from stac_latent.bytestring.single_grid import aim, over
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import BundleError, CodecError
 from stac_latent.field.rate_target import Target
 from stac_latent.quality.distortion import Distortion
@@ -51,11 +50,11 @@ def guards_of(codec: Codec) -> tuple[Guard, ...] | None:
             "encode without a guard"
         )
     rows = given.get("lattices")
-    if not isinstance(rows, list) or len(rows) != len(codec.parts):
+    if not isinstance(rows, list) or len(rows) != len(codec.grid_chains):
         raise BundleError(
-            f"the guard of codec {codec.name!r} is not one of {len(codec.parts)} lattice(s); calibrate it again"
+            f"the guard of codec {codec.name!r} is not one of {len(codec.grid_chains)} lattice(s); calibrate it again"
         )
-    return tuple(Guard.from_dict(r, len(p.bands)) for r, p in zip(rows, codec.parts, strict=True))
+    return tuple(Guard.from_dict(r, len(p.bands)) for r, p in zip(rows, codec.grid_chains, strict=True))
 
 
 def calibrated(codec: Codec, first: Tiles, second: Tiles, share: float = 0.99, note: str = "") -> Codec:
@@ -88,7 +87,7 @@ def calibrated(codec: Codec, first: Tiles, second: Tiles, share: float = 0.99, n
         [_raw(codec, layers) for tile in tiles() for layers in _quarters(tile)] for tiles in (first, second)
     ]
     rows = []
-    for i in range(len(codec.parts)):
+    for i in range(len(codec.grid_chains)):
         own = [[tile[i] for tile in half if tile[i]] for half in halves]
         units = _units([r[0] for r in own[0]])
         learnt, apart = ([[r.seen(units) for r in tile] for tile in half] for half in own)
@@ -178,8 +177,8 @@ class _RawTile:
             order = np.argsort(-spread, kind="stable")
         rate = None if payload is None else math.log2(8 * len(payload) / max(1, count.sum()))
         step = 0.0
-        if payload is not None and (tell := getattr(codec.tail, "step_of", None)) is not None:
-            step = math.log2(tell(payload))
+        if payload is not None and codec.rate_control is not None:
+            step = math.log2(codec.rate_control.step_of(payload))
         return cls(features(mean[order], square[order]), sse, count, rate, step, values)
 
     def seen(self, units: Array, *, exact: bool = False) -> Seen:
@@ -191,24 +190,24 @@ class _RawTile:
 
 def _raw(codec: Codec, layers: Layers, qualities: Sequence[float | None] = QUALITIES) -> list[list[_RawTile]]:
     """A tile as it is coded at each quality, for each lattice; none of a lattice without a valid pixel."""
-    several = hasattr(codec.tail, "aimed")
+    several = codec.rate_control is not None
     out = []
-    for part, (field, mask) in zip(codec.parts, layers, strict=True):
+    for part, (field, mask) in zip(codec.grid_chains, layers, strict=True):
         rows: list[_RawTile] = []
         field, mask = _in_cells(field, mask, part.stride)  # noqa: PLW2901 - from here on
         valid = np.ones((1, *field.shape[1:]), bool) if mask is None else mask
         for quality in (qualities if several else (None,)) if valid.any() else ():
-            coder = aim(part, Target(quality=quality))
+            coder = part.with_target(Target(quality=quality))
             symbols = part.encode(field, mask=mask, upto="symbols")
             payload = None
             if part.tail is not None:
-                payload = over(coder, mask).entropy_encode(symbols)
+                payload = coder.measured_over(mask).entropy_encode(symbols)
                 symbols = part.entropy_decode(payload)
-            errors = Distortion(part.bands, part.steps)
+            errors = Distortion(part.bands, part.native_pixels)
             if part.kind == "codec":
                 errors.add(field, part.decode(symbols), valid)
             latent = part.spec.quantization.dequantise(symbols)
-            values = _sums(field, valid, part.steps)
+            values = _sums(field, valid, part.native_pixels)
             rows.append(
                 _RawTile.of(
                     part, latent, full_cells(valid, part.stride), errors.sse, errors.count, payload, values

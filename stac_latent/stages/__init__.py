@@ -14,7 +14,7 @@ from stac_latent.errors import CodecError
 from stac_latent.system.exports import lazy
 
 if TYPE_CHECKING:
-    from stac_latent.chain import Stage
+    from stac_latent.stage import Stage
     from stac_latent.stages.base import BaseStage as BaseStage
     from stac_latent.stages.classical import Jpeg2000 as Jpeg2000
     from stac_latent.stages.classical import Zstd as Zstd

@@ -17,7 +17,7 @@ FRACTION_BITS = 4
 
 
 class BaseStage:
-    """Defaults of the :class:`~stac_latent.chain.Stage` protocol for stages that work cell by cell."""
+    """Defaults of the :class:`~stac_latent.stage.Stage` protocol for stages that work cell by cell."""
 
     @property
     def stride(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from stac_latent.aliases import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
+from stac_latent.stage import EntropyCoder
 from stac_latent.stages.base import BaseStage
 from stac_latent.system.limits import check_bytes
 
@@ -55,7 +56,7 @@ def _unpack(magic: bytes, y: bytes) -> tuple[tuple[int, int, int], np.dtype[Any]
     return (c, h, w), np.dtype(name), payload
 
 
-class Zstd(BaseStage):
+class Zstd(BaseStage, EntropyCoder):
     """Lossless: horizontal differences, byte planes apart, then zstd.
 
     Parameters
@@ -102,7 +103,7 @@ class Zstd(BaseStage):
         return {"effort": self.effort}
 
 
-class Jpeg2000(BaseStage):
+class Jpeg2000(BaseStage, EntropyCoder):
     """JPEG 2000 codestreams of all bands as components, by GDAL's OpenJPEG driver.
 
     Parameters

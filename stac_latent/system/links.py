@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from stac_latent.errors import CatalogError
-from stac_latent.redact import without_secrets
+from stac_latent.errors import CatalogError, without_secrets
 
 if TYPE_CHECKING:
     import pystac

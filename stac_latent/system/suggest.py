@@ -80,7 +80,7 @@ def known_options(*more: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def decorate(verb: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(verb)
-        named = [n for n, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        named = [n for n, p in signature.parameters.items() if n != "self" and p.kind is not p.VAR_KEYWORD]
 
         @wraps(verb)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:

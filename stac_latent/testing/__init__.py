@@ -14,7 +14,7 @@
         def make(self):
             return my_package.codec()
 
-Every test of a suite states one law of :class:`stac_latent.chain.Stage`, :class:`stac_latent.chain.Codec` or
+Every test of a suite states one law of :class:`stac_latent.stage.Stage`, :class:`stac_latent.codec.codec.Codec` or
 :class:`stac_latent.catalog.Product`, or of a metric (:class:`stac_latent.quality.Metric`). Needs
 pytest and hypothesis (``pip install 'stac-latent[test]'``).
 """

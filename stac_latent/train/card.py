@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from stac_latent.bench.curves import Curve, bd_rate
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import save_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.fitting.model_card import write_card
 from stac_latent.quality.distortion import Distortion
 from stac_latent.stages.lin.pyramid import CELL, TILE

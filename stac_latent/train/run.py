@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from stac_latent.chain import Codec, open_codec
+from stac_latent.codec.codec import Codec
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.errors import TrainError
 from stac_latent.train.card import MARGIN, bundle
 from stac_latent.train.config import Config, read_config

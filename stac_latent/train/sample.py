@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import TrainError
 from stac_latent.field.validity import fill_invalid
 from stac_latent.stages.lin.lifting import analyse, levels_of
@@ -65,7 +65,7 @@ def check_base(codec: Codec) -> tuple[Normalise, Lin]:
         or not isinstance(last, Lin)
         or last.lattices is not None
     ):
-        grids = "" if getattr(last, "lattices", None) is None else " for several native grids"
+        grids = "" if not isinstance(last, Lin) or last.lattices is None else " for several native grids"
         raise TrainError(
             f"base={codec.name!r} is {' > '.join(chain)}{grids}; training starts from a fitted chain normalise > pyramid > lin, "
             "as 'stac-latent fit' makes it of bands of one grid"

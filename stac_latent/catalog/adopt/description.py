@@ -13,7 +13,7 @@ from stac_latent.catalog.adopt.period import Period
 from stac_latent.catalog.adopt.products import Product
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Quantization, Spec
-from stac_latent.store.foreign.array import ArrayHeader
+from stac_latent.store.foreign.axes import ArrayHeader
 
 __all__ = ["Description", "Told", "asset_fields", "check_told"]
 

@@ -19,7 +19,7 @@ from stac_latent.cube.read.embedding_table_reader import centres, in_lonlat, reg
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.geo.crs import crs_fields, crs_text
 from stac_latent.geo.extents import bbox_of, bbox_of_parts
-from stac_latent.store.foreign.array import ArrayHeader
+from stac_latent.store.foreign.axes import ArrayHeader
 from stac_latent.store.foreign.table import VectorTable
 from stac_latent.store.geoparquet.file import parquet_at
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import pystac
 from rasterio.errors import RasterioError
 
-from stac_latent.bytestring.single_grid import aim
 from stac_latent.catalog.encode.disk import clear, errors_of, new_store
 from stac_latent.catalog.encode.encoded_item import (
     Mode,
@@ -32,10 +31,11 @@ from stac_latent.catalog.encode.native_codec import codec_for
 from stac_latent.catalog.encode.options import bound_of, form_of, goal_of, listed_of, secret_of
 from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.tree import CatalogTree, write_json
-from stac_latent.chain import Codec, open_codec
 from stac_latent.codec.bundle import save_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import remember, resolve_space
 from stac_latent.cube.grid.tiling import padded_shape
+from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.raw.contract import Trust
 from stac_latent.cube.raw.source import ItemSource
 from stac_latent.cube.raw.storage import with_room
@@ -175,7 +175,7 @@ def encode(
     form = form_of(chosen, payload, target)
     bound = bound_of(chosen, error_bound)
     goal = goal_of(chosen, target, bound)
-    aimed = aim(chosen, goal)  # refuses a target that the codec cannot have before anything is written
+    aimed = chosen.with_target(goal)  # refuses a target that the codec cannot have before anything is written
     asked_of(
         chosen, guard, checks, fallback_bound, bounded=bound is not None
     )  # refuses what cannot be asked for, likewise
@@ -243,7 +243,7 @@ class _Run:
             ItemSource(
                 item, part, self.bands, self.resolution, self.resampling, bounded=bounded, trust=self.trust
             )
-            for part in own.parts
+            for part in own.grid_chains
         ]
 
     def one(self, item: pystac.Item, frame: pystac.Item | None) -> pystac.Item:
@@ -269,7 +269,7 @@ class _Run:
             raise CatalogError(f"item {name!r} cannot be its own key frame; leave it out of references")
         exact = bound is not None or asked.policy == "fallback" or not computes(whole)
         sources = [with_room(s, exact=exact) for s in sources]
-        coders = [aim(s.codec, self.goal, bands=s.decoded) for s in sources]
+        coders = [s.codec.with_target(self.goal, bands=s.decoded) for s in sources]
         reference = None if frame is None else LatentRef.from_item(frame, key)
         with naming(item.id), new_store(store) as part:
             made = encode_source(

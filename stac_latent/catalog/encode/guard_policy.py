@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.write.monitor import POLICIES, Asked, Policy
 from stac_latent.errors import CatalogError, GuardError, GuardWarning
 from stac_latent.quality.checks import Check

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pystac
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.keyframe.choose import Sample, best_key_frame, plan_key_frames
 from stac_latent.cube.keyframe.decode import check_codec
 from stac_latent.cube.ref import LatentRef
@@ -118,7 +118,7 @@ def _time(item: pystac.Item) -> str:
 
 def check_references(item: pystac.Item, codec: Codec, references: References) -> None:
     """Refuse key frames for bands of several native grids."""
-    if references is not None and (max(codec.steps) > 1 or len(codec.parts) > 1):
+    if references is not None and (max(codec.native_pixels) > 1 or len(codec.grid_chains) > 1):
         raise CatalogError(
             f"the bands of item {item.id!r} lie on several native grids, and key frames are for bands of one: leave references "
             "out, or state a grid with resolution="

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pystac
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import remember
 from stac_latent.cube.grid.native_grids import arrange
 from stac_latent.cube.raw.contract import Trust

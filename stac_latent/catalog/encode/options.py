@@ -9,9 +9,8 @@ from typing import Any
 import pystac
 
 from stac_latent.bytestring.bounded import base_step
-from stac_latent.bytestring.single_grid import target_of
 from stac_latent.catalog.encode.key_frames import References
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import CatalogError, CodecError
 from stac_latent.field.error_bound import BoundLike, ErrorBound
 from stac_latent.field.rate_target import Target
@@ -60,7 +59,7 @@ def form_of(codec: Codec, payload: Payload | None, target: Mapping[str, Any]) ->
             f"codec {codec.name!r} has no entropy coder; store its symbols with payload='plain' (--payload plain)"
         )
     asked = Target.of(target, "encode()")
-    goal = asked if asked.given else target_of(codec)
+    goal = asked if asked.given else codec.target
     if payload == "plain" and goal.given:
         raise CatalogError(
             f"payload='plain' stores the latents as they are, at no rate, so that {goal} would not be heeded: leave it out, or take "
@@ -74,7 +73,7 @@ def goal_of(codec: Codec, target: Mapping[str, Any], bound: ErrorBound | None) -
     goal = Target.of(target, "encode()")
     if goal.given:
         return goal
-    if (own := target_of(codec)).given:
+    if (own := codec.target).given:
         return own
     return goal if bound is None else Target(step=base_step(codec, bound, [0.0] * len(codec.bands)))
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import shapely
 
 from stac_latent.catalog.footprints import cells_in, footprints
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Grid, Spec
 from stac_latent.window import Window

@@ -12,11 +12,10 @@ from pathlib import Path
 from stac_latent.catalog.versions import is_same, renamed, stores_of, versioned
 from stac_latent.codec.bundle import FILES
 from stac_latent.cube.write.verify import Progress
-from stac_latent.errors import CatalogError, RemoteError
+from stac_latent.errors import CatalogError, RemoteError, without_secrets
 from stac_latent.net.answers import WHOLE, connections
 from stac_latent.net.fetch import fetch
 from stac_latent.net.object_store import object_store
-from stac_latent.redact import without_secrets
 from stac_latent.system.documents import read_json
 from stac_latent.system.files import is_temporary
 from stac_latent.system.links import is_local, is_object, local_path, shown

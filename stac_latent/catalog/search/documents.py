@@ -13,13 +13,12 @@ from urllib.parse import urljoin
 
 import pystac
 
-from stac_latent.errors import CatalogError, SearchError
+from stac_latent.errors import CatalogError, SearchError, without_secrets
 from stac_latent.net.fetch import signed
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.items import make_absolute
 from stac_latent.net.retry import BUSY, Patience
 from stac_latent.net.servers import keep_quiet
-from stac_latent.redact import without_secrets
 from stac_latent.system.documents import parse_json, unicode_text
 from stac_latent.system.links import check_link, is_http, is_object, is_remote, local_path, shown
 

@@ -24,7 +24,7 @@ from stac_latent.catalog.tree import CatalogTree
 from stac_latent.catalog.verify.adopted import adopted_assets, verify_adopted
 from stac_latent.catalog.verify.overlaps import disagreeing
 from stac_latent.catalog.verify.raw_files import raw_files
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import replace_known
 from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.read.band_views import lattices_of

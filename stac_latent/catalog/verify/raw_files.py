@@ -83,7 +83,7 @@ def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[Laten
         own, grid, start = names[part], _pixel_grid(r), part.stop
         out.append(
             RawFiles(
-                raw, own, bands[part], grid, r.codec.steps, str(fields.get("latent:resampling", "nearest")),
+                raw, own, bands[part], grid, r.codec.native_pixels, str(fields.get("latent:resampling", "nearest")),
                 _placed_by(raw, own, grid), infinite="latent:error_bounds" in fields,
             )
         )  # fmt: skip

@@ -13,7 +13,7 @@ from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.interrupts import placing
 
 if TYPE_CHECKING:
-    from stac_latent.chain import Codec
+    from stac_latent.codec.codec import Codec
 
 __all__ = ["fit"]
 

@@ -113,7 +113,7 @@ def encode(
 ) -> None:
     """Encode items; write stores, measure them by a cold decode, and catalogue them."""
     from stac_latent.catalog.encode.encode import encode as run
-    from stac_latent.chain import open_codec
+    from stac_latent.cube.open_codec import open_codec
 
     for name, value, allowed in (
         ("mode", mode, ("beside", "derived")),
@@ -133,7 +133,7 @@ def encode(
         "quality": quality,
     }
     chosen = open_codec(codec, **options)
-    if step is not None and hasattr(chosen.tail, "aimed"):
+    if step is not None and chosen.rate_control is not None:
         target["step"] = step
     elif step is not None:
         chosen = open_codec(codec, **options, step=step)

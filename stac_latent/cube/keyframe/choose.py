@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stac_latent.aliases import Array
 from stac_latent.bytestring.bounded import codable
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.grid.tiling import padded_shape
 from stac_latent.cube.keyframe.decode import same_cells
 from stac_latent.cube.keyframe.encode import whole_cells
@@ -20,7 +20,6 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.verify import Source
 from stac_latent.errors import CatalogError
-from stac_latent.field.storage_type import for_bands
 from stac_latent.spec import Grid
 from stac_latent.stages.lin.payload import unpack
 from stac_latent.window import Window
@@ -220,7 +219,7 @@ class Sample:
 
 def survey(source: Source, codec: Codec) -> Sample:
     """Code a few windows of a date, spread over it; windows without data, and pixels that the chain cannot take, count nothing."""
-    codec = for_bands(codec, source.decoded)
+    codec = codec.for_bands(source.decoded)
     latents, decoded, cells, sizes, steps = [], [], [], [], []
     for window in _windows(source.grid):
         field, valid = source.read(window)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.keyframe.gains import LEVELS, predict
 from stac_latent.cube.open_store import open_store
 from stac_latent.cube.ref import KeyFrameLink, LatentRef

@@ -7,20 +7,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.keyframe.decode import KeyFrame
 from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
 from stac_latent.stages.lin.lifting import synthesise
 from stac_latent.stages.lin.payload import unpack
 from stac_latent.stages.lin.pyramid import CELL_LEVELS
-from stac_latent.stages.lin.rate_control import Aim
+from stac_latent.stages.lin.rate_control import Objective
+from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.lin.subbands import unpack_cells
 from stac_latent.system.links import is_local, local_path
 
@@ -133,44 +133,44 @@ def relative_href(href: str, path: Path) -> str:
 
 
 def _fixed_rate(codec: Codec) -> bool:
-    aim = getattr(codec.tail, "aim", None)
-    return aim is not None and aim.target.max_bits_per_pixel is not None
+    return codec.target.max_bits_per_pixel is not None
 
 
 @dataclass(frozen=True)
-class _Above(Aim):
+class _Above(Objective):
     """A target of a latent of which a part is known, for what is left of it."""
 
     known: Array | None = None
     """Pixels ``(band, y, x)`` in normalised units that are added to what is decoded."""
 
     def stored(self, pixels: Array) -> Array:
-        """As :meth:`Aim.stored`, of the whole."""
+        """As :meth:`Objective.stored`, of the whole."""
         return super().stored(pixels + self.known)
 
     def bounds(self, truth: Sequence[Array]) -> Array:
-        """As :meth:`Aim.bounds`, of the whole."""
+        """As :meth:`Objective.bounds`, of the whole."""
         return super().bounds([t + self.known for t in truth])
 
 
 def _above(codec: Codec, said: Array) -> Codec:
     """The codec, whose target is met by what it codes and what a reference said of the latent."""
-    tail: Any = codec.tail
-    aim = getattr(tail, "aim", None)
-    if aim is None:
+    tail = codec.tail
+    if not isinstance(tail, Lin) or tail.objective is None:
         return codec
+    objective = tail.objective
     known = unpack_cells(said, CELL_LEVELS)
     synthesise(known, CELL_LEVELS)
     own = copy.copy(tail)
-    own.aim = _Above(**{f.name: getattr(aim, f.name) for f in fields(aim)}, known=known)
+    own.objective = _Above(**{f.name: getattr(objective, f.name) for f in fields(objective)}, known=known)
     return replace(codec, stages=(*codec.stages[:-1], own))
 
 
 def _in_bounds(codec: Codec, latent: Array, payload: bytes, said: Array) -> bool:
     """Whether a bound of the error holds for what a reader decodes, bit for bit."""
-    aim = getattr(codec.tail, "aim", None)
-    if aim is None or aim.target.max_error is None:
+    tail = codec.tail
+    if not isinstance(tail, Lin) or tail.objective is None or tail.target.max_error is None:
         return True
+    valid = tail.objective.valid
     truth, decoded = codec.decode(latent), codec.decode(codec.entropy_decode(payload) + said)
     error = np.abs(np.subtract(truth, decoded, dtype=np.float64))
-    return bool((error if aim.valid is None else error * aim.valid).max() <= aim.target.max_error)
+    return bool((error if valid is None else error * valid).max() <= tail.target.max_error)

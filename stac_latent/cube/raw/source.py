@@ -13,7 +13,7 @@ import pystac
 from odc.geo.geobox import GeoBox
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.band_names import check_names
 from stac_latent.cube.grid.native_grids import arrange, check_resampling, cover, native_geobox, offset_of
 from stac_latent.cube.grid.tiling import lattice_grid
@@ -31,7 +31,6 @@ from stac_latent.cube.raw.contract import (
 from stac_latent.cube.raw.pixels import RasterFile
 from stac_latent.cube.raw.units import decoded_band, rescale, to_codec_unit, with_sentinel2_offset
 from stac_latent.errors import FieldError, GridError
-from stac_latent.field.storage_type import for_bands
 from stac_latent.geo.crs import crs_text
 from stac_latent.spec import Band, Grid
 from stac_latent.window import Window
@@ -176,11 +175,11 @@ class ItemSource:
         check_names([b.name for b in codec.bands], f"codec {codec.name!r}")
         self.bands = find_bands(item, codec, bands, trust, bounded=bounded)
         self.decoded = tuple(b.decoded for b in self.bands)
-        self.codec = codec = for_bands(codec, self.decoded)
+        self.codec = codec = codec.for_bands(self.decoded)
         self.notes = tuple(dict.fromkeys(n for b in self.bands for n in b.notes))
         self.boxes = [b.box for b in self.bands]
         self.placed: Trust = "item" if any(b.placed == "item" for b in self.bands) else "file"
-        if max(codec.steps) == 1:
+        if max(codec.native_pixels) == 1:
             boxes = {b.name: g for b, g in zip(self.bands, self.boxes, strict=True)}
             self.native = native_geobox(item.id, boxes, resolution)
             if resolution is not None:
@@ -192,7 +191,7 @@ class ItemSource:
                 self.boxes = [self.native] * len(self.bands)
         else:
             self._check_nest(resolution)
-            self.native = cover(self.boxes, codec.steps)
+            self.native = cover(self.boxes, codec.native_pixels)
         crs, t = crs_text(self.native.crs), self.native.affine
         height, width = self.native.shape.yx
         self.grid: Grid = lattice_grid(crs, (t.a, t.b, t.c, t.d, t.e, t.f), (height, width), codec.stride)
@@ -208,10 +207,10 @@ class ItemSource:
             )
         order, lattices = arrange(self.boxes)
         steps = tuple(1 << d for d, n in enumerate(lattices[0]) for _ in range(n))
-        if len(lattices) > 1 or order != tuple(range(len(order))) or steps != self.codec.steps:
+        if len(lattices) > 1 or order != tuple(range(len(order))) or steps != self.codec.native_pixels:
             raise GridError(
                 f"the grids of item {self.item.id!r} (resolutions: {sizes}) do not nest as codec {self.codec.name!r} has them: "
-                f"pixels {', '.join(map(str, self.codec.steps))} times the finest's, edge on edge; fit a codec to such items, or "
+                f"pixels {', '.join(map(str, self.codec.native_pixels))} times the finest's, edge on edge; fit a codec to such items, or "
                 "take one that was not made for native grids"
             )
 
@@ -230,7 +229,7 @@ class ItemSource:
             hold data, ``(1 or band, y, x)``.
         """
         layers, masks = [], []
-        for b, step, found in zip(self.bands, self.codec.steps, self._stored(window), strict=True):
+        for b, step, found in zip(self.bands, self.codec.native_pixels, self._stored(window), strict=True):
             raw, valid = (v if step == 1 else v.repeat(step, axis=0).repeat(step, axis=1) for v in found)
             for value in b.facts.missing:
                 valid = valid & (raw != raw.dtype.type(value))
@@ -245,7 +244,7 @@ class ItemSource:
     def _stored(self, window: Window) -> list[tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]]:
         """Stored values of each band in its own pixels, and which of these its file and its mask hold; files are read at once."""
         groups: dict[Any, list[int]] = {}
-        for k, (b, step) in enumerate(zip(self.bands, self.codec.steps, strict=True)):
+        for k, (b, step) in enumerate(zip(self.bands, self.codec.native_pixels, strict=True)):
             groups.setdefault((b.asset, step, b.facts, b.masked), []).append(k)
         with ThreadPoolExecutor(min(len(groups), _THREADS)) as pool:
             read = pool.map(lambda members: self._of_file(members, window), groups.values())
@@ -257,7 +256,7 @@ class ItemSource:
     ) -> list[tuple[int, tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]]]:
         """Position, values and extent of bands of one file."""
         first = members[0]
-        band, step, box = self.bands[first], self.codec.steps[first], self.boxes[first]
+        band, step, box = self.bands[first], self.codec.native_pixels[first], self.boxes[first]
         file, facts = band.file, band.facts
         index = [self.bands[k].index for k in members]
         top, left = offset_of(self.native.affine, box.affine)

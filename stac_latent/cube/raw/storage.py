@@ -14,7 +14,6 @@ from stac_latent.cube.grid.tiling import padded_shape, tiles
 from stac_latent.cube.raw.source import ItemSource, SourceBand
 from stac_latent.cube.raw.units import computes, holding_type
 from stac_latent.errors import FieldError
-from stac_latent.field.storage_type import for_bands
 from stac_latent.spec import Band
 
 __all__ = ["with_room"]
@@ -68,7 +67,7 @@ def with_room(source: ItemSource, *, exact: bool = False) -> ItemSource:
             )
     out = copy.copy(source)
     out.decoded, out.notes = tuple(decoded), tuple(notes)
-    out.codec = for_bands(source.codec, decoded)
+    out.codec = source.codec.for_bands(decoded)
     return out
 
 
@@ -98,7 +97,7 @@ def _may_meet(b: SourceBand) -> bool:
 
 def _windows(source: ItemSource) -> Iterator[tuple[Array, Array]]:
     height, width = padded_shape(source.grid)
-    step = max(source.codec.steps)
+    step = max(source.codec.native_pixels)
     for window in tiles((-(-height // step), -(-width // step)), _STRIP):
         yield source.read(window.scaled((step, step)))
 

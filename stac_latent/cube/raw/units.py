@@ -11,7 +11,7 @@ import numpy as np
 import pystac
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.raw.asset_bands import AssetBand
 from stac_latent.cube.raw.contract import Facts
 from stac_latent.errors import FieldError

@@ -16,7 +16,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.asset_choice import band_attrs
 from stac_latent.cube.ref import Decoder, LatentRef
 from stac_latent.errors import CatalogError, CodecError, GridError
@@ -101,7 +101,7 @@ class LatentAccessor:
         return (
             LatentRef(str(self._obj.attrs.get("id", "cube")), "latent", "", self.spec, nowhere, decoder)
             .open_codec()
-            .parts[0]
+            .grid_chains[0]
         )
 
     @property

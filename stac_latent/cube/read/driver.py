@@ -39,8 +39,7 @@ from stac_latent.cube.read.physical import PhysicalSource
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.resample import FieldSource, Roi, read_onto
 from stac_latent.cube.ref import LatentRef, latent_assets
-from stac_latent.errors import FieldError, StacLatentError
-from stac_latent.redact import without_secrets
+from stac_latent.errors import FieldError, StacLatentError, without_secrets
 from stac_latent.system.links import shown
 from stac_latent.window import Span, Window
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import remember
 from stac_latent.cube.keyframe.decode import Reference, open_reference
 from stac_latent.cube.open_store import open_store
 from stac_latent.cube.read.chunk_cache import aside, chunk, known, workers
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CorruptDataError, FieldError, GridError
-from stac_latent.field.storage_type import for_bands
 from stac_latent.field.validity import apply_nodata
 from stac_latent.spec import Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM, decode_residual
@@ -83,14 +82,14 @@ class LatentReader:
 
         Its bands have the types and the nodata of the asset's.
         """
-        parts = self._whole.parts
+        parts = self._whole.grid_chains
         if self.ref.part >= len(parts):
             raise CorruptDataError(
                 f"asset {self.ref.asset!r} of item {self.ref.item_id!r} names {self.ref.part} group(s) besides the first; codec "
                 f"{self._whole.name!r} has {len(parts) - 1}"
             )
         part = parts[self.ref.part]
-        return for_bands(part, self.spec.bands) if self.spec.kind == "codec" else part
+        return part.for_bands(self.spec.bands) if self.spec.kind == "codec" else part
 
     @property
     def _whole(self) -> Codec:
@@ -237,7 +236,7 @@ class LatentReader:
     def _symbols_of(self, window: Window) -> tuple[Array, Window]:
         """Symbols of the cells of a pixel window and of their halo, and which cells these are."""
         cells = self.grid.cells_of(window, self.codec.halo)
-        if self.codec.whole:
+        if self.codec.tiled:
             cells = self._whole_chunks(cells)
         return self.read_symbols(cells), cells
 
@@ -273,7 +272,7 @@ class LatentReader:
 
     def _ahead(self, places: Sequence[tuple[int, ...]]) -> None:
         """Start to read chunks that will be decoded from their bytes, and are not decoded yet."""
-        if self.codec.whole:
+        if self.codec.tiled:
             self.arrays.ahead((p[0], p[1]) for p in places if not known((self._token, p)))
 
     @staticmethod
@@ -324,7 +323,7 @@ class LatentReader:
         return decode_residual(data, base, self.arrays.read_mask(window), self.codec.bands)
 
     def _decode_alone(self, window: Window) -> Array:
-        if self.codec.whole and self.arrays.payloads is not None:
+        if self.codec.tiled and self.arrays.payloads is not None:
             return self._restored(self._decode_payload(window), window)
         return self._restored(self.decode_base(window), window)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import VerificationError
 from stac_latent.spec import Grid
 from stac_latent.store.zarr.group import LatentArrays

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.quality.checks import Check, Checks
 from stac_latent.quality.ood_calibration import full_cells, observe
@@ -97,7 +97,7 @@ class Watch:
         sse, count
             Sum of squared errors and valid pixels of each band of this chunk alone.
         """
-        self.checks.add(*pair, valid, reader.spec.bands, self.codec.steps)
+        self.checks.add(*pair, valid, reader.spec.bands, self.codec.native_pixels)
         if self.guard is None:
             return
         inner, _ = chunk_cells(self.codec)

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import resolve_space
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef

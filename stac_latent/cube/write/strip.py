@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from stac_latent.aliases import Array
 from stac_latent.bytestring.bounded import codable, refuse_far_values
-from stac_latent.bytestring.single_grid import over
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.grid.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.keyframe.encode import ReferenceCoder, whole_cells
 from stac_latent.cube.write.verify import Source, Sums, pixel_sum
@@ -66,11 +65,11 @@ def encode_strip(
         if reference is not None:
             own = whole[:, *pixels.slices]
             place = placed.y.start // inner, placed.x.start // inner
-            coder = over(codec, whole[:, a0:a1, b0:b1], inside)
+            coder = codec.measured_over(whole[:, a0:a1, b0:b1], inside)
             symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
             tail.keep(symbols, payload)
-        elif getattr(tail, "aim", None) is not None:  # searched here, where valid pixels are known
-            tail.keep(symbols, over(codec, whole[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
+        elif codec.searches:  # searched here, where valid pixels are known
+            tail.keep(symbols, codec.measured_over(whole[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
         out[:, y0:y1, x0:x1] = symbols
         read = pixel_sum(field[:, *pixels.slices], valid[:, *pixels.slices])
         return placed, Sums(read, zlib.crc32(symbols.data))

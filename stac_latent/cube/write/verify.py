@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
 from stac_latent.codec.bundle import load_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import replace_known
 from stac_latent.cube.grid.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.read.reader import LatentReader
@@ -115,8 +115,8 @@ def verify_store(
     fresh = load_bundle(bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
     spec, reader = ref.spec, LatentReader(ref, fresh)
-    distortion = Distortion(truth.decoded, codec.steps)
-    exact = spec.bitstream is None or getattr(codec.tail, "lossless", False)
+    distortion = Distortion(truth.decoded, codec.native_pixels)
+    exact = spec.bitstream is None or codec.exact_symbols
     inner, _ = chunk_cells(codec)
     strips = list(tiles(truth.grid.cells, STRIP * inner))
     for i, strip in enumerate(strips):
@@ -172,7 +172,7 @@ def measure(
     CorruptDataError
         If stored bytes do not decode.
     """
-    distortion = Distortion(truth.decoded, reader.codec.steps)
+    distortion = Distortion(truth.decoded, reader.codec.native_pixels)
     for i, cells in enumerate(parts):
         if reader.spec.kind == "codec":
             _Truth(truth, cells).measure(reader, cells, distortion, bound)

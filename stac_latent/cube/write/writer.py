@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import zarr
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.keyframe.decode import open_key_frame
 from stac_latent.cube.keyframe.encode import ReferenceCoder, relative_href
@@ -264,7 +264,14 @@ class _Layer:
         s = self.source
         names = [b.name for b in s.bands]
         return RawFiles(
-            s.item, names, s.decoded, s.grid, self.codec.steps, s.resampling, s.placed, infinite=s.infinite
+            s.item,
+            names,
+            s.decoded,
+            s.grid,
+            self.codec.native_pixels,
+            s.resampling,
+            s.placed,
+            infinite=s.infinite,
         )
 
     @property

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
 from stac_latent.errors import CodecError
+from stac_latent.stage import ChainT
 from stac_latent.stages.lin.grids import Lattices, Nest
 from stac_latent.stages.lin.pyramid import Pyramid
 from stac_latent.stages.lin.stage import Lin, stages_of
@@ -23,8 +23,8 @@ _LEAST = 0.1
 
 
 def native_codec(
-    codec: Codec, order: Sequence[int], lattices: Lattices, sizes: Sequence[float | None] | None = None
-) -> Codec:
+    codec: ChainT, order: Sequence[int], lattices: Lattices, sizes: Sequence[float | None] | None = None
+) -> ChainT:
     """The codec for bands of several native grids: the same normalisation, components of the bands that each group has.
 
     Parameters
@@ -47,7 +47,7 @@ def native_codec(
     --------
     >>> from stac_latent import open_codec
     >>> made = native_codec(open_codec("lin", bands=["B01", "B02", "B05"]), [1, 2, 0], ((1, 1), (1,)))
-    >>> made.name, [b.name for b in made.bands], [part.dimensions for part in made.parts]
+    >>> made.name, [b.name for b in made.bands], [part.dimensions for part in made.grid_chains]
     ('lin-native', ['B02', 'B05', 'B01'], [80, 64])
     """
     first, tail = stages_of(codec)
@@ -65,12 +65,16 @@ def native_codec(
         Pyramid(lattices),
         Lin(block_basis(blocks), tail.model, tail.step, tail.lam, lattices),
     )
-    return Codec(
-        f"{codec.name}-native",
-        stages,
-        tuple(replace(codec.bands[i], gsd=g) for i, g in zip(index, gsd, strict=True)),
+    return replace(
+        codec,
+        name=f"{codec.name}-native",
+        stages=stages,
+        bands=tuple(replace(codec.bands[i], gsd=g) for i, g in zip(index, gsd, strict=True)),
+        kind="codec",
         dimensions=sum(Nest(c).channels for c in lattices),
-        granularity=codec.granularity,
+        stats=None,
+        whole_space="",
+        untyped=frozenset(),
         about={k: v for k, v in codec.about.items() if k in ("title", "description", "license")},
     )
 

@@ -12,19 +12,17 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from stac_latent.errors import BundleError, FieldError
+from stac_latent.aliases import Array
+from stac_latent.errors import BundleError, CodecError, FieldError
 from stac_latent.spec import Stats
+from stac_latent.stage import ChainT, GridStage, Stage
 from stac_latent.stages.lin.subbands import pack_cells, unpack_cells
 
-if TYPE_CHECKING:
-    from stac_latent.aliases import Array
-    from stac_latent.chain import Codec
-
-__all__ = ["CELL", "CELL_LEVELS", "DEEPEST", "Lattices", "Nest", "checked_lattices", "parts_of"]
+__all__ = ["CELL", "CELL_LEVELS", "DEEPEST", "Lattices", "Nest", "chains_of", "checked_lattices"]
 
 CELL_LEVELS = 3
 CELL = 1 << CELL_LEVELS
@@ -149,22 +147,37 @@ class Nest:
         return out
 
 
-def parts_of(codec: Codec, lattices: Lattices | None) -> tuple[Codec, ...]:
-    """The codec of each lattice, as one that codes its bands alone; of the same space."""
+def chains_of(chain: ChainT, lattices: Lattices | None) -> tuple[ChainT, ...]:
+    """The chain of each lattice, which codes its bands alone; all are of the space of the whole.
+
+    Raises
+    ------
+    CodecError
+        If a stage cannot be cut down to some of the bands.
+    """
     if lattices is None or len(lattices) == 1:
-        return (codec,)
+        return (chain,)
     out, band, channel = [], 0, 0
     for counts in lattices:
         n, channels = sum(counts), Nest(counts).channels
-        mine, places = slice(band, band + n), slice(channel, channel + channels)
-        stats = codec.stats
+        bands, places = slice(band, band + n), slice(channel, channel + channels)
+        stats = chain.stats
         if stats is not None:
             stats = Stats(stats.mean[places], stats.std[places])
-        stages = tuple(stage.part(mine, counts) for stage in codec.stages)  # type: ignore[attr-defined]
+        stages = tuple(_for_grid(stage, bands, counts, chain.name) for stage in chain.stages)
         out.append(
             replace(
-                codec, stages=stages, bands=codec.bands[mine], dimensions=channels, stats=stats, whole_space=codec.space
+                chain, stages=stages, bands=chain.bands[bands], dimensions=channels, stats=stats, whole_space=chain.space
             )
         )  # fmt: skip
         band, channel = band + n, channel + channels
     return tuple(out)
+
+
+def _for_grid(stage: Stage, bands: slice, counts: tuple[int, ...], name: str) -> Stage:
+    if not isinstance(stage, GridStage):
+        raise CodecError(
+            f"codec {name!r} has bands on several native grids, but its stage {stage.name!r} is no GridStage: it cannot be cut down "
+            "to the bands of one"
+        )
+    return stage.for_grid(bands, counts)

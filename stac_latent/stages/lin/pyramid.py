@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stac_latent.aliases import Array, Level
-from stac_latent.chain import Codec
 from stac_latent.errors import BundleError, FieldError
+from stac_latent.stage import ChainT, GridStage, MultiGrid, StoresType, Tiled
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
-from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices, parts_of
+from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, chains_of, checked_lattices
 from stac_latent.stages.lin.lifting import analyse, synthesise
 from stac_latent.stages.transform.normalise import refuse_far
 from stac_latent.window import Span, Window
@@ -29,7 +29,7 @@ def tiles_of(height: int, width: int, *, size: int) -> Iterator[Window]:
         yield Window(Span(y, min(y + size, height)), Span(x, min(x + size, width)))
 
 
-class Pyramid(BaseStage):
+class Pyramid(BaseStage, StoresType, Tiled, MultiGrid, GridStage):
     """CDF 9/7 wavelet over three levels, tile by tile, float32.
 
     Tiles do not overlap: each decodes alone, from the bytes of its own chunk. Channels of a band are those of
@@ -106,16 +106,16 @@ class Pyramid(BaseStage):
         return Nest(self.lattices[0])
 
     @property
-    def steps(self) -> tuple[int, ...] | None:
-        """Pixels of the field along a pixel of each band; None where all share one grid."""
+    def native_pixels(self) -> tuple[int, ...] | None:
+        """See :attr:`~stac_latent.stage.MultiGrid.native_pixels`."""
         return None if self.lattices is None else tuple(s for c in self.lattices for s in Nest(c).steps)
 
-    def parts(self, codec: Codec) -> tuple[Codec, ...]:
-        """Codec of each lattice of a chain with this stage."""
-        return parts_of(codec, self.lattices)
+    def grid_chains(self, chain: ChainT) -> tuple[ChainT, ...]:
+        """One chain for each lattice; see :func:`~stac_latent.stages.lin.grids.chains_of`."""
+        return chains_of(chain, self.lattices)
 
-    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
-        """Stage of one lattice."""
+    def for_grid(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """See :meth:`~stac_latent.stage.GridStage.for_grid`."""
         del bands
         return type(self)((counts,))
 

@@ -9,23 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
+from stac_latent.chain import Chain
 from stac_latent.errors import CodecError, FieldError
 from stac_latent.field.rate_target import Target
 from stac_latent.stages.transform.normalise import Normalise, store
 
-__all__ = ["Aim", "Reached", "measure", "search"]
+__all__ = ["Objective", "Reached", "measure", "search"]
 
 _TRIALS = 14
 
 
 @dataclass(frozen=True)
-class Aim:
+class Objective:
     """A target, and what it is measured in: stored values, their peaks (NaN: the range of the values) and their types."""
 
     target: Target
     first: Normalise
-    codec: Codec
+    chain: Chain
     peaks: Array
     integer: Array
     valid: Array | None = None
@@ -35,11 +35,11 @@ class Aim:
     overhead: int = 0
     """Bytes that are stored beside the payload and count in its rate."""
     samples: int | None = None
-    """Pixels times bands that the rate refers to; None for those of ``pixels``."""
+    """Pixels times bands that the rate refers to; None for those that are coded."""
 
     def stored(self, pixels: Array) -> Array:
         """Pixels in normalised units as they will be stored."""
-        return store(pixels, self.first, self.codec)
+        return store(pixels, self.first, self.chain.bands)
 
     @property
     def lost(self) -> Array:
@@ -76,7 +76,7 @@ class Aim:
         if short.any():
             i = int(short.argmax())
             raise CodecError(
-                f"{self.target}: before it is coded, band {self.codec.bands[i].name!r} is rounded to within {lost[i]:.3g}; ask for "
+                f"{self.target}: before it is coded, band {self.chain.bands[i].name!r} is rounded to within {lost[i]:.3g}; ask for "
                 f"less, or open the codec with a smaller unit= than {self.first.unit[i]:g}"
             )
         return bound

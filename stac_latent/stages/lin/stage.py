@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from stac_latent.aliases import Array, Level
-from stac_latent.chain import Codec
+from stac_latent.chain import Chain
 from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
 from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band
+from stac_latent.stage import EntropyCoder, FastPath, GridStage, RateControlled
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.context.coder import PlaneModel
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
@@ -24,7 +25,7 @@ from stac_latent.stages.lin.lifting import levels_of, synthesise
 from stac_latent.stages.lin.payload import unpack
 from stac_latent.stages.lin.plan import Prepared
 from stac_latent.stages.lin.pyramid import TILE, tiles_of
-from stac_latent.stages.lin.rate_control import Aim, Reached, measure, search
+from stac_latent.stages.lin.rate_control import Objective, Reached, measure, search
 from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, TileCoder
 from stac_latent.stages.lin.tile_source import FromField, FromLatents, Source
 from stac_latent.stages.transform.normalise import Normalise, store
@@ -40,7 +41,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Lin(TileCoder, BaseStage):
+class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStage):
     """Entropy-coding stage of the ``lin`` chain; see :class:`~stac_latent.stages.lin.tile.TileCoder`.
 
     Parameters
@@ -56,7 +57,8 @@ class Lin(TileCoder, BaseStage):
     name: ClassVar[str] = "lin"
     level: ClassVar[Level] = "bytes"
     bitstream = "stac-latent-lin-1"
-    aim: Aim | None = None
+    objective: Objective | None = None
+    """What is coded towards, and how it is measured; None for the stage's own step."""
     weights: Array | None = None
     """Weight of each pixel's squared error, float32 ``(y, x)``; None for one."""
     ready: dict[bytes, list[bytes]]
@@ -82,57 +84,61 @@ class Lin(TileCoder, BaseStage):
         self.step = float(step)
         self.ready = {}
 
-    def aimed(
+    @property
+    def target(self) -> Target:
+        """What is coded towards; empty for the stage's own step."""
+        return Target() if self.objective is None else self.objective.target
+
+    @property
+    def searches(self) -> bool:
+        """Whether the stage was given a target, weights or gains."""
+        return self.objective is not None
+
+    def with_target(
         self,
-        codec: Codec,
-        bands: Sequence[Band],
+        chain: Chain,
         target: Target,
+        *,
+        bands: Sequence[Band],
         weights: Array | None = None,
         gains: Array | None = None,
-        *,
         overhead: int = 0,
         samples: int | None = None,
     ) -> Self:
-        """The same stage, which codes towards a target; what it writes is of the same space.
+        """The stage, coding towards a target; see :meth:`stac_latent.chain.Chain.with_target`.
 
-        Parameters
-        ----------
-        codec
-            Its chain.
-        bands
-            Bands whose scales tell the peaks.
-        target
-            What to reach.
-        weights
-            Weight of each pixel's squared error, ``(y, x)`` of the padded field.
-        gains
-            Factor on the precision of each band.
-        overhead, samples
-            What a rate counts beside the payload, and what it refers to; see :class:`Aim`.
+        Raises
+        ------
+        BundleError
+            If the chain does not start with ``normalise``.
+        CodecError
+            If there are weights of pixels, and bands on several grids.
         """
-        first = codec.stages[0]
+        first = chain.stages[0]
         if not isinstance(first, Normalise):
             raise BundleError("lin: a chain that codes towards a target starts with normalise")
         if weights is not None and not self.nest.single:
             raise CodecError("regions of interest are for fields on one grid; leave roi out")
         peaks = np.array([1 / abs(b.scale) if b.scale != 1 else np.nan for b in bands])
-        integer = np.array([np.dtype(b.data_type).kind in "iu" for b in codec.bands])
+        integer = np.array([np.dtype(b.data_type).kind in "iu" for b in chain.bands])
         out = copy.copy(self)
-        out.aim = Aim(target, first, codec, peaks, integer, overhead=overhead, samples=samples)
+        out.objective = Objective(target, first, chain, peaks, integer, overhead=overhead, samples=samples)
         out.weights, out.gains = weights, gains
         out.ready = {}
         return out
 
-    def own_rate(self) -> Self:
+    def at_own_rate(self) -> Self:
         """The same stage at its own step, without a target, weights or gains."""
         out = copy.copy(self)
-        out.aim, out.weights, out.gains, out.ready = None, None, None, {}
+        out.objective, out.weights, out.gains, out.ready = None, None, None, {}
         return out
 
-    def over(self, valid: Array, pixels: int | None = None) -> Self:
-        """The same stage, which measures over valid pixels ``(1 or band, y, x)`` only; see :class:`Aim` for ``pixels``."""
+    def measured_over(self, valid: Array, pixels: int | None = None) -> Self:
+        """The stage, measuring over valid pixels ``(1 or band, y, x)`` alone; see :class:`Objective` for ``pixels``."""
         out = copy.copy(self)
-        out.aim = None if self.aim is None else replace(self.aim, valid=valid, pixels=pixels)
+        out.objective = (
+            None if self.objective is None else replace(self.objective, valid=valid, pixels=pixels)
+        )
         return out
 
     def step_of(self, payload: bytes) -> float:
@@ -153,9 +159,9 @@ class Lin(TileCoder, BaseStage):
                 return self.ready[_digest(source.latents)].pop()
         return self._payload(source)
 
-    def encoder(self, codec: Codec) -> Callable[[Array, Array | None], bytes] | None:
+    def encoder(self, chain: Chain) -> Callable[[Array, Array | None], bytes] | None:
         """Function from a field and its mask to bytes, equal to the chain's, without the latents."""
-        first = self._normalise(codec)
+        first = self._normalise(chain)
         if first is None:
             return None
         return lambda field, mask: self._payload(FromField(field, mask, first, self.nest))
@@ -164,32 +170,34 @@ class Lin(TileCoder, BaseStage):
         cells = source.cells
         windows = list(tiles_of(*cells, size=TILE // CELL))
         fixed = self._known_step()
-        if fixed is not None or self.aim is None:  # tile by tile: none is kept
+        if fixed is not None or self.objective is None:  # tile by tile: none is kept
             step = fixed or self.step
             return join(each(lambda w: self.code(self._prepared(source, w)[1], step), windows), cells)
         truth, prepared = zip(*each(lambda w: self._prepared(source, w, pixels=True), windows), strict=True)
-        aim = self.aim
-        valid = [self.nest.native(_cut(aim.valid, w), t.shape) for w, t in zip(windows, truth, strict=True)]
-        wanted = each(aim.stored, truth)
-        peaks = aim.heights(wanted, valid)
-        samples = aim.samples or (aim.pixels or cells[0] * cells[1] * CELL**2) * self.nest.share
-        bounds = None if aim.target.max_error is None else aim.bounds(truth)
+        objective = self.objective
+        valid = [
+            self.nest.native(_cut(objective.valid, w), t.shape) for w, t in zip(windows, truth, strict=True)
+        ]
+        wanted = each(objective.stored, truth)
+        peaks = objective.heights(wanted, valid)
+        samples = objective.samples or (objective.pixels or cells[0] * cells[1] * CELL**2) * self.nest.share
+        bounds = None if objective.target.max_error is None else objective.bounds(truth)
 
         def trial(step: float) -> Reached:
             coded = each(lambda p: self.code(p, step), prepared)
             payload = join(coded, cells)
             decoded = each(self._decoded, coded)
-            psnr, worst = measure(wanted, each(aim.stored, decoded), valid, peaks, aim.lost)
-            rate = (len(payload) + aim.overhead) * 8 / samples
+            psnr, worst = measure(wanted, each(objective.stored, decoded), valid, peaks, objective.lost)
+            rate = (len(payload) + objective.overhead) * 8 / samples
             ratio = 0.0
             if bounds is not None:  # before rounding errors change with the step, not by whole numbers
                 _, exact = measure(truth, decoded, valid, peaks)
-                ratio = float((exact * aim.first.unit / (bounds + 0.5 * aim.integer)).max())
+                ratio = float((exact * objective.first.unit / (bounds + 0.5 * objective.integer)).max())
                 ratio = min(ratio, 1.0) if (worst <= bounds).all() else max(ratio, 1.0 + 2**-10)
             return Reached(payload, rate, psnr, ratio)
 
-        part = aim.pixels is not None and cells[0] * cells[1] < (TILE // CELL) ** 2
-        return search(trial, aim.target, self.step, near=part).payload
+        part = objective.pixels is not None and cells[0] * cells[1] < (TILE // CELL) ** 2
+        return search(trial, objective.target, self.step, near=part).payload
 
     def _prepared(self, source: Source, window: Window, *, pixels: bool = False) -> tuple[Any, Prepared]:
         """Pixels of a tile in normalised units where they are asked for, and its coefficients, ready to be coded."""
@@ -207,11 +215,11 @@ class Lin(TileCoder, BaseStage):
 
     def _known_step(self) -> float | None:
         """Step in normalised units where there is nothing to search for."""
-        if self.aim is None or not self.aim.target.given:
+        if self.objective is None or not self.objective.target.given:
             return self.step
-        target = self.aim.target
+        target = self.objective.target
         if target.step is not None:
-            return target.step / float(np.median(self.aim.first.unit))
+            return target.step / float(np.median(self.objective.first.unit))
         return None if target.quality is None else self.step * 2.0 ** ((50 - target.quality) / 10)
 
     def _weight_map(self, window: Window, cells: tuple[int, int]) -> Sequence[Array]:
@@ -244,14 +252,14 @@ class Lin(TileCoder, BaseStage):
             synthesise(part, levels - depth, CELL_LEVELS - depth)
         return self.nest.pack(tile)
 
-    def direct(self, codec: Codec) -> Callable[[bytes], Array] | None:
+    def decoder(self, chain: Chain) -> Callable[[bytes], Array] | None:
         """Function from bytes to pixels ``(band, y, x)`` of the stored type, equal to the chain's, without the latents."""
-        first = self._normalise(codec)
+        first = self._normalise(chain)
         if first is None:
             return None
 
         def one(payload: bytes) -> Array:
-            return store(self._decoded(payload, borrow=True), first, codec)
+            return store(self._decoded(payload, borrow=True), first, chain.bands)
 
         def field(payload: bytes) -> Array:
             parts, (h, w) = split(payload)
@@ -261,10 +269,10 @@ class Lin(TileCoder, BaseStage):
 
         return field
 
-    def _normalise(self, codec: Codec) -> Normalise | None:
+    def _normalise(self, chain: Chain) -> Normalise | None:
         """First stage of a chain normalise > pyramid > this one, of one lattice; None of any other."""
-        first, several = codec.stages[0], self.lattices is not None and len(self.lattices) > 1
-        known = [s.name for s in codec.stages] == ["normalise", "pyramid", self.name] and not several
+        first, several = chain.stages[0], self.lattices is not None and len(self.lattices) > 1
+        known = [s.name for s in chain.stages] == ["normalise", "pyramid", self.name] and not several
         return first if isinstance(first, Normalise) and known else None
 
     def config(self) -> dict[str, Any]:
@@ -272,8 +280,8 @@ class Lin(TileCoder, BaseStage):
         out: dict[str, Any] = {"step": self.step, "lam": self.lam}
         return out if self.lattices is None else out | {"lattices": [list(c) for c in self.lattices]}
 
-    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
-        """Stage of one lattice."""
+    def for_grid(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """See :meth:`~stac_latent.stage.GridStage.for_grid`."""
         basis = np.ascontiguousarray(self.basis[:, bands, bands])
         return type(self)(basis, self.model, self.step, self.lam, (counts,))
 
@@ -375,16 +383,16 @@ def assemble(tiles: Sequence[Array], shape: tuple[int, int], size: int) -> Array
     return out
 
 
-def stages_of(codec: Codec) -> tuple[Normalise, Lin]:
+def stages_of(chain: Chain) -> tuple[Normalise, Lin]:
     """First and last stage of a ``lin`` chain; :class:`CodecError` for any other."""
-    first, tail = codec.stages[0], codec.tail
-    names = [s.name for s in codec.stages]
+    first, tail = chain.stages[0], chain.tail
+    names = [s.name for s in chain.stages]
     if (
         names != ["normalise", "pyramid", "lin"]
         or not isinstance(first, Normalise)
         or not isinstance(tail, Lin)
     ):
         raise CodecError(
-            f"codec {codec.name!r} codes bands of one grid; open 'lin', or a bundle of it, for native grids"
+            f"codec {chain.name!r} codes bands of one grid; open 'lin', or a bundle of it, for native grids"
         )
     return first, tail

@@ -28,6 +28,7 @@ import numpy as np
 
 from stac_latent.aliases import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
+from stac_latent.stage import EntropyCoder
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.rans.coder import Decoder
 from stac_latent.stages.rans.tables import CLASSES, GAP, TOTAL, TableSet
@@ -41,7 +42,7 @@ _MAGIC = b"SLR1"
 _MAX_CELLS = 4096 * 4096
 
 
-class Rans(BaseStage):
+class Rans(BaseStage, EntropyCoder):
     """Entropy coder for symbols ``(channel, y, x)``; see the module's docstring for the bitstream.
 
     Parameters

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from stac_latent.aliases import Array, Level
-from stac_latent.chain import Codec
 from stac_latent.errors import BundleError, FieldError
 from stac_latent.field.storage_type import lowest_values, to_field
 from stac_latent.field.validity import fill_invalid, zero_invalid
+from stac_latent.spec import Band
+from stac_latent.stage import GridStage, PointWise
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
 from stac_latent.stages.transform.kernels import COMPILED, kernel
 
@@ -21,7 +22,7 @@ LIMIT = 2.0**21
 """Largest normalised magnitude: keeps every later sum below 2**53 for up to 400 bands."""
 
 
-class Normalise(BaseStage):
+class Normalise(BaseStage, PointWise, GridStage):
     """``rint((x - mean) / unit * 2**4)``, clipped to 2**21: integers held in float64.
 
     Parameters
@@ -75,14 +76,8 @@ class Normalise(BaseStage):
         out += self.mean[:, None, None]
         return out
 
-    def fused(self, codec: Codec) -> Callable[[Array], Array] | None:
-        """Compiled inverse of a whole chain that starts here, from symbols to pixels; None where there is none."""
-        from stac_latent.stages.transform.fused import synthesis
-
-        return synthesis(codec)
-
-    def part(self, bands: slice, counts: tuple[int, ...]) -> Self:
-        """Stage of one lattice; see :mod:`stac_latent.stages.lin.grids`."""
+    def for_grid(self, bands: slice, counts: tuple[int, ...]) -> Self:
+        """See :meth:`~stac_latent.stage.GridStage.for_grid`."""
         del counts
         return type(self)(self.mean[bands].tolist(), self.unit[bands].tolist())
 
@@ -151,22 +146,22 @@ def _load(x: Array, mean: Array, factor: Array, out: Array, peaks: Array) -> Non
         peaks[b] = max(-least, most)
 
 
-def store(x: Array, stage: Normalise, codec: Codec) -> Array:
+def store(x: Array, stage: Normalise, bands: Sequence[Band]) -> Array:
     """Pixels ``(band, y, x)`` of the stored type from float32 pixels in normalised units.
 
     Equal to :meth:`Normalise.inverse`, rounding and clipping, bit for bit, in one pass where there is numba.
     """
-    if not len(x) == stage.unit.size == len(codec.bands):  # the compiled loop looks at no bounds
+    if not len(x) == stage.unit.size == len(bands):  # the compiled loop looks at no bounds
         raise BundleError(
-            f"normalise: {len(x)} bands of pixels, {stage.unit.size} units and {len(codec.bands)} bands of the codec do not match"
+            f"normalise: {len(x)} bands of pixels, {stage.unit.size} units and {len(bands)} bands to store do not match"
         )
-    dtypes = {b.data_type for b in codec.bands}
-    if COMPILED and len(dtypes) == 1 and np.dtype(codec.bands[0].data_type).kind in "iu":
-        out = np.empty(x.shape, codec.bands[0].data_type)
-        low = lowest_values(codec.bands, out.dtype).astype(np.float64)
+    dtypes = {b.data_type for b in bands}
+    if COMPILED and len(dtypes) == 1 and np.dtype(bands[0].data_type).kind in "iu":
+        out = np.empty(x.shape, bands[0].data_type)
+        low = lowest_values(bands, out.dtype).astype(np.float64)
         _store(x, stage.unit * 2.0**-FRACTION_BITS, stage.mean, low, float(np.iinfo(out.dtype).max), out)
         return out
-    return to_field(stage.inverse(x * 2.0**FRACTION_BITS), codec.bands)
+    return to_field(stage.inverse(x * 2.0**FRACTION_BITS), bands)
 
 
 @kernel

@@ -11,6 +11,7 @@ import numpy as np
 from stac_latent.aliases import Array, Level
 from stac_latent.errors import BundleError
 from stac_latent.spec import Quantization
+from stac_latent.stage import Quantiser, StoresType
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
 
 __all__ = ["Power", "Uniform"]
@@ -18,7 +19,7 @@ __all__ = ["Power", "Uniform"]
 _log = logging.getLogger(__name__)
 
 
-class Uniform(BaseStage):
+class Uniform(BaseStage, Quantiser, StoresType):
     """Uniform quantiser with a dead zone: ``q = sign(y) floor(|y| / step + rounding)``, decoded as ``q step``.
 
     Exact on the integer-valued latents of the transforms. ``rounding`` 1/2 is plain rounding; less widens the
@@ -90,7 +91,7 @@ class Uniform(BaseStage):
         return cls(config["step"], config["rounding"], config["data_type"])
 
 
-class Power(BaseStage):
+class Power(BaseStage, Quantiser, StoresType):
     """Embedding quantiser to int8: ``q = sign(v) rint(|v|**(1/power) / scale)``, ``v = sign(q) (|q| scale)**power``.
 
     ``power`` 1 is plain linear int8; 2 spends the levels near zero, as AlphaEarth does (scale 1/127.5). Values

@@ -15,7 +15,7 @@ import zarr.errors
 
 from stac_latent.aliases import Array
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
-from stac_latent.store.foreign.array import ArrayHeader, check_axes, in_order, sizes_of
+from stac_latent.store.foreign.axes import ArrayHeader, check_axes, in_order, sizes_of
 from stac_latent.store.foreign.zarr_group import open_zarr
 from stac_latent.system.links import absolute, shown
 from stac_latent.window import Window

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError, without_secrets
 from stac_latent.net.fetch import network
 from stac_latent.net.object_store import listed, object_store
-from stac_latent.redact import without_secrets
 from stac_latent.store.zarr.remote_store import RemoteStore
 from stac_latent.system.links import is_local, is_object, is_served, local_path, shown
 

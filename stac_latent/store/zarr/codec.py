@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, NDBuffer
 
     from stac_latent.aliases import Array
-    from stac_latent.chain import Codec
+    from stac_latent.codec.codec import Codec
 
 __all__ = ["LatentZarrCodec"]
 
@@ -75,7 +75,7 @@ class LatentZarrCodec(ArrayBytesCodec):
         return {"name": NAME, "configuration": config | ({"part": self.part} if self.part else {})}
 
     def _codec(self) -> Codec:
-        parts = resolve_space(self.space).parts
+        parts = resolve_space(self.space).grid_chains
         if self.part >= len(parts):
             raise CorruptDataError(
                 f"a chunk is of part {self.part} of {self.space}, which has {len(parts)}; the store was changed"

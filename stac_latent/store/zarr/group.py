@@ -30,10 +30,9 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from stac_latent.aliases import Array
-from stac_latent.chain import Codec
-from stac_latent.errors import CodecError, CorruptDataError, StacLatentError
+from stac_latent.codec.codec import Codec
+from stac_latent.errors import CodecError, CorruptDataError, StacLatentError, without_secrets
 from stac_latent.net.fetch import Sign
-from stac_latent.redact import without_secrets
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.zarr.codec import LatentZarrCodec

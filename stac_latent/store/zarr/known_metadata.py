@@ -20,7 +20,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from stac_latent.chain import Codec
+from stac_latent.codec.codec import Codec
 from stac_latent.errors import CorruptDataError
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid
