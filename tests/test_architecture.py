@@ -89,6 +89,17 @@ def test_reasons_are_given_for_what_is_there():
     assert [n for n in house.SMALL if not (PACKAGE / n).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_paths_in_pages_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+/[\w/.*-]*)`", text))
+    assert len(named) > 20
+    places = {
+        n: [base / m for base in (ROOT, PACKAGE) for m in (n, f"{n}.py")] for n in named if "NAME" not in n
+    }
+    assert [n for n, paths in places.items() if not any(any(p.parent.glob(p.name)) for p in paths)] == []
+
+
 def test_the_drawing_is_that_of_the_imports():
     page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     assert page.partition(house.BEGIN)[2].partition(house.END)[0] == house.drawing(), (
