@@ -112,8 +112,8 @@ assert qualities == sorted(set(qualities), reverse=True)
 # %%
 dates = stac_latent.search(sample, ids=["spyndex-s2-sample", "synthetic-later"], sortby="datetime")
 cells = stac_latent.load(dates, asset="embedding", upto="latent")
-print(cells.latent)
-change = cells.isel(time=[0]).latent.distance(cells.isel(time=[1])).isel(time=0)
+print(cells.stac_latent)
+change = cells.isel(time=[0]).stac_latent.distance(cells.isel(time=[1])).isel(time=0)
 
 figure, ax = plt.subplots(figsize=(5, 4))
 change.plot(ax=ax, cmap="magma")

@@ -376,7 +376,7 @@ def test_open_dataset_gives_latents(scenes):
     assert ds["latent"].dims == ("channel", "y", "x")
     np.testing.assert_array_equal(ds["latent"][7:20:3, 4:9, 2].data, want[7:20:3, 4:9, 2].data)
     np.testing.assert_array_equal(ds["latent"].data, want.data)
-    assert ds.latent.space == item.assets["latent"].extra_fields["latent:space"]
+    assert ds.stac_latent.space == item.assets["latent"].extra_fields["latent:space"]
 
 
 def test_open_dataset_options(scenes):

@@ -132,7 +132,7 @@ def test_latents(item):
     np.testing.assert_array_equal(ds["latent"][0].compute().data, want)
     part = load(item, upto="latent").isel(y=slice(3, 20))
     with pytest.raises(GridError, match=r"this codec decodes whole tiles of .* only"):
-        part.latent.decode()
+        part.stac_latent.decode()
 
 
 def test_a_loaded_cube_decodes(codec, tmp_path):
@@ -141,7 +141,7 @@ def test_a_loaded_cube_decodes(codec, tmp_path):
     field[field == 0] = 777
     scene = make_scene(tmp_path / "raw", field)
     (item,) = encode(scene.item, codec, tmp_path / "cat")
-    back = load(item, upto="latent").latent.decode()
+    back = load(item, upto="latent").stac_latent.decode()
     reader = LatentReader.open(item)
     (top, left), (h, w) = reader.grid.lead, reader.grid.shape
     whole = reader.read_field()

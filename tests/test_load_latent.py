@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.codec.registry import _OPEN, remember
 from stac_latent.cube.open_codec import open_codec
-from stac_latent.cube.read.accessor import requantise
+from stac_latent.cube.read.accessor import LatentAccessor, requantise
 from stac_latent.cube.read.load import load
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, CodecError, GridError
@@ -188,9 +188,9 @@ def test_an_embedding_loads_as_latents(feature_item):
     ds = load(feature_item, upto="latent")
     want = LatentReader.open(feature_item, "latent").read_latent()
     np.testing.assert_array_equal(ds["latent"][0].data, want)
-    assert ds.latent.spec.kind == "embedding"
+    assert ds.stac_latent.spec.kind == "embedding"
     with pytest.raises(CodecError, match=r"latents of kind 'embedding' .* have no decoder"):
-        ds.latent.decode()
+        ds.stac_latent.decode()
 
 
 # -- the accessor --------------------------------------------------------------------------------------------------
@@ -199,20 +199,31 @@ def test_an_embedding_loads_as_latents(feature_item):
 def test_accessor_on_dataset_and_array(scenes):
     ds = load(scenes[0], upto="latent", chunks={})
     space = scenes[0].assets["latent"].extra_fields["latent:space"]
-    assert ds.latent.space == ds["latent"].latent.space == space
-    assert ds.latent.spec.stride == (8, 8)
-    assert ds.latent.codec.space == space
+    assert ds.stac_latent.space == ds.latent.stac_latent.space == space
+    assert ds.stac_latent.spec.stride == (8, 8)
+    assert ds.stac_latent.codec.space == space
     assert (
-        repr(ds.latent).splitlines()[0]
+        repr(ds.stac_latent).splitlines()[0]
         == "<LatentAccessor codec, 192 channels, 8 x 8 px per cell, 24 x 27 cells>"
     )
 
 
+def test_the_variable_is_no_accessor(scenes, tmp_path):
+    ds = load(scenes[0], upto="latent")
+    assert isinstance(ds.latent, xr.DataArray)
+    assert ds.latent.identical(ds["latent"])
+    assert isinstance(ds.stac_latent, LatentAccessor)
+    ds.to_zarr(tmp_path / "cube.zarr", consolidated=False)
+    again = xr.open_zarr(tmp_path / "cube.zarr", consolidated=False, decode_coords="all")
+    assert again.latent.dims == ("time", "channel", "y", "x")
+    assert again.latent.stac_latent.space == again.stac_latent.space == ds.stac_latent.space
+
+
 def test_accessor_finds_the_codec_through_the_decoder_link(scenes, monkeypatch):
     ds = load(scenes[0], upto="latent", chunks={})
-    space = ds.latent.space
+    space = ds.stac_latent.space
     monkeypatch.delitem(_OPEN, space, raising=False)
-    assert ds.latent.codec.space == space
+    assert ds.stac_latent.codec.space == space
 
 
 def test_no_latent_variable(scenes):
@@ -220,14 +231,14 @@ def test_no_latent_variable(scenes):
     with pytest.raises(
         CatalogError, match=r"expected one latent variable.*found none among B02, B03, B04; load it with"
     ):
-        _ = ds.latent.spec
+        _ = ds.stac_latent.spec
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_decode_gives_the_pixels_of_whole_cells(scenes, index):
     item = scenes[index]
     reader = LatentReader.open(item, "latent")
-    ds = load(item, upto="latent").latent.decode()
+    ds = load(item, upto="latent").stac_latent.decode()
     field = load(item)
     top, _, left, _ = reader.grid.padding
     h, w = reader.grid.shape
@@ -244,63 +255,64 @@ def test_decode_of_a_part_without_halo_is_exact(scenes):
     whole = load(scenes[0], upto="latent")
     part = whole.isel(y=slice(8, 20), x=slice(3, 11))
     xr.testing.assert_equal(
-        part.latent.decode().drop_vars("spatial_ref"),
-        whole.latent.decode().isel(y=slice(64, 160), x=slice(24, 88)).drop_vars("spatial_ref"),
+        part.stac_latent.decode().drop_vars("spatial_ref"),
+        whole.stac_latent.decode().isel(y=slice(64, 160), x=slice(24, 88)).drop_vars("spatial_ref"),
     )
 
 
 def test_a_codec_of_whole_tiles_refuses_a_part(scenes):
     ds = load(scenes[0], upto="latent")
     del ds["latent"].attrs["latent:halo"]
-    assert ds.latent.decode().sizes["y"] == 192
+    assert ds.stac_latent.decode().sizes["y"] == 192
     with pytest.raises(GridError, match=r"decodes whole tiles of \[192, 24, 27\] \(channel, y, x\) only"):
-        ds.isel(y=slice(3, 9)).latent.decode()
+        ds.isel(y=slice(3, 9)).stac_latent.decode()
 
 
 def test_standardise_and_distance(feature_item):
     ds = load(feature_item, upto="latent")
     stats = open_codec("s2-10m-embed").stats
-    z = ds.latent.standardise()
+    z = ds.stac_latent.standardise()
     np.testing.assert_allclose(z.data[0], stats.standardise(ds["latent"].data[0]), rtol=1e-6)
     assert z.dims == ds["latent"].dims
-    assert float(ds.latent.distance(ds).max()) == 0
+    assert float(ds.stac_latent.distance(ds).max()) == 0
     moved = ds.copy(deep=True)
     moved["latent"].data += np.asarray(stats.std, "float32").reshape(1, -1, 1, 1)
-    d = ds.latent.distance(moved["latent"])
+    d = ds.stac_latent.distance(moved["latent"])
     assert d.dims == ("time", "y", "x")
     np.testing.assert_allclose(d.data[~np.isnan(d.data)], 1, rtol=1e-4)
-    assert 0 <= float(ds.latent.distance(moved, metric="cosine").min()) <= 2
-    lazy = load(feature_item, upto="latent", chunks={}).latent.distance(ds)
+    assert 0 <= float(ds.stac_latent.distance(moved, metric="cosine").min()) <= 2
+    lazy = load(feature_item, upto="latent", chunks={}).stac_latent.distance(ds)
     assert lazy.chunks is not None
 
 
 def test_distance_between_dates(feature_item):
     one = load(feature_item, upto="latent")
     later = one.assign_coords(time=one.time + np.timedelta64(5, "D"))
-    assert float(one.latent.distance(later).max()) == 0
+    assert float(one.stac_latent.distance(later).max()) == 0
 
 
 def test_distance_is_refused(scenes, feature_item):
     features, other = load(feature_item, upto="latent"), load(scenes[0], upto="latent", chunks={})
     with pytest.raises(
-        CatalogError, match=f"two spaces has no meaning: {features.latent.space} and {other.latent.space}"
+        CatalogError,
+        match=f"two spaces has no meaning: {features.stac_latent.space} and {other.stac_latent.space}",
     ):
-        features.latent.distance(other)
+        features.stac_latent.distance(other)
     with pytest.raises(GridError, match=r"do not have the same cells .* load both with one geobox="):
-        features.latent.distance(features.isel(x=slice(1, None)))
+        features.stac_latent.distance(features.isel(x=slice(1, None)))
     with pytest.raises(CatalogError, match="metric='l7' is unknown; expected 'euclidean' or 'cosine'"):
-        features.latent.distance(features, metric="l7")
+        features.stac_latent.distance(features, metric="l7")
     with pytest.raises(CodecError, match="carries no statistics of its latents"):
-        other.latent.distance(other)
+        other.stac_latent.distance(other)
 
 
 def test_statistics_come_with_the_codec(scenes, monkeypatch):
     ds = load(scenes[0], upto="latent", chunks={})
-    codec = ds.latent.codec
+    codec = ds.stac_latent.codec
     monkeypatch.delitem(_OPEN, codec.space)
     stats = Stats((0.0,) * 192, (1.0,) * 192)
     remember(replace(codec, stats=stats))
-    assert ds.latent.stats == stats
+    assert ds.stac_latent.stats == stats
 
 
 @pytest.mark.parametrize(
@@ -325,9 +337,9 @@ def test_time_steps_stay_apart(tmp_path):
         for i in range(2)
     ]
     ds = load(items, upto="latent")
-    decoded = ds.latent.decode()
+    decoded = ds.stac_latent.decode()
     assert decoded.sizes["time"] == 2
     for i, item in enumerate(items):
         xr.testing.assert_equal(ds.isel(time=[i]), load(item, upto="latent"))
-        want = load(item, upto="latent").latent.decode()
+        want = load(item, upto="latent").stac_latent.decode()
         xr.testing.assert_equal(decoded.isel(time=[i]), want)

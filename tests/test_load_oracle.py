@@ -102,7 +102,7 @@ def test_degrees_have_their_own_names_of_axes(tmp_path):
     np.testing.assert_array_equal(got.B02.data, want["image.1"].data)
     cells = load(item, upto="latent")
     assert cells["latent"].dims == ("time", "channel", "latitude", "longitude")
-    assert cells.latent.decode().B02.dims == ("time", "latitude", "longitude")
+    assert cells.stac_latent.decode().B02.dims == ("time", "latitude", "longitude")
 
 
 @pytest.fixture(scope="module")

@@ -292,7 +292,7 @@ def test_latents_are_those_of_the_finest_lattice(scene):
     ds = load(item, upto="latent")
     assert ds["latent"].sizes["channel"] == 160
     np.testing.assert_array_equal(ds["latent"].values[0], LatentReader.open(item).read_latent())
-    fine = ds.isel(time=0).latent.decode()
+    fine = ds.isel(time=0).stac_latent.decode()
     assert list(fine) == ["B02", "B03", "B05", "B06"]
 
 

@@ -525,9 +525,9 @@ def test_latents_decode_to_the_types_and_scales_of_the_item(tmp_path):
         out, want = coded(tmp_path, item, open_codec("lin", bands=[Band("a", "uint16"), Band("b", "uint8")]))
     cube = load(out, upto="latent")
     cube.to_zarr(tmp_path / "cube.zarr", consolidated=False)
-    again = xr.open_zarr(tmp_path / "cube.zarr", consolidated=False, decode_coords="all").latent.decode()
+    again = xr.open_zarr(tmp_path / "cube.zarr", consolidated=False, decode_coords="all").stac_latent.decode()
     opened = xr.open_dataset(out.get_self_href(), engine="stac-latent", upto="latent")
-    for got in (cube.latent.decode(), again, opened.latent.decode().expand_dims("time")):
+    for got in (cube.stac_latent.decode(), again, opened.stac_latent.decode().expand_dims("time")):
         for name, dtype in (("a", "int16"), ("b", "uint8")):
             assert got[name].dtype == want[name].dtype == dtype
             inner = got[name].sel(x=want.x, y=want.y, method="nearest")
@@ -547,7 +547,7 @@ def test_latents_of_dates_of_several_types(tmp_path):
         raw[-1].datetime = pystac.utils.str_to_datetime(f"2024-06-0{i + 1}T00:00:00Z")
     with pytest.warns(SourceWarning, match="it is decoded to int16"):
         items = encode(raw, codec, tmp_path / "cat")
-    got = load(items[:2], upto="latent").latent.decode().v
+    got = load(items[:2], upto="latent").stac_latent.decode().v
     assert got.dtype == np.int32
     for i, item in enumerate(items[:2]):
         want = load(item).v
@@ -557,7 +557,7 @@ def test_latents_of_dates_of_several_types(tmp_path):
         CatalogError,
         match=r"'v' has scale 1 and offset 0 in one item of this cube, 0\.1 and 0 in another: decode their dates apart",
     ):
-        load(items, upto="latent").latent.decode()
+        load(items, upto="latent").stac_latent.decode()
 
 
 # -- several lattices ------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""The xarray accessor ``.latent`` for Datasets and DataArrays that hold latents.
+"""The xarray accessor ``.stac_latent`` for Datasets and DataArrays that hold latents.
 
-On a Dataset, ``ds.latent`` is this accessor and ``ds["latent"]`` the variable.
+It is called as the package is, so that ``ds.latent`` stays the variable.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ __all__ = ["LatentAccessor"]
 Metric = Literal["euclidean", "cosine"]
 
 
-@xr.register_dataset_accessor("latent")  # type: ignore[no-untyped-call]
-@xr.register_dataarray_accessor("latent")  # type: ignore[no-untyped-call]
+@xr.register_dataset_accessor("stac_latent")  # type: ignore[no-untyped-call]
+@xr.register_dataarray_accessor("stac_latent")  # type: ignore[no-untyped-call]
 class LatentAccessor:
     """What a cube of latents is, and what can be done with it in its space.
 
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> from stac_latent.cube import LatentAccessor  # its import gives cubes .latent
+    >>> from stac_latent.cube import LatentAccessor  # its import gives cubes .stac_latent
     >>> spec = Spec("codec", "sha256:" + "0" * 64, 3, (8, 8), (0, 0))
     >>> cube = xr.DataArray(np.zeros((3, 4, 5), "float32"), dims=("channel", "y", "x"), attrs=spec.to_fields())
-    >>> cube.latent
+    >>> cube.stac_latent
     <LatentAccessor codec, 3 channels, 8 x 8 px per cell, 4 x 5 cells>
     space sha256:0000000000...
     """
