@@ -9,8 +9,8 @@ import numpy as np
 import shapely
 from odc.geo import geom
 from odc.geo.geom import Geometry
-from odc.stac._mdtools import _normalize_geometry
 
+from stac_latent.cube.odc_private import normalize_geometry
 from stac_latent.errors import GridError
 from stac_latent.geo.extents import bbox_of, flat_bbox
 
@@ -51,7 +51,7 @@ def area_parts(bbox: Sequence[float] | None, area: Any) -> list[Geometry]:
     if area is None:
         return []
     try:
-        found = _normalize_geometry(area)
+        found = normalize_geometry(area)
     except Exception as exc:
         raise GridError(
             f"{str(area)[:100]!r} is no geometry; expected GeoJSON in longitude and latitude, or shapely's or odc-geo's"

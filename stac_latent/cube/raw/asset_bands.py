@@ -11,10 +11,10 @@ from urllib.parse import urlparse
 
 import pystac
 import rasterio
-from odc.stac._mdtools import is_raster_data
 
 from stac_latent.cube.band_names import label
 from stac_latent.cube.grid.native_grids import asset_geobox
+from stac_latent.cube.odc_private import is_raster_data
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.spec import Band
 from stac_latent.system.suggest import did_you_mean

@@ -20,7 +20,6 @@ from odc.geo.geobox import GeoBox
 from odc.geo.overlap import compute_reproject_roi
 from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, RioDriver
 from odc.loader.types import BandKey, RasterLoadParams
-from odc.stac._mdtools import StacAuxReader, StacMDParser
 
 from stac_latent.aliases import Array
 from stac_latent.cube.asset_choice import (
@@ -32,6 +31,7 @@ from stac_latent.cube.asset_choice import (
     reference,
 )
 from stac_latent.cube.grid.lattice import lattice_offset
+from stac_latent.cube.odc_private import StacAuxReader, StacMDParser
 from stac_latent.cube.read.band_views import NativeReader, view_of
 from stac_latent.cube.read.embedding_reader import ChannelField, PlainReader
 from stac_latent.cube.read.embedding_table_reader import TableReader

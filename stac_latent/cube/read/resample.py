@@ -23,12 +23,12 @@ from odc.geo.overlap import ReprojectInfo, compute_reproject_roi
 from odc.geo.roi import roi_is_empty, roi_shape
 from odc.geo.warp import resampling_s2rio
 from odc.loader import RasterSource, RioReader, resolve_dst_nodata, resolve_src_nodata
-from odc.loader._rio import LocalContext
 from odc.loader.types import RasterLoadParams
 
 from stac_latent.aliases import Array
 from stac_latent.cube.asset_choice import to_pixels, to_world
 from stac_latent.cube.grid.reach import reach
+from stac_latent.cube.odc_private import LocalContext
 from stac_latent.spec import Band, Spec
 from stac_latent.window import Span, Window
 
