@@ -193,7 +193,7 @@ def test_corrected_metadata_of_equal_pixels_are_taken_over(tmp_path, mode, monke
     (first,) = encode(scene, small_codec("zstd"), tmp_path / "cat", mode=mode)
     path = Path(first.get_self_href())
     before = path.read_bytes()
-    monkeypatch.setattr(module, "encode_source", None)  # no pixel is encoded again
+    monkeypatch.setattr(module, "write", None)  # no pixel is encoded again
     encode(scene, small_codec("zstd"), tmp_path / "cat", mode=mode)
     assert path.read_bytes() == before
     scene.datetime = dt.datetime(2023, 3, 3, tzinfo=dt.UTC)
@@ -339,7 +339,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
 def test_a_command_that_is_interrupted_says_how_far_it_came(run, tmp_path, monkeypatch, number, code):
     import stac_latent.catalog.encode.encode as module
 
-    honest, calls = module.encode_source, []
+    honest, calls = module.write, []
 
     def interrupted(*args, **options):
         calls.append(1)
@@ -350,7 +350,7 @@ def test_a_command_that_is_interrupted_says_how_far_it_came(run, tmp_path, monke
 
     before = signal.getsignal(number)
     pystac.ItemCollection(scenes_in(tmp_path / "raw", 3)).save_object("scenes.json")
-    monkeypatch.setattr(module, "encode_source", interrupted)
+    monkeypatch.setattr(module, "write", interrupted)
     words = ("encode", "scenes.json", "out", "--codec", "zstd", "--bands", "red,nir")
     got, _, err = run(*words)
     assert got == code

@@ -46,13 +46,13 @@ def counted(monkeypatch):
     """Ids of the items that are really encoded."""
     import stac_latent.catalog.encode.encode as module
 
-    done, honest = [], module.encode_source
+    done, honest = [], module.write
 
-    def encode_source(sources, *args, **options):
-        done.append(sources[0].item.id)
-        return honest(sources, *args, **options)
+    def write(job, *args):
+        done.append(job.sources[0].item.id)
+        return honest(job, *args)
 
-    monkeypatch.setattr(module, "encode_source", encode_source)
+    monkeypatch.setattr(module, "write", write)
     return done
 
 

@@ -43,7 +43,7 @@ from stac_latent.cube.raw.units import computes
 from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.monitor import Policy
 from stac_latent.cube.write.verify import Progress
-from stac_latent.cube.write.writer import encode_source
+from stac_latent.cube.write.writer import WriteJob, write
 from stac_latent.errors import CatalogError, SkippedWarning, SourceWarning, StacLatentError
 from stac_latent.field.error_bound import BoundLike, ErrorBound
 from stac_latent.field.rate_target import TARGETS, Target
@@ -259,7 +259,9 @@ class _Run:
         whole = self.codec if space == self.codec.space else resolve_space(space)
         asked = asked_of(whole, self.guard, self.checks, self.fallback_bound)
         bound = bound_of(whole, self.error_bound)
-        options = _options(whole, self.goal, self.payload, frame, key, self.secret, bound) | asked.options()
+        options = (
+            _options(whole, self.goal, self.payload, frame, key, self.secret, bound) | asked.fingerprint()
+        )
         digest = input_digest(sources, options)
         with tree.locked():
             if (done := self._finished(item, sources, name, digest)) is not None:
@@ -272,10 +274,10 @@ class _Run:
         coders = [s.codec.with_target(self.goal, bands=s.decoded) for s in sources]
         reference = None if frame is None else LatentRef.from_item(frame, key)
         with naming(item.id), new_store(store) as part:
-            made = encode_source(
-                sources, coders, part, payload=self.payload, bundle=decoder.parent, progress=self.progress, reference=reference,
-                asked=asked, bound=bound, key=self.secret,
-            )  # fmt: skip
+            job = WriteJob(
+                sources, coders, part, self.payload, decoder.parent, reference, bound, asked, self.secret
+            )
+            made = write(job, self.progress)
             with tree.locked():
                 if (done := self._finished(item, sources, name, digest)) is not None:
                     return done  # by another writer meanwhile
@@ -284,7 +286,7 @@ class _Run:
                     describe(base, key, made, store.parent, decoder, item)
                     if digest is not None:
                         base.assets[key].extra_fields[INPUT] = digest
-                    set_reference(base, key, frame if made.reference is not None else None)
+                    set_reference(base, key, frame if made.key_frame is not None else None)
                     out = tree.add(base)
         warn_of(item.id, made.unusual)
         warn_of(item.id, dict.fromkeys(n for s in sources for n in s.notes), SourceWarning)

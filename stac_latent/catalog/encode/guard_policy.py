@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from stac_latent.codec.codec import Codec
-from stac_latent.cube.write.monitor import POLICIES, Asked, Policy
+from stac_latent.cube.write.monitor import POLICIES, Policy, QualityPolicy
 from stac_latent.errors import CatalogError, GuardError, GuardWarning
 from stac_latent.quality.checks import Check
 from stac_latent.quality.ood_calibration import guards_of
@@ -23,7 +23,7 @@ def asked_of(
     bound: float = 0.0,
     *,
     bounded: bool = False,
-) -> Asked:
+) -> QualityPolicy:
     """What to look at while an Item is verified.
 
     Raises
@@ -43,7 +43,7 @@ def asked_of(
             f"fallback_bound={bound:g} is for guard='fallback' (--guard fallback) alone; give both, or error_bound= for every tile"
         )
     if policy == "off":
-        return Asked("off", None, wanted)
+        return QualityPolicy("off", None, wanted)
     guards = guards_of(codec) if codec.kind == "codec" else None
     if guards is None and policy is not None:
         raise CatalogError(
@@ -58,7 +58,7 @@ def asked_of(
         raise CatalogError(
             f"fallback_bound={bound:g}; expected a number from 0 on in the stored unit, 0 for no error at all"
         )
-    return Asked(policy or "warn", guards, wanted, float(bound))
+    return QualityPolicy(policy or "warn", guards, wanted, float(bound))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What is asked of each decoded tile while a store is verified: the guard's score, and the checks' metrics."""
+"""What each decoded tile is judged by while a store is verified: the guard's score, and the checks' metrics."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from stac_latent.quality.ood_score import Guard, Score, scene_score
 from stac_latent.store.zarr.group import chunk_cells
 from stac_latent.window import Window
 
-__all__ = ["POLICIES", "Asked", "Policy", "Watch", "findings", "refusals"]
+__all__ = ["POLICIES", "Policy", "QualityMonitor", "QualityPolicy", "findings", "refusals"]
 
 Policy = Literal["warn", "fallback", "refuse", "off"]
 POLICIES: tuple[Policy, ...] = ("warn", "fallback", "refuse", "off")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a caller asked to look at.
+class QualityPolicy:
+    """What decoded tiles are judged by, and what follows from it; without guards and checks nobody looks.
 
     Parameters
     ----------
     policy
         What to do about a score above 1.
     guards
-        Of each lattice; None for no scores.
+        Calibration of each lattice; None for no scores.
     checks
         To be kept by the decoded pixels.
     """
@@ -44,21 +44,21 @@ class Asked:
     bound: float = 0.0
     """Largest error of flagged tiles under the policy ``fallback``, stored unit."""
 
-    def options(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What decides the outcome, as JSON; nothing where nobody looks."""
         guard = {} if self.guards is None else {"guard": [self.policy, self.bound]}
         return guard | ({"checks": [str(c) for c in self.checks]} if self.checks else {})
 
-    def watches(self, codecs: Sequence[Codec], *, judge: bool = True) -> list[Watch]:
+    def monitors(self, codecs: Sequence[Codec], *, judge: bool = True) -> list[QualityMonitor]:
         """One for each lattice, without its guard where it does not ``judge``; they share the checks."""
         shared = Checks(self.checks)
         guards = [None] * len(codecs) if self.guards is None or not judge else self.guards
-        return [Watch(c, g, shared) for c, g in zip(codecs, guards, strict=True)]
+        return [QualityMonitor(c, g, shared) for c, g in zip(codecs, guards, strict=True)]
 
 
 @dataclass
-class Watch:
-    """Looks at the tiles of one lattice.
+class QualityMonitor:
+    """Scores and checks the tiles of one lattice, as they are verified.
 
     Parameters
     ----------
@@ -76,11 +76,11 @@ class Watch:
     scores: dict[tuple[int, int], Score] = field(default_factory=dict)
     """By the numbers of the tile along y and x."""
 
-    def see(
+    def add(
         self, reader: LatentReader, cells: Window, symbols: Array, pair: tuple[Array, Array], valid: Array, sse: Array,
         count: Array,
     ) -> None:  # fmt: skip
-        """Take one stored chunk.
+        """Judge one stored chunk.
 
         Parameters
         ----------
@@ -103,11 +103,11 @@ class Watch:
         inner, _ = chunk_cells(self.codec)
         place = (cells.y.start // inner, cells.x.start // inner)
         latent = reader.spec.quantization.dequantise(symbols)
-        whole = full_cells(_padded(valid, cells, reader), self.codec.stride)
-        seen = observe(
-            self.codec, self.guard.units, latent, whole, sse, count, _payload(reader, place), exact=reader.bounded
+        complete = full_cells(_padded(valid, cells, reader), self.codec.stride)
+        observation = observe(
+            self.codec, self.guard.units, latent, complete, sse, count, _payload(reader, place), exact=reader.bounded
         )  # fmt: skip
-        self.scores[place] = self.guard.score(seen)
+        self.scores[place] = self.guard.score(observation)
 
     @property
     def flagged(self) -> set[tuple[int, int]]:
@@ -124,54 +124,56 @@ class Watch:
         return out
 
 
-def findings(watches: Sequence[Watch], policy: Policy) -> dict[str, Any]:
+def findings(monitors: Sequence[QualityMonitor], policy: Policy) -> dict[str, Any]:
     """``latent:`` fields of an asset: its score, how many tiles are flagged, the checks and their values."""
     out: dict[str, Any] = {}
-    judged = [w for w in watches if w.guard is not None and w.scores]
-    scores = [scene_score(w.grid[0].ravel(), w.guard.share) for w in judged if w.guard is not None]
-    known = [s for s in scores if not math.isnan(s)]
-    if known:
+    judged = [m for m in monitors if m.guard is not None and m.scores]
+    scores = [scene_score(m.grid[0].ravel(), m.guard.share) for m in judged if m.guard is not None]
+    numbers = [s for s in scores if not math.isnan(s)]
+    if numbers:
         out |= {
             "latent:guard": policy,
-            "latent:ood_score": min(float(f"{max(known):.4g}"), 1e9),
-            "latent:ood_tiles": sum(len(w.flagged) for w in judged),
+            "latent:ood_score": min(float(f"{max(numbers):.4g}"), 1e9),
+            "latent:ood_tiles": sum(len(m.flagged) for m in judged),
         }
-    checks = watches[0].checks
-    kept = [(c, v) for c, v in zip(checks.checks, checks.values(), strict=True) if v is not None]
-    if kept:
+    checks = monitors[0].checks
+    values = [(c, v) for c, v in zip(checks.checks, checks.values(), strict=True) if v is not None]
+    if values:
         out |= {
-            "latent:checks": [str(c) for c, _ in kept],
-            "latent:check_values": [float(v) for _, v in kept],
+            "latent:checks": [str(c) for c, _ in values],
+            "latent:check_values": [float(v) for _, v in values],
         }
-        out["latent:failed_checks"] = [str(c) for c, v in kept if not c.passes(v)]
+        out["latent:failed_checks"] = [str(c) for c, v in values if not c.passes(v)]
         if not out["latent:failed_checks"]:
             del out["latent:failed_checks"]
     return out
 
 
-def refusals(watches: Sequence[Watch], fields: dict[str, Any], policy: Policy) -> tuple[list[str], bool]:
+def refusals(
+    monitors: Sequence[QualityMonitor], fields: dict[str, Any], policy: Policy
+) -> tuple[list[str], bool]:
     """What is unusual about an asset, in words, and whether it is to be refused."""
     texts, refuse = [], False
     if (score := fields.get("latent:ood_score", 0)) > 1:
-        n, of = fields["latent:ood_tiles"], sum(len(w.scores) for w in watches)
-        share = next(w.guard.share for w in watches if w.guard is not None)
+        n, of = fields["latent:ood_tiles"], sum(len(m.scores) for m in monitors)
+        share = next(m.guard.share for m in monitors if m.guard is not None)
         texts.append(
             f"it is unlike what the codec was calibrated on: score {score:g} (1 is the edge that {100 * share:g} % of such tiles keep), "
-            f"{n} of {of} tile(s) flagged, most for their {_cause(watches)}"
+            f"{n} of {of} tile(s) flagged, most for their {_cause(monitors)}"
         )
         if (bound := fields.get("latent:fallback_bound")) is not None:
             texts[-1] += f"; these are kept within an error of {bound:g}"
         refuse = policy == "refuse"
-    for check, value in watches[0].checks.failed():
+    for check, value in monitors[0].checks.failed():
         texts.append(f"check {_plain(check)} is missed: {check.name} is {value:.5g}")
         refuse |= check.action == "refuse"
     return texts, refuse
 
 
-def _cause(watches: Sequence[Watch]) -> str:
+def _cause(monitors: Sequence[QualityMonitor]) -> str:
     """Which measure flags most tiles."""
     names = {"rate": "rate", "latent": "latents", "error": "error"}
-    flagged = [s for w in watches for s in w.scores.values() if s.flagged]
+    flagged = [s for m in monitors for s in m.scores.values() if s.flagged]
     counts = {k: sum(getattr(s, k) == s.score for s in flagged) for k in names}
     return names[max(counts, key=lambda k: counts[k])]
 

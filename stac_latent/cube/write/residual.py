@@ -30,7 +30,7 @@ def write_residual(
     path: Path,
     bound: ErrorBound,
     progress: Progress | None = None,
-    seal: Encrypt | None = None,
+    encryption: Encrypt | None = None,
     only: Collection[tuple[int, int]] | None = None,
 ) -> None:
     """Add residuals to a store whose latents are complete.
@@ -45,7 +45,7 @@ def write_residual(
         What every valid pixel shall keep.
     progress
         Called after each shard.
-    seal
+    encryption
         Encrypts them.
     only
         Numbers of the chunks along y and x that get one; None: all.
@@ -59,7 +59,7 @@ def write_residual(
     windows = dict(reader.chunk_windows())
     chunk = max(math.prod(window.shape) for window in windows.values())
     counts = (1 + max(y for y, _ in windows), 1 + max(x for _, x in windows))
-    writer = ResidualWriter(path, counts, largest_size(codec.bands, chunk), seal)
+    writer = ResidualWriter(path, counts, largest_size(codec.bands, chunk), encryption)
     h, w = writer.shape
 
     def one(place: tuple[int, int]) -> bytes:

@@ -32,9 +32,11 @@ def encode_strip(
     out: Array,
     reference: ReferenceCoder | None = None,
     *,
-    every: bool = False,
+    defer_uncodable: bool = False,
 ) -> tuple[npt.NDArray[np.bool_], dict[Window, Sums]]:
-    """Encode a strip of cells into ``out`` ``(channel, y, x)``; ``every``: pixels that the chain cannot take come later.
+    """Encode a strip of cells into ``out`` ``(channel, y, x)``.
+
+    ``defer_uncodable`` leaves pixels that the chain cannot represent to the residual; else they are refused.
 
     Returns
     -------
@@ -45,10 +47,10 @@ def encode_strip(
     window = cells.scaled(stride)
     wide = with_margin(window, codec.overlap, padded_shape(source.grid))
     field, valid = source.read(wide)
-    if not every:
+    if not defer_uncodable:
         refuse_far_values(field, valid, codec)
-    known = codable(field, valid, codec) if every else valid
-    whole = valid if known is None else known
+    mask = codable(field, valid, codec) if defer_uncodable else None
+    coded = valid if mask is None else mask
     lead = (window.y.start - wide.y.start, window.x.start - wide.x.start)
     inner, _ = chunk_cells(codec)
 
@@ -56,20 +58,20 @@ def encode_strip(
         (y0, y1), (x0, x1) = block
         pixels = block.scaled(stride).shifted(lead)
         (a0, a1), (b0, b1) = with_margin(pixels, codec.overlap, (field.shape[1], field.shape[2]))
-        symbols = codec.encode(field[:, a0:a1, b0:b1], mask=whole[:, a0:a1, b0:b1], upto="symbols")
+        symbols = codec.encode(field[:, a0:a1, b0:b1], mask=coded[:, a0:a1, b0:b1], upto="symbols")
         ty, tx = (pixels.y.start - a0) // stride[0], (pixels.x.start - b0) // stride[1]
         symbols = np.ascontiguousarray(symbols[:, ty : ty + y1 - y0, tx : tx + x1 - x0])
         placed = block.shifted((cells.y.start, cells.x.start))
         inside = _pixels_inside(source.grid, placed)
         tail: Any = codec.tail
         if reference is not None:
-            own = whole[:, *pixels.slices]
+            own = coded[:, *pixels.slices]
             place = placed.y.start // inner, placed.x.start // inner
-            coder = codec.measured_over(whole[:, a0:a1, b0:b1], inside)
+            coder = codec.measured_over(coded[:, a0:a1, b0:b1], inside)
             symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
             tail.keep(symbols, payload)
         elif codec.searches:  # searched here, where valid pixels are known
-            tail.keep(symbols, codec.measured_over(whole[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
+            tail.keep(symbols, codec.measured_over(coded[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
         out[:, y0:y1, x0:x1] = symbols
         read = pixel_sum(field[:, *pixels.slices], valid[:, *pixels.slices])
         return placed, Sums(read, zlib.crc32(symbols.data))

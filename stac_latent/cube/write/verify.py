@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,7 +22,7 @@ from stac_latent.codec.registry import replace_known
 from stac_latent.cube.grid.tiling import padded_shape, tiles, with_margin
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.write.monitor import Watch
+from stac_latent.cube.write.monitor import QualityMonitor
 from stac_latent.errors import VerificationError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
@@ -29,7 +30,17 @@ from stac_latent.spec import Band, Grid
 from stac_latent.store.zarr.group import chunk_cells
 from stac_latent.window import Window
 
-__all__ = ["STRIP", "Progress", "Source", "Sums", "measure", "measurements", "pixel_sum", "verify_store"]
+__all__ = [
+    "STRIP",
+    "Progress",
+    "Source",
+    "Sums",
+    "WrittenGrid",
+    "measure",
+    "measurements",
+    "pixel_sum",
+    "verify_store",
+]
 
 STRIP = 2
 """Rows of chunks that are read from the source at once."""
@@ -66,19 +77,9 @@ def pixel_sum(field: Array, valid: npt.NDArray[np.bool_]) -> int:
     return zlib.crc32(np.packbits(every).data, zlib.crc32(np.ascontiguousarray(values).data))
 
 
-def verify_store(
-    truth: Source,
-    source: Source,
-    codec: Codec,
-    ref: LatentRef,
-    bundle: Path,
-    sums: Mapping[Window, Sums],
-    progress: Progress | None = None,
-    bound: ErrorBound | None = None,
-    watch: Watch | None = None,
-    only: Collection[tuple[int, int]] | None = None,
-) -> Distortion:
-    """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the raw files.
+@dataclass(frozen=True)
+class WrittenGrid:
+    """One lattice as it was written, and what its verification is held against.
 
     Parameters
     ----------
@@ -92,14 +93,41 @@ def verify_store(
         Folder of the codec's bundle as it was written.
     sums
         Checksums of each chunk that was encoded, by its cells.
-    progress
-        Called after each strip.
     bound
         What every valid pixel has to keep.
-    watch
-        Looks at each decoded chunk.
     only
         Chunks that have to keep the bound, by their numbers along y and x; None: all.
+    """
+
+    truth: Source
+    source: Source
+    codec: Codec
+    ref: LatentRef
+    bundle: Path
+    sums: Mapping[Window, Sums]
+    bound: ErrorBound | None = None
+    only: Collection[tuple[int, int]] | None = None
+
+    def bound_of(self, cells: Window) -> ErrorBound | None:
+        """What the pixels of a chunk have to keep."""
+        inner, _ = chunk_cells(self.codec)
+        in_bound = self.only is None or (cells.y.start // inner, cells.x.start // inner) in self.only
+        return self.bound if in_bound else None
+
+
+def verify_store(
+    written: WrittenGrid, monitor: QualityMonitor | None = None, progress: Progress | None = None
+) -> Distortion:
+    """Decode a store cold, with a codec opened afresh from its bundle, and measure it against the raw files.
+
+    Parameters
+    ----------
+    written
+        The store.
+    monitor
+        Judges each decoded chunk.
+    progress
+        Called after each strip.
 
     Returns
     -------
@@ -112,20 +140,20 @@ def verify_store(
         If the pixels that were encoded are not those of the files, if symbols or valid pixels differ from what was
         encoded, or if a pixel breaks the bound.
     """
-    fresh = load_bundle(bundle, space=codec.space)
+    codec, ref, sums = written.codec, written.ref, written.sums
+    fresh = load_bundle(written.bundle, space=codec.space)
     replace_known(fresh)  # the store's coder, too, is that of the bundle
     spec, reader = ref.spec, LatentReader(ref, fresh)
-    distortion = Distortion(truth.decoded, codec.native_pixels)
+    distortion = Distortion(written.truth.decoded, codec.native_pixels)
     exact = spec.bitstream is None or codec.exact_symbols
     inner, _ = chunk_cells(codec)
-    strips = list(tiles(truth.grid.cells, STRIP * inner))
+    strips = list(tiles(written.truth.grid.cells, STRIP * inner))
     for i, strip in enumerate(strips):
-        pixels = _Truth(truth, strip)
+        pixels = _Truth(written.truth, strip)
         for cells in [c for c in sums if _covers(strip, c)]:
-            pixels.check_read(source, cells, sums[cells].pixels)
+            pixels.check_read(written.source, cells, sums[cells].pixels)
             if spec.kind == "codec":
-                kept = bound if _has(only, cells, inner) else None
-                symbols = pixels.measure(reader, cells, distortion, kept, watch)
+                symbols = pixels.measure(reader, cells, distortion, written.bound_of(cells), monitor)
             else:
                 symbols = reader.read_symbols(cells)
             if exact and zlib.crc32(np.ascontiguousarray(symbols).data) != sums[cells].symbols:
@@ -136,10 +164,6 @@ def verify_store(
         if progress:
             progress("verify", i + 1, len(strips))
     return distortion
-
-
-def _has(only: Collection[tuple[int, int]] | None, cells: Window, inner: int) -> bool:
-    return only is None or (cells.y.start // inner, cells.x.start // inner) in only
 
 
 def measure(
@@ -189,11 +213,11 @@ def _embed_again(truth: Source, reader: LatentReader, cells: Window) -> int:
     window = cells.scaled(stride)
     wide = with_margin(window, codec.overlap, padded_shape(truth.grid))
     field, valid = truth.read(wide)
-    made = codec.encode(field, mask=valid, upto="symbols")
+    symbols = codec.encode(field, mask=valid, upto="symbols")
     cut = [
         slice((lo - a) // s, (hi - a) // s) for (lo, hi), (a, _), s in zip(window, wide, stride, strict=True)
     ]
-    if not np.array_equal(made[:, cut[0], cut[1]], reader.read_symbols(cells)):
+    if not np.array_equal(symbols[:, cut[0], cut[1]], reader.read_symbols(cells)):
         raise VerificationError(
             f"cells {cells} of {reader.ref.href} are not the embedding that codec {codec.name!r} makes of the raw files; the "
             "source or the latent was changed: encode the item again"
@@ -210,13 +234,13 @@ def measurements(distortion: Distortion) -> dict[str, float | list[float]]:
     if distortion.max_error is None:
         return {}
     several = {"latent:band_psnr": distortion.band_psnr, "latent:band_max_error": distortion.band_max_error}
-    found = {
+    figures = {
         "latent:psnr": distortion.psnr,
         "latent:max_error": distortion.max_error,
         "latent:sam": distortion.sam,
         **(several if len(distortion.bands) > 1 else {}),
     }
-    return {k: v for k, v in found.items() if v is not None}
+    return {k: v for k, v in figures.items() if v is not None}
 
 
 def _covers(outer: Window, part: Window) -> bool:
@@ -247,14 +271,14 @@ class _Truth:
         wrong = (every != theirs) | (every & theirs & (field != read))
         if wrong.any():
             place = tuple(int(v[0]) for v in np.nonzero(wrong))
-            held, had_read = (
+            in_file, in_source = (
                 f"{values[place]:g}" if there[place] else "no data"
                 for values, there in ((field, every), (read, theirs))
             )
             top, left = self.grid.lead
             raise VerificationError(
                 f"{int(wrong.sum())} pixels were not read as the raw files have them: band {source.decoded[place[0]].name!r} holds "
-                f"{held} in row {window.y.start + place[1] - top}, column {window.x.start + place[2] - left}, and {had_read} was encoded; nothing was "
+                f"{in_file} in row {window.y.start + place[1] - top}, column {window.x.start + place[2] - left}, and {in_source} was encoded; nothing was "
                 "catalogued. The files changed meanwhile, or this is a fault of stac-latent: please report the item"
             )
 
@@ -264,7 +288,7 @@ class _Truth:
         cells: Window,
         distortion: Distortion,
         bound: ErrorBound | None = None,
-        watch: Watch | None = None,
+        monitor: QualityMonitor | None = None,
     ) -> Array:
         """Add one chunk to the distortion; returns its decoded symbols. Every cell holds a pixel of the scene."""
         pads = self.grid.lead
@@ -295,7 +319,7 @@ class _Truth:
                 valid = valid & np.isfinite(truth)
         sse, count = distortion.sse.copy(), distortion.count.copy()
         distortion.add(truth, field, valid)
-        if watch is not None:
+        if monitor is not None:
             pair = (truth, field)
-            watch.see(reader, cells, symbols, pair, valid, distortion.sse - sse, distortion.count - count)
+            monitor.add(reader, cells, symbols, pair, valid, distortion.sse - sse, distortion.count - count)
         return symbols

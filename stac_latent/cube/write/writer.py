@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import zarr
@@ -21,10 +21,18 @@ from stac_latent.cube.raw.files import RawFiles
 from stac_latent.cube.read.band_views import band_objects, group_names
 from stac_latent.cube.ref import LatentRef, band_places
 from stac_latent.cube.write.masks import write_mask
-from stac_latent.cube.write.monitor import Asked, Watch, findings, refusals
+from stac_latent.cube.write.monitor import QualityMonitor, QualityPolicy, findings, refusals
 from stac_latent.cube.write.residual import write_residual
 from stac_latent.cube.write.strip import encode_strip
-from stac_latent.cube.write.verify import STRIP, Progress, Source, Sums, measurements, verify_store
+from stac_latent.cube.write.verify import (
+    STRIP,
+    Progress,
+    Source,
+    Sums,
+    WrittenGrid,
+    measurements,
+    verify_store,
+)
 from stac_latent.errors import FieldError, GuardError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
@@ -45,7 +53,7 @@ if TYPE_CHECKING:
 
     from stac_latent.cube.raw.source import SourceBand
 
-__all__ = ["Encoded", "asset_spec", "encode_source"]
+__all__ = ["Encoded", "Scene", "WriteJob", "asset_spec", "write"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Encoded:
     """Bytes of the store, metadata and mask included."""
     fields: Mapping[str, Any]
     """``latent:`` measurements; empty for an embedding, but for its rate."""
-    reference: LatentRef | None = None
+    key_frame: LatentRef | None = None
     """The key frame, where any chunk was coded against it."""
     unusual: tuple[str, ...] = ()
     """What the guard and the checks found, in words."""
@@ -90,19 +98,9 @@ class Scene(Source, Protocol):
     """Pixels of all bands, each on its own grid."""
 
 
-def encode_source(
-    sources: Sequence[Scene],
-    coders: Sequence[Codec],
-    path: Path,
-    payload: Payload,
-    bundle: Path,
-    progress: Progress | None = None,
-    reference: LatentRef | None = None,
-    bound: ErrorBound | None = None,
-    key: Key | None = None,
-    asked: Asked | None = None,
-) -> Encoded:
-    """Write a latent group at ``path`` and verify it.
+@dataclass(frozen=True)
+class WriteJob:
+    """One latent store to be written: pixels, codecs, and what the store has to keep.
 
     Parameters
     ----------
@@ -116,16 +114,36 @@ def encode_source(
         ``coded`` or ``plain``; see :func:`stac_latent.store.zarr.group.create`.
     bundle
         Folder of the codec's bundle as it was written: the verification opens a fresh codec from there.
-    progress
-        Called after each shard.
-    reference
-        Key frame of the same cells and space, against which chunks are coded where that takes fewer bytes; of one lattice.
+    key_frame
+        Of the same cells and space: chunks are coded against it where that takes fewer bytes; of one lattice.
     bound
         Kept in every valid pixel of the bands of all sources, by residuals of what the stored latents decode to.
+    quality
+        Guard and checks.
     key
         Encrypts the chunks, under a data key of their own.
-    asked
-        Guard and checks; None for none.
+    """
+
+    sources: Sequence[Scene]
+    coders: Sequence[Codec]
+    path: Path
+    payload: Payload
+    bundle: Path
+    key_frame: LatentRef | None = None
+    bound: ErrorBound | None = None
+    quality: QualityPolicy = field(default_factory=QualityPolicy)
+    key: Key | None = None
+
+
+def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
+    """Write a latent group and verify it.
+
+    Parameters
+    ----------
+    job
+        What to write, and where.
+    progress
+        Called after each shard.
 
     Returns
     -------
@@ -141,73 +159,99 @@ def encode_source(
     VerificationError
         If the stored bytes do not decode to what was encoded.
     """
-    names = group_names([s.boxes for s in sources])
-    parts = zip(sources, coders, names, strict=True)
-    bounds = [None] * len(coders) if bound is None else bound.split([len(c.bands) for c in coders])
-    layers = [_Layer(s, c, path / n, payload, bundle, i, n, bounds[i]) for i, (s, c, n) in enumerate(parts)]
+    layers = _layers(job)
     first = layers[0]
     spec = replace(first.spec, bands=tuple(b for x in layers for b in x.spec.bands))
     native = first.bands(layers)
-    sealed = {} if key is None else _seal(layers, key, context_of(spec, first.where, band_places(native)))
-    valid_pixels = 0
-    sums = []
-    for layer in layers:
-        valid, crcs = layer.write(layers if layer is layers[0] else [layer], progress, reference)
-        valid_pixels += valid
-        sums.append(crcs)
+    encryption = {}
+    if job.key is not None:
+        encryption = _encrypt(layers, job.key, context_of(spec, first.where, band_places(native)))
+    valid_pixels = sum(x.write(layers if x is first else [x], progress, job.key_frame) for x in layers)
     if not valid_pixels:
         raise FieldError("no pixel of the source is valid: every one is nodata; there is nothing to encode")
-    used = reference if first.coder is not None and first.coder.used else None
-    if first.coder is not None and used is not None:
-        if not first.coder.pays:
-            shutil.rmtree(path)
-            return encode_source(sources, coders, path, payload, bundle, progress, bound=bound, asked=asked)
-        first.coder.write(path, relative_href(used.href, path))
+    coder = first.coder
+    if job.key_frame is not None and coder is not None and coder.used:
+        if not coder.pays:
+            shutil.rmtree(job.path)
+            return write(replace(job, key_frame=None), progress)
+        coder.write(job.path, relative_href(job.key_frame.href, job.path))
+        for layer in layers:
+            layer.key_frame = job.key_frame
     for layer in reversed(layers):
-        layer.bind(progress, used)
+        layer.write_residual(progress)
         layer.close()
-    asked = asked or Asked()
-    watches = asked.watches(coders)
-    found = _measured(layers, sums, watches, progress, used)
-    held: dict[str, Any] = {}
-    if asked.policy == "fallback" and (count := sum(len(w.flagged) for w in watches)):
-        held = {"latent:fallback_tiles": count, "latent:fallback_bound": asked.bound}
-        for layer, watch in zip(reversed(layers), reversed(watches), strict=True):
-            layer.hold(watch.flagged, asked.bound, progress, used)
-            layer.close()
-        again = asked.watches(coders, judge=False)
-        found = _measured(layers, sums, again, progress, used)
-        watches = [replace(w, checks=a.checks) for w, a in zip(watches, again, strict=True)]
-    outcome = findings(watches, asked.policy) | held
-    unusual, refused = refusals(watches, outcome, asked.policy)
-    if refused:
-        raise GuardError("; ".join(unusual))
-    _write_scores(layers, watches)
-    size = tree_size(path)
-    rate = {"latent:bits_per_pixel": size * 8 / sum(s.samples for s in sources)}
-    kept = {} if bound is None else bound.to_fields(found.magnitudes)
-    layout = layout_fields(path, first.masks, first.seal) if len(layers) == 1 else {}
+    verdict = _verified(layers, job, progress)
+    _write_scores(layers, verdict.monitors)
+    size = tree_size(job.path)
     fields = {
-        **rate,
-        **layout,
-        **measurements(found),
-        **kept,
-        **outcome,
+        "latent:bits_per_pixel": size * 8 / sum(s.samples for s in job.sources),
+        **(layout_fields(job.path, first.masks, first.encryption) if len(layers) == 1 else {}),
+        **measurements(verdict.distortion),
+        **({} if job.bound is None else job.bound.to_fields(verdict.distortion.magnitudes)),
+        **verdict.fields,
         **native,
-        **sealed,
+        **encryption,
         **_origin(layers),
     }
     spec = replace(spec, residual=first.spec.residual)
-    return Encoded(spec, first.where, size, fields, used, tuple(unusual))
+    return Encoded(spec, first.where, size, fields, first.key_frame, tuple(verdict.unusual))
+
+
+def _layers(job: WriteJob) -> list[_Layer]:
+    """One for each lattice, nothing of it written yet."""
+    names = group_names([s.boxes for s in job.sources])
+    counts = [len(c.bands) for c in job.coders]
+    bounds = [None] * len(counts) if job.bound is None else job.bound.split(counts)
+    rows = enumerate(zip(job.sources, job.coders, names, bounds, strict=True))
+    return [
+        _Layer(source, coder, job.path / name, job.payload, job.bundle, i, name, bound)
+        for i, (source, coder, name, bound) in rows
+    ]
+
+
+class _Verdict(NamedTuple):
+    """What a cold decode of all lattices measured, and what follows from it."""
+
+    distortion: Distortion
+    monitors: Sequence[QualityMonitor]
+    fields: dict[str, Any]
+    """Of the asset: score, checks, and the tiles that were kept within the fallback's bound."""
+    unusual: Sequence[str]
+
+
+def _verified(layers: Sequence[_Layer], job: WriteJob, progress: Progress | None) -> _Verdict:
+    """Decode all lattices cold and judge them; under ``fallback``, bound flagged tiles and decode again.
+
+    Raises
+    ------
+    GuardError
+        If the policy or a check refuses them.
+    """
+    quality = job.quality
+    monitors = quality.monitors(job.coders)
+    distortion = _measured(layers, monitors, progress)
+    fallback_fields: dict[str, Any] = {}
+    if quality.policy == "fallback" and (count := sum(len(m.flagged) for m in monitors)):
+        fallback_fields = {"latent:fallback_tiles": count, "latent:fallback_bound": quality.bound}
+        for layer, monitor in zip(reversed(layers), reversed(monitors), strict=True):
+            layer.write_fallback_tiles(monitor.flagged, quality.bound, progress)
+            layer.close()
+        checks = quality.monitors(job.coders, judge=False)
+        distortion = _measured(layers, checks, progress)
+        monitors = [replace(m, checks=c.checks) for m, c in zip(monitors, checks, strict=True)]
+    fields = findings(monitors, quality.policy) | fallback_fields
+    unusual, is_refused = refusals(monitors, fields, quality.policy)
+    if is_refused:
+        raise GuardError("; ".join(unusual))
+    return _Verdict(distortion, monitors, fields, unusual)
 
 
 def _measured(
-    layers: Sequence[_Layer], sums: Sequence[Mapping[Window, Sums]], watches: Sequence[Watch], progress: Progress | None,
-    used: LatentRef | None,
-) -> Distortion:  # fmt: skip
+    layers: Sequence[_Layer], monitors: Sequence[QualityMonitor], progress: Progress | None
+) -> Distortion:
     """What a cold decode of all lattices measures."""
-    rows = zip(layers, sums, watches, strict=True)
-    return Distortion.merged([x.verify(crcs, progress, used, watch) for x, crcs, watch in rows])
+    pairs = zip(layers, monitors, strict=True)
+    return Distortion.merged([layer.verify(monitor, progress) for layer, monitor in pairs])
 
 
 def _origin(layers: Sequence[_Layer]) -> dict[str, Any]:
@@ -218,24 +262,24 @@ def _origin(layers: Sequence[_Layer]) -> dict[str, Any]:
     return out
 
 
-def _write_scores(layers: Sequence[_Layer], watches: Sequence[Watch]) -> None:
+def _write_scores(layers: Sequence[_Layer], monitors: Sequence[QualityMonitor]) -> None:
     """Keep the scores of several tiles beside them; that of one tile is the asset's; none where pixels are secret."""
-    written = False
-    for layer, watch in zip(layers, watches, strict=True):
-        if len(watch.scores) > 1 and layer.seal is None:  # they tell of the pixels
-            write_scores(layer.path, watch.grid)
-            written = True
-    for layer in reversed(layers) if written else ():
+    changed = False
+    for layer, monitor in zip(layers, monitors, strict=True):
+        if len(monitor.scores) > 1 and layer.encryption is None:  # they tell of the pixels
+            write_scores(layer.path, monitor.grid)
+            changed = True
+    for layer in reversed(layers) if changed else ():
         layer.close()
 
 
-def _seal(layers: Sequence[_Layer], key: Key, context: bytes) -> dict[str, str]:
+def _encrypt(layers: Sequence[_Layer], key: Key, context: bytes) -> dict[str, str]:
     """Have all layers encrypt under one new data key; fields of the asset."""
-    seal = Encrypt.new(key, context)
+    encryption = Encrypt.new(key, context)
     for layer in layers:
-        layer.seal = seal.within(layer.group)
-        layer.sealed = Sealed(seal.key_id, seal.wrapped, context, layer.group)
-    return seal.fields()
+        layer.encryption = encryption.within(layer.group)
+        layer.sealed = Sealed(encryption.key_id, encryption.wrapped, context, layer.group)
+    return encryption.fields()
 
 
 @dataclass
@@ -251,12 +295,16 @@ class _Layer:
     group: str
     bound: ErrorBound | None = None
     coder: ReferenceCoder | None = None
+    key_frame: LatentRef | None = None
+    """What its chunks were coded against, once any of them was."""
     only: Collection[tuple[int, int]] | None = None
     """Chunks that keep the bound; None for all."""
-    seal: Encrypt | None = None
+    encryption: Encrypt | None = None
     sealed: Sealed | None = None
     masks: zarr.Array[Any] | None = None
     """The mask's array, once it is written."""
+    sums: dict[Window, Sums] = field(default_factory=dict)
+    """Checksums of each chunk that was written, by its cells."""
 
     @cached_property
     def truth(self) -> RawFiles:
@@ -293,26 +341,17 @@ class _Layer:
             objects += band_objects(own, x.source.boxes, self.source.grid, group, x.spec.dimensions)
         return {"bands": objects} if band_places({"bands": objects}) else {}
 
-    def write(
-        self, layers: Sequence[_Layer], progress: Progress | None, reference: LatentRef | None
-    ) -> tuple[int, dict[Window, Sums]]:
-        """Fill the group; its attributes mirror the fields of an asset of these layers.
-
-        Returns
-        -------
-        pixels, sums
-            Valid pixels; checksums of each chunk by its cells.
-        """
+    def write(self, layers: Sequence[_Layer], progress: Progress | None, key_frame: LatentRef | None) -> int:
+        """Fill the group, whose attributes mirror the fields of an asset of these layers; the number of valid pixels."""
         source, codec, grid = self.source, self.codec, self.source.grid
         fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
         fields |= {"latent:part": self.part} if self.part else {}
-        fields |= self.seal.fields() if self.seal is not None and not self.part else {}
-        arrays = create(self.path, codec, grid, self.payload, 1, fields, self.part, self.seal)
+        fields |= self.encryption.fields() if self.encryption is not None and not self.part else {}
+        arrays = create(self.path, codec, grid, self.payload, 1, fields, self.part, self.encryption)
         inner, shard = chunk_cells(codec)
-        if reference is not None:
+        if key_frame is not None:
             counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
-            self.coder = ReferenceCoder(open_key_frame(reference, grid, codec), counts)
-        sums: dict[Window, Sums] = {}
+            self.coder = ReferenceCoder(open_key_frame(key_frame, grid, codec), counts)
         valid_pixels = 0
         shards = list(tiles(grid.cells, shard))
         for i, cells in enumerate(shards):
@@ -320,66 +359,54 @@ class _Layer:
             symbols = np.empty((self.spec.dimensions, y1 - y0, x1 - x0), self.spec.data_type)
             for top in range(y0, y1, STRIP * inner):
                 strip = Window(Span(top, min(top + STRIP * inner, y1)), cells.x)
-                part = symbols[:, strip.y.start - y0 : strip.y.stop - y0]
-                every = self.bound is not None
-                valid, crcs = encode_strip(source, codec, strip, part, self.coder, every=every)
+                rows = symbols[:, strip.y.start - y0 : strip.y.stop - y0]
+                valid, sums = encode_strip(
+                    source, codec, strip, rows, self.coder, defer_uncodable=self.bound is not None
+                )
                 arrays = write_mask(arrays, codec, grid, strip, valid)
                 valid_pixels += int(valid.any(axis=0).sum())
-                sums |= crcs
+                self.sums |= sums
             arrays.latent[:, y0:y1, x0:x1] = symbols
-            del symbols, part, valid
+            del symbols, rows, valid
             if progress:
                 progress(f"encode {self.group}".strip(), i + 1, len(shards))
         self.masks = arrays.mask
-        return valid_pixels, sums
+        return valid_pixels
 
     def close(self) -> None:
         """Gather the metadata; nothing is written afterwards."""
         finish(self.path)
-        if self.seal is not None:
-            write_manifest(self.path, self.seal)
+        if self.encryption is not None:
+            write_manifest(self.path, self.encryption)
 
-    def verify(
-        self, sums: Mapping[Window, Sums], progress: Progress | None, used: LatentRef | None, watch: Watch
-    ) -> Distortion:
+    def verify(self, monitor: QualityMonitor, progress: Progress | None) -> Distortion:
         """Decode the group cold and measure it."""
-        return verify_store(
-            self.truth,
-            self.source,
-            self.codec,
-            self._ref(used),
-            self.bundle,
-            sums,
-            progress,
-            self.bound,
-            watch,
-            self.only,
+        written = WrittenGrid(
+            self.truth, self.source, self.codec, self._ref(), self.bundle, self.sums, self.bound, self.only
         )
+        return verify_store(written, monitor, progress)
 
-    def bind(self, progress: Progress | None, used: LatentRef | None) -> None:
+    def write_residual(self, progress: Progress | None) -> None:
         """Add the residuals that keep the bound, if there is one, to a group whose latents are complete."""
         if self.bound is None:
             return
-        if self.seal is not None:
-            write_manifest(self.path, self.seal)  # the latents are read to see what they lack
+        if self.encryption is not None:
+            write_manifest(self.path, self.encryption)  # the latents are read to see what they lack
         write_residual(
-            self.source, self.codec, self._ref(used), self.path, self.bound, progress, self.seal, self.only
+            self.source, self.codec, self._ref(), self.path, self.bound, progress, self.encryption, self.only
         )
 
-    def hold(
-        self,
-        only: Collection[tuple[int, int]],
-        bound: float,
-        progress: Progress | None,
-        used: LatentRef | None,
+    def write_fallback_tiles(
+        self, flagged: Collection[tuple[int, int]], bound: float, progress: Progress | None
     ) -> None:
-        """Keep some chunks of a complete group within a bound."""
+        """Keep some chunks of a complete group within a bound; 0 is lossless."""
         n = len(self.codec.bands)
-        self.bound, self.only = ErrorBound((bound,) * n, (False,) * n), only
+        self.bound, self.only = ErrorBound((bound,) * n, (False,) * n), flagged
         mark_residual(self.path, self.spec.residual or "")
-        self.bind(progress, used)
+        self.write_residual(progress)
 
-    def _ref(self, used: LatentRef | None) -> LatentRef:
+    def _ref(self) -> LatentRef:
         return LatentRef(
-            "new item", self.path.name, str(self.path), self.spec, self.where, reference=used, sealed=self.sealed, part=self.part
+            "new item", self.path.name, str(self.path), self.spec, self.where, reference=self.key_frame, sealed=self.sealed,
+            part=self.part,
         )  # fmt: skip
