@@ -15,7 +15,7 @@ from stac_latent.catalog.push import object_store as module
 from stac_latent.catalog.push.object_store import copy
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, RemoteError
-from stac_latent.net import fetch
+from stac_latent.net import retry
 from stac_latent.net.hrefs import read_bytes
 
 
@@ -35,7 +35,7 @@ def dest(objects, monkeypatch, request):
     for name, value in objects.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STAC_LATENT_CACHE_BYTES", "0")
-    monkeypatch.setattr(fetch, "_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
     return f"s3://copies/{request.node.name}"
 
 

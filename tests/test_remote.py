@@ -34,10 +34,11 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CorruptDataError, RemoteError, SearchError, StacLatentError
 from stac_latent.net import disk_cache as cache_module
-from stac_latent.net import fetch
+from stac_latent.net import fetch, retry
 from stac_latent.net.disk_cache import Cache
 from stac_latent.net.fetch import inner, read_remote
 from stac_latent.net.hrefs import read_bytes
+from stac_latent.net.retry import RetryPolicy
 from stac_latent.store.zarr.known_metadata import absent_chunks
 from stac_latent.store.zarr.remote_store import RemoteStore
 from stac_latent.system.files import tree_size
@@ -70,7 +71,7 @@ def server(root):
 def _fresh(monkeypatch, tmp_path, request):
     """A cache of the test's own, short pauses, and readers that have read nothing."""
     monkeypatch.setenv("STAC_LATENT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetch, "_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
     _open.cache_clear()
     forget()
 
@@ -237,7 +238,7 @@ def test_faults_for_ever(server, monkeypatch, kind):
 
 def test_a_drip(server, monkeypatch):
     monkeypatch.setenv("STAC_LATENT_TIMEOUT", "0.05")
-    monkeypatch.setattr(fetch, "TRIES", 1)
+    monkeypatch.setattr(fetch, "READS", RetryPolicy(0))
     server.fail("drip", "catalog.json")
     with pytest.raises(RemoteError, match=r"sent nothing for 0.05 s"):
         read_bytes(f"{server.url}/catalog.json")
@@ -253,12 +254,12 @@ def test_faults_that_pass(server, root, monkeypatch, kind):
 
 
 def test_pauses_grow_and_heed_the_server(server, monkeypatch):
-    slept, sleep = [], fetch.time.sleep
+    slept, sleep = [], retry.time.sleep
 
     def counted(seconds):
         (slept.append if threading.current_thread() is threading.main_thread() else sleep)(seconds)
 
-    monkeypatch.setattr(fetch.time, "sleep", counted)
+    monkeypatch.setattr(retry.time, "sleep", counted)
     server.fail(500, times=3)
     read_bytes(f"{server.url}/catalog.json")
     assert slept == sorted(slept)

@@ -12,12 +12,10 @@ from stac_latent.errors import RemoteError
 from stac_latent.system.links import shown
 from stac_latent.system.settings import seconds, whole_number
 
-__all__ = ["TRIES", "WHOLE", "Answer", "BusyError", "Part", "State", "connections", "patience", "unpacked"]
+__all__ = ["WHOLE", "Answer", "BusyError", "Part", "State", "connections", "patience", "unpacked"]
 
 Part = tuple[int, int | None]
 WHOLE: Part = (0, None)
-TRIES = 4
-"""Times that a read is tried; each pause is four times the one before."""
 
 
 class BusyError(RemoteError):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
-import random
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import cast
 from urllib.parse import quote
 
 from stac_latent.errors import CatalogError, RemoteError, StacLatentError
-from stac_latent.net.answers import TRIES, WHOLE, Answer, BusyError, Part, State, connections
+from stac_latent.net.answers import WHOLE, Answer, Part, State, connections
 from stac_latent.net.disk_cache import process_cache
 from stac_latent.net.object_store import from_store, state_in_store
+from stac_latent.net.retry import READS
 from stac_latent.net.servers import from_server, state_on_server
 from stac_latent.system.links import is_object, is_remote, shown
 
@@ -35,9 +34,6 @@ __all__ = [
 
 Sign = Callable[[str], str]
 """Takes the address of an object and returns it signed; called before each request."""
-_PAUSE = 0.2
-_LONGEST = 10.0
-_T = TypeVar("_T")
 
 
 def sign_hook() -> Sign | None:
@@ -133,11 +129,11 @@ def fetch(href: str, part: Part, limit: int, sign: Sign | None = None) -> tuple[
 
 def look(href: str, sign: Sign | None = None) -> State | None:
     """Size and state of an object, asked of its server; errors as :func:`read_remote`."""
-    return _patiently(lambda: _state(signed(href, sign)))
+    return READS.call(lambda: _state(signed(href, sign)))
 
 
 def _asked(href: str, part: Part, limit: int, sign: Sign | None, tag: str = "") -> Answer | None:
-    return _patiently(lambda: _get(signed(href, sign), part, limit, tag))
+    return READS.call(lambda: _get(signed(href, sign), part, limit, tag))
 
 
 def _get(href: str, part: Part, limit: int, tag: str) -> Answer | None:
@@ -148,20 +144,6 @@ def _get(href: str, part: Part, limit: int, tag: str) -> Answer | None:
 def _state(href: str) -> State | None:
     """One request for a state, as :func:`~stac_latent.net.servers.state_on_server`."""
     return (state_in_store if is_object(href) else state_on_server)(href)
-
-
-def _patiently(ask: Callable[[], _T]) -> _T:
-    """Ask again where a server is busy."""
-    for attempt in range(TRIES):
-        try:
-            return ask()
-        except BusyError as exc:
-            if attempt + 1 == TRIES:
-                raise RemoteError(f"{exc} (tried {TRIES} times)") from None
-            pause = _PAUSE * 4**attempt * random.uniform(0.75, 1.25)  # noqa: S311 - spreads readers, keeps no secret
-            pause = pause if exc.after is None else max(pause, min(exc.after, _LONGEST))
-        time.sleep(pause)
-    raise AssertionError
 
 
 def signed(href: str, sign: Sign | None = None) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stac_latent.errors import RemoteError, without_secrets
-from stac_latent.net.answers import TRIES, WHOLE, Answer, Part, State, patience, unpacked
+from stac_latent.net.answers import WHOLE, Answer, Part, State, patience, unpacked
+from stac_latent.net.retry import READS
 from stac_latent.net.servers import CONNECT
 from stac_latent.system.links import shown
 
@@ -22,7 +23,7 @@ def _store(root: str, pid: int, wait: float) -> Any:  # noqa: ARG001 - a forked 
     client: dict[str, Any] = {"timeout": f"{wait}s", "connect_timeout": f"{CONNECT}s"}
     if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         client["allow_http"] = True
-    options: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": TRIES - 1}}
+    options: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": READS.times}}
     try:
         return from_url(root, **options)
     except Exception as exc:  # noqa: BLE001 - obstore and pyo3 raise many
@@ -102,6 +103,6 @@ def _refused(href: str, exc: Exception) -> RemoteError:
         "give credentials as the environment variables of its provider (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION; "
         "AWS_SKIP_SIGNATURE=true for a public bucket)"
         if denied
-        else f"it was tried {TRIES} times: check the address and the network (AWS_ENDPOINT_URL, AWS_REGION), or try again later"
+        else f"it was tried {READS.times + 1} times: check the address and the network (AWS_ENDPOINT_URL, AWS_REGION), or try again later"
     )
     return RemoteError(f"cannot read {shown(href)}: {text}; {way}")

@@ -1,47 +1,106 @@
-"""Trying again where a server is busy: with growing pauses, or as long as it asks for, within reason."""
+"""Asking again where a server is busy: how often, after which answers, and with which pauses."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 from urllib3 import BaseHTTPResponse, Retry
 from urllib3.exceptions import InvalidHeader, MaxRetryError, ReadTimeoutError, ResponseError
 
-__all__ = ["BUSY", "LONGEST_WAIT", "Patience", "Persistence"]
+from stac_latent.errors import RemoteError
+from stac_latent.net.answers import BusyError
+
+__all__ = ["BUSY", "FIRST_PAUSE", "LONGEST_WAIT", "READS", "RetryPolicy"]
 
 BUSY = (429, 502, 503, 504)
-"""Statuses after which a request is made again."""
+"""Statuses after which any request is made again."""
+FIRST_PAUSE = 0.2
+"""Seconds; each pause is a multiple of the one before."""
 LONGEST_WAIT = 10.0
-"""Seconds that a server may ask for (Retry-After); a longer wait is left to the user."""
+"""Seconds that a server may ask for (Retry-After)."""
+_T = TypeVar("_T")
 
 
-class Patience(Retry):
-    """How often a request is made again, for urllib3; the last answer is returned, not raised.
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When a request is made again, and how often; the same for functions and for sessions of libraries.
 
     Examples
     --------
-    >>> patience = Patience.of(2)
-    >>> patience.total, patience.is_retry("POST", 503), patience.is_retry("GET", 404)
-    (2, True, False)
+    >>> policy = RetryPolicy(2)
+    >>> policy.adapter().is_retry("POST", 503), policy.adapter().is_retry("GET", 404)
+    (True, False)
+    >>> policy.call(lambda: "answer")
+    'answer'
     """
 
-    again_after_timeouts = False
+    times: int
+    """Times that a request is made again."""
+    statuses: tuple[int, ...] = BUSY
+    """HTTP statuses after which it is."""
+    after_timeouts: bool = False
     """Whether a request that had no answer in time is made again; one whose connection was cut is, once or more."""
 
-    @classmethod
-    def of(cls, times: int, statuses: tuple[int, ...] = BUSY) -> Self:
-        """Patience for so many more tries."""
-        return cls(
-            total=times,
-            connect=times if cls.again_after_timeouts else min(1, times),
-            read=times if cls.again_after_timeouts else min(1, times),
-            backoff_factor=0.2,
+    def call(self, ask: Callable[[], _T]) -> _T:
+        """Call a function again while it raises :class:`~stac_latent.net.answers.BusyError`; each pause is four times the one before.
+
+        A server that asks for a longer pause (Retry-After) gets it, up to :data:`LONGEST_WAIT`.
+
+        Raises
+        ------
+        RemoteError
+            If the last try raises it too.
+        """
+        for attempt in range(self.times + 1):
+            try:
+                return ask()
+            except BusyError as exc:
+                if attempt == self.times:
+                    raise RemoteError(f"{exc} (tried {self.times + 1} times)") from None
+                pause = FIRST_PAUSE * 4**attempt * random.uniform(0.75, 1.25)  # noqa: S311 - spreads readers, keeps no secret
+                pause = pause if exc.after is None else max(pause, min(exc.after, LONGEST_WAIT))
+            time.sleep(pause)
+        raise AssertionError
+
+    def adapter(self) -> Retry:
+        """The policy as urllib3 takes it, for sessions of requests and pystac-client; each pause is twice the one before.
+
+        The last answer is returned, not raised. A server that asks for a longer wait than :data:`LONGEST_WAIT` is not asked again.
+        """
+        broken = self.times if self.after_timeouts else min(1, self.times)
+        made = _Retry(
+            total=self.times,
+            connect=broken,
+            read=broken,
+            backoff_factor=FIRST_PAUSE,
             backoff_max=LONGEST_WAIT,
-            status_forcelist=statuses,
+            status_forcelist=self.statuses,
             allowed_methods=None,
             respect_retry_after_header=True,
             raise_on_status=False,
         )
+        made.after_timeouts = self.after_timeouts
+        return made
+
+
+READS = RetryPolicy(3, (408, 425, *BUSY, 500), after_timeouts=True)
+"""Of reading objects, or parts of them."""
+
+
+class _Retry(Retry):
+    """Gives up at once where a server is silent, unless told otherwise, or asks for a longer wait than is reasonable."""
+
+    after_timeouts = False
+
+    def new(self, **changes: Any) -> Self:
+        """The counts after a try."""
+        made = super().new(**changes)
+        made.after_timeouts = self.after_timeouts
+        return made
 
     def increment(
         self,
@@ -52,8 +111,8 @@ class Patience(Retry):
         _pool: Any = None,
         _stacktrace: Any = None,
     ) -> Self:
-        """Count a try; give up at once where the server is silent, or asks for a longer wait than is reasonable."""
-        if isinstance(error, ReadTimeoutError) and not self.again_after_timeouts:
+        """Count a try, or give up."""
+        if isinstance(error, ReadTimeoutError) and not self.after_timeouts:
             raise error
         if response is not None and (self._wait(response) or 0) > LONGEST_WAIT:
             raise MaxRetryError(_pool, url or "", ResponseError("the server asks for a long wait"))
@@ -65,9 +124,3 @@ class Patience(Retry):
             return self.get_retry_after(response)
         except InvalidHeader:
             return None
-
-
-class Persistence(Patience):
-    """Patience for requests that may be repeated, and should be: also where there is no answer in time."""
-
-    again_after_timeouts = True

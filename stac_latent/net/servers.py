@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 
 from stac_latent.errors import RemoteError, without_secrets
 from stac_latent.net.answers import WHOLE, Answer, BusyError, Part, State, connections, patience, unpacked
+from stac_latent.net.retry import READS
 from stac_latent.system.links import check_link, shown
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _LOGGERS = (
     "rasterio._io", "rasterio._vsiopener", "rasterio.env", "rasterio.session", "odc.loader._rio",
 )  # fmt: skip
 """Of libraries that write down addresses."""
-_BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 class _Quiet(logging.Filter):
@@ -170,7 +170,7 @@ def _is_there(response: requests.Response, href: str) -> bool:
     status, where = response.status_code, shown(href)
     if status in (404, 410):
         return False
-    if status in _BUSY:
+    if status in READS.statuses:
         raise BusyError(
             f"{where} answered HTTP {status}; the server is busy or broken: try again later, or copy the catalogue and "
             "read the copy",

@@ -11,7 +11,7 @@ from stac_latent.catalog.search.api import ApiSource, is_api
 from stac_latent.catalog.search.documents import HttpError, Reader
 from stac_latent.catalog.search.query import Query
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.net.retry import BUSY, Persistence
+from stac_latent.net.retry import BUSY, RetryPolicy
 from stac_latent.system.links import check_link, is_http
 
 __all__ = ["Transactions"]
@@ -51,8 +51,8 @@ class Transactions:
                 f"{url!r} is no address of a STAC API; expected one that begins with http:// or https://"
             )
         self.url = url.rstrip("/") + "/"
-        patience = Persistence.of(tries, (*BUSY, 500))
-        self._reader = Reader(timeout=timeout, headers=headers, patience=patience)
+        retries = RetryPolicy(tries, (*BUSY, 500), after_timeouts=True)
+        self._reader = Reader(timeout=timeout, headers=headers, retries=retries)
         landing = self._reader.json(self.url)
         if not is_api(landing):
             kind = landing.get("type", "JSON document")

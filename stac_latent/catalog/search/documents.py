@@ -17,7 +17,7 @@ from stac_latent.errors import CatalogError, SearchError, without_secrets
 from stac_latent.net.fetch import signed
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.items import make_absolute
-from stac_latent.net.retry import BUSY, Patience
+from stac_latent.net.retry import BUSY, RetryPolicy
 from stac_latent.net.servers import keep_quiet
 from stac_latent.system.documents import parse_json, unicode_text
 from stac_latent.system.links import check_link, is_http, is_object, is_remote, local_path, shown
@@ -48,7 +48,7 @@ class Reader:
 
     timeout: float = 30.0
     headers: Mapping[str, str] = field(default_factory=dict)
-    patience: Patience = field(default_factory=lambda: Patience.of(2))
+    retries: RetryPolicy = field(default_factory=lambda: RetryPolicy(2))
 
     @cached_property
     def io(self) -> StacApiIO:
@@ -59,7 +59,7 @@ class Reader:
         made = StacApiIO(
             headers=dict(self.headers),
             timeout=(min(self.timeout, 10.0), self.timeout),
-            max_retries=self.patience,
+            max_retries=self.retries.adapter(),
         )
         made.session.hooks["response"].append(_bounded)
         return made
