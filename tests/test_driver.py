@@ -288,7 +288,7 @@ def test_chunks_are_decoded_once_for_many_threads():
 
 def test_chunks_are_kept_within_a_limit(monkeypatch):
     chunks.forget()
-    monkeypatch.setattr(chunks, "LIMIT", 3 * 8 * 16)
+    monkeypatch.setattr(chunks._chunks, "limit", 3 * 8 * 16)
     calls = []
 
     def decoded(i):

@@ -81,7 +81,8 @@ def test_indexes_are_let_go(stored, monkeypatch):
     reader = reader_of(stored)
     reader.read(0, 0)
     reader.read(0, 9)
-    assert list(reader._indexes) == ["latent/c/0/0/1"]
+    assert "latent/c/0/0/1" in reader._indexes
+    assert len(reader._indexes) == 1
 
 
 def test_what_it_reads(stored, tmp_path):

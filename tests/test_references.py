@@ -19,13 +19,13 @@ from load_support import BANDS, NOON, pixel_grid, stock_item, write_tiff
 import stac_latent
 from stac_latent.codec.shipped import dct, lin
 from stac_latent.cube import asset_choice
-from stac_latent.cube.keyframe import decode as reference
 from stac_latent.cube.keyframe.choose import choose_key_frames
 from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
 from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError
+from stac_latent.system.threads import LruCache
 from stac_latent.validation import validate
 
 SCHEMAS = Path(__file__).parents[2] / "shared" / "schemas"
@@ -374,7 +374,7 @@ def test_a_window_costs_its_chunks_and_those_of_the_key_frame(series, monkeypatc
         return found
 
     monkeypatch.setattr(LocalStore, "get", counted)
-    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", reference._Cache(0))
+    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", LruCache(0))
     reader = LatentReader.open(item)
     reader.read_field(((0, 4), (60, 64)))
     chunks = [(who, n) for who, key, n in read if key.startswith("latent/c/")]
@@ -395,7 +395,7 @@ def test_chunks_that_stand_alone_do_not_fetch_the_key_frame(tmp_path, monkeypatc
     (first,) = stac_latent.encode(items[0], codec(), tmp_path / "c")
     (second,) = stac_latent.encode(items[1], codec(), tmp_path / "c", references=first)
     shutil.rmtree(Path(href_of(first)) / "latent" / "c")
-    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", reference._Cache(0))
+    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", LruCache(0))
     reader = LatentReader.open(second)
     quiet = ~np.asarray(reader.arrays.reference[0]).any(axis=0)
     y, x = (int(v[0]) for v in np.nonzero(quiet))
@@ -454,7 +454,7 @@ def test_a_key_frame_that_was_written_anew_is_noticed(series, copied, monkeypatc
     expected = LatentReader.open(next(i for i in series[4] if i.id == item.id)).read_field()
     assert (LatentReader.open(item).read_field() == expected).all()
     stac_latent.encode(raw.clone(), codec(), root, overwrite=True, psnr=40)
-    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", reference._Cache(0))
+    monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", LruCache(0))
     with pytest.raises(
         CorruptDataError, match="the key frame was written anew; encode the dates that refer to it again"
     ):

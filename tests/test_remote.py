@@ -35,6 +35,7 @@ from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CorruptDataError, RemoteError, SearchError, StacLatentError
 from stac_latent.net import disk_cache as cache_module
 from stac_latent.net import fetch, retry
+from stac_latent.net.answers import connections
 from stac_latent.net.disk_cache import Cache
 from stac_latent.net.fetch import inner, read_remote
 from stac_latent.net.hrefs import read_bytes
@@ -43,6 +44,7 @@ from stac_latent.store.zarr.known_metadata import absent_chunks
 from stac_latent.store.zarr.remote_store import RemoteStore
 from stac_latent.system.files import tree_size
 from stac_latent.system.links import shown
+from stac_latent.system.threads import ProcessPool
 
 DATES = 100
 SHAPE = (700, 690)  # three by three chunks and a mask with holes
@@ -605,7 +607,7 @@ def test_object_stores_that_do_not_answer_as_they_should(objects, root, monkeypa
 def test_threads_do_not_wait_for_each_other(server, root, monkeypatch):
     """Six readers on two connections, with everything asked for ahead: nothing blocks."""
     monkeypatch.setenv("STAC_LATENT_CONNECTIONS", "2")
-    monkeypatch.setattr(fetch, "_pools", {})
+    monkeypatch.setattr(fetch, "_pool", ProcessPool(connections, "few"))
     expected = local(root).read_field(((0, 500), (0, 500)))
     readers = [opened(server, name=f"d{i}") for i in range(6)]
     out = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -18,6 +17,7 @@ from stac_latent.net.object_store import from_store, state_in_store
 from stac_latent.net.retry import READS
 from stac_latent.net.servers import from_server, state_on_server
 from stac_latent.system.links import is_object, is_remote, shown
+from stac_latent.system.threads import ProcessPool
 
 __all__ = [
     "Sign",
@@ -165,15 +165,9 @@ def signed(href: str, sign: Sign | None = None) -> str:
     return signed
 
 
-_lock = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
+_pool = ProcessPool(connections, "stac-latent-network")
 
 
 def network() -> ThreadPoolExecutor:
     """Threads of this process that wait for servers; nothing in them may wait for another of them."""
-    pid = os.getpid()
-    with _lock:
-        if pid not in _pools:
-            _pools.clear()
-            _pools[pid] = ThreadPoolExecutor(connections(), thread_name_prefix="stac-latent-network")
-        return _pools[pid]
+    return _pool.get()

@@ -12,10 +12,8 @@ never fetched. Key frames have no reference themselves: a date costs at most one
 
 from __future__ import annotations
 
-import threading
 import zlib
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +30,7 @@ from stac_latent.stages.lin.pyramid import Pyramid
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.store.zarr.group import LatentArrays
 from stac_latent.system.links import absolute, shown
+from stac_latent.system.threads import LruCache
 from stac_latent.window import Window
 
 __all__ = [
@@ -102,7 +101,7 @@ class KeyFrame:
         CorruptDataError
             If the payload has not the checksum ``crc``.
         """
-        if crc is not None and (kept := _cache.get((self._where, y, x, crc))) is not None:
+        if crc is not None and (kept := _cache.find((self._where, y, x, crc))) is not None:
             return kept, crc
         payload = self.payloads.read(y, x)
         found = zlib.crc32(payload)
@@ -112,7 +111,8 @@ class KeyFrame:
                 f"expected {crc:08x}): the key frame was written anew; encode the dates that refer to it again, or restore it"
             )
         latent = self.codec.entropy_decode(payload)
-        _cache.put((self._where, y, x, found), latent)
+        latent.flags.writeable = False
+        _cache.get((self._where, y, x, found), lambda: latent)
         return latent, found
 
 
@@ -259,29 +259,5 @@ def _chunks(
             )
 
 
-class _Cache:
-    """Decoded chunks that were used last, up to some bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self._held = limit, 0
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, Array] = OrderedDict()
-
-    def get(self, key: Hashable) -> Array | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: Hashable, value: Array) -> None:
-        value.flags.writeable = False
-        with self._lock:
-            if key in self._kept:
-                return
-            self._kept[key] = value
-            self._held += value.nbytes
-            while self._held > self.limit and len(self._kept) > 1:
-                self._held -= self._kept.popitem(last=False)[1].nbytes
-
-
-_cache = _Cache(_KEPT)
+_cache: LruCache[Array] = LruCache(_KEPT, lambda latent: latent.nbytes)
+"""Decoded chunks of key frames that were used last."""

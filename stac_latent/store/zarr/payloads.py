@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -25,6 +25,7 @@ from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.net.fetch import fetch, keep, kept, network
 from stac_latent.store.zarr.codec import LatentZarrCodec
 from stac_latent.store.zarr.remote_store import RemoteStore, part_of
+from stac_latent.system.threads import LruCache
 
 __all__ = ["PayloadReader"]
 
@@ -59,7 +60,7 @@ class PayloadReader:
             raise TypeError(f"{array.store_path} holds no coded chunks")
         self.array = array
         self._lock = threading.Lock()
-        self._indexes: OrderedDict[str, npt.NDArray[np.uint64]] = OrderedDict()
+        self._indexes: LruCache[npt.NDArray[np.uint64]] = LruCache(_KEPT)
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._coming: dict[Place, Future[bytes]] = {}
         shards = array.shards or array.chunks
@@ -185,10 +186,9 @@ class PayloadReader:
         return data[:-_CRC_BYTES]
 
     def _index(self, key: str) -> npt.NDArray[np.uint64]:
-        with self._lock:
-            if key in self._indexes:
-                self._indexes.move_to_end(key)
-                return self._indexes[key]
+        known = self._indexes.find(key)
+        if known is not None:
+            return known
         n = self._per[1] * self._per[2]
         size = 16 * n + _CRC_BYTES
         data = self._get(key, SuffixByteRequest(size))
@@ -203,11 +203,7 @@ class PayloadReader:
                 f"{self._where(key)}: the checksum of the index does not match; it was changed"
             )
         index = np.frombuffer(data, "<u8", 2 * n).reshape(self._per[1], self._per[2], 2)
-        with self._lock:
-            self._indexes[key] = index
-            while len(self._indexes) > _KEPT:
-                self._indexes.popitem(last=False)
-        return index
+        return self._indexes.get(key, lambda: index)
 
     def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest | None) -> bytes:
         try:
