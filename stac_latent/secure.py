@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from stac_latent.errors import EncryptionError
 from stac_latent.spec import Grid, Spec
+from stac_latent.system.session import session
 
 __all__ = ["FORM", "Encrypt", "Key", "Sealed", "context_of", "find_key", "has_key", "keygen", "use"]
 
@@ -104,21 +105,28 @@ def keygen(path: str | os.PathLike[str]) -> Key:
     return key
 
 
-_ring: dict[str, Key] = {}
+class _KeyRing(dict[str, "Key"]):
+    """Keys by id."""
+
+
+def key_ring() -> dict[str, Key]:
+    """Keys that were given to this process, by id."""
+    return session().of(_KeyRing)
 
 
 def use(key: Key | str | os.PathLike[str]) -> Key:
     """Have this process decrypt what the key opens."""
     found = Key.read(key)
-    return _ring.setdefault(found.id, found)
+    return key_ring().setdefault(found.id, found)
 
 
 def has_key(key_id: str) -> bool:
     """Whether :func:`find_key` finds it."""
-    if key_id not in _ring:
+    ring = key_ring()
+    if key_id not in ring:
         for path in filter(None, os.environ.get("STAC_LATENT_KEY", "").split(os.pathsep)):
             use(path)
-    return key_id in _ring
+    return key_id in ring
 
 
 def find_key(key_id: str) -> Key:
@@ -130,11 +138,12 @@ def find_key(key_id: str) -> Key:
         If there is none, or such a file holds none.
     """
     if not has_key(key_id):
-        have = f"at hand: {', '.join(_ring)}" if _ring else "none is at hand"
+        ring = key_ring()
+        have = f"at hand: {', '.join(ring)}" if ring else "none is at hand"
         raise EncryptionError(
             f"the asset is encrypted for key {key_id}; {have}. Pass key= (--key-file), or name its file in STAC_LATENT_KEY"
         )
-    return _ring[key_id]
+    return key_ring()[key_id]
 
 
 def context_of(spec: Spec, grid: Grid, places: Sequence[Any] = ()) -> bytes:

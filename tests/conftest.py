@@ -65,14 +65,12 @@ def utm_scene(tmp_path_factory):
 @pytest.fixture
 def fresh_process(monkeypatch):
     """No codec opened before is known, and every probe runs again, as in a new process."""
-    from stac_latent.codec import probe, registry
+    from stac_latent.codec import probe
+    from stac_latent.system.session import own_session
 
-    monkeypatch.setattr(registry, "_OPEN", {})
-    monkeypatch.setattr(probe, "_PASSED", set())
     monkeypatch.setattr(probe, "_on_record", lambda _key: False)
-    registry._installed.cache_clear()
-    yield
-    registry._installed.cache_clear()
+    with own_session():
+        yield
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ from load_support import BANDS, NOON, codec_of, encoded, pair, pixel_grid, scene
 from odc.geo.geobox import GeoBox
 
 from stac_latent.catalog.encode.encode import encode
-from stac_latent.codec.registry import _OPEN, remember
+from stac_latent.codec.registry import remember
 from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.accessor import LatentAccessor, requantise
 from stac_latent.cube.read.load import load
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, CodecError, GridError
 from stac_latent.spec import Quantization, Stats
+from stac_latent.system.session import own_session
 
 CELLS = GeoBox.from_bbox((400_000, 5_098_080, 402_160, 5_100_000), "EPSG:32633", resolution=80)
 
@@ -219,11 +220,11 @@ def test_the_variable_is_no_accessor(scenes, tmp_path):
     assert again.latent.stac_latent.space == again.stac_latent.space == ds.stac_latent.space
 
 
-def test_accessor_finds_the_codec_through_the_decoder_link(scenes, monkeypatch):
+def test_accessor_finds_the_codec_through_the_decoder_link(scenes):
     ds = load(scenes[0], upto="latent", chunks={})
     space = ds.stac_latent.space
-    monkeypatch.delitem(_OPEN, space, raising=False)
-    assert ds.stac_latent.codec.space == space
+    with own_session():
+        assert ds.stac_latent.codec.space == space
 
 
 def test_no_latent_variable(scenes):
@@ -306,13 +307,13 @@ def test_distance_is_refused(scenes, feature_item):
         other.stac_latent.distance(other)
 
 
-def test_statistics_come_with_the_codec(scenes, monkeypatch):
+def test_statistics_come_with_the_codec(scenes):
     ds = load(scenes[0], upto="latent", chunks={})
     codec = ds.stac_latent.codec
-    monkeypatch.delitem(_OPEN, codec.space)
     stats = Stats((0.0,) * 192, (1.0,) * 192)
-    remember(replace(codec, stats=stats))
-    assert ds.stac_latent.stats == stats
+    with own_session():
+        remember(replace(codec, stats=stats))
+        assert ds.stac_latent.stats == stats
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,16 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from core_support import hold_keys
 from test_native_catalog import chain, decoded, sentinel
 
-from stac_latent import encode, secure
+from stac_latent import encode
 from stac_latent.catalog.verify import verify
 from stac_latent.cube.read.band_views import lattices_of
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, EncryptionError, StacLatentError
 from stac_latent.secure import Key
+from stac_latent.system.session import own_session
 
 KEY = Key(bytes(range(32)))
 ITEM = "scenes/scene/scene.json"
@@ -30,18 +32,18 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trust")
     item, _ = sentinel(folder / "raw", (90, 110))
     item.collection_id = "scenes"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(secure, "_ring", {})
+    with own_session():
         encode(item, chain(), folder / "cat", asset="open", psnr=44)
         encode(item, chain(), folder / "cat", asset="sealed", psnr=44, key=KEY)
     return item, folder / "cat"
 
 
 @pytest.fixture
-def cat(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(secure, "_ring", {KEY.id: KEY})
+def cat(made, tmp_path):
     shutil.copytree(made[1], tmp_path / "cat")
-    return tmp_path / "cat"
+    with own_session():
+        hold_keys({KEY.id: KEY})
+        yield tmp_path / "cat"
 
 
 def only(cat, key):
@@ -91,8 +93,8 @@ def test_changed_places_do_not_open_the_key(cat, field):
         decoded(item, "B02")
 
 
-def test_wrong_key(cat, monkeypatch):
-    monkeypatch.setattr(secure, "_ring", {})
+def test_wrong_key(cat):
+    hold_keys({})
     with pytest.raises(EncryptionError, match=f"encrypted for key {KEY.id}"):
         decoded(only(cat, "sealed"), "B01")
 
@@ -168,7 +170,7 @@ def test_places_that_are_none(cat, change, name):
 
 def test_residuals_are_encrypted_and_verified(made, tmp_path, monkeypatch):
     """A lossless asset of several grids: equal with the key, and verified against its bound."""
-    monkeypatch.setattr(secure, "_ring", {KEY.id: KEY})
+    hold_keys({KEY.id: KEY})
     item, folder = made[0], tmp_path / "cat"
     encode(item, chain(), folder, asset="sealed", psnr=44, error_bound=0, key=KEY)
     for name in NAMES:

@@ -11,14 +11,15 @@ import numpy as np
 import pystac
 import pytest
 import xarray as xr
-from core_support import make_scene, scene_field, small_chunks, small_codec
+from core_support import hold_keys, make_scene, scene_field, small_chunks, small_codec
 
-from stac_latent import encode, load, secure
+from stac_latent import encode, load
 from stac_latent.catalog.verify import verify
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, EncryptionError, StacLatentError
 from stac_latent.secure import Encrypt, Key, keygen
+from stac_latent.system.session import own_session
 
 pytest.importorskip("cryptography")
 KEY, OTHER = Key(bytes(range(32))), Key(bytes(32))
@@ -26,8 +27,10 @@ KEY, OTHER = Key(bytes(range(32))), Key(bytes(32))
 
 @pytest.fixture(autouse=True)
 def _own_ring(monkeypatch):
-    monkeypatch.setattr(secure, "_ring", {KEY.id: KEY})
     monkeypatch.delenv("STAC_LATENT_KEY", raising=False)
+    with own_session():
+        hold_keys({KEY.id: KEY})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def made(tmp_path_factory):
     scene = make_scene(folder / "raw", scene_field((70, 90)))
     with pytest.MonkeyPatch.context() as patch:
         small_chunks(patch, 4, 8)
-        patch.setattr(secure, "_ring", {})
+        hold_keys({})
         encode(scene.item, small_codec("dct"), folder / "cat", asset="plain-zstd", payload="plain", key=KEY)
         encode(scene.item, small_codec("dct"), folder / "cat", asset="coded", key=KEY)
         encode(scene.item, small_codec("dct"), folder / "cat", asset="open")
@@ -93,7 +96,7 @@ def test_nothing_of_the_pixels_is_stored(cat):
 
 def test_wrong_key_no_key_and_the_right_one(cat, tmp_path, monkeypatch):
     item = item_of(cat)
-    monkeypatch.setattr(secure, "_ring", {})
+    hold_keys({})
     with pytest.raises(
         EncryptionError,
         match=rf"encrypted for key {KEY.id}; none is at hand. Pass key= \(--key-file\), or name",
@@ -101,10 +104,10 @@ def test_wrong_key_no_key_and_the_right_one(cat, tmp_path, monkeypatch):
         load(item, asset="coded")
     with pytest.raises(EncryptionError, match=f"encrypted for key {KEY.id}; at hand: {OTHER.id}"):
         load(item, asset="coded", key=OTHER)
-    monkeypatch.setattr(secure, "_ring", {KEY.id: OTHER})
+    hold_keys({KEY.id: OTHER})
     with pytest.raises(EncryptionError, match="does not open latent:wrapped_key"):
         load(item, asset="coded")
-    monkeypatch.setattr(secure, "_ring", {})
+    hold_keys({})
     path = tmp_path / "k"
     found = keygen(path)
     path.write_text(path.read_text().replace(path.read_text().split(":")[1].strip(), _b64(KEY)))
@@ -235,7 +238,7 @@ def test_key_files_that_went_through_an_editor(tmp_path, change):
 
 def test_verify_without_the_key(cat, monkeypatch):
     """Nothing encrypted can be said to be sound without its key; sizes and bundles are checked all the same."""
-    monkeypatch.setattr(secure, "_ring", {})
+    hold_keys({})
     rows = {r.asset: r for r in verify(str(cat / "catalog.json"))}
     assert (rows["open"].problems, rows["open"].locked) == ([], False)
     (text,) = rows["coded"].problems
@@ -267,7 +270,7 @@ def test_a_store_that_is_opened_by_its_path(cat, monkeypatch):
     href = cat / "scenes/scene/coded.zarr"
     cube = xr.open_dataset(href, engine="stac-latent", upto="field")
     np.testing.assert_array_equal(cube.red, load(item_of(cat), asset="open").red[0])
-    monkeypatch.setattr(secure, "_ring", {})
+    hold_keys({})
     href = shutil.copytree(href, cat / "elsewhere.zarr")  # readers that are open stay open
     with pytest.raises(EncryptionError, match="none is at hand"):
         xr.open_dataset(href, engine="stac-latent", upto="field").load()
@@ -305,6 +308,6 @@ def test_from_a_shell(tmp_path, sample, monkeypatch):
     done = CliRunner().invoke(app, ["encode", str(path), "cat", "--key-file", "k", "--json"])
     assert done.exit_code == 0, done.output
     item = next(Path("cat").rglob("spyndex-s2-sample.json"))
-    monkeypatch.setattr(secure, "_ring", {})
+    hold_keys({})
     assert isinstance(CliRunner().invoke(app, ["load", str(item), "a.tif"]).exception, EncryptionError)
     assert CliRunner().invoke(app, ["load", str(item), "a.tif", "--key-file", "k"]).exit_code == 0

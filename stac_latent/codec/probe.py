@@ -23,11 +23,20 @@ from stac_latent.codec.codec import Codec
 from stac_latent.errors import MALFORMED, BundleError, StacLatentError
 from stac_latent.stages.transform.normalise import Normalise
 from stac_latent.system.files import cache_folder, write_whole
+from stac_latent.system.session import session
 
-__all__ = ["environment", "make_probe", "run_probe"]
+__all__ = ["environment", "make_probe", "passed", "run_probe"]
 
 
-_PASSED: set[tuple[str, str]] = set()
+class _Passed(set[tuple[str, str]]):
+    """Digests of probes, and of the environment that they passed in."""
+
+
+def passed() -> set[tuple[str, str]]:
+    """Probes that passed in this process."""
+    return session().of(_Passed)
+
+
 _DEPENDS_ON = ("stac-latent", "numpy", "numba", "llvmlite", "constriction", "pillow")
 
 
@@ -90,8 +99,8 @@ def run_probe(
     """
     fingerprint = _digest({**environment(), "probe": {k: probe.get(k) for k in ("symbols_crc", "field_crc")}})
     key = (codec.space, fingerprint)
-    if not again and (key in _PASSED or _on_record(key)):
-        _PASSED.add(key)
+    if not again and (key in passed() or _on_record(key)):
+        passed().add(key)
         return
     codec = codec.grid_chains[0]
     try:
@@ -117,7 +126,7 @@ def run_probe(
             f"{where}: this machine decodes the probe block to checksums {got}, the author's to {wanted}; pixels "
             "decoded here would be wrong. Another version of a library, or a fault of this machine, is the likely cause"
         )
-    _PASSED.add(key)
+    passed().add(key)
     _record(key)
 
 

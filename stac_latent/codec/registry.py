@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from stac_latent.codec.bundle import load_bundle
 from stac_latent.codec.codec import Codec
 from stac_latent.errors import BundleError, CodecError, UnresolvedSpaceError
 from stac_latent.system.files import cache_folder
+from stac_latent.system.session import session
 from stac_latent.system.suggest import did_you_mean
 
 __all__ = [
@@ -30,7 +30,17 @@ __all__ = [
     "resolve_space",
 ]
 
-_OPEN: dict[str, Codec] = {}
+
+class _Codecs:
+    """Codecs that this process knows, by space."""
+
+    def __init__(self) -> None:
+        self.opened: dict[str, Codec] = {}
+        self.installed: dict[str, Codec] | None = None
+
+
+def _codecs() -> _Codecs:
+    return session().of(_Codecs)
 
 
 def codec_names() -> list[str]:
@@ -69,7 +79,7 @@ def remember(codec: Codec) -> Codec:
     Codecs of one space may differ in what is no part of it, such as names or the step that they code at: then the new one is
     returned. The space resolves to one at its own rate.
     """
-    known = _OPEN.setdefault(codec.space, codec.at_own_rate())
+    known = _codecs().opened.setdefault(codec.space, codec.at_own_rate())
     if codec.target.given:
         return codec
     same = all(getattr(known, n) == getattr(codec, n) for n in ("bands", "stats", "untyped"))
@@ -78,12 +88,12 @@ def remember(codec: Codec) -> Codec:
 
 def opened(space: str) -> Codec | None:
     """Codec of a space that was opened before in this process."""
-    return _OPEN.get(space)
+    return _codecs().opened.get(space)
 
 
 def replace_known(codec: Codec) -> None:
     """Let the space of a codec resolve to this one from now on, as after a restart."""
-    _OPEN[codec.space] = codec
+    _codecs().opened[codec.space] = codec
 
 
 def open_codec(name: Any, **options: Any) -> Codec:
@@ -128,9 +138,11 @@ def _from_factory(name: str, factory: Callable[..., Codec], options: dict[str, A
         raise CodecError(f"codec {name!r} does not take these options ({sorted(options)}): {exc}") from exc
 
 
-@cache
 def _installed() -> dict[str, Codec]:
     """Installed codecs that need no options, by space."""
+    kept = _codecs()
+    if kept.installed is not None:
+        return kept.installed
     out = {}
     for name in codec_names():
         try:
@@ -138,6 +150,7 @@ def _installed() -> dict[str, Codec]:
         except (CodecError, BundleError, ImportError):
             continue
         out[codec.space] = codec
+    kept.installed = out
     return out
 
 

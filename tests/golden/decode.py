@@ -47,7 +47,7 @@ def found() -> dict[str, str]:
     from stac_latent.spec import Grid
     from stac_latent.store.zarr.group import open_arrays
 
-    registry._OPEN.clear()
+    registry._codecs().opened.clear()
     out = {}
     for index in sorted(GOLDEN.glob("v*/index.json")):
         folder, version = index.parent, index.parent.name
