@@ -324,7 +324,7 @@ def item() -> Target:
                 for key in ("coded", "plain", "lin", "sealed", "native") if found is not None else ():
                     with suppress(StacLatentError):
                         ref = LatentRef.from_item(found, key)
-                        for i in range(len(ref.places)):
+                        for i in range(len(ref.band_grids)):
                             view = view_of(ref, i)
                             NativeReader(LatentReader(view.ref), view.grid)
 

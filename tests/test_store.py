@@ -25,8 +25,9 @@ from stac_latent.codec.bundle import save_bundle
 from stac_latent.codec.registry import remember
 from stac_latent.codec.shipped import dct
 from stac_latent.cube.grid.tiling import lattice_grid
+from stac_latent.cube.open_codec import codec_of_item
 from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.ref import LatentRef, codec_of_item
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError, UnresolvedSpaceError
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.store.zarr.codec import LatentZarrCodec

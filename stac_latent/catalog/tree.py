@@ -20,7 +20,7 @@ import numpy as np
 import pystac
 
 from stac_latent.catalog.footprints import footprints
-from stac_latent.cube.ref import latent_assets
+from stac_latent.cube.item_assets import latent_assets
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.extension import LatentExtension
 from stac_latent.geo.extents import WORLD, bbox_of, extent_of, fields_in_utc, flat_bbox, item_bbox, spanning

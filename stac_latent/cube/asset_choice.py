@@ -13,7 +13,8 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent.cube.band_names import check_names, label
 from stac_latent.cube.foreign_layout import is_table
-from stac_latent.cube.ref import LatentRef, latent_assets
+from stac_latent.cube.item_assets import decodable_assets, latent_assets, stamp_of
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.spec import Band, Grid, Spec
 from stac_latent.system.links import shown
@@ -28,13 +29,11 @@ __all__ = [
     "cell_box",
     "check_bands",
     "check_upto",
-    "decodable_assets",
     "driver_data",
     "latent_attrs",
     "pick_refs",
     "pixel_box",
     "reference",
-    "stamp_of",
     "to_pixels",
     "to_world",
 ]
@@ -58,14 +57,6 @@ class DriverData(TypedDict):
     """Their pixels: those of ``ref``, or larger ones that it holds repeated."""
     physical: bool
     """Whether scale and offset are applied."""
-
-
-def stamp_of(item: pystac.Item, asset: str) -> str:
-    """Digest of what an Item says of an asset; a latent that was written anew in the same place has another."""
-    text = json.dumps(
-        [item.assets[asset].to_dict(), item.properties.get("updated")], sort_keys=True, default=str
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def driver_data(
@@ -151,11 +142,6 @@ def to_pixels(box: GeoBox, x: Any, y: Any) -> tuple[Any, Any]:
     convert: Any = box.wld2pix
     px, py = convert(x, y)
     return px, py
-
-
-def decodable_assets(item: pystac.Item) -> list[str]:
-    """Keys of the latent assets of kind ``codec``."""
-    return [k for k in latent_assets(item) if item.assets[k].extra_fields.get("latent:kind") == "codec"]
 
 
 def pick_refs(items: Sequence[pystac.Item], asset: str | None, upto: Upto) -> list[LatentRef]:

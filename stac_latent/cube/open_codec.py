@@ -8,10 +8,12 @@ import pystac
 
 from stac_latent.codec import registry
 from stac_latent.codec.codec import Codec
-from stac_latent.cube.ref import codec_of_item
+from stac_latent.cube.decoder import read_codec_item
+from stac_latent.cube.item_assets import latent_assets
+from stac_latent.cube.ref import LatentRef
 from stac_latent.system.suggest import known_options
 
-__all__ = ["open_codec"]
+__all__ = ["codec_of_item", "open_codec"]
 
 
 def open_codec(name: Any, **options: Any) -> Codec:
@@ -40,3 +42,18 @@ def open_codec(name: Any, **options: Any) -> Codec:
     if isinstance(name, pystac.Item):
         return known_options()(codec_of_item)(name, **options)
     return registry.open_codec(name, **options)
+
+
+def codec_of_item(item: pystac.Item, asset: str | None = None) -> Codec:
+    """Codec that decodes an Item's latent asset, or that an MLM Item of a codec describes.
+
+    Raises
+    ------
+    UnresolvedSpaceError
+        If no bundle of that space is found; the message lists where it was looked for.
+    """
+    if asset is None and not latent_assets(item) and any(k in item.assets for k in ("codec", "weights")):
+        return registry.remember(
+            read_codec_item(item.to_dict(transform_hrefs=False), item.get_self_href() or "./item.json", None)
+        )
+    return LatentRef.from_item(item, asset).open_codec()

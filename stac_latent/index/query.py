@@ -18,7 +18,8 @@ from stac_latent.catalog.adopt.table_rows import is_adopted_table
 from stac_latent.catalog.publish.recipe import Recipe
 from stac_latent.catalog.search.arguments import parse_datetime
 from stac_latent.codec.codec import Codec
-from stac_latent.cube.ref import Decoder, LatentRef
+from stac_latent.cube.decoder import Decoder
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import SearchError, UnresolvedSpaceError
 from stac_latent.index.conditions import rows_at, rows_in
 from stac_latent.index.metric import F32

@@ -66,7 +66,7 @@ def _coding(codec: Codec | None, ref: LatentRef) -> dict[str, Any]:
 def _native_grids(ref: LatentRef) -> dict[str, Any]:
     """Bands by the size of their pixels, where these differ."""
     out: dict[str, list[str]] = {}
-    for i, band in enumerate(ref.spec.bands if ref.places else ()):
+    for i, band in enumerate(ref.spec.bands if ref.band_grids else ()):
         out.setdefault(f"{abs(view_of(ref, i).grid.transform[0]):g}", []).append(band.name)
     return {"native_grids": out} if out else {}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pystac
 
-from stac_latent.cube.ref import as_items
+from stac_latent.cube.item_assets import as_items
 from stac_latent.errors import CatalogError
 from stac_latent.page.colours import shade
 from stac_latent.page.facts import MEASURES, shown_asset, text, values_of

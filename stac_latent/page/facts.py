@@ -9,7 +9,7 @@ from typing import Any
 
 import pystac
 
-from stac_latent.cube.ref import latent_assets
+from stac_latent.cube.item_assets import latent_assets
 from stac_latent.errors import CatalogError
 
 __all__ = ["MEASURES", "Measure", "measured", "number", "shown_asset", "text", "values_of"]

@@ -18,8 +18,9 @@ import shapely
 from stac_latent.catalog.adopt.load_table import load_table, table_assets
 from stac_latent.catalog.publish.publish import publish
 from stac_latent.catalog.publish.recall import WARNED, RecallSample
+from stac_latent.cube.item_assets import latent_assets
 from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.ref import LatentRef, latent_assets
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.page.facts import text
 from stac_latent.page.shapes import pack, packed_bytes

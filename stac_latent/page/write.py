@@ -12,7 +12,7 @@ import pystac
 import shapely
 
 from stac_latent import __version__
-from stac_latent.cube.ref import as_items
+from stac_latent.cube.item_assets import as_items
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.index.remote import table_copy
 from stac_latent.page.colours import NO_VALUE, RAMP

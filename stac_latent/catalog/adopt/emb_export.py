@@ -16,7 +16,7 @@ import pystac
 from stac_latent.catalog.adopt.emb_import import EMB_URI
 from stac_latent.catalog.tree import write_json
 from stac_latent.cube.foreign_layout import absolute_href
-from stac_latent.cube.ref import as_items
+from stac_latent.cube.item_assets import as_items
 from stac_latent.errors import CatalogError
 from stac_latent.extension import SCHEMA_URI
 from stac_latent.spec import Spec

@@ -13,7 +13,7 @@ from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import decoder_link
 from stac_latent.catalog.search.measures import BEST, best_of
 from stac_latent.catalog.tree import CatalogTree
-from stac_latent.cube.ref import MEDIA_TYPE, latent_assets
+from stac_latent.cube.item_assets import MEDIA_TYPE, latent_assets
 from stac_latent.cube.write.writer import Encoded
 from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension

@@ -13,7 +13,7 @@ import shapely.geometry
 
 from stac_latent.catalog.adopt.table_rows import is_adopted_table
 from stac_latent.catalog.publish.item import PARQUET
-from stac_latent.cube.ref import as_items
+from stac_latent.cube.item_assets import as_items
 from stac_latent.errors import CatalogError
 from stac_latent.geo.extents import flat_bbox
 from stac_latent.spec import Spec

@@ -27,9 +27,10 @@ from stac_latent.catalog.verify.raw_files import raw_files
 from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import replace_known
 from stac_latent.cube.grid.tiling import tiles
+from stac_latent.cube.item_assets import latent_assets
 from stac_latent.cube.read.band_views import lattices_of
 from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.ref import LatentRef, latent_assets
+from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.verify import Progress, measure, measurements
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.field.error_bound import ErrorBound

@@ -72,7 +72,8 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what a latent asset is, check that its codec opens, and write a decoded quick-look."""
-    from stac_latent.cube.ref import LatentRef, latent_assets
+    from stac_latent.cube.item_assets import latent_assets
+    from stac_latent.cube.ref import LatentRef
     from stac_latent.net.items import read_item
     from stac_latent.page.describe import describe_asset, write_quicklook
 

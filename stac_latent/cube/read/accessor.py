@@ -18,7 +18,8 @@ from odc.geo.xr import xr_coords
 
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.asset_choice import band_attrs
-from stac_latent.cube.ref import Decoder, LatentRef
+from stac_latent.cube.decoder import Decoder
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CodecError, GridError
 from stac_latent.field.storage_type import common_type
 from stac_latent.field.validity import apply_nodata

@@ -17,10 +17,11 @@ from odc.geo.geobox import GeoBox
 
 from stac_latent.aliases import Array
 from stac_latent.cube.asset_choice import pixel_box
+from stac_latent.cube.band_grid import BandGrid
 from stac_latent.cube.grid.native_grids import cover, offset_of
 from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.cube.read.reader import LatentReader
-from stac_latent.cube.ref import BandPlace, LatentRef
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import MALFORMED, FieldError, GridError, StacLatentError
 from stac_latent.net.fetch import inner
 from stac_latent.spec import Grid, Spec
@@ -103,33 +104,42 @@ def view_of(ref: LatentRef, index: int) -> BandView:
 
 
 def _view(ref: LatentRef, index: int) -> BandView:
-    place = ref.places[index] if ref.places else None
-    if place is None or not place.group:
-        grid = ref.grid if place is None else _pixels(ref.grid, place)
-        return BandView(replace(ref, places=()) if ref.places else ref, grid, index)
-    groups = list(dict.fromkeys(p.group for p in ref.places if p is not None and p.group))
-    members = [i for i, p in enumerate(ref.places) if p is not None and p.group == place.group]
-    grids = [_pixels(ref.grid, p) for p in ref.places if p is not None and p.group == place.group]
+    own = ref.band_grids[index] if ref.band_grids else None
+    if own is None or not own.group:
+        grid = ref.grid if own is None else _pixels(ref.grid, own)
+        return BandView(replace(ref, band_grids=()) if ref.band_grids else ref, grid, index)
+    groups = list(dict.fromkeys(b.group for b in ref.band_grids if b is not None and b.group))
+    members = [i for i, b in enumerate(ref.band_grids) if b is not None and b.group == own.group]
+    grids = [_pixels(ref.grid, b) for b in ref.band_grids if b is not None and b.group == own.group]
     box = cover([pixel_box(g) for g in grids], [1] * len(grids))
-    whole = lattice_grid(ref.grid.crs, list(box.affine)[:6], (box.shape.y, box.shape.x), ref.spec.stride)
-    spec: Spec = replace(
-        ref.spec, bands=tuple(ref.spec.bands[i] for i in members), dimensions=place.dimensions or 0
+    group_grid = lattice_grid(
+        ref.grid.crs, list(box.affine)[:6], (box.shape.y, box.shape.x), ref.spec.stride
     )
-    mine = replace(
-        ref, href=inner(ref.href, place.group), metadata=None, masks=None, spec=spec, grid=whole, part=1 + groups.index(place.group), places=(),
-        sealed=None if ref.sealed is None else replace(ref.sealed, group=place.group),
-    )  # fmt: skip
-    return BandView(mine, grids[members.index(index)], members.index(index))
+    spec: Spec = replace(
+        ref.spec, bands=tuple(ref.spec.bands[i] for i in members), dimensions=own.dimensions or 0
+    )
+    group_ref = replace(
+        ref,
+        href=inner(ref.href, own.group),
+        metadata=None,
+        masks=None,
+        spec=spec,
+        grid=group_grid,
+        part=1 + groups.index(own.group),
+        band_grids=(),
+        sealed=None if ref.sealed is None else replace(ref.sealed, group=own.group),
+    )
+    return BandView(group_ref, grids[members.index(index)], members.index(index))
 
 
 def lattices_of(ref: LatentRef) -> list[LatentRef]:
     """References to each lattice of an asset, the first one's first."""
-    views = [view_of(ref, i).ref for i in range(len(ref.places))] or [ref]
+    views = [view_of(ref, i).ref for i in range(len(ref.band_grids))] or [ref]
     return sorted({v.part: v for v in views}.values(), key=lambda v: v.part)
 
 
-def _pixels(grid: Grid, place: BandPlace) -> Grid:
-    return Grid(grid.crs, place.transform or grid.transform, place.shape or grid.shape)
+def _pixels(grid: Grid, own: BandGrid) -> Grid:
+    return Grid(grid.crs, own.transform or grid.transform, own.shape or grid.shape)
 
 
 class NativeReader:

@@ -22,15 +22,9 @@ from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, Ri
 from odc.loader.types import BandKey, RasterLoadParams
 
 from stac_latent.aliases import Array
-from stac_latent.cube.asset_choice import (
-    DriverData,
-    cell_box,
-    decodable_assets,
-    driver_data,
-    pixel_box,
-    reference,
-)
+from stac_latent.cube.asset_choice import DriverData, cell_box, driver_data, pixel_box, reference
 from stac_latent.cube.grid.lattice import lattice_offset
+from stac_latent.cube.item_assets import decodable_assets, latent_assets
 from stac_latent.cube.odc_private import StacAuxReader, StacMDParser
 from stac_latent.cube.read.band_views import NativeReader, view_of
 from stac_latent.cube.read.embedding_reader import ChannelField, PlainReader
@@ -38,7 +32,7 @@ from stac_latent.cube.read.embedding_table_reader import TableReader
 from stac_latent.cube.read.physical import PhysicalSource
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.resample import FieldSource, Roi, read_onto
-from stac_latent.cube.ref import LatentRef, latent_assets
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import FieldError, StacLatentError, without_secrets
 from stac_latent.system.links import shown
 from stac_latent.window import Span, Window

@@ -40,11 +40,12 @@ from stac_latent.cube.grid.areas import area_parts, joined
 from stac_latent.cube.grid.coverage import check_meets
 from stac_latent.cube.grid.lattice import cell_geobox, check_area, common_lattice, geobox_like
 from stac_latent.cube.grid.mosaic import mosaic
+from stac_latent.cube.item_assets import as_items
 from stac_latent.cube.read import accessor as _accessor  # noqa: F401 (registers the accessor)
 from stac_latent.cube.read.band_views import view_of
 from stac_latent.cube.read.driver import LatentDriver
 from stac_latent.cube.read.physical import check_stored, physical_band, with_common_nodata
-from stac_latent.cube.ref import LatentRef, as_items
+from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.geo.crs import crs_fields
 from stac_latent.geo.extents import fields_in_utc, in_utc
@@ -277,7 +278,7 @@ def _field_groups(
 
 def _lattice(ref: LatentRef, name: str) -> tuple[int, Grid] | None:
     """Part and pixels of a band; None where an Item's bands share them all."""
-    if not ref.places:
+    if not ref.band_grids:
         return None
     view = view_of(ref, cast("int", band_index(ref.spec, name)))
     return view.ref.part, view.grid

@@ -131,9 +131,11 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     """Find out what was given: an Item, the href of one, or a latent group."""
     import pystac
 
-    from stac_latent.cube.asset_choice import pick_refs, stamp_of
+    from stac_latent.cube.asset_choice import pick_refs
+    from stac_latent.cube.band_grid import band_grids
+    from stac_latent.cube.item_assets import latent_assets, stamp_of
     from stac_latent.cube.keyframe.decode import with_key_frame
-    from stac_latent.cube.ref import LatentRef, band_places, latent_assets, sealed_of
+    from stac_latent.cube.ref import LatentRef, sealed_of
     from stac_latent.errors import CatalogError, CorruptDataError
     from stac_latent.net.items import read_item
     from stac_latent.spec import Grid, Spec
@@ -162,7 +164,7 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
                 spec,
                 grid,
                 sealed=sealed_of(attrs, name),
-                places=band_places(attrs),
+                band_grids=band_grids(attrs),
                 part=part,
             )
             return _Given(with_key_frame(ref, attrs.get("latent:reference")), repr(sorted(attrs.items())))

@@ -13,13 +13,14 @@ import numpy as np
 import zarr
 
 from stac_latent.codec.codec import Codec
+from stac_latent.cube.band_grid import band_grids
 from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.keyframe.decode import open_key_frame
 from stac_latent.cube.keyframe.encode import ReferenceCoder, relative_href
 from stac_latent.cube.raw.contract import Trust
 from stac_latent.cube.raw.files import RawFiles
 from stac_latent.cube.read.band_views import band_objects, group_names
-from stac_latent.cube.ref import LatentRef, band_places
+from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.masks import write_mask
 from stac_latent.cube.write.monitor import QualityMonitor, QualityPolicy, findings, refusals
 from stac_latent.cube.write.residual import write_residual
@@ -165,7 +166,7 @@ def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
     native = first.bands(layers)
     encryption = {}
     if job.key is not None:
-        encryption = _encrypt(layers, job.key, context_of(spec, first.where, band_places(native)))
+        encryption = _encrypt(layers, job.key, context_of(spec, first.where, band_grids(native)))
     valid_pixels = sum(x.write(layers if x is first else [x], progress, job.key_frame) for x in layers)
     if not valid_pixels:
         raise FieldError("no pixel of the source is valid: every one is nodata; there is nothing to encode")
@@ -339,7 +340,7 @@ class _Layer:
             group = "" if x is self else x.group
             own = [b.to_stac() for b in x.spec.bands]
             objects += band_objects(own, x.source.boxes, self.source.grid, group, x.spec.dimensions)
-        return {"bands": objects} if band_places({"bands": objects}) else {}
+        return {"bands": objects} if band_grids({"bands": objects}) else {}
 
     def write(self, layers: Sequence[_Layer], progress: Progress | None, key_frame: LatentRef | None) -> int:
         """Fill the group, whose attributes mirror the fields of an asset of these layers; the number of valid pixels."""
