@@ -85,17 +85,17 @@ def driver_data(
 
 
 def reference(item: pystac.Item, asset: str) -> LatentRef:
-    """Make the reference to a latent asset; errors name the asset and the Item.
+    """Make the reference to an asset that is one of the Item's latents; errors name the asset and the Item.
 
     Raises
     ------
     CatalogError
-        If the asset is no latent, or its extension version is newer than ours.
+        If its fields are not those of a latent, or its extension version is newer than ours.
     GridError
         If the asset has no CRS, shape or transform.
     """
     try:
-        return LatentRef.from_item(item, asset)
+        return LatentRef.of_chosen(item, asset)
     except (CatalogError, GridError) as exc:
         raise type(exc)(f"asset {asset!r} of item {item.id!r}: {exc}") from exc
 

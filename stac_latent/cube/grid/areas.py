@@ -3,20 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import shapely
 from odc.geo import geom
+from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from stac_latent.cube.odc_private import normalize_geometry
 from stac_latent.errors import GridError
 from stac_latent.geo.extents import bbox_of, flat_bbox
 
-__all__ = ["area_parts", "joined"]
+__all__ = ["Area", "area_parts", "geobox_like", "joined"]
 
 _LONLAT = "EPSG:4326"
+
+
+@dataclass(frozen=True, eq=False)
+class Area:
+    """Where to load and on which grid, by the names of ``odc.stac.load``; None where nothing was said."""
+
+    bbox: Sequence[float] | None = None
+    geobox: GeoBox | None = None
+    like: Any = None
+    geopolygon: Any = None
+    intersects: Any = None
+    crs: Any = None
+    resolution: Any = None
+    anchor: Any = None
+
+    def check(self) -> None:
+        """Check that at most one argument says where to load, and that a whole grid stands alone.
+
+        Raises
+        ------
+        GridError
+            If two arguments contradict; both are named.
+        """
+        names = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        places = [n for n in names if n in ("bbox", "geobox", "like", "geopolygon", "intersects")]
+        if len(places) > 1:
+            raise GridError(f"{' and '.join(places)} were given; each says where to load: keep one")
+        if places and places[0] in ("geobox", "like") and len(names) > 1:
+            rest = ", ".join(n for n in names if n not in places)
+            raise GridError(
+                f"{places[0]}= is a whole grid and was given with {rest}: leave {rest} out, or give bbox= instead"
+            )
+
+    @cached_property
+    def parts(self) -> list[Geometry]:
+        """What was asked for by a box or a geometry, as :func:`area_parts` has it."""
+        return area_parts(self.bbox, self.intersects if self.geopolygon is None else self.geopolygon)
+
+    def of_grid(self) -> dict[str, Any]:
+        """Arguments of ``odc.stac.output_geobox``, those that were given."""
+        said = {
+            "geobox": self.geobox,
+            "like": None if self.like is None else geobox_like(self.like),
+            "geopolygon": joined(self.parts) if self.parts else None,
+            "crs": self.crs,
+            "resolution": self.resolution,
+            "anchor": self.anchor,
+        }
+        return {name: value for name, value in said.items() if value is not None}
 
 
 def area_parts(bbox: Sequence[float] | None, area: Any) -> list[Geometry]:
@@ -76,3 +128,20 @@ def joined(parts: Sequence[Geometry]) -> Geometry:
         for p in parts
     ]
     return Geometry(shapely.union_all(shifted), parts[0].crs)
+
+
+def geobox_like(like: Any) -> GeoBox:
+    """Take the grid of a GeoBox, or of georeferenced xarray data.
+
+    Raises
+    ------
+    GridError
+        If there is no georeference.
+    """
+    box = like if isinstance(like, GeoBox) else getattr(getattr(like, "odc", None), "geobox", None)
+    if not isinstance(box, GeoBox):
+        raise GridError(
+            f"like= has no grid: got {type(like).__name__} without coordinates and CRS; give a GeoBox, or data that "
+            "stac_latent.load or odc.stac.load returned"
+        )
+    return box

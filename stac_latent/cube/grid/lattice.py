@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from odc.geo import CRS, res_
@@ -12,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from stac_latent.cube.asset_choice import cell_box, to_pixels, to_world
+from stac_latent.cube.grid.areas import Area, geobox_like
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import GridError
 from stac_latent.geo.crs import crs_label
@@ -19,11 +19,9 @@ from stac_latent.geo.crs import crs_label
 __all__ = [
     "TOLERANCE",
     "cell_geobox",
-    "check_area",
     "common_lattice",
     "describe_grid",
     "describe_lattice",
-    "geobox_like",
     "lattice_offset",
 ]
 
@@ -89,52 +87,7 @@ def common_lattice(refs: Sequence[LatentRef]) -> GeoBox:
     return cell_box(first.grid)
 
 
-def check_area(**given: Any) -> None:
-    """Check that at most one argument says where to load, and that a whole grid stands alone.
-
-    Raises
-    ------
-    GridError
-        If two arguments contradict; both are named.
-    """
-    names = [k for k, v in given.items() if v is not None]
-    places = [n for n in names if n in ("bbox", "geobox", "like", "geopolygon", "intersects")]
-    if len(places) > 1:
-        raise GridError(f"{' and '.join(places)} were given; each says where to load: keep one")
-    if places and places[0] in ("geobox", "like") and len(names) > 1:
-        rest = ", ".join(n for n in names if n not in places)
-        raise GridError(
-            f"{places[0]}= is a whole grid and was given with {rest}: leave {rest} out, or give bbox= instead"
-        )
-
-
-def geobox_like(like: Any) -> GeoBox:
-    """Take the grid of a GeoBox, or of georeferenced xarray data.
-
-    Raises
-    ------
-    GridError
-        If there is no georeference.
-    """
-    box = like if isinstance(like, GeoBox) else getattr(getattr(like, "odc", None), "geobox", None)
-    if not isinstance(box, GeoBox):
-        raise GridError(
-            f"like= has no grid: got {type(like).__name__} without coordinates and CRS; give a GeoBox, or data that "
-            "stac_latent.load or odc.stac.load returned"
-        )
-    return box
-
-
-def cell_geobox(
-    cells: GeoBox,
-    refs: Sequence[LatentRef],
-    *,
-    geobox: GeoBox | None,
-    like: Any,
-    parts: Sequence[Geometry],
-    crs: Any,
-    resolution: Any,
-) -> GeoBox:
+def cell_geobox(cells: GeoBox, refs: Sequence[LatentRef], area: Area) -> GeoBox:
     """Whole cells that were asked for, of an area those that the Items reach; everything when nothing was.
 
     Raises
@@ -142,15 +95,14 @@ def cell_geobox(
     GridError
         If the grid is off the lattice, or the area and the Items lie apart.
     """
-    if like is not None:
-        geobox = geobox_like(like)
-    if geobox is not None:
-        dy, dx = lattice_offset(cells, geobox)
-        return _cells_between(cells, dy, dy + geobox.shape.y, dx, dx + geobox.shape.x)
-    if crs is not None and CRS(crs) != cells.crs:
-        raise GridError(f"crs={crs} is not that of the latents. {describe_lattice(cells)}")
-    if resolution is not None:
-        asked, have = res_(resolution), cells.resolution
+    grid = area.geobox if area.like is None else geobox_like(area.like)
+    if grid is not None:
+        dy, dx = lattice_offset(cells, grid)
+        return _cells_between(cells, dy, dy + grid.shape.y, dx, dx + grid.shape.x)
+    if area.crs is not None and CRS(area.crs) != cells.crs:
+        raise GridError(f"crs={area.crs} is not that of the latents. {describe_lattice(cells)}")
+    if area.resolution is not None:
+        asked, have = res_(area.resolution), cells.resolution
         if max(abs(asked.x / have.x - 1), abs(asked.y / have.y - 1)) > TOLERANCE:
             raise GridError(
                 f"resolution (y, x) ({asked.y:g}, {asked.x:g}) is not that of the latents. {describe_lattice(cells)}"
@@ -162,9 +114,11 @@ def cell_geobox(
         max(y + h for y, _, h, _ in boxes),
         max(x + w for _, x, _, w in boxes),
     )
-    if not parts:
+    if not area.parts:
         return _cells_between(cells, whole[0], whole[2], whole[1], whole[3])
-    spans = [span for part in parts if (span := _common(whole, _cells_of(cells, part, whole))) is not None]
+    spans = [
+        span for part in area.parts if (span := _common(whole, _cells_of(cells, part, whole))) is not None
+    ]
     if not spans:
         raise GridError(
             "the area that was asked for and the cells of the items lie apart; search for the items of the area first "

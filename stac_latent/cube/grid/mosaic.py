@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -26,26 +27,32 @@ from stac_latent.geo.crs import crs_label
 from stac_latent.geo.extents import in_utc
 from stac_latent.system.limits import memory
 
-__all__ = ["mosaic"]
+__all__ = ["Execution", "mosaic"]
 
 _TILE = 2048
 """Pixels along a side of what is read at once where no chunks are given."""
 _NEAR = 1e-3
 
 
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """How a cube is read, by the names of :func:`stac_latent.load`."""
+
+    chunks: Mapping[str, Any] | None = None
+    groupby: Any = "time"
+    pool: Any = None
+    progress: Any = None
+    fail_on_error: bool = True
+
+
 def mosaic(
     items: Sequence[pystac.Item],
     virtual: Sequence[pystac.Item],
     driver: Any,
-    *,
     resampling: Mapping[str, str],
-    groupby: Any,
-    chunks: Mapping[str, Any] | None,
-    pool: Any,
-    progress: Any,
-    fail_on_error: bool,
+    execution: Execution,
+    grid: Mapping[str, Any],
     nodata: float | None = None,
-    **grid: Any,
 ) -> xr.Dataset:
     """Load virtual Items onto one grid.
 
@@ -59,10 +66,12 @@ def mosaic(
         Reads them, and tells of their variables.
     resampling
         By variable.
-    groupby, chunks, pool, progress, fail_on_error, nodata
-        As of :func:`stac_latent.load`.
+    execution
+        Time steps, chunks, threads and errors.
     grid
-        What says where and on which grid, as ``odc.stac.load`` has it.
+        What says where and on which grid, as ``odc.stac.output_geobox`` has it.
+    nodata
+        As of :func:`stac_latent.load`.
 
     Raises
     ------
@@ -72,17 +81,18 @@ def mosaic(
         If there is no grid, or what is to be loaded at once does not fit the memory of this machine.
     """
     bands = list(resampling)
+    chunks = None if execution.chunks is None else dict(execution.chunks)
     parsed = list(parse_items(virtual, md_plugin=driver.md_parser))
     meta = parsed[0].collection
     variables = meta.resolve_bands(bands)
-    how = resolve_load_cfg(variables, dict(resampling), nodata=nodata, fail_on_error=fail_on_error)
+    how = resolve_load_cfg(variables, dict(resampling), nodata=nodata, fail_on_error=execution.fail_on_error)
     try:
         box = output_geobox(parsed, bands=bands, **grid)
         if box is not None and not grid:
             box = _covering(box, parsed)
         if box is None or box.crs is None:
             raise GridError("the items say no grid to load on; give crs= and resolution=, or geobox=")
-        groups = _time_steps(items, parsed, groupby, box)
+        groups = _time_steps(items, parsed, execution.groupby, box)
         template = meta.meta_for(bands)
         dims = template.extra_dims_full()
         if chunks is None:
@@ -101,7 +111,8 @@ def mosaic(
     times = [_time(parsed[members[0]]).replace(tzinfo=None) for members in groups]
     sources = [p.resolve_bands(bands) for p in parsed]
     return chunked_load(
-        how, template, sources, bins, gbt, times, driver.capture_env(), driver, chunks=chunks, pool=pool, progress=progress,
+        how, template, sources, bins, gbt, times, driver.capture_env(), driver,
+        chunks=chunks, pool=execution.pool, progress=execution.progress,
     )  # fmt: skip
 
 

@@ -112,9 +112,7 @@ def _view(ref: LatentRef, index: int) -> BandView:
     members = [i for i, b in enumerate(ref.band_grids) if b is not None and b.group == own.group]
     grids = [_pixels(ref.grid, b) for b in ref.band_grids if b is not None and b.group == own.group]
     box = cover([pixel_box(g) for g in grids], [1] * len(grids))
-    group_grid = lattice_grid(
-        ref.grid.crs, list(box.affine)[:6], (box.shape.y, box.shape.x), ref.spec.stride
-    )
+    group_grid = lattice_grid(ref.grid.crs, list(box.affine)[:6], (box.shape.y, box.shape.x), ref.spec.stride)
     spec: Spec = replace(
         ref.spec, bands=tuple(ref.spec.bands[i] for i in members), dimensions=own.dimensions or 0
     )

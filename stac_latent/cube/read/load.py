@@ -1,68 +1,42 @@
 """The verb ``load``: Items with latents to a cube, decoded to pixels or as they are.
 
-Items become virtual ones whose single asset has the latent's href and the grid to be read; odc-loader does
-the rest (:mod:`stac_latent.cube.grid.mosaic`) with :class:`stac_latent.cube.read.driver.LatentDriver`. The bands that share type and nodata are one
-``(band, y, x)`` variable while they are read, so that one decode serves all of them.
+Three functions load what there is to load: :func:`load_field` pixels, :func:`load_latent` cells on their lattice, and
+:func:`load_channels` the channels of embeddings on any grid. What they read together is described in
+:mod:`stac_latent.cube.read.variables`.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-import numpy as np
 import pystac
-import shapely
-import shapely.geometry
 import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.warp import resampling_s2rio
-from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
-from rasterio.enums import Resampling
 
-from stac_latent.cube.asset_choice import (
-    Reading,
-    Upto,
-    band_attrs,
-    band_index,
-    cell_box,
-    check_bands,
-    check_upto,
-    driver_data,
-    latent_attrs,
-    pick_refs,
-    pixel_box,
-)
-from stac_latent.cube.grid.areas import area_parts, joined
+from stac_latent.cube.asset_choice import Upto, check_bands, pick_refs
+from stac_latent.cube.grid.areas import Area
 from stac_latent.cube.grid.coverage import check_meets
-from stac_latent.cube.grid.lattice import cell_geobox, check_area, common_lattice, geobox_like
-from stac_latent.cube.grid.mosaic import mosaic
+from stac_latent.cube.grid.lattice import cell_geobox, common_lattice
+from stac_latent.cube.grid.mosaic import Execution
 from stac_latent.cube.item_assets import as_items
 from stac_latent.cube.read import accessor as _accessor  # noqa: F401 (registers the accessor)
-from stac_latent.cube.read.band_views import view_of
-from stac_latent.cube.read.driver import LatentDriver
-from stac_latent.cube.read.physical import check_stored, physical_band, with_common_nodata
+from stac_latent.cube.read.physical import check_stored, with_common_nodata
+from stac_latent.cube.read.request import LoadRequest, PerBand, Selection
+from stac_latent.cube.read.variables import (
+    ResolvedAsset,
+    channel_variable,
+    field_variables,
+    latent_variable,
+    read_variables,
+)
 from stac_latent.cube.ref import LatentRef
-from stac_latent.errors import CatalogError, GridError
-from stac_latent.geo.crs import crs_fields
-from stac_latent.geo.extents import fields_in_utc, in_utc
-from stac_latent.net.answers import connections
+from stac_latent.errors import CatalogError
 from stac_latent.secure import Key, use
-from stac_latent.spec import Band, Grid
-from stac_latent.system.links import is_remote, shown
 from stac_latent.system.suggest import known_options
 
-if TYPE_CHECKING:
-    from odc.loader.types import BandKey
-
-__all__ = ["load"]
-
-_DATA = "stac_latent:driver_data"
-_PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-PerBand = str | Mapping[str, str] | None
+__all__ = ["load", "load_channels", "load_field", "load_latent"]
 
 
 @known_options()
@@ -158,219 +132,67 @@ def load(
     >>> item = pystac.Item.from_file("catalog/item.json")  # doctest: +SKIP
     >>> ds = stac_latent.load(item, bands=["B04"], resolution=20, resampling="average")  # doctest: +SKIP
     """
+    request = LoadRequest(
+        Selection(bands, asset, upto, resampling, dtype, nodata, physical),
+        Area(bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor),
+        Execution(chunks, groupby, pool, progress, fail_on_error),
+        patch_url,
+    )
     if key is not None:
         use(key)
-    check_upto(upto, bands)
-    check_area(
-        bbox=bbox,
-        geobox=geobox,
-        like=like,
-        geopolygon=geopolygon,
-        intersects=intersects,
-        crs=crs,
-        resolution=resolution,
-        anchor=anchor,
-    )
-    found = as_items(items, "load")
-    refs = [ref.signed(patch_url) for ref in pick_refs(found, asset, upto)]
-    if pool is None and chunks is None and len(refs) > 1 and any(is_remote(ref.href) for ref in refs):
-        pool = min(len(refs), connections())
-    area = geopolygon if geopolygon is not None else intersects
-    parts = area_parts(bbox, area)
-    check_meets(refs, parts)
-    loose = resampling is not None and upto == "latent" and all(r.spec.kind == "embedding" for r in refs)
-    only = {"dtype": dtype, "nodata": nodata, "physical": physical or None}
-    check_upto(upto, bands, only if loose else {"resampling": resampling, "anchor": anchor, **only})
-    common: dict[str, Any] = {
-        "chunks": None if chunks is None else dict(chunks),
-        "groupby": groupby,
-        "pool": pool,
-        "progress": progress,
-        "fail_on_error": fail_on_error,
-    }
-    if upto == "latent":
-        _same_space(refs)
-    if upto == "latent" and not loose:
-        cells = common_lattice(refs)
-        box = cell_geobox(cells, refs, geobox=geobox, like=like, parts=parts, crs=crs, resolution=resolution)
-        return _run(found, refs, [_latent_group(*refs)], geobox=box, **common)
-    if loose:
-        groups = [_channel_group(refs, resampling)]
-    else:
-        chosen = check_bands(bands, refs)
-        check_stored(chosen, refs, physical=physical)
-        if nodata is None and not physical:
-            chosen = with_common_nodata(chosen, refs)
-        groups = _field_groups(chosen, refs, resampling, dtype, physical=physical)
-    given = {
-        "geobox": geobox,
-        "like": None if like is None else geobox_like(like),
-        "geopolygon": joined(parts) if parts else None,
-        "crs": crs,
-        "resolution": resolution,
-        "anchor": anchor,
-        "nodata": nodata,
-    }
-    return _run(found, refs, groups, **{k: v for k, v in given.items() if v is not None}, **common)
+    request.check()
+    assets = _resolved(as_items(items, "load"), request)
+    refs = [a.ref for a in assets]
+    request = request.with_pool(refs)
+    check_meets(refs, request.area.parts)
+    if upto == "field":
+        return load_field(assets, request)
+    if resampling is not None and all(ref.spec.kind == "embedding" for ref in refs):
+        return load_channels(assets, request)
+    return load_latent(assets, request)
 
 
-# -- what is read together ---------------------------------------------------------------------------------------
+def load_field(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.Dataset:
+    """Decoded pixels on any grid, one variable for each band."""
+    selection, refs = request.selection, [a.ref for a in assets]
+    bands = check_bands(selection.bands, refs)
+    check_stored(bands, refs, physical=selection.physical)
+    if selection.nodata is None and not selection.physical:
+        bands = with_common_nodata(bands, refs)
+    variables = field_variables(bands, assets, selection)
+    return read_variables(assets, variables, request, request.area.of_grid())
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Bands that are read as one ``(band, y, x)`` variable."""
-
-    key: str
-    names: tuple[str, ...]
-    bands: tuple[Band, ...]
-    meta: RasterBandMetadata
-    coord: FixedCoord
-    resampling: str = "nearest"
-    upto: Reading = "field"
-    physical: bool = False
-
-    def data(self, item: pystac.Item, ref: LatentRef) -> tuple[GeoBox, Mapping[str, Any]]:
-        """The grid that the bands of an Item lie on, and what a worker needs to read them."""
-        if self.upto != "field":
-            return cell_box(ref.grid), driver_data(item, ref, self.upto)
-        views = [view_of(ref, cast("int", band_index(ref.spec, n))) for n in self.names]
-        first = views[0]
-        return pixel_box(first.grid), driver_data(
-            item, first.ref, self.upto, [v.index for v in views], first.grid, physical=self.physical
-        )
+def load_latent(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.Dataset:
+    """Dequantised cells as they are, on the lattice that all Items share."""
+    selection, area, refs = request.selection, request.area, [a.ref for a in assets]
+    selection.check_latents(resampling=selection.resampling, anchor=area.anchor)
+    _check_space(refs)
+    box = cell_geobox(common_lattice(refs), refs, area)
+    return read_variables(assets, [latent_variable(refs)], request, {"geobox": box})
 
 
-class _Template:
-    """odc-loader's metadata parser for the virtual Items made here."""
-
-    def __init__(self, meta: RasterGroupMetadata) -> None:
-        self.meta = meta
-
-    def extract(self, md: Any) -> RasterGroupMetadata:  # noqa: ARG002 (odc-loader's protocol)
-        return self.meta
-
-    def driver_data(self, md: Any, band_key: BandKey) -> Any:
-        return md.assets[band_key[0]].extra_fields[_DATA]
+def load_channels(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.Dataset:
+    """Channels of embeddings on any grid, resampled as numbers."""
+    selection, refs = request.selection, [a.ref for a in assets]
+    selection.check_latents()
+    _check_space(refs)
+    variable = channel_variable(refs, selection.resampling)
+    return read_variables(assets, [variable], request, request.area.of_grid())
 
 
-def _field_groups(
-    bands: Mapping[str, Band], refs: Sequence[LatentRef], resampling: PerBand, dtype: Any, *, physical: bool
-) -> list[_Group]:
-    """Bands that are alike, and share their pixels in every Item."""
-    members: dict[tuple[Any, ...], list[str]] = {}
-    out = {name: physical_band(band) if physical else band for name, band in bands.items()}
-    for name, band in out.items():
-        nodata = "nan" if band.nodata is not None and math.isnan(band.nodata) else band.nodata
-        how = _for_band(resampling, name) or "nearest"
-        _check_resampling(how)
-        kind = (band.data_type, nodata, how, _for_band(dtype, name), *(_lattice(ref, name) for ref in refs))
-        members.setdefault(kind, []).append(name)
-    groups = []
-    for i, ((data_type, _, how, kept, *_), names) in enumerate(members.items()):
-        dim = f"band_{i}"
-        meta = RasterBandMetadata(kept or data_type, out[names[0]].nodata, dims=(dim, "y", "x"))
-        coord = FixedCoord(dim, list(names))
-        group = tuple(out[n] for n in names)
-        groups.append(_Group(f"_g{i}", tuple(names), group, meta, coord, how, physical=physical))
-    return groups
+def _resolved(items: Sequence[pystac.Item], request: LoadRequest) -> list[ResolvedAsset]:
+    """The asset of each Item that is loaded."""
+    selection = request.selection
+    refs = pick_refs(items, selection.asset, selection.upto)
+    pairs = zip(items, refs, strict=True)
+    return [ResolvedAsset(item, ref.signed(request.patch_url)) for item, ref in pairs]
 
 
-def _lattice(ref: LatentRef, name: str) -> tuple[int, Grid] | None:
-    """Part and pixels of a band; None where an Item's bands share them all."""
-    if not ref.band_grids:
-        return None
-    view = view_of(ref, cast("int", band_index(ref.spec, name)))
-    return view.ref.part, view.grid
-
-
-def _latent_group(*refs: LatentRef) -> _Group:
-    meta = RasterBandMetadata("float32", math.nan, dims=("channel", "y", "x"), attrs=latent_attrs(*refs))
-    channels = list(range(refs[0].spec.dimensions))
-    return _Group("latent", (), (), meta, FixedCoord("channel", channels), upto="latent")
-
-
-def _channel_group(refs: Sequence[LatentRef], resampling: PerBand) -> _Group:
-    how = _for_band(resampling, "latent") or "nearest"
-    _check_resampling(how)
-    return replace(_latent_group(*refs), resampling=how, upto="channels")
-
-
-def _run(
-    items: Sequence[pystac.Item], refs: Sequence[LatentRef], groups: Sequence[_Group], **kw: Any
-) -> xr.Dataset:
-    meta = RasterGroupMetadata(
-        bands={(g.key, 1): g.meta for g in groups},
-        extra_dims={g.coord.dim: len(g.coord.values) for g in groups},
-        extra_coords=[g.coord for g in groups],
-    )
-    virtual = [_virtual(item, ref, groups) for item, ref in zip(items, refs, strict=True)]
-    ds = mosaic(
-        items, virtual, LatentDriver(_Template(meta)), resampling={g.key: g.resampling for g in groups}, **kw
-    )
-    if groups[0].upto != "field":
-        return ds
-    out = {}
-    for group in groups:
-        for i, (name, band) in enumerate(zip(group.names, group.bands, strict=True)):
-            out[name] = ds[group.key].isel({group.coord.dim: i}, drop=True)
-            out[name].attrs.update(band_attrs(band))
-    return ds.drop_vars([*(g.key for g in groups), *(g.coord.name for g in groups)]).assign(out)
-
-
-def _virtual(item: pystac.Item, ref: LatentRef, groups: Sequence[_Group]) -> pystac.Item:
-    out = pystac.Item(
-        item.id,
-        _footprint(item.geometry),
-        item.bbox,
-        in_utc(item.datetime),
-        fields_in_utc(item.properties),
-        stac_extensions=[_PROJ],
-        collection="stac-latent",
-    )
-    for group in groups:
-        box, data = group.data(item, ref)
-        fields = {
-            **crs_fields(str(box.crs)),
-            "proj:shape": list(box.shape),
-            "proj:transform": list(box.transform)[:6],
-            _DATA: data,
-        }
-        out.add_asset(group.key, pystac.Asset(shown(ref.href), roles=["data"], extra_fields=fields))
-    return out
-
-
-def _footprint(geometry: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The geometry as one with coordinates, which a GeometryCollection has not."""
-    if geometry is None or geometry.get("type") != "GeometryCollection":
-        return geometry
-    return shapely.geometry.mapping(shapely.union_all([shapely.geometry.shape(geometry)]))
-
-
-# -- arguments -----------------------------------------------------------------------------------------------------
-
-
-def _check_resampling(how: str) -> None:
-    try:
-        resampling_s2rio(how)
-    except ValueError as exc:
-        known = ", ".join(r.name for r in Resampling)
-        raise GridError(f"resampling={how!r} is unknown; expected one of {known}") from exc
-
-
-def _for_band(value: Any, name: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        chosen = value.get(name, value.get("*"))
-        return None if chosen is None else str(chosen)
-    return str(np.dtype(value))
-
-
-def _same_space(refs: Sequence[LatentRef]) -> None:
+def _check_space(refs: Sequence[LatentRef]) -> None:
     spaces: dict[str, list[str]] = {}
-    for s in refs:
-        spaces.setdefault(s.spec.space, []).append(s.item_id)
+    for ref in refs:
+        spaces.setdefault(ref.spec.space, []).append(ref.item_id)
     if len(spaces) > 1:
         parts = [f"{space} (items {', '.join(ids[:5])})" for space, ids in spaces.items()]
         raise CatalogError(

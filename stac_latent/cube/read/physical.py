@@ -107,6 +107,6 @@ def with_common_nodata(bands: Mapping[str, Band], refs: Sequence[LatentRef]) -> 
                 f"band {name!r} does not have the same nodata in all items: {each}; in this cube pixels without data have {first:g}, as "
                 "may valid ones of other items. Load with physical=True (NaN), or give nodata= a value that no pixel has",
                 SourceWarning,
-                stacklevel=3,
+                stacklevel=5,
             )
     return out

@@ -1,0 +1,75 @@
+"""What is asked of ``load``: which values, where, and how they are to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from stac_latent.cube.asset_choice import Upto, check_upto
+from stac_latent.cube.grid.areas import Area
+from stac_latent.cube.grid.mosaic import Execution
+from stac_latent.cube.ref import LatentRef
+from stac_latent.net.answers import connections
+from stac_latent.system.links import is_remote
+
+__all__ = ["LoadRequest", "PerBand", "Selection"]
+
+PerBand = str | Mapping[str, str] | None
+"""One for all bands, or by the name of the band."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which values of the Items, by the names of :func:`stac_latent.load`."""
+
+    bands: str | Sequence[str] | None = None
+    asset: str | None = None
+    upto: Upto = "field"
+    resampling: PerBand = None
+    dtype: Any = None
+    nodata: float | None = None
+    physical: bool = False
+
+    def check_latents(self, **others: object) -> None:
+        """Refuse what only pixels have where latents are asked for; ``others`` are more of that kind.
+
+        Raises
+        ------
+        CatalogError
+            If any was given; all are named.
+        """
+        pixels = {"dtype": self.dtype, "nodata": self.nodata, "physical": self.physical or None}
+        check_upto(self.upto, self.bands, {**others, **pixels})
+
+
+@dataclass(frozen=True, eq=False)
+class LoadRequest:
+    """A load, but for the Items."""
+
+    selection: Selection
+    area: Area
+    execution: Execution
+    patch_url: Callable[[str], str] | None = None
+
+    def check(self) -> None:
+        """Refuse what is wrong whatever the Items are.
+
+        Raises
+        ------
+        CatalogError
+            If the level is unknown, or bands of latents are asked for.
+        GridError
+            If two arguments of the grid contradict.
+        """
+        check_upto(self.selection.upto, self.selection.bands)
+        self.area.check()
+
+    def with_pool(self, refs: Sequence[LatentRef]) -> Self:
+        """The same, with threads for several remote Items that are loaded at once, where nothing was said of them."""
+        given = self.execution
+        if given.pool is not None or given.chunks is not None or len(refs) < 2:
+            return self
+        if not any(is_remote(ref.href) for ref in refs):
+            return self
+        return replace(self, execution=replace(given, pool=min(len(refs), connections())))

@@ -1,0 +1,247 @@
+"""Variables of a cube: what is read together, from which asset of each Item, and the cube made of it.
+
+Items become virtual ones whose assets have the latent's href and the grid to be read; odc-loader does the rest
+(:mod:`stac_latent.cube.grid.mosaic`) with :class:`stac_latent.cube.read.driver.LatentDriver`. The bands that share type, nodata
+and pixels are one ``(band, y, x)`` variable while they are read, so that one decode serves all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pystac
+import shapely
+import shapely.geometry
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.warp import resampling_s2rio
+from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
+from rasterio.enums import Resampling
+
+from stac_latent.cube.asset_choice import (
+    Reading,
+    band_attrs,
+    band_index,
+    cell_box,
+    driver_data,
+    latent_attrs,
+    pixel_box,
+)
+from stac_latent.cube.grid.mosaic import mosaic
+from stac_latent.cube.read.band_views import BandView, view_of
+from stac_latent.cube.read.driver import LatentDriver
+from stac_latent.cube.read.physical import physical_band
+from stac_latent.cube.read.request import LoadRequest, PerBand, Selection
+from stac_latent.cube.ref import LatentRef
+from stac_latent.errors import GridError
+from stac_latent.geo.crs import crs_fields
+from stac_latent.geo.extents import fields_in_utc, in_utc
+from stac_latent.spec import Band, Grid
+from stac_latent.system.links import shown
+
+if TYPE_CHECKING:
+    from odc.loader.types import BandKey
+
+__all__ = [
+    "ResolvedAsset",
+    "Variable",
+    "channel_variable",
+    "field_variables",
+    "latent_variable",
+    "read_variables",
+]
+
+_DATA = "stac_latent:driver_data"
+_PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedAsset:
+    """An Item, the one of its assets that is loaded, and where its bands are; made once for each Item of a load."""
+
+    item: pystac.Item
+    ref: LatentRef
+    _views: dict[str, BandView] = field(default_factory=dict)
+
+    def view(self, name: str) -> BandView:
+        """Where a band is, by a name that the asset has."""
+        if name not in self._views:
+            self._views[name] = view_of(self.ref, cast("int", band_index(self.ref.spec, name)))
+        return self._views[name]
+
+    def native_grid(self, name: str) -> tuple[int, Grid] | None:
+        """Part and pixels of a band; None where all bands of the asset share them."""
+        if not self.ref.band_grids:
+            return None
+        view = self.view(name)
+        return view.ref.part, view.grid
+
+
+@dataclass(frozen=True)
+class Variable:
+    """Bands that are read as one ``(band, y, x)`` variable, or the channels of latents."""
+
+    key: str
+    names: tuple[str, ...]
+    bands: tuple[Band, ...]
+    meta: RasterBandMetadata
+    coord: FixedCoord
+    resampling: str = "nearest"
+    reading: Reading = "field"
+    physical: bool = False
+
+    def source(self, asset: ResolvedAsset) -> tuple[GeoBox, Mapping[str, Any]]:
+        """The grid that it lies on in an Item, and what a worker needs to read it."""
+        if self.reading != "field":
+            return cell_box(asset.ref.grid), driver_data(asset.item, asset.ref, self.reading)
+        views = [asset.view(name) for name in self.names]
+        first = views[0]
+        return pixel_box(first.grid), driver_data(
+            asset.item, first.ref, self.reading, [v.index for v in views], first.grid, physical=self.physical
+        )
+
+
+def field_variables(
+    bands: Mapping[str, Band], assets: Sequence[ResolvedAsset], selection: Selection
+) -> list[Variable]:
+    """Bands that are alike, and share their pixels in every Item."""
+    members: dict[tuple[Any, ...], list[str]] = {}
+    loaded = {name: physical_band(band) if selection.physical else band for name, band in bands.items()}
+    for name, band in loaded.items():
+        nodata = "nan" if band.nodata is not None and math.isnan(band.nodata) else band.nodata
+        resampling = _resampling(selection.resampling, name)
+        dtype = _for_band(selection.dtype, name)
+        grids = [asset.native_grid(name) for asset in assets]
+        members.setdefault((band.data_type, nodata, resampling, dtype, *grids), []).append(name)
+    variables = []
+    for i, ((data_type, _, resampling, dtype, *_), names) in enumerate(members.items()):
+        dim = f"band_{i}"
+        meta = RasterBandMetadata(dtype or data_type, loaded[names[0]].nodata, dims=(dim, "y", "x"))
+        coord = FixedCoord(dim, list(names))
+        alike = tuple(loaded[n] for n in names)
+        variables.append(
+            Variable(f"_g{i}", tuple(names), alike, meta, coord, resampling, physical=selection.physical)
+        )
+    return variables
+
+
+def latent_variable(refs: Sequence[LatentRef]) -> Variable:
+    """Dequantised latents, on their lattice."""
+    meta = RasterBandMetadata("float32", math.nan, dims=("channel", "y", "x"), attrs=latent_attrs(*refs))
+    channels = list(range(refs[0].spec.dimensions))
+    return Variable("latent", (), (), meta, FixedCoord("channel", channels), reading="latent")
+
+
+def channel_variable(refs: Sequence[LatentRef], resampling: PerBand) -> Variable:
+    """Channels of embeddings, resampled as numbers."""
+    return replace(latent_variable(refs), resampling=_resampling(resampling, "latent"), reading="channels")
+
+
+def read_variables(
+    assets: Sequence[ResolvedAsset],
+    variables: Sequence[Variable],
+    request: LoadRequest,
+    grid: Mapping[str, Any],
+) -> xr.Dataset:
+    """Read variables onto one grid; those of bands come apart into one for each.
+
+    Parameters
+    ----------
+    assets
+        One for each Item.
+    variables
+        What is read together; all are read in one way.
+    request
+        Nodata, time steps, chunks and threads.
+    grid
+        Arguments of ``odc.stac.output_geobox``.
+    """
+    meta = RasterGroupMetadata(
+        bands={(v.key, 1): v.meta for v in variables},
+        extra_dims={v.coord.dim: len(v.coord.values) for v in variables},
+        extra_coords=[v.coord for v in variables],
+    )
+    ds = mosaic(
+        [asset.item for asset in assets],
+        [_virtual(asset, variables) for asset in assets],
+        LatentDriver(_Template(meta)),
+        {v.key: v.resampling for v in variables},
+        request.execution,
+        grid,
+        request.selection.nodata,
+    )
+    if variables[0].reading != "field":
+        return ds
+    bands = {}
+    for variable in variables:
+        for i, (name, band) in enumerate(zip(variable.names, variable.bands, strict=True)):
+            bands[name] = ds[variable.key].isel({variable.coord.dim: i}, drop=True)
+            bands[name].attrs.update(band_attrs(band))
+    return ds.drop_vars([*(v.key for v in variables), *(v.coord.name for v in variables)]).assign(bands)
+
+
+class _Template:
+    """odc-loader's metadata parser for the virtual Items made here."""
+
+    def __init__(self, meta: RasterGroupMetadata) -> None:
+        self.meta = meta
+
+    def extract(self, md: Any) -> RasterGroupMetadata:  # noqa: ARG002 (odc-loader's protocol)
+        return self.meta
+
+    def driver_data(self, md: Any, band_key: BandKey) -> Any:
+        return md.assets[band_key[0]].extra_fields[_DATA]
+
+
+def _virtual(asset: ResolvedAsset, variables: Sequence[Variable]) -> pystac.Item:
+    item = asset.item
+    out = pystac.Item(
+        item.id,
+        _footprint(item.geometry),
+        item.bbox,
+        in_utc(item.datetime),
+        fields_in_utc(item.properties),
+        stac_extensions=[_PROJ],
+        collection="stac-latent",
+    )
+    for variable in variables:
+        box, data = variable.source(asset)
+        fields = {
+            **crs_fields(str(box.crs)),
+            "proj:shape": list(box.shape),
+            "proj:transform": list(box.transform)[:6],
+            _DATA: data,
+        }
+        out.add_asset(variable.key, pystac.Asset(shown(asset.ref.href), roles=["data"], extra_fields=fields))
+    return out
+
+
+def _footprint(geometry: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The geometry as one with coordinates, which a GeometryCollection has not."""
+    if geometry is None or geometry.get("type") != "GeometryCollection":
+        return geometry
+    return shapely.geometry.mapping(shapely.union_all([shapely.geometry.shape(geometry)]))
+
+
+def _resampling(resampling: PerBand, name: str) -> str:
+    """How a variable is resampled."""
+    how = _for_band(resampling, name) or "nearest"
+    try:
+        resampling_s2rio(how)
+    except ValueError as exc:
+        known = ", ".join(r.name for r in Resampling)
+        raise GridError(f"resampling={how!r} is unknown; expected one of {known}") from exc
+    return how
+
+
+def _for_band(value: Any, name: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        chosen = value.get(name, value.get("*"))
+        return None if chosen is None else str(chosen)
+    return str(np.dtype(value))
