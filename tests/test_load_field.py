@@ -12,11 +12,13 @@ import odc.stac
 import pystac
 import pytest
 import xarray as xr
-from load_support import BANDS, NAMES, codec_of, encoded, pair, pixel_grid, scene
+from load_support import BANDS, NAMES, codec_of, encoded, pair, pixel_grid, ref_of, scene
 
 import stac_latent
+from stac_latent.cube import item_assets, ref
 from stac_latent.cube.read import reader
 from stac_latent.cube.read.load import load
+from stac_latent.cube.read.variables import ResolvedAsset
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 
 ALL = ((0, 187), (0, 213))
@@ -377,3 +379,25 @@ def test_a_damaged_store_is_an_error_or_a_gap(scenes, tmp_path, caplog):
     assert not ds.B02.any()
     assert "Ignoring read failure" in caplog.text
     assert odc.stac.load(plain, bands=["image.1"])["image.1"].any()
+
+
+# -- what is done once -----------------------------------------------------------------------------------------------
+
+
+def test_the_assets_of_an_item_are_listed_once(scenes, monkeypatch):
+    listed, real = [], item_assets.latent_assets
+
+    def spy(item):
+        listed.append(item.id)
+        return real(item)
+
+    monkeypatch.setattr(item_assets, "latent_assets", spy)
+    monkeypatch.setattr(ref, "latent_assets", spy)
+    load(scenes[0], bands=["B02", "B03"], chunks={})
+    assert listed == [item.id for item in scenes[0]]
+
+
+def test_a_band_is_placed_once(scenes):
+    asset = ResolvedAsset(scenes[0][0], ref_of(scenes[0][0]))
+    assert asset.view("B02") is asset.view("B02")
+    assert asset.native_grid("B02") is None

@@ -631,8 +631,9 @@ def test_dates_of_other_nodata_share_one_and_a_warning_says_so(tmp_path, nodata)
     items = encode(raw, open_codec("zstd", bands=["v"]), tmp_path / "cat")
     with pytest.warns(
         SourceWarning, match=r"'v' does not have the same nodata in all items: .*physical=True"
-    ):
+    ) as caught:
         cube = load(items).v
+    assert {w.filename for w in caught if w.category is SourceWarning} == {__file__}
     assert cube.attrs["nodata"] == 0
     np.testing.assert_array_equal(cube.values == 0, empty)
     np.testing.assert_array_equal(np.isnan(load(items, physical=True).v.values), empty)
