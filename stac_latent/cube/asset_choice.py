@@ -196,10 +196,10 @@ def check_upto(upto: str, bands: object, field_only: Mapping[str, object] | None
         raise CatalogError(
             f"bands={bands!r} with upto='latent': latents have channels, not bands; leave bands out"
         )
-    given = [k for k, v in (field_only or {}).items() if v is not None]
-    if upto == "latent" and given:
+    refused = [k for k, v in (field_only or {}).items() if v is not None]
+    if upto == "latent" and refused:
         raise CatalogError(
-            f"{', '.join(given)} given with upto='latent': latents are float32, never resampled, on their own lattice; "
+            f"{', '.join(refused)} given with upto='latent': latents are float32, never resampled, on their own lattice; "
             "these arguments need upto='field'"
         )
 
@@ -219,8 +219,8 @@ def check_bands(bands: str | Iterable[str] | None, refs: Sequence[LatentRef]) ->
         names = list(dict.fromkeys([bands] if isinstance(bands, str) else bands))
     for ref in refs:
         if missing := [n for n in names if band_index(ref.spec, n) is None]:
-            known = [n for b in ref.spec.bands for n in (b.name, b.common_name) if n]
-            named = ", ".join(f"{n!r}{did_you_mean(n, known)}" for n in missing)
+            existing = [n for b in ref.spec.bands for n in (b.name, b.common_name) if n]
+            named = ", ".join(f"{n!r}{did_you_mean(n, existing)}" for n in missing)
             raise CatalogError(
                 f"no band {named} in asset {ref.asset!r} of item {ref.item_id!r}; it has "
                 f"{', '.join(label(b.name, b.common_name) for b in ref.spec.bands)}"

@@ -24,14 +24,14 @@ def as_items(items: pystac.Item | Iterable[pystac.Item], purpose: str) -> list[p
     CatalogError
         If there is none, or something else than Items.
     """
-    found = [items] if isinstance(items, pystac.Item) else list(items)
-    if not found:
+    listed = [items] if isinstance(items, pystac.Item) else list(items)
+    if not listed:
         raise CatalogError(f"nothing to {purpose}: no items were given; did the search match anything?")
-    if wrong := [type(i).__name__ for i in found if not isinstance(i, pystac.Item)]:
+    if wrong := [type(i).__name__ for i in listed if not isinstance(i, pystac.Item)]:
         raise CatalogError(
             f"expected pystac Items, got {wrong[0]}; read one with pystac.Item.from_file(href)"
         )
-    return found
+    return listed
 
 
 def latent_assets(item: pystac.Item) -> list[str]:

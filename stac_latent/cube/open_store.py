@@ -27,12 +27,12 @@ def open_store(ref: LatentRef, codec: Codec | None) -> LatentArrays:
     CorruptDataError
         If there is no readable store, or it contradicts the Item.
     """
-    known: dict[str, bytes] = {}
+    metadata: dict[str, bytes] = {}
     if codec is not None and ref.metadata is not None and ref.sealed is None and not is_local(ref.href):
         payload: Payload = "plain" if ref.spec.bitstream is None else "coded"
-        known = known_metadata(ref.metadata, codec, ref.grid, payload)
+        metadata = known_metadata(ref.metadata, codec, ref.grid, payload)
     seal = None if ref.sealed is None else ref.sealed.open()
-    arrays = open_arrays(ref.href, ref.spec, ref.grid, seal, sign=ref.sign, known=known)
+    arrays = open_arrays(ref.href, ref.spec, ref.grid, seal, sign=ref.sign, known=metadata)
     mask = arrays.mask
     if ref.masks is not None and mask is not None and isinstance(mask.store, RemoteStore):
         mask.store.lacks(absent_chunks(mask, ref.masks))

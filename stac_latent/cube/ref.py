@@ -178,8 +178,8 @@ class LatentRef:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str | None:
-    found = fields.get(name)
-    return found if isinstance(found, str) else None
+    value = fields.get(name)
+    return value if isinstance(value, str) else None
 
 
 def sealed_of(fields: Mapping[str, Any], key: str) -> Sealed | None:

@@ -103,20 +103,24 @@ def area_parts(bbox: Sequence[float] | None, area: Any) -> list[Geometry]:
     if area is None:
         return []
     try:
-        found = normalize_geometry(area)
+        geometry = normalize_geometry(area)
     except Exception as exc:
         raise GridError(
             f"{str(area)[:100]!r} is no geometry; expected GeoJSON in longitude and latitude, or shapely's or odc-geo's"
         ) from exc
-    if found.is_empty:
+    if geometry.is_empty:
         raise GridError("the area that was asked for is empty; leave it out to load everything")
-    if found.crs is None or not found.crs.geographic or bbox_of(found.geom)[0] <= bbox_of(found.geom)[2]:
-        return [found]
+    if (
+        geometry.crs is None
+        or not geometry.crs.geographic
+        or bbox_of(geometry.geom)[0] <= bbox_of(geometry.geom)[2]
+    ):
+        return [geometry]
     sides = {
-        east: [p for p in shapely.get_parts(found.geom) if (p.bounds[0] >= 0) == east]
+        east: [p for p in shapely.get_parts(geometry.geom) if (p.bounds[0] >= 0) == east]
         for east in (True, False)
     }
-    return [Geometry(shapely.union_all(members), found.crs) for members in sides.values() if members]
+    return [Geometry(shapely.union_all(members), geometry.crs) for members in sides.values() if members]
 
 
 def joined(parts: Sequence[Geometry]) -> Geometry:

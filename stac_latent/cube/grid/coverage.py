@@ -57,8 +57,8 @@ def _in_degrees(part: Geometry) -> BaseGeometry:
     if part.crs is None or part.crs.geographic:
         return part.geom
     size = max(part.boundingbox.span_x, part.boundingbox.span_y)
-    found: BaseGeometry = (part.segmented(size / _EDGE) if size else part).to_crs("EPSG:4326").geom
-    return found
+    geometry: BaseGeometry = (part.segmented(size / _EDGE) if size else part).to_crs("EPSG:4326").geom
+    return geometry
 
 
 def _footprint(box: GeoBox) -> BaseGeometry:

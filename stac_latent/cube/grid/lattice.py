@@ -40,9 +40,9 @@ def lattice_offset(cells: GeoBox, target: GeoBox) -> tuple[int, int]:
     if target.crs == cells.crs:
         ny, nx = target.shape
         corners = np.array([[0, 0], [nx, 0], [0, ny]], float)
-        found = np.stack(to_pixels(cells, *to_world(target, *corners.T)), axis=1)
-        first = np.rint(found[0])
-        if np.abs(found - corners - first).max() < TOLERANCE:
+        in_cells = np.stack(to_pixels(cells, *to_world(target, *corners.T)), axis=1)
+        first = np.rint(in_cells[0])
+        if np.abs(in_cells - corners - first).max() < TOLERANCE:
             return int(first[1]), int(first[0])
     raise GridError(f"{describe_grid(target)} is off the lattice of the latents. {describe_lattice(cells)}")
 
@@ -154,8 +154,8 @@ def _cells_of(cells: GeoBox, part: Geometry, whole: _Span) -> _Span:
 
 
 def _common(a: _Span, b: _Span) -> _Span | None:
-    found = (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-    return found if found[0] < found[2] and found[1] < found[3] else None
+    overlap = (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    return overlap if overlap[0] < overlap[2] and overlap[1] < overlap[3] else None
 
 
 def _cells_between(cells: GeoBox, y0: int, y1: int, x0: int, x1: int) -> GeoBox:

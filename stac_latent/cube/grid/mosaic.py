@@ -141,15 +141,15 @@ def _covering(box: GeoBox, items: Sequence[ParsedItem]) -> GeoBox:
 
 def _tiles(item: ParsedItem, target: GeoBox, gbt: GeoboxTiles) -> Iterator[tuple[int, int]]:
     """Tiles (y, x) that any variable of an Item reaches."""
-    found: dict[tuple[int, int], None] = {}
+    reached: dict[tuple[int, int], None] = {}
     for box in _boxes(item):
         far = reach(box, target)
         if far is not None:
-            found |= dict.fromkeys(tiles_reached(far, gbt))
+            reached |= dict.fromkeys(tiles_reached(far, gbt))
             continue
         outline = box.extent if box.crs == target.crs else box.footprint(target.crs or "", wrapdateline=True)
-        found |= dict.fromkeys(gbt.tiles(outline))
-    yield from found
+        reached |= dict.fromkeys(gbt.tiles(outline))
+    yield from reached
 
 
 def _check_size(box: GeoBox, variables: Mapping[str, Any], dims: Mapping[str, int], steps: int) -> None:
@@ -173,8 +173,8 @@ def _check_size(box: GeoBox, variables: Mapping[str, Any], dims: Mapping[str, in
 
 
 def _time(item: ParsedItem) -> datetime:
-    found: datetime = in_utc(item.nominal_datetime)
-    return found
+    when: datetime = in_utc(item.nominal_datetime)
+    return when
 
 
 def _time_steps(

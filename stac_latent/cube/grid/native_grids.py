@@ -49,11 +49,11 @@ def arrange(boxes: Sequence[GeoBox]) -> tuple[tuple[int, ...], Lattices]:
         (i for i, d in enumerate(depths) if d not in joint), key=lambda i: (abs(boxes[i].affine.a), i)
     )
     for i in alone:
-        known = next((g for g in groups[1:] if _depth(boxes[g[0][0]], boxes[i]) == 0), None)
-        if known is None:
+        same_lattice = next((g for g in groups[1:] if _depth(boxes[g[0][0]], boxes[i]) == 0), None)
+        if same_lattice is None:
             groups.append([[i]])
         else:
-            known[0].append(i)
+            same_lattice[0].append(i)
     order = tuple(i for grids in groups for members in grids for i in sorted(members))
     return order, tuple(tuple(len(members) for members in grids) for grids in groups)
 
@@ -121,9 +121,9 @@ def check_resampling(resampling: str, resolution: float | None) -> None:
         If it is unknown, or no resolution is given to resample to.
     """
     if resampling not in Resampling.__members__:
-        known = list(Resampling.__members__)
+        names = list(Resampling.__members__)
         raise GridError(
-            f"resampling={resampling!r}{did_you_mean(resampling, known)} is unknown; expected one of {', '.join(known)}"
+            f"resampling={resampling!r}{did_you_mean(resampling, names)} is unknown; expected one of {', '.join(names)}"
         )
     if resolution is None and resampling != "nearest":
         raise GridError(
@@ -176,12 +176,12 @@ def asset_geobox(item: pystac.Item, key: str) -> GeoBox:
     href = asset_href(asset)
     try:
         with open_raster(href) as src:
-            found, affine, size = src.crs, src.transform, src.shape
+            file_crs, affine, size = src.crs, src.transform, src.shape
     except CatalogError as exc:
         raise CatalogError(f"asset {key!r} of item {item.id!r} cannot be read: {exc}") from None
-    if not found and crs is None:
+    if not file_crs and crs is None:
         raise GridError(
             f"asset {key!r} of item {item.id!r} has no CRS: neither proj:code, proj:transform and proj:shape in the Item nor "
             f"georeferencing in {shown(href)}; add the projection extension to the Item"
         )
-    return GeoBox(size, Affine(*transform[:6]) if transform else affine, crs or crs_text(found))
+    return GeoBox(size, Affine(*transform[:6]) if transform else affine, crs or crs_text(file_crs))

@@ -88,20 +88,20 @@ def reach(src: GeoBox, dst: GeoBox) -> Reach | None:
         shifts = [0.0, -360.0, 360.0]
     bounds = [_patches(dst, net[0] + s, net[1]) for s in shifts]
     rows, columns = _ranges(src)
-    found = Reach(
+    patches = Reach(
         np.concatenate([low for low, *_ in bounds]),
         np.concatenate([high for _, high, _ in bounds]),
         np.tile(rows, (len(shifts), 1)),
         np.tile(columns, (len(shifts), 1)),
         not same and _holds_pole(src),
     )
-    hit = found.hits((0, 0), dst.shape.xy)
+    hit = patches.hits((0, 0), dst.shape.xy)
     shifted = bool(hit[len(rows) :].any())
     beyond = dst.crs.geographic and bool(hit.any()) and max(map(abs, dst.boundingbox.range_x)) > 180
     delicate = (
         beyond or any(torn for *_, torn in bounds) or bool((hit & np.tile(_at_180(src), len(shifts))).any())
     )
-    return found if found.everywhere or shifted or (delicate and not same) else None
+    return patches if patches.everywhere or shifted or (delicate and not same) else None
 
 
 def tiles_reached(found: Reach, gbt: GeoboxTiles) -> list[tuple[int, int]]:
@@ -129,9 +129,9 @@ def _in_crs(src: GeoBox, crs: CRS) -> Floats:
     x, y = to_world(src, pixel_x, pixel_y)
     if src.crs is None or src.crs == crs:
         return np.stack([x, y])
-    found = np.array(src.crs.transformer_to_crs(crs)(x.ravel(), y.ravel()), float)
-    found[~np.isfinite(found)] = np.nan
-    return found.reshape(2, *x.shape)
+    net = np.array(src.crs.transformer_to_crs(crs)(x.ravel(), y.ravel()), float)
+    net[~np.isfinite(net)] = np.nan
+    return net.reshape(2, *x.shape)
 
 
 def _unwrapped(lon: Floats) -> Floats:

@@ -104,16 +104,16 @@ class KeyFrame:
         if crc is not None and (kept := _cache.find((self._where, y, x, crc))) is not None:
             return kept, crc
         payload = self.payloads.read(y, x)
-        found = zlib.crc32(payload)
-        if crc is not None and found != crc:
+        actual = zlib.crc32(payload)
+        if crc is not None and actual != crc:
             raise CorruptDataError(
-                f"chunk ({y}, {x}) of the reference {self.name} is not what this date was coded against (CRC-32 {found:08x}, "
+                f"chunk ({y}, {x}) of the reference {self.name} is not what this date was coded against (CRC-32 {actual:08x}, "
                 f"expected {crc:08x}): the key frame was written anew; encode the dates that refer to it again, or restore it"
             )
         latent = self.codec.entropy_decode(payload)
         latent.flags.writeable = False
-        _cache.get((self._where, y, x, found), lambda: latent)
-        return latent, found
+        _cache.get((self._where, y, x, actual), lambda: latent)
+        return latent, actual
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ class Reference:
         """Latents of a chunk from what is stored of it, ``(channel, y, x)``."""
         if not self.refers(y, x):
             return latent
-        known, _ = self.key.chunk(y, x, int(self.crcs[y, x]))
-        if known.shape != latent.shape:
+        key_latent, _ = self.key.chunk(y, x, int(self.crcs[y, x]))
+        if key_latent.shape != latent.shape:
             raise CorruptDataError(
-                f"chunk ({y}, {x}) of the reference {self.key.name} is {known.shape}; the date has {latent.shape}"
+                f"chunk ({y}, {x}) of the reference {self.key.name} is {key_latent.shape}; the date has {latent.shape}"
             )
-        return latent + predict(known, self.gains[:, y, x])
+        return latent + predict(key_latent, self.gains[:, y, x])
 
     def restore_window(self, latent: Array, cells: Window) -> Array:
         """Latents of a window of cells from what is stored of them, ``(channel, y, x)``."""
@@ -160,8 +160,8 @@ class Reference:
                 continue
             if out is latent:
                 out = latent.copy()
-            known, _ = self.key.chunk(y, x, int(self.crcs[y, x]))
-            out[:, inside[0], inside[1]] += predict(known[:, part[0], part[1]], self.gains[:, y, x])
+            key_latent, _ = self.key.chunk(y, x, int(self.crcs[y, x]))
+            out[:, inside[0], inside[1]] += predict(key_latent[:, part[0], part[1]], self.gains[:, y, x])
         return out
 
 

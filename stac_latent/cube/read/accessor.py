@@ -59,15 +59,15 @@ class LatentAccessor:
             If there is none, or several.
         """
         if isinstance(self._obj, xr.DataArray):
-            found = {str(self._obj.name): self._obj}
+            variables = {str(self._obj.name): self._obj}
         else:
-            found = {str(k): v for k, v in self._obj.data_vars.items()}
-        fit = {k: v for k, v in found.items() if "latent:space" in v.attrs and "channel" in v.dims}
-        if len(fit) == 1:
-            return next(iter(fit.values()))
+            variables = {str(k): v for k, v in self._obj.data_vars.items()}
+        latents = {k: v for k, v in variables.items() if "latent:space" in v.attrs and "channel" in v.dims}
+        if len(latents) == 1:
+            return next(iter(latents.values()))
         raise CatalogError(
             f"expected one latent variable, with a dimension 'channel' and an attribute 'latent:space'; found "
-            f"{', '.join(fit) or 'none'} among {', '.join(found) or 'no variables'}; load it with upto='latent'"
+            f"{', '.join(latents) or 'none'} among {', '.join(variables) or 'no variables'}; load it with upto='latent'"
         )
 
     @property

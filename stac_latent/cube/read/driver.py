@@ -96,12 +96,12 @@ def reader_for(ref: LatentRef, stamp: str = "") -> LatentReader:
     stamp
         Tells apart what was written to one place at different times (:func:`stac_latent.cube.asset_choice.stamp_of`).
     """
-    found = cells_for(ref, stamp)
-    if not isinstance(found, LatentReader):
+    reader = cells_for(ref, stamp)
+    if not isinstance(reader, LatentReader):
         raise FieldError(
             f"asset {ref.asset!r} of item {ref.item_id!r} is an embedding: it cannot be decoded to pixels; load it with upto='latent'"
         )
-    return found
+    return reader
 
 
 def is_latent(driver_data: Any) -> bool:
@@ -144,9 +144,9 @@ class _Reader(abc.ABC):
             pixels = pixels[0]
         if dst is None:
             return roi, pixels
-        part = dst[(..., *roi)]
-        part[...] = pixels
-        return roi, part
+        target = dst[(..., *roi)]
+        target[...] = pixels
+        return roi, target
 
     @abc.abstractmethod
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]: ...

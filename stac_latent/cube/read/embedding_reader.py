@@ -118,36 +118,36 @@ class PlainReader:
     @cached_property
     def array(self) -> ForeignArray:
         """The stored codes, checked against what the asset declares."""
-        found = _open(self.layout)
+        array = _open(self.layout)
         expected = (self.spec.dimensions, *self.grid.shape)
-        if found.shape != expected:
+        if array.shape != expected:
             raise CorruptDataError(
-                f"{self.layout.href} has shape {found.shape} (channel, y, x); asset {self.ref.asset!r} of item {self.ref.item_id!r} "
+                f"{self.layout.href} has shape {array.shape} (channel, y, x); asset {self.ref.asset!r} of item {self.ref.item_id!r} "
                 f"declares {expected}"
             )
-        if found.dtype != np.dtype(self.spec.data_type):
+        if array.dtype != np.dtype(self.spec.data_type):
             raise CorruptDataError(
-                f"{self.layout.href} holds {found.dtype}; asset {self.ref.asset!r} of item {self.ref.item_id!r} declares data_type "
+                f"{self.layout.href} holds {array.dtype}; asset {self.ref.asset!r} of item {self.ref.item_id!r} declares data_type "
                 f"{self.spec.data_type}"
             )
-        return found
+        return array
 
     @cached_property
     def scale(self) -> ForeignArray | None:
         """The scales of codes quantised per vector; None for the others."""
         if self.layout.scale is None:
             return None
-        found = _open(self.layout.scale)
-        if found.shape[0] not in (1, self.spec.dimensions) or found.shape[1:] != self.grid.shape:
+        scales = _open(self.layout.scale)
+        if scales.shape[0] not in (1, self.spec.dimensions) or scales.shape[1:] != self.grid.shape:
             raise CorruptDataError(
-                f"the scales {self.layout.scale.href} have shape {found.shape} (channel, y, x); expected (1, y, x) or (channel, y, x) of "
+                f"the scales {self.layout.scale.href} have shape {scales.shape} (channel, y, x); expected (1, y, x) or (channel, y, x) of "
                 f"{(self.spec.dimensions, *self.grid.shape)}, one for each vector or for each number"
             )
-        if found.dtype.kind != "f":
+        if scales.dtype.kind != "f":
             raise CorruptDataError(
-                f"the scales {self.layout.scale.href} are {found.dtype}; expected floating-point numbers"
+                f"the scales {self.layout.scale.href} are {scales.dtype}; expected floating-point numbers"
             )
-        return found
+        return scales
 
     def coarser(self, shrink: float) -> LatentRef:
         """The coarsest overview whose cells are not larger than ``shrink`` of these; the asset itself where there is none.
@@ -187,14 +187,14 @@ class PlainReader:
         CatalogError
             If there are no scales that tell these apart.
         """
-        layout, found = self.layout.scale, self.scale
-        if layout is None or found is None or layout.nodata is None:
+        layout, scales = self.layout.scale, self.scale
+        if layout is None or scales is None or layout.nodata is None:
             raise CatalogError(
                 f"asset {self.ref.asset!r} of item {self.ref.item_id!r} has no scales that tell cells without a vector from those without one "
                 "yet; expected an asset of scales with nodata"
             )
         check_unchanged(layout.href, layout.size, layout.updated)
-        scale = found.read(self._stored(cells))
+        scale = scales.read(self._stored(cells))
         step = -1 if self.layout.flip else 1
         gone, later = (
             np.asarray(v.any(axis=0))[::step] for v in (np.isnan(scale), np.equal(scale, layout.nodata))
@@ -207,11 +207,11 @@ class PlainReader:
 
     def _factors(self, layout: Layout, window: Window) -> Array:
         """Scales of a window, NaN where there is no data."""
-        found = self.scale
-        if found is None:
+        scales = self.scale
+        if scales is None:
             raise CatalogError(f"the scales {layout.href} are not there")
         check_unchanged(layout.href, layout.size, layout.updated)
-        scale = found.read(window)
+        scale = scales.read(window)
         if layout.nodata is not None:
             scale = np.where(scale == layout.nodata, np.nan, scale)
         check_scales(scale, layout.href)

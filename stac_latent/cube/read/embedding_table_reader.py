@@ -81,21 +81,21 @@ def _transformer(table: VectorTable, shapes: npt.NDArray[np.object_], crs: Any) 
     from pyproj.exceptions import CRSError, ProjError
 
     try:
-        own = CRS(table.facts.crs) if table.facts.crs and not table.position else CRS("OGC:CRS84")
+        table_crs = CRS(table.facts.crs) if table.facts.crs and not table.position else CRS("OGC:CRS84")
         other = CRS(crs)
     except CRSError as exc:
         raise GridError(f"{table.href}: {exc}; expected a CRS such as 'EPSG:32633'") from exc
     xy = np.abs(shapely.get_coordinates(shapes))
-    if own.is_projected and len(xy) and xy[:, 0].max() <= 180 and xy[:, 1].max() <= 90:
+    if table_crs.is_projected and len(xy) and xy[:, 0].max() <= 180 and xy[:, 1].max() <= 90:
         raise CatalogError(
-            f"{table.href} declares its geometry in {own.name}, and holds what look like degrees: correct the file, or name its columns "
+            f"{table.href} declares its geometry in {table_crs.name}, and holds what look like degrees: correct the file, or name its columns "
             "of longitude and latitude (--position lon,lat)"
         )
     try:
-        return Transformer.from_crs(own, other, always_xy=True).transform, own.is_projected
+        return Transformer.from_crs(table_crs, other, always_xy=True).transform, table_crs.is_projected
     except ProjError as exc:
         raise GridError(
-            f"{table.href}: its geometry is in {own.name}, from which nothing leads to {other.name} ({exc}); write it in a CRS of the Earth"
+            f"{table.href}: its geometry is in {table_crs.name}, from which nothing leads to {other.name} ({exc}); write it in a CRS of the Earth"
         ) from exc
 
 
@@ -107,8 +107,8 @@ def bounds(table: VectorTable, crs: Any) -> npt.NDArray[np.float64]:
 
 def centres(table: VectorTable, crs: Any) -> npt.NDArray[np.float64]:
     """``(rows, 2)`` x and y of all rows in a CRS: points as they are, the middle of the bounds of footprints."""
-    found = bounds(table, crs)
-    return (found[:, :2] + found[:, 2:]) / 2
+    extent = bounds(table, crs)
+    return (extent[:, :2] + extent[:, 2:]) / 2
 
 
 def regular_grid(xy: npt.NDArray[np.float64], crs: str, where: str) -> GeoBox:
@@ -193,10 +193,10 @@ class TableReader(PlainReader):
         out = np.full((self.spec.dimensions, y1 - y0, x1 - x0), np.nan, np.float32)
         wanted: Sequence[int] = np.unique(group[inside]).tolist()
         for number, part in zip(wanted, self.table.groups(self.table.vector_columns, wanted), strict=True):
-            mine = group == number
-            keep = inside[mine]
+            in_group = group == number
+            keep = inside[in_group]
             values = dequantised(self.table.vectors(part, self.spec.dimensions), self.spec, self.layout)
             if len(values) != len(keep):
                 raise CorruptDataError(f"{self.layout.href} was changed while it was read; try again")
-            out[:, row[mine][keep] - y0, col[mine][keep] - x0] = values[keep].T
+            out[:, row[in_group][keep] - y0, col[in_group][keep] - x0] = values[keep].T
         return out

@@ -203,19 +203,19 @@ class LatentReader:
             )
         pixels = self._within(window, self.grid.shape, "pixels")
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
-        every = chosen == list(range(len(self.codec.bands)))
+        all_bands = chosen == list(range(len(self.codec.bands)))
         out: Array | None = None
         self.arrays.mask_ahead(pixels)
         pending = aside(partial(self.arrays.read_mask, pixels))
         for part, piece in self._pieces(pixels):
             if out is None:
                 out = np.empty((len(chosen), *pixels.shape), piece.dtype)
-            out[:, *part.slices] = piece if every else piece[chosen]
+            out[:, *part.slices] = piece if all_bands else piece[chosen]
         if out is None:
             raise GridError(f"window {window} holds no pixel")
         mask = pending.result()
-        own = mask if mask is None or len(mask) == 1 else mask[chosen]
-        return apply_nodata(out, own, [self.codec.bands[i] for i in chosen])
+        valid = mask if mask is None or len(mask) == 1 else mask[chosen]
+        return apply_nodata(out, valid, [self.codec.bands[i] for i in chosen])
 
     def decode_block(self, window: Window) -> tuple[Array, Array]:
         """One window of pixels at once (with residuals: the pixels of a stored chunk), and the symbols of the cells that cover it.
@@ -339,12 +339,12 @@ class LatentReader:
         pixels = self.codec.decode(coded)
         (sy, py), (sx, px) = self._chunk_pixels()
         inside = window.shifted((py - y * sy, px - x * sx))
-        part = pixels[:, *inside.slices]
-        if part.shape[1:] != window.shape:
+        cut = pixels[:, *inside.slices]
+        if cut.shape[1:] != window.shape:
             raise CorruptDataError(
                 f"{shown(self.ref.href)}: chunk ({y}, {x}) decodes to {pixels.shape[1:]} pixels, which do not hold its place"
             )
-        return part
+        return cut
 
     @staticmethod
     def _within(window: WindowLike | None, shape: tuple[int, int], unit: str) -> Window:

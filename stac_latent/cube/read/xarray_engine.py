@@ -76,11 +76,11 @@ class LatentBackendEntrypoint(BackendEntrypoint):
         """
         from stac_latent.cube.asset_choice import check_bands, check_upto
 
-        given = _reference(filename_or_obj, asset, upto)
-        ref = given.ref
+        source = _reference(filename_or_obj, asset, upto)
+        ref = source.ref
         level: Upto = upto or ("field" if ref.spec.kind == "codec" else "latent")
         check_upto(level, bands)
-        ds = _latent(given) if level == "latent" else _field(given, check_bands(bands, [ref]))
+        ds = _latent(source) if level == "latent" else _field(source, check_bands(bands, [ref]))
         names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return ds.drop_vars(names, errors="ignore")
 
