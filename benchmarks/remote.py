@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from servers.files import FileServer
 
 from stac_latent import encode, load, search
-from stac_latent.cube.asset_choice import pixel_box
+from stac_latent.cube.grid.boxes import pixel_box
 from stac_latent.cube.read.chunk_cache import forget
 from stac_latent.cube.read.driver import _open
 from stac_latent.cube.ref import LatentRef

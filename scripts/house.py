@@ -34,6 +34,7 @@ SMALL = {
     "cli/surroundings.py": "runs before anything else",
     "cube/band_names.py": "reading and writing share it",
     "bytestring/options.py": "three forms of byte strings share it",
+    "cube/grid/boxes.py": "every part of the cube places grids with it",
     "cube/odc_private.py": "the one place that imports private modules of odc",
     "cube/open_codec.py": "a verb of its own, above the registry",
     "cube/open_store.py": "reading, key frames and verification share it",

@@ -21,7 +21,8 @@ from odc.loader import reader_driver
 from odc.loader.types import RasterLoadParams, RasterSource
 
 import stac_latent.cube
-from stac_latent.cube.asset_choice import cell_box, driver_data, pixel_box
+from stac_latent.cube.asset_choice import driver_data
+from stac_latent.cube.grid.boxes import cell_box, pixel_box
 from stac_latent.cube.read import chunk_cache as chunks
 from stac_latent.cube.read import reader as decode
 from stac_latent.cube.read.driver import CellReader, FieldReader, LatentDriver, reader_for

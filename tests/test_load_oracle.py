@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from odc.loader import RasterSource, RioReader
 from odc.loader.types import RasterLoadParams
 
-from stac_latent.cube.asset_choice import pixel_box
+from stac_latent.cube.grid.boxes import pixel_box
 from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read import resample
 from stac_latent.cube.read.load import load

@@ -27,7 +27,7 @@ from stac_latent import encode, load, open_codec, search
 from stac_latent.catalog.push.object_store import copy
 from stac_latent.catalog.verify import verify
 from stac_latent.codec.registry import remember
-from stac_latent.cube.asset_choice import pixel_box
+from stac_latent.cube.grid.boxes import pixel_box
 from stac_latent.cube.read.chunk_cache import forget
 from stac_latent.cube.read.driver import _open
 from stac_latent.cube.read.reader import LatentReader

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, cast
 
 import pystac
-from affine import Affine
-from odc.geo.geobox import GeoBox
 
 from stac_latent.cube.band_names import check_names, label
 from stac_latent.cube.foreign_layout import is_table
@@ -26,16 +24,12 @@ __all__ = [
     "Upto",
     "band_attrs",
     "band_index",
-    "cell_box",
     "check_bands",
     "check_upto",
     "driver_data",
     "latent_attrs",
     "pick_refs",
-    "pixel_box",
     "reference",
-    "to_pixels",
-    "to_world",
 ]
 
 Upto = Literal["field", "latent"]
@@ -107,41 +101,6 @@ def band_index(spec: Spec, name: str) -> int | None:
         return names.index(name)
     common = [b.common_name for b in spec.bands]
     return common.index(name) if common.count(name) == 1 else None
-
-
-def pixel_box(grid: Grid) -> GeoBox:
-    """Give the grid's pixels as an odc-geo GeoBox.
-
-    Raises
-    ------
-    GridError
-        If the CRS cannot be understood.
-    """
-    try:
-        return GeoBox(grid.shape, Affine(*grid.transform), grid.crs)
-    except Exception as exc:
-        raise GridError(
-            f"proj:code {grid.crs!r} is not a CRS that PROJ knows; expected such as 'EPSG:32633', or proj:wkt2"
-        ) from exc
-
-
-def cell_box(grid: Grid) -> GeoBox:
-    """Give the grid's cells as an odc-geo GeoBox; errors as :func:`pixel_box`."""
-    return pixel_box(grid.cell_grid())
-
-
-def to_world(box: GeoBox, x: Any, y: Any) -> tuple[Any, Any]:
-    """Map pixel coordinates of a GeoBox to its CRS; arrays or numbers."""
-    convert: Any = box.pix2wld
-    px, py = convert(x, y)
-    return px, py
-
-
-def to_pixels(box: GeoBox, x: Any, y: Any) -> tuple[Any, Any]:
-    """Map coordinates in a GeoBox's CRS to its pixels; arrays or numbers."""
-    convert: Any = box.wld2pix
-    px, py = convert(x, y)
-    return px, py
 
 
 def pick_refs(items: Sequence[pystac.Item], asset: str | None, upto: Upto) -> list[LatentRef]:

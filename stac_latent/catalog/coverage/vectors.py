@@ -11,7 +11,7 @@ import pystac
 import rasterio.warp
 
 from stac_latent.catalog.verify.adopted import adopted_assets
-from stac_latent.cube.asset_choice import cell_box
+from stac_latent.cube.grid.boxes import cell_box
 from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.read.driver import open_cells
 from stac_latent.cube.read.embedding_reader import PlainReader

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pystac
 import shapely
 
-from stac_latent.cube.asset_choice import cell_box
+from stac_latent.cube.grid.boxes import cell_box
 from stac_latent.cube.grid.lattice import lattice_offset
 from stac_latent.cube.read.driver import open_cells
 from stac_latent.cube.ref import LatentRef

@@ -12,7 +12,7 @@ from pyproj import Transformer
 from shapely import affinity
 from shapely.geometry.base import BaseGeometry
 
-from stac_latent.cube.asset_choice import pixel_box, to_world
+from stac_latent.cube.grid.boxes import pixel_box, to_world
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import GridError
 from stac_latent.geo.extents import bbox_of, spanning

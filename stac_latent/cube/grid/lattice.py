@@ -10,8 +10,8 @@ from odc.geo import CRS, res_
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
-from stac_latent.cube.asset_choice import cell_box, to_pixels, to_world
 from stac_latent.cube.grid.areas import Area, geobox_like
+from stac_latent.cube.grid.boxes import cell_box, to_pixels, to_world
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import GridError
 from stac_latent.geo.crs import crs_label

@@ -16,7 +16,7 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox, GeoboxTiles
 from pyproj.exceptions import ProjError
 
-from stac_latent.cube.asset_choice import to_pixels, to_world
+from stac_latent.cube.grid.boxes import to_pixels, to_world
 from stac_latent.window import Window
 
 __all__ = ["Reach", "reach", "tiles_reached"]

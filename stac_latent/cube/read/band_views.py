@@ -16,8 +16,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from stac_latent.aliases import Array
-from stac_latent.cube.asset_choice import pixel_box
 from stac_latent.cube.band_grid import BandGrid
+from stac_latent.cube.grid.boxes import pixel_box
 from stac_latent.cube.grid.native_grids import cover, offset_of
 from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.cube.read.reader import LatentReader

@@ -22,7 +22,8 @@ from odc.loader import RasterBandMetadata, RasterGroupMetadata, RasterSource, Ri
 from odc.loader.types import BandKey, RasterLoadParams
 
 from stac_latent.aliases import Array
-from stac_latent.cube.asset_choice import DriverData, cell_box, driver_data, pixel_box, reference
+from stac_latent.cube.asset_choice import DriverData, driver_data, reference
+from stac_latent.cube.grid.boxes import cell_box, pixel_box
 from stac_latent.cube.grid.lattice import lattice_offset
 from stac_latent.cube.item_assets import decodable_assets, latent_assets
 from stac_latent.cube.odc_private import StacAuxReader, StacMDParser
@@ -94,7 +95,7 @@ def reader_for(ref: LatentRef, stamp: str = "") -> LatentReader:
     ref
         What to read.
     stamp
-        Tells apart what was written to one place at different times (:func:`stac_latent.cube.asset_choice.stamp_of`).
+        Tells apart what was written to one place at different times (:func:`stac_latent.cube.item_assets.stamp_of`).
     """
     reader = cells_for(ref, stamp)
     if not isinstance(reader, LatentReader):

@@ -26,7 +26,7 @@ from odc.loader import RasterSource, RioReader, resolve_dst_nodata, resolve_src_
 from odc.loader.types import RasterLoadParams
 
 from stac_latent.aliases import Array
-from stac_latent.cube.asset_choice import to_pixels, to_world
+from stac_latent.cube.grid.boxes import to_pixels, to_world
 from stac_latent.cube.grid.reach import reach
 from stac_latent.cube.odc_private import LocalContext
 from stac_latent.spec import Band, Spec

@@ -22,15 +22,8 @@ from odc.geo.warp import resampling_s2rio
 from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
 from rasterio.enums import Resampling
 
-from stac_latent.cube.asset_choice import (
-    Reading,
-    band_attrs,
-    band_index,
-    cell_box,
-    driver_data,
-    latent_attrs,
-    pixel_box,
-)
+from stac_latent.cube.asset_choice import Reading, band_attrs, band_index, driver_data, latent_attrs
+from stac_latent.cube.grid.boxes import cell_box, pixel_box
 from stac_latent.cube.grid.mosaic import mosaic
 from stac_latent.cube.read.band_views import BandView, view_of
 from stac_latent.cube.read.driver import LatentDriver

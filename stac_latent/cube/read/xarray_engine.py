@@ -181,7 +181,8 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
 def _field(given: _Given, bands: dict[str, Any]) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
-    from stac_latent.cube.asset_choice import band_attrs, band_index, pixel_box
+    from stac_latent.cube.asset_choice import band_attrs, band_index
+    from stac_latent.cube.grid.boxes import pixel_box
     from stac_latent.cube.read.band_views import view_of
     from stac_latent.errors import GridError
 
@@ -208,7 +209,8 @@ def _field(given: _Given, bands: dict[str, Any]) -> xr.Dataset:
 def _latent(given: _Given) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
-    from stac_latent.cube.asset_choice import cell_box, latent_attrs
+    from stac_latent.cube.asset_choice import latent_attrs
+    from stac_latent.cube.grid.boxes import cell_box
 
     ref = given.ref
     box = cell_box(ref.grid)
