@@ -38,7 +38,6 @@ SMALL = {
     "cube/odc_private.py": "the one place that imports private modules of odc",
     "cube/open_codec.py": "a verb of its own, above the registry",
     "cube/open_store.py": "reading, key frames and verification share it",
-    "cube/write/masks.py": "writer and strips share it",
     "index/remote.py": "the one module of the index that reads addresses",
     "page/colours.py": "page and notebooks share it",
     "store/zarr/ood_scores.py": "an array of the store with a layout of its own",

@@ -21,10 +21,9 @@ from stac_latent.cube.raw.contract import Trust
 from stac_latent.cube.raw.files import RawFiles
 from stac_latent.cube.read.band_views import band_objects, group_names
 from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.write.masks import write_mask
 from stac_latent.cube.write.monitor import QualityMonitor, QualityPolicy, findings, refusals
 from stac_latent.cube.write.residual import write_residual
-from stac_latent.cube.write.strip import encode_strip
+from stac_latent.cube.write.strip import encode_strip, write_mask
 from stac_latent.cube.write.verify import (
     STRIP,
     Progress,
