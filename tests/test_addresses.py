@@ -271,7 +271,7 @@ def test_the_name_of_a_bundle_makes_no_path(tmp_path, name):
 
 @pytest.mark.parametrize("what", ["id", "key"])
 @pytest.mark.parametrize("name", ["../../stolen", "/../../stolen", "a/../../../stolen", "\x1b[2J/x"])
-def test_info_writes_in_the_working_folder_alone(run, tmp_path, monkeypatch, what, name):
+def test_info_writes_nothing_where_a_name_says(run, tmp_path, monkeypatch, what, name):
     scene = make_scene(tmp_path / "raw", scene_field((40, 48)))
     (item,) = encode(scene.item, small_codec(), tmp_path / "cat", guard="off")
     path = Path(item.get_self_href())
@@ -287,9 +287,7 @@ def test_info_writes_in_the_working_folder_alone(run, tmp_path, monkeypatch, wha
     monkeypatch.chdir(work)
     code, _, _ = run("info", path)
     assert code == 0
-    made = set(tmp_path.rglob("*")) - before
-    assert [p.parent for p in made] == [work]
-    assert {p.suffix for p in made} == {".png"}
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_marks_and_line_ends_that_were_put_into_pinned_documents(tmp_path):

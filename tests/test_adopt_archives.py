@@ -304,7 +304,7 @@ def test_one_tile_without_scales_keeps_the_others_not_back(tmp_path, run):
         match=r"1 file\(s\) were not adopted, 2 item\(s\) of the others were: the scales of .*grid_1.05",
     ):
         adopt("tessera", tiles, tmp_path / "c")
-    code, out, err = run("adopt", "tessera", *tiles, "--out", tmp_path / "d", "--json")
+    code, out, err = run("adopt", "tessera", *tiles, tmp_path / "d", "--json")
     found = json.loads(out)
     assert code == 1
     assert [r["id"] for r in found["items"]] == ["grid_0.05_45.15", "grid_2.05_45.15"]

@@ -194,11 +194,11 @@ def test_adopt_from_a_shell(tmp_path):
     assert "alphaearth" in run("adopt", "--list").stdout
     codes = files.alphaearth_codes(0)
     path = files.write_tiff(tmp_path / "2024" / "a.tiff", codes, nodata=-128)
-    done = run("adopt", "alphaearth", path, "--out", tmp_path / "c", "--json")
+    done = run("adopt", "alphaearth", path, tmp_path / "c", "--json")
     assert done.exit_code == 0, done.output
     (row,) = json.loads(done.stdout)["items"]
     assert row["shape"] == [64, 11, 13]
-    done = run("adopt", "alphaearth", path, "--out", tmp_path / "c")
+    done = run("adopt", "alphaearth", path, tmp_path / "c")
     assert "power" in done.stdout
     shown = run(
         "load",
@@ -214,9 +214,9 @@ def test_adopt_from_a_shell(tmp_path):
     )
     assert "channel: 64" in shown.stdout
     assert run("info", row["href"], "--json").exit_code == 0
-    done = run("export", tmp_path / "c" / "catalog.json", "--emb", "--out", tmp_path / "emb", "--json")
+    done = run("export", tmp_path / "c" / "catalog.json", "--emb", tmp_path / "emb", "--json")
     assert json.loads(done.stdout)["items"] == ["a"]
-    assert run("export", tmp_path / "c" / "catalog.json", "--out", tmp_path / "emb").exit_code == 2
+    assert run("export", tmp_path / "c" / "catalog.json", tmp_path / "emb").exit_code == 2
     assert run("adopt", "alphaearth").exit_code == 2
 
 
@@ -237,14 +237,14 @@ def test_a_product_that_is_unknown_is_described_by_options(tmp_path):
         "y,x,channel",
     )
     where = ("--crs", files.UTM, "--transform", "10,0,500000,0,-10,5000000")
-    done = run("adopt", "any", tmp_path / "mine.npy", "--out", tmp_path / "c", *about, *how, *where, "--json")
+    done = run("adopt", "any", tmp_path / "mine.npy", tmp_path / "c", *about, *how, *where, "--json")
     assert done.exit_code == 0, done.output
     item = pystac.Item.from_file(json.loads(done.stdout)["items"][0]["href"])
     truth = np.where(codes == 7, np.nan, codes * [0.5, 1, 2] - 1).transpose(2, 0, 1)
     assert np.array_equal(
         load(item, upto="latent")["latent"].values[0], truth.astype(np.float32), equal_nan=True
     )
-    assert run("adopt", "any", tmp_path / "mine.npy", "--out", tmp_path / "c", "--scale", "a").exit_code == 2
+    assert run("adopt", "any", tmp_path / "mine.npy", tmp_path / "c", "--scale", "a").exit_code == 2
 
 
 # -- real samples

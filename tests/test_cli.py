@@ -496,8 +496,7 @@ def test_info_shows_and_draws(run, tmp_path):
     assert pixels.std(axis=(0, 1)).min() > 20
     code, out, _ = run("info", ITEM)
     assert code == 0
-    made = sorted(p.name for p in tmp_path.iterdir())
-    assert made == ["look.png", "spyndex-s2-sample-latent.png", "spyndex-s2-sample-plain.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["look.png"], "a picture is written only where it is named"
     assert "spyndex-s2-sample / embedding" in out
 
 
@@ -561,6 +560,56 @@ def test_validate_refuses(run):
     code, _, err = run("validate", "empty")
     assert code == 1
     assert "no STAC document below empty" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("load", ITEM, "there", "--asset", "latent"),
+        ("publish", CATALOG, "there"),
+        ("map", CATALOG, "there"),
+        ("label", "v.parquet", "there", "--examples", "e.geojson"),
+        ("search", CATALOG, "--out", "there"),
+        ("nearest", "v.parquet", "--point=0,0", "--out", "there"),
+        ("coverage", CATALOG, "--map", "there"),
+        ("coverage", CATALOG, "--missing", "there"),
+        ("info", ITEM, "--asset", "latent", "--preview", "there"),
+    ],
+    ids=lambda words: " ".join(w for w in words if w[0].isalpha() and "/" not in w),
+)
+def test_what_is_there_is_replaced_only_if_asked(run, words):
+    suffix = {"load": ".tif", "label": ".tif", "search": ".json", "nearest": ".geojson"}.get(words[0], ".any")
+    words = tuple(f"there{suffix}" if w == "there" else w for w in words)
+    Path(f"there{suffix}").write_text("precious")
+    code, out, err = run(*words)
+    said = f"error CatalogError: there{suffix} exists; pass --overwrite to replace it, or choose another name"
+    assert (code, out, one_line(err)) == (1, "", said)
+    assert Path(f"there{suffix}").read_text() == "precious"
+    assert "Replace what is there." in run(words[0], "--help")[1]
+
+
+def test_outputs_are_the_last_argument():
+    from stac_latent.cli import app
+
+    made = {
+        "encode",
+        "fit",
+        "adopt",
+        "load",
+        "publish",
+        "write_map",
+        "label",
+        "export",
+        "copy",
+        "keygen",
+        "demo",
+    }
+    for command in app.registered_commands:
+        parameters = inspect.signature(command.callback, eval_str=True).parameters.values()
+        marks = [p.annotation.__metadata__[0] for p in parameters if hasattr(p.annotation, "__metadata__")]
+        arguments = [m for m in marks if type(m).__name__ == "ArgumentInfo"]
+        last = arguments[-1].metavar if arguments else None
+        assert (last == "OUT") == (command.callback.__name__ in made), command.callback.__name__
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_label_writes_a_map(run, cells, tmp_path):
     ]
     (tmp_path / "points.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     code, out, _ = run(
-        "label", cells / "standard.parquet", "--examples", "points.geojson", "--out", "map.tif", "--json"
+        "label", cells / "standard.parquet", "map.tif", "--examples", "points.geojson", "--json"
     )
     assert code == 0
     counts = json.loads(out)["pixels"]

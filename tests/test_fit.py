@@ -398,7 +398,6 @@ def test_command(catalogue, tmp_path):
     arguments = [
         "fit",
         str(catalogue),
-        "--out",
         str(tmp_path / "mine"),
         "--bands",
         "red,infrared=nir",
@@ -423,8 +422,6 @@ def test_command(catalogue, tmp_path):
 
 
 def test_command_without_items(catalogue, tmp_path):
-    done = CliRunner().invoke(
-        app, ["fit", str(catalogue), "--out", str(tmp_path / "x"), "--datetime", "1999"]
-    )
+    done = CliRunner().invoke(app, ["fit", str(catalogue), str(tmp_path / "x"), "--datetime", "1999"])
     assert done.exit_code == 1
     assert "no item of" in str(done.exception)

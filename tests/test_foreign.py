@@ -394,7 +394,7 @@ def test_rasters_are_published_and_searched_from_the_shell(tmp_path, product):
         write = files.write_tessera if product == "tessera" else files.write_tessera_zarr
         path, truth = write(tmp_path, codes, scale), files.tessera_truth(codes, scale)
     others, table = tmp_path / "others" / "catalog.json", tmp_path / "v.parquet"
-    assert run("adopt", product, path, "--out", tmp_path / "others").exit_code == 0
+    assert run("adopt", product, path, tmp_path / "others").exit_code == 0
     assert run("publish", others, table, "--dtype", "float32").exit_code == 0
     y, x = np.nonzero(np.isfinite(truth).all(axis=0))
     cells = truth[:, y, x].T

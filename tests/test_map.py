@@ -458,7 +458,6 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         str(SAMPLE / "catalog.json"),
         "--ids",
         "spyndex-s2-sample",
-        "--out",
         "m.html",
         "--side",
         "64",

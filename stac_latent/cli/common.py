@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import pystac
 
 __all__ = [
-    "AsJson", "Asset", "Bbox", "Ids", "KeyFile", "MaxItems", "Source", "When", "find", "item_row", "latent_rows", "names", "numbers",
-    "print_rows", "progress",
+    "AsJson", "Asset", "Bbox", "Ids", "KeyFile", "MaxItems", "Overwrite", "Source", "When", "find", "item_row", "latent_rows", "names",
+    "numbers", "print_rows", "progress", "refuse_to_replace",
 ]  # fmt: skip
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -34,6 +35,7 @@ Asset = Annotated[str | None, typer.Option(help="Key of the latent asset, where 
 KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help="Key file of encrypted latents; see 'keygen'.")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 MaxItems = Annotated[int | None, typer.Option(help="Stop after so many items.", min=1)]
 
 
@@ -57,6 +59,18 @@ def progress(quiet: bool) -> Iterator[Any]:
             bar.update(tasks[label], completed=done, total=total)
 
         yield report
+
+
+def refuse_to_replace(dest: Path | None, overwrite: bool) -> None:
+    """Refuse a file or folder that is there, before anything is read or written; None is no file.
+
+    Raises
+    ------
+    CatalogError
+        If it is there, and ``overwrite`` is false.
+    """
+    if dest is not None and os.path.lexists(dest) and not overwrite:
+        raise CatalogError(f"{dest} exists; pass --overwrite to replace it, or choose another name")
 
 
 def numbers(text: str | None, count: int, what: str) -> tuple[float, ...] | None:

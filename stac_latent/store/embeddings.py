@@ -66,7 +66,7 @@ def open_embeddings(path: Any) -> pq.ParquetFile:
         file.close()
         raise CatalogError(
             f"{path} has no 'latent' footer; only files written by publish can be read here: one of another producer is adopted first "
-            "(stac-latent adopt PRODUCT FILE --out others), and then published (stac-latent publish others/catalog.json vectors.parquet)"
+            "(stac-latent adopt PRODUCT FILE others), and then published (stac-latent publish others/catalog.json vectors.parquet)"
         )
     return file
 

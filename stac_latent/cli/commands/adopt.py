@@ -24,7 +24,7 @@ def adopt(
         list[str] | None, typer.Argument(help="Files or URLs; they stay where they are.")
     ] = None,
     dest: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the catalogue to write or add to.")
+        Path | None, typer.Argument(metavar="OUT", help="Folder of the catalogue to write or add to.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the products that are known.")] = False,
     collection: Annotated[
@@ -61,7 +61,7 @@ def adopt(
         _list(as_json)
         return
     if product is None or not files or dest is None:
-        raise typer.BadParameter("expected PRODUCT FILES... --out CATALOG, or --list")
+        raise typer.BadParameter("expected PRODUCT FILES... OUT, or --list")
     from stac_latent.catalog.adopt.adopt import adopt as run
 
     given: dict[str, Any] = {
@@ -107,7 +107,7 @@ def export(
     source: Annotated[
         str, typer.Argument(help="Item, catalogue, item collection, stac-geoparquet file or STAC API.")
     ],
-    dest: Annotated[Path, typer.Option("--out", help="Folder of the catalogue to write.")],
+    dest: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the catalogue to write or add to.")],
     emb: Annotated[
         bool, typer.Option("--emb", help="Items of the embeddings extension (emb, v0.0.1).")
     ] = False,

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Asset, KeyFile, progress
+from stac_latent.cli.common import AsJson, Asset, KeyFile, Overwrite, progress, refuse_to_replace
 from stac_latent.cli.console import out, print_json
 from stac_latent.errors import CatalogError
-from stac_latent.system.names import plain_name
 
 __all__ = ["codecs", "demo", "info", "keygen", "validate", "verify"]
 
@@ -22,7 +21,9 @@ _REASONS = 5
 
 
 def demo(
-    dest: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("stac-latent-demo"),
+    dest: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write to; an earlier run in it is replaced.")
+    ] = Path("stac-latent-demo"),
     codec: Annotated[str, typer.Option(help="Codec for B02, B03, B04, B08.")] = "s2-10m-4b",
     as_json: AsJson = False,
 ) -> None:
@@ -66,30 +67,29 @@ def info(
     href: Annotated[str, typer.Argument(help="STAC Item (JSON) with a latent asset.")],
     asset: Asset = None,
     preview: Annotated[
-        Path | None, typer.Option(help="PNG of the decoded field.", show_default="<item>-<asset>.png here")
+        Path | None, typer.Option(help="PNG to write: a quick-look of the decoded field.")
     ] = None,
-    no_preview: Annotated[bool, typer.Option("--no-preview", help="Do not decode.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a latent asset is, check that its codec opens, and write a decoded quick-look."""
+    """Show what a latent asset is, and check that its codec opens; write a decoded quick-look if asked."""
     from stac_latent.cube.item_assets import latent_assets
     from stac_latent.cube.ref import LatentRef
     from stac_latent.net.items import read_item
     from stac_latent.page.describe import describe_asset, write_quicklook
 
+    refuse_to_replace(preview, overwrite)
     item = read_item(href)
     keys = [asset] if asset else latent_assets(item)
     refs = [LatentRef.from_item(item, k) for k in keys] or [LatentRef.from_item(item)]
-    decodable = [ref for ref in refs if ref.spec.kind == "codec" and not no_preview]
+    decodable = [ref for ref in refs if ref.spec.kind == "codec" and preview is not None]
     if preview is not None and len(decodable) > 1:
         several = ", ".join(ref.asset for ref in decodable)
         raise typer.BadParameter(f"--preview names one file, the item has {several}; choose with --asset")
     result = [describe_asset(item, ref) for ref in refs]
     for ref, row in zip(refs, result, strict=True):
         if ref in decodable:
-            row["preview"] = str(
-                write_quicklook(ref, preview or Path(f"{plain_name(item.id)}-{plain_name(ref.asset)}.png"))
-            )
+            row["preview"] = str(write_quicklook(ref, preview))
     if as_json:
         print_json(result)
         return
@@ -136,7 +136,9 @@ def validate(
         raise typer.Exit(1)
 
 
-def keygen(path: Annotated[Path, typer.Argument(help="File to write; one that is there stays.")]) -> None:
+def keygen(
+    path: Annotated[Path, typer.Argument(metavar="OUT", help="File to write; one that is there stays.")],
+) -> None:
     """Make a key for 'encode --key-file'. Who loses it loses what it encrypts."""
     from stac_latent.secure import keygen as run
 

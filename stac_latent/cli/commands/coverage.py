@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Bbox, When, names, numbers, progress
+from stac_latent.cli.common import AsJson, Bbox, Overwrite, When, names, numbers, progress, refuse_to_replace
 from stac_latent.cli.console import out, print_json
 
 if TYPE_CHECKING:
@@ -41,11 +41,14 @@ def coverage(
             "--vectors", help="Also count cells with vectors, water, and no data yet (Tessera's Zarr)."
         ),
     ] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Report which cells of an area lack items in which periods, as a table, a map and a list."""
     from stac_latent.catalog.coverage.coverage import coverage as run
 
+    refuse_to_replace(picture, overwrite)
+    refuse_to_replace(missing, overwrite)
     with progress(as_json) as report:
         found = run(
             sources[0] if len(sources) == 1 else sources, bbox=numbers(bbox, 4, "--bbox"), datetime=when, every=every,  # type: ignore[arg-type]

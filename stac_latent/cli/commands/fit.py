@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Bbox, Ids, MaxItems, Source, When, find, names, numbers, progress
+from stac_latent.cli.common import (
+    AsJson,
+    Bbox,
+    Ids,
+    MaxItems,
+    Overwrite,
+    Source,
+    When,
+    find,
+    names,
+    numbers,
+    progress,
+)
 from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.interrupts import placing
 
@@ -20,7 +32,7 @@ __all__ = ["fit"]
 
 def fit(
     source: Source,
-    dest: Annotated[Path, typer.Option("--out", help="Folder of the bundle to write.")],
+    dest: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the bundle to write.")],
     bands: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +64,7 @@ def fit(
     collections: Annotated[str | None, typer.Option(help="Collection ids, comma separated.")] = None,
     ids: Ids = None,
     max_items: MaxItems = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit a codec to the items' imagery; write a bundle, measured on places held out."""

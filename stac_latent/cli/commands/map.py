@@ -13,12 +13,14 @@ from stac_latent.cli.common import (
     Bbox,
     Ids,
     MaxItems,
+    Overwrite,
     Source,
     When,
     find,
     names,
     numbers,
     progress,
+    refuse_to_replace,
 )
 from stac_latent.cli.console import err, out, print_json
 
@@ -27,7 +29,7 @@ __all__ = ["write_map"]
 
 def write_map(
     source: Source,
-    dest: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("map.html"),
+    dest: Annotated[Path, typer.Argument(metavar="OUT", help="HTML file to write.")],
     asset: Asset = None,
     embeddings: Annotated[
         str | None,
@@ -44,11 +46,13 @@ def write_map(
     when: When = None,
     ids: Ids = None,
     max_items: MaxItems = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page to look at items on: footprints, raw and decoded pictures, similar places; no network."""
     from stac_latent.page.write import write_map as run
 
+    refuse_to_replace(dest, overwrite)
     items = find(source, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids), max_items=max_items)
     with progress(as_json) as report:
         info = run(

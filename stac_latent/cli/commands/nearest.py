@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Bbox, When, numbers, progress
+from stac_latent.cli.common import AsJson, Bbox, Overwrite, When, numbers, progress, refuse_to_replace
 from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.guard_messages import Heard, heeding
 from stac_latent.errors import SearchError
@@ -46,6 +46,7 @@ def nearest(
         bool, typer.Option("--index", help="Search approximately; builds the index where there is none.")
     ] = False,
     dest: Annotated[Path | None, typer.Option("--out", help="Write the rows: .geojson or .parquet.")] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the rows of published vectors that are most like a place, an item, an area or a vector."""
@@ -53,6 +54,7 @@ def nearest(
 
     if dest is not None and dest.suffix not in (".geojson", ".parquet"):
         raise typer.BadParameter(f"--out ends with .geojson or .parquet; got {dest.name!r}")
+    refuse_to_replace(dest, overwrite)
     with heeding(Heard()):
         found = run(
             table, _query(point, on, item, area, vector), k, where=where, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
@@ -183,8 +185,10 @@ def index(
 
 def label(
     table: Source,
+    dest: Annotated[
+        Path, typer.Argument(metavar="OUT", help="GeoTIFF to write: label, and agreement in percent.")
+    ],
     examples: Annotated[Path, typer.Option(help="Places with a label each (GeoJSON).")],
-    dest: Annotated[Path, typer.Option("--out", help="GeoTIFF to write: label, and agreement in percent.")],
     column: Annotated[str, typer.Option(help="Property that holds the label.")] = "label",
     k: Annotated[int, typer.Option("--k", "-k", help="Examples that vote.", min=1)] = 3,
     max_distance: Annotated[float | None, typer.Option(help="No label farther than this.")] = None,
@@ -196,6 +200,7 @@ def label(
     whiten: WhitenBy = None,
     crs: Annotated[str | None, typer.Option(help="Of the map.", show_default="UTM")] = None,
     resolution: Annotated[float | None, typer.Option(help="Of the map.", show_default="a footprint")] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Map labels from a few examples: each row takes those of the examples that it is most like."""
@@ -203,7 +208,8 @@ def label(
     from stac_latent.index.label_raster import write_map
 
     if dest.suffix.lower() not in (".tif", ".tiff"):
-        raise typer.BadParameter(f"--out ends with .tif; got {dest.name!r}")
+        raise typer.BadParameter(f"OUT ends with .tif; got {dest.name!r}")
+    refuse_to_replace(dest, overwrite)
     found = run(
         table, examples, column=column, k=k, max_distance=max_distance, where=where, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
         min_valid=min_valid, metric=metric, whiten=whitening_of(whiten), crs=crs, resolution=resolution,

@@ -15,7 +15,9 @@ __all__ = ["copy"]
 
 def copy(
     catalog: Annotated[Path, typer.Argument(help="Folder of a catalogue.")],
-    dest: Annotated[str, typer.Argument(help="Folder in an object store, as s3://bucket/catalogue.")],
+    dest: Annotated[
+        str, typer.Argument(metavar="OUT", help="Folder in an object store, as s3://bucket/catalogue.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Copy a finished catalogue to an object store, the root catalogue last."""

@@ -14,6 +14,7 @@ from stac_latent.cli.common import (
     Ids,
     KeyFile,
     MaxItems,
+    Overwrite,
     Source,
     When,
     find,
@@ -23,6 +24,7 @@ from stac_latent.cli.common import (
     numbers,
     print_rows,
     progress,
+    refuse_to_replace,
 )
 from stac_latent.cli.console import out, print_json, print_lines
 from stac_latent.cli.guard_messages import Heard, KeepGoing, heeding, report_failures, saying
@@ -39,7 +41,7 @@ Resampling = Annotated[str, typer.Option(help="nearest, bilinear, cubic, average
 
 def encode(
     source: Source,
-    dest: Annotated[Path, typer.Argument(help="Folder of the catalogue to write.")],
+    dest: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the catalogue to write or add to.")],
     codec: Annotated[str, typer.Option(help="Name or bundle folder; see 'codecs'.")] = "s2-10m-4b",
     asset: Annotated[str, typer.Option(help="Key of the latent asset to write.")] = "latent",
     mode: Annotated[
@@ -221,6 +223,7 @@ def search(
     dest: Annotated[
         Path | None, typer.Option("--out", help="Write the items: .json (item collection) or .parquet.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find items with latents by place, time, kind, space, rate, measured error and free CQL2."""
@@ -228,6 +231,7 @@ def search(
 
     if dest is not None and dest.suffix not in (".json", ".geojson", ".parquet"):
         raise typer.BadParameter(f"--out ends with .json or .parquet; got {dest.name!r}")
+    refuse_to_replace(dest, overwrite)
     found = run(
         sources[0] if len(sources) == 1 else sources, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
         collections=names(collections), ids=names(ids), kind=kind, space=space,
@@ -268,7 +272,7 @@ def load(
     source: Source,
     dest: Annotated[
         Path | None,
-        typer.Argument(metavar="[OUT]", help=".zarr or .tif to write; without it the cube is described."),
+        typer.Argument(metavar="OUT", help=".zarr or .tif to write; without it the cube is described."),
     ] = None,
     bands: Annotated[str | None, typer.Option(help="Comma separated.")] = None,
     asset: Asset = None,
@@ -285,7 +289,7 @@ def load(
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
     key: KeyFile = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Load items as one cube, decoded or as latents, and write it."""
@@ -295,8 +299,7 @@ def load(
         raise typer.BadParameter(f"--upto is field or latent; got {upto!r}")
     if dest is not None and dest.suffix not in (".zarr", ".tif"):
         raise typer.BadParameter(f"the output ends with .zarr or .tif; got {dest.name!r}")
-    if dest is not None and dest.exists() and not overwrite:
-        raise CatalogError(f"{dest} exists; pass --overwrite to replace it, or choose another name")
+    refuse_to_replace(dest, overwrite)
     box = numbers(bbox, 4, "--bbox")
     items = find(source, bbox=box, datetime=when, ids=names(ids), max_items=max_items)
     cube = run(
@@ -332,7 +335,9 @@ def _write_cube(cube: Any, dest: Path) -> None:
 
 def publish(
     source: Source,
-    dest: Annotated[Path, typer.Argument(help="GeoParquet file to write; its STAC Item goes beside it.")],
+    dest: Annotated[
+        Path, typer.Argument(metavar="OUT", help="GeoParquet file to write; its STAC Item goes beside it.")
+    ],
     asset: Asset = None,
     by: Annotated[str, typer.Option(help="cell, patch or item.")] = "cell",
     patch: Annotated[str, typer.Option(help="Cells of a patch, as 8,8.")] = "8,8",
@@ -352,11 +357,13 @@ def publish(
     bbox: Bbox = None,
     when: When = None,
     ids: Ids = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish latents as GeoParquet embeddings, one row for each cell, patch or item."""
     from stac_latent.catalog.publish.publish import publish as run
 
+    refuse_to_replace(dest, overwrite)
     size = numbers(patch, 2, "--patch") or (8, 8)
     box = numbers(bbox, 4, "--bbox")
     items = find(source, bbox=box, datetime=when, ids=names(ids))
