@@ -82,13 +82,13 @@ def info(
     item = read_item(href)
     keys = [asset] if asset else latent_assets(item)
     refs = [LatentRef.from_item(item, k) for k in keys] or [LatentRef.from_item(item)]
-    decodable = [ref for ref in refs if ref.spec.kind == "codec" and preview is not None]
+    decodable = [ref for ref in refs if ref.spec.kind == "codec"]
     if preview is not None and len(decodable) > 1:
         several = ", ".join(ref.asset for ref in decodable)
         raise typer.BadParameter(f"--preview names one file, the item has {several}; choose with --asset")
     result = [describe_asset(item, ref) for ref in refs]
     for ref, row in zip(refs, result, strict=True):
-        if ref in decodable:
+        if preview is not None and ref in decodable:
             row["preview"] = str(write_quicklook(ref, preview))
     if as_json:
         print_json(result)
