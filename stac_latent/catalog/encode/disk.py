@@ -1,4 +1,4 @@
-"""What ``encode`` does about files: errors of one Item in words that name it, and no leftovers."""
+"""What ``encode`` does about files: new stores, and no leftovers."""
 
 from __future__ import annotations
 
@@ -8,57 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rasterio.errors import RasterioError
-
-from stac_latent.errors import CatalogError, StacLatentError, VerificationError
 from stac_latent.system.files import (
     clear_killed,
     clear_parts,
-    is_disk_full,
     left_by_killed,
     remove,
     temporary,
     tree_size,
 )
 
-__all__ = ["clear", "errors_of", "new_store"]
-
-
-@contextmanager
-def errors_of(item: str, dest: Path) -> Iterator[None]:
-    """Turn what fails while an Item is encoded into errors that name it, and tell what cannot be read from what cannot be written.
-
-    Parameters
-    ----------
-    item
-        Its id.
-    dest
-        Folder of the catalogue.
-    """
-    try:
-        yield
-    except StacLatentError as exc:
-        if repr(item) not in str(exc):
-            exc.args = (f"item {item!r}: {exc}", *exc.args[1:])
-        raise
-    except (OSError, RasterioError) as exc:
-        if isinstance(exc, OSError) and _is_write(exc, dest):
-            way_out = "Free some space, or choose" if is_disk_full(exc) else "Choose"
-            raise VerificationError(
-                f"writing to {dest} failed: {exc}; the item being written, {item!r}, was not catalogued. {way_out} another dest, "
-                "and run the same command again"
-            ) from exc
-        because = "" if exc.__cause__ is None else f" ({exc.__cause__})"
-        raise CatalogError(
-            f"item {item!r} cannot be read: {exc}{because}; it was not catalogued. Put its file right, or leave the item out"
-        ) from exc
-
-
-def _is_write(exc: OSError, dest: Path) -> bool:
-    """Whether it was our own writing that failed: readers of rasters give no number, or name a file elsewhere."""
-    if exc.errno is None or is_disk_full(exc):
-        return exc.errno is not None
-    return exc.filename is None or Path(str(exc.filename)).absolute().is_relative_to(dest.absolute())
+__all__ = ["clear", "new_store"]
 
 
 def clear(store: Path, root: Path, size: int | None = None) -> None:

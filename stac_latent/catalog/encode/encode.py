@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pystac
 from rasterio.errors import RasterioError
 
-from stac_latent.catalog.encode.disk import clear, errors_of, new_store
+from stac_latent.catalog.encode.disk import clear, new_store
 from stac_latent.catalog.encode.encoded_item import (
     Mode,
     check_key,
@@ -25,10 +23,16 @@ from stac_latent.catalog.encode.encoded_item import (
     summarise,
 )
 from stac_latent.catalog.encode.fingerprint import INPUT, input_digest, intact, made_from
-from stac_latent.catalog.encode.guard_policy import asked_of, naming, warn_of
 from stac_latent.catalog.encode.key_frames import References, check_references, dates, set_reference
+from stac_latent.catalog.encode.messages import naming_errors, naming_refusals, passing_over, warn_of
 from stac_latent.catalog.encode.native_codec import codec_for
-from stac_latent.catalog.encode.options import bound_of, form_of, goal_of, listed_of, secret_of
+from stac_latent.catalog.encode.options import (
+    EncodeKeywords,
+    EncodeOptions,
+    OnError,
+    SourceGrid,
+    items_to_encode,
+)
 from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.tree import CatalogTree, write_json
 from stac_latent.codec.bundle import save_bundle
@@ -43,14 +47,14 @@ from stac_latent.cube.raw.units import computes
 from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.monitor import Policy
 from stac_latent.cube.write.verify import Progress
-from stac_latent.cube.write.writer import WriteJob, write
-from stac_latent.errors import CatalogError, SkippedWarning, SourceWarning, StacLatentError
-from stac_latent.field.error_bound import BoundLike, ErrorBound
-from stac_latent.field.rate_target import TARGETS, Target
+from stac_latent.cube.write.writer import Encoded, WriteJob, write
+from stac_latent.errors import CatalogError, SourceWarning, StacLatentError
+from stac_latent.field.error_bound import BoundLike
+from stac_latent.field.rate_target import TARGETS
 from stac_latent.quality.checks import Check
 from stac_latent.secure import Key
 from stac_latent.store.zarr.group import Payload
-from stac_latent.system.files import clear_parts, is_disk_full, placed
+from stac_latent.system.files import clear_parts, placed
 from stac_latent.system.links import is_local, local_path
 from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options
@@ -75,7 +79,7 @@ def encode(
     resolution: float | None = None,
     resampling: str = "nearest",
     overwrite: bool = False,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
     references: References = None,
     guard: Policy | None = None,
     fallback_bound: float = 0.0,
@@ -170,131 +174,131 @@ def encode(
     >>> items[0].properties["latent:psnr"]  # doctest: +SKIP
     49.8
     """
-    chosen = open_codec(codec)
-    remember(chosen)
-    form = form_of(chosen, payload, target)
-    bound = bound_of(chosen, error_bound)
-    goal = goal_of(chosen, target, bound)
-    aimed = chosen.with_target(goal)  # refuses a target that the codec cannot have before anything is written
-    asked_of(
-        chosen, guard, checks, fallback_bound, bounded=bound is not None
-    )  # refuses what cannot be asked for, likewise
-    secret = secret_of(key, references, guard)
+    keywords = EncodeKeywords(
+        asset=asset, mode=mode, overwrite=overwrite, on_error=on_error, payload=payload, target=target, error_bound=error_bound,
+        references=references, guard=guard, fallback_bound=fallback_bound, checks=checks, key=key,
+        pixels=SourceGrid(bands, resolution, resampling, trust),
+    )  # fmt: skip
+    opened = open_codec(codec)
+    remember(opened)
+    options = keywords.checked(opened)
     if not is_local(os.fspath(dest)):
         raise CatalogError(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
         )
-    if mode not in ("beside", "derived"):
-        raise CatalogError(f"mode={mode!r}; expected 'beside' or 'derived'")
-    if on_error not in ("raise", "skip"):
-        raise CatalogError(f"on_error={on_error!r}; expected 'raise' or 'skip'")
-    safe_name(asset, "asset")
-    todo = listed_of(items)
-    run = _Run(
-        chosen, CatalogTree(local_path(os.fspath(dest))), asset, mode, form, goal, bands, resolution, resampling, overwrite,
-        references, guard, fallback_bound, checks, error_bound, secret, trust, progress,
-    )  # fmt: skip
-    out: dict[int, pystac.Item] = {}
-    try:
-        for i, frame in _planned(run, todo, aimed, skip=on_error == "skip"):
-            with _skipping(todo[i].id, on_error == "skip"), errors_of(todo[i].id, run.tree.root):
-                if isinstance(frame, int) and frame not in out:
-                    raise CatalogError(f"its key frame {todo[frame].id!r} was not encoded")
-                out[i] = run.one(todo[i], out[frame] if isinstance(frame, int) else frame)
-    except (KeyboardInterrupt, SystemExit) as exc:
-        exc.add_note(
-            f"{len(out)} of {len(todo)} items are encoded and catalogued in {run.tree.root}, and nothing is half-written; run the "
-            "same again to go on"
+    run = _Run(options, CatalogTree(local_path(os.fspath(dest))), progress)
+    return run.encode_all(items_to_encode(items))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One Item on its way into the catalogue."""
+
+    item: pystac.Item
+    key_frame: pystac.Item | None
+    options: EncodeOptions
+    """With the codec of the Item's bands."""
+    sources: Sequence[ItemSource]
+    """Pixels of each lattice."""
+    name: str
+    """Id of the Item that will carry the asset."""
+    store: Path
+    digest: str | None
+    """Of all inputs; None where they cannot be told."""
+
+    def job(self, folder: Path, bundle: Path) -> WriteJob:
+        """What is to be written, with room for every value of the source where all of them are kept."""
+        options = self.options
+        policy, bound = options.quality.policy, options.error_bound
+        exact = bound is not None or policy == "fallback" or not computes(options.codec)
+        sources = [with_room(s, exact=exact) for s in self.sources]
+        coders = [s.codec.with_target(options.target, bands=s.decoded) for s in sources]
+        frame = None if self.key_frame is None else LatentRef.from_item(self.key_frame, options.asset)
+        return WriteJob(
+            sources, coders, folder, options.payload, bundle, frame, bound, options.quality, options.key
         )
-        raise
-    return [out[i] for i in sorted(out)]
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What all Items of one ``encode`` share."""
+    """One ``encode``: its options, and the catalogue that its Items go to."""
 
-    codec: Codec
+    options: EncodeOptions
     tree: CatalogTree
-    key: str
-    mode: Mode
-    payload: Payload
-    goal: Target
-    bands: Mapping[str, str] | None
-    resolution: float | None
-    resampling: str
-    overwrite: bool
-    references: References
-    guard: Policy | None
-    fallback_bound: float
-    checks: Sequence[str | Check]
-    error_bound: BoundLike | None
-    secret: Key | None
-    trust: Trust | None
     progress: Progress | None
+    opened: dict[str, list[ItemSource]] = field(default_factory=dict)
+    """Sources that were opened to choose key frames, by the id of their Item, until it is encoded."""
 
-    def sources(self, item: pystac.Item) -> list[ItemSource]:
-        """Pixels of an Item, of each lattice."""
-        bounded = self.error_bound is not None
-        native = self.resolution is None
-        own = codec_for(item, self.codec, self.bands, self.trust, native=native, bounded=bounded)
-        check_references(item, own, self.references)
-        return [
-            ItemSource(
-                item, part, self.bands, self.resolution, self.resampling, bounded=bounded, trust=self.trust
+    def encode_all(self, items: Sequence[pystac.Item]) -> list[pystac.Item]:
+        """Encode Items, key frames before the dates that refer to them; those that are catalogued, in the order given."""
+        skip, root = self.options.skip_failing, self.tree.root
+        out: dict[int, pystac.Item] = {}
+        try:
+            for i, frame in self._planned(items):
+                with passing_over(items[i].id, wanted=skip), naming_errors(items[i].id, root):
+                    if isinstance(frame, int) and frame not in out:
+                        raise CatalogError(f"its key frame {items[frame].id!r} was not encoded")
+                    out[i] = self.encode_item(items[i], out[frame] if isinstance(frame, int) else frame)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            exc.add_note(
+                f"{len(out)} of {len(items)} items are encoded and catalogued in {root}, and nothing is half-written; run the same "
+                "again to go on"
             )
-            for part in own.grid_chains
-        ]
+            raise
+        return [out[i] for i in sorted(out)]
 
-    def one(self, item: pystac.Item, frame: pystac.Item | None) -> pystac.Item:
+    def encode_item(self, item: pystac.Item, key_frame: pystac.Item | None) -> pystac.Item:
         """Encode one Item, or find it done; the catalogued Item."""
-        tree, key = self.tree, self.key
-        name = name_of(item, key, self.mode)
-        store = tree.collection_folder(item.collection_id) / safe_name(name) / f"{key}.zarr"
-        sources = self.sources(item)
-        known = tree.find(name, item.collection_id)
-        asset = None if known is None else known.assets.get(key)
-        clear(store, tree.root, None if asset is None else asset.extra_fields.get("file:size"))
-        space = sources[0].codec.space
-        whole = self.codec if space == self.codec.space else resolve_space(space)
-        asked = asked_of(whole, self.guard, self.checks, self.fallback_bound)
-        bound = bound_of(whole, self.error_bound)
-        options = (
-            _options(whole, self.goal, self.payload, frame, key, self.secret, bound) | asked.fingerprint()
-        )
-        digest = input_digest(sources, options)
+        task, tree = self._task(item, key_frame), self.tree
         with tree.locked():
-            if (done := self._finished(item, sources, name, digest)) is not None:
-                return done
-            decoder = _write_codec(whole, tree.root)
-        if frame is not None and frame.id == name:
-            raise CatalogError(f"item {name!r} cannot be its own key frame; leave it out of references")
-        exact = bound is not None or asked.policy == "fallback" or not computes(whole)
-        sources = [with_room(s, exact=exact) for s in sources]
-        coders = [s.codec.with_target(self.goal, bands=s.decoded) for s in sources]
-        reference = None if frame is None else LatentRef.from_item(frame, key)
-        with naming(item.id), new_store(store) as part:
-            job = WriteJob(
-                sources, coders, part, self.payload, decoder.parent, reference, bound, asked, self.secret
-            )
-            made = write(job, self.progress)
+            if (finished := self._finished(task)) is not None:
+                return finished
+            decoder = _write_codec(task.options.codec, tree.root)
+        if key_frame is not None and key_frame.id == task.name:
+            raise CatalogError(f"item {task.name!r} cannot be its own key frame; leave it out of references")
+        with naming_refusals(item.id), new_store(task.store) as folder:
+            job = task.job(folder, decoder.parent)
+            encoded = write(job, self.progress)
             with tree.locked():
-                if (done := self._finished(item, sources, name, digest)) is not None:
-                    return done  # by another writer meanwhile
-                base = renewed(item, tree.find(name, item.collection_id), tree, name, self.mode, replaced=key)
-                with placed(part, store):
-                    describe(base, key, made, store.parent, decoder, item)
-                    if digest is not None:
-                        base.assets[key].extra_fields[INPUT] = digest
-                    set_reference(base, key, frame if made.key_frame is not None else None)
-                    out = tree.add(base)
-        warn_of(item.id, made.unusual)
-        warn_of(item.id, dict.fromkeys(n for s in sources for n in s.notes), SourceWarning)
+                if (finished := self._finished(task)) is not None:
+                    return finished  # by another writer meanwhile
+                with placed(folder, task.store):
+                    out = self._catalogue(task, encoded, decoder)
+        warn_of(item.id, encoded.unusual)
+        warn_of(item.id, dict.fromkeys(note for s in job.sources for note in s.notes), SourceWarning)
         return out
 
-    def _finished(
-        self, item: pystac.Item, sources: Sequence[ItemSource], name: str, digest: str | None
-    ) -> pystac.Item | None:
+    def _task(self, item: pystac.Item, key_frame: pystac.Item | None) -> _Task:
+        """What is to be done about an Item; what a killed process left of its store is gone."""
+        asset = self.options.asset
+        name = name_of(item, asset, self.options.mode)
+        store = self.tree.collection_folder(item.collection_id) / safe_name(name) / f"{asset}.zarr"
+        sources = self.opened.pop(item.id, None) or self._sources(item)
+        known = self.tree.find(name, item.collection_id)
+        stored = None if known is None else known.assets.get(asset)
+        clear(store, self.tree.root, None if stored is None else stored.extra_fields.get("file:size"))
+        space = sources[0].codec.space
+        whole = self.options.codec if space == self.options.codec.space else resolve_space(space)
+        options = self.options.for_codec(whole)
+        digest = input_digest(sources, options.fingerprint(key_frame))
+        return _Task(item, key_frame, options, sources, name, store, digest)
+
+    def _sources(self, item: pystac.Item) -> list[ItemSource]:
+        """Pixels of an Item, of each lattice."""
+        pixels, bounded = self.options.pixels, self.options.error_bound is not None
+        native = pixels.resolution is None
+        codec = codec_for(
+            item, self.options.codec, pixels.bands, pixels.trust, native=native, bounded=bounded
+        )
+        check_references(item, codec, self.options.key_frames)
+        return [
+            ItemSource(
+                item, chain, pixels.bands, pixels.resolution, pixels.resampling, bounded=bounded, trust=pixels.trust
+            )
+            for chain in codec.grid_chains
+        ]  # fmt: skip
+
+    def _finished(self, task: _Task) -> pystac.Item | None:
         """The catalogued Item where its asset was made from the same inputs, with what its source says now; None to encode it.
 
         Raises
@@ -302,49 +306,70 @@ class _Run:
         CatalogError
             If another asset is in the way.
         """
-        known = self.tree.find(name, item.collection_id)
-        same = made_from(known, self.key, digest)
-        if known is None or self.overwrite or not same or not intact(known.assets[self.key]):
-            check_key(item, known, self.tree, self.key, self.mode, overwrite=self.overwrite or same)
+        item, options = task.item, self.options
+        asset, mode = options.asset, options.mode
+        known = self.tree.find(task.name, item.collection_id)
+        same = made_from(known, asset, task.digest)
+        if known is None or options.overwrite or not same or not intact(known.assets[asset]):
+            check_key(item, known, self.tree, asset, mode, overwrite=options.overwrite or same)
             return None
-        again = renewed(item, known, self.tree, name, self.mode)
-        describe_bands(again.assets[self.key], [band for source in sources for band in source.decoded])
-        summarise(again, self.key, item)
-        again.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return self.tree.renew(again)
+        out = renewed(item, known, self.tree, task.name, mode)
+        describe_bands(out.assets[asset], [band for source in task.sources for band in source.decoded])
+        summarise(out, asset, item)
+        out.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self.tree.renew(out)
 
+    def _catalogue(self, task: _Task, encoded: Encoded, decoder: Path) -> pystac.Item:
+        """Catalogue what was written and lies in its place."""
+        item, asset = task.item, self.options.asset
+        known = self.tree.find(task.name, item.collection_id)
+        out = renewed(item, known, self.tree, task.name, self.options.mode, replaced=asset)
+        describe(out, asset, encoded, task.store.parent, decoder, item)
+        if task.digest is not None:
+            out.assets[asset].extra_fields[INPUT] = task.digest
+        set_reference(out, asset, task.key_frame if encoded.key_frame is not None else None)
+        return self.tree.add(out)
 
-def _planned(
-    run: _Run, todo: Sequence[pystac.Item], aimed: Codec, *, skip: bool
-) -> Iterable[tuple[int, int | pystac.Item | None]]:
-    """Positions of the Items in the order of encoding, each with its key frame, as :func:`dates` has them."""
-    if run.references is None:
-        return ((i, None) for i in range(len(todo)))
+    def _planned(self, items: Sequence[pystac.Item]) -> Iterable[tuple[int, int | pystac.Item | None]]:
+        """Positions of the Items in the order of encoding, each with its key frame, as :func:`dates` has them."""
+        if self.options.key_frames is None:
+            return ((i, None) for i in range(len(items)))
+        try:
+            return self._plan(items, range(len(items)))
+        except (StacLatentError, OSError, RasterioError):  # of which Item: a plan needs samples of all
+            sound = []
+            for i, item in enumerate(items):
+                with (
+                    passing_over(item.id, wanted=self.options.skip_failing),
+                    naming_errors(item.id, self.tree.root),
+                ):
+                    _read_all(self._open(item))
+                    sound.append(i)
+            if len(sound) == len(items):
+                raise
+            return self._plan(items, sound)
 
-    def plan(places: Sequence[int]) -> list[tuple[int, int | pystac.Item | None]]:
-        items = [todo[i] for i in places]
-        found = dates(
-            items,
-            run.references,
-            aimed,
-            run.payload,
-            run.key,
-            lambda item: run.sources(item)[0],
-            run.progress,
+    def _plan(
+        self, items: Sequence[pystac.Item], places: Sequence[int]
+    ) -> list[tuple[int, int | pystac.Item | None]]:
+        """Key frames of the Items at some places."""
+        options = self.options
+        plan = dates(
+            [items[i] for i in places],
+            options.key_frames,
+            options.codec.with_target(options.target),
+            options.payload,
+            options.asset,
+            lambda item: self._open(item)[0],
+            self.progress,
         )
-        return [(places[i], places[frame] if isinstance(frame, int) else frame) for i, frame in found]
+        return [(places[i], places[frame] if isinstance(frame, int) else frame) for i, frame in plan]
 
-    try:
-        return plan(range(len(todo)))
-    except (StacLatentError, OSError, RasterioError):  # of which Item: a plan needs samples of all
-        sound = []
-        for i, item in enumerate(todo):
-            with _skipping(item.id, skip), errors_of(item.id, run.tree.root):
-                _read_all(run.sources(item))
-                sound.append(i)
-        if len(sound) == len(todo):
-            raise
-        return plan(sound)
+    def _open(self, item: pystac.Item) -> list[ItemSource]:
+        """Sources of an Item, opened once."""
+        if item.id not in self.opened:
+            self.opened[item.id] = self._sources(item)
+        return self.opened[item.id]
 
 
 def _read_all(sources: Sequence[ItemSource]) -> None:
@@ -352,17 +377,6 @@ def _read_all(sources: Sequence[ItemSource]) -> None:
         height, width = padded_shape(source.grid)
         for y in range(0, height, _STRIP):
             source.read(Window(Span(y, min(y + _STRIP, height)), Span(0, width)))
-
-
-@contextmanager
-def _skipping(item: str, skip: bool) -> Iterator[None]:
-    """Turn the error of an Item into a warning, where that was asked for and the next one may fare better."""
-    try:
-        yield
-    except StacLatentError as exc:
-        if not skip or is_disk_full(exc.__cause__):
-            raise
-        warnings.warn(SkippedWarning(item, exc), stacklevel=5)
 
 
 def _write_codec(codec: Codec, root: Path) -> Path:
@@ -376,23 +390,3 @@ def _write_codec(codec: Codec, root: Path) -> Path:
         item = codec_item(codec, folder, properties=about)
         write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
     return path
-
-
-def _options(
-    codec: Codec,
-    goal: Target,
-    form: Payload,
-    key_item: pystac.Item | None,
-    key: str,
-    secret: Key | None,
-    bound: ErrorBound | None,
-) -> dict[str, Any]:
-    """What decides on the bytes of a latent beside its source."""
-    frame = None if key_item is None else [key_item.id, key_item.assets[key].extra_fields.get(INPUT)]
-    target = asdict(goal) | {"overhead": 0, "samples": None}  # were fields once: stored digests have them
-    out = {"space": codec.space, "target": target, "payload": form, "reference": frame}
-    if secret is not None:
-        out["encrypt"] = secret.id
-    if bound is not None:
-        out["error_bound"] = str(bound)
-    return out

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.errors import CatalogError
 from stac_latent.quality.checks import Check, Checks
-from stac_latent.quality.ood_calibration import full_cells, observe
+from stac_latent.quality.ood_calibration import full_cells, guards_of, observe
 from stac_latent.quality.ood_score import Guard, Score, scene_score
 from stac_latent.store.zarr.group import chunk_cells
+from stac_latent.system.suggest import did_you_mean
 from stac_latent.window import Window
 
 __all__ = ["POLICIES", "Policy", "QualityMonitor", "QualityPolicy", "findings", "refusals"]
@@ -43,6 +45,69 @@ class QualityPolicy:
     checks: Sequence[Check] = ()
     bound: float = 0.0
     """Largest error of flagged tiles under the policy ``fallback``, stored unit."""
+    named: bool = False
+    """Whether the caller named the policy: then a codec without a calibration is refused."""
+
+    @classmethod
+    def from_options(
+        cls,
+        codec: Codec,
+        guard: Policy | None,
+        checks: Sequence[str | Check],
+        fallback_bound: float = 0.0,
+        *,
+        bounded: bool = False,
+    ) -> Self:
+        """The policy that a caller's options state for a codec.
+
+        Parameters
+        ----------
+        codec
+            May have a calibration.
+        guard, checks, fallback_bound
+            See :func:`stac_latent.encode`.
+        bounded
+            Whether every pixel keeps an error bound already.
+
+        Raises
+        ------
+        CatalogError
+            If there is no such policy, the codec has no calibration and a policy is named, or it has no pixels to check.
+        CodecError
+            If a check cannot be read.
+        """
+        if guard not in (None, *POLICIES):
+            meant = did_you_mean(str(guard), POLICIES)
+            raise CatalogError(f"guard={guard!r}{meant}; expected {', '.join(map(repr, POLICIES))}")
+        wanted = tuple(Check.of(c) for c in ([checks] if isinstance(checks, str) else checks))
+        if wanted and codec.kind != "codec":
+            raise CatalogError(f"codec {codec.name!r} is an embedder: it has no decoded pixels to check")
+        if fallback_bound and guard != "fallback":
+            raise CatalogError(
+                f"fallback_bound={fallback_bound:g} is for guard='fallback' (--guard fallback) alone; give both, or error_bound= for "
+                "every tile"
+            )
+        if guard == "off":
+            return cls("off", None, wanted, named=True)
+        guards = guards_of(codec) if codec.kind == "codec" else None
+        if guards is None and guard is not None:
+            raise CatalogError(
+                f"codec {codec.name!r} has no guard: it was never calibrated. 'stac-latent fit' calibrates what it fits; or pass "
+                "guard='off' (--guard off)"
+            )
+        if guard == "fallback" and bounded:
+            raise CatalogError(
+                "error_bound keeps every tile within its bound already; leave it out, or guard='fallback' (--guard fallback)"
+            )
+        if not 0 <= fallback_bound < math.inf:
+            raise CatalogError(
+                f"fallback_bound={fallback_bound:g}; expected a number from 0 on in the stored unit, 0 for no error at all"
+            )
+        return cls(guard or "warn", guards, wanted, float(fallback_bound), guard is not None)
+
+    def for_codec(self, codec: Codec) -> Self:
+        """The same policy with the calibration of another codec; errors as of :meth:`from_options`."""
+        return self.from_options(codec, self.policy if self.named else None, self.checks, self.bound)
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the outcome, as JSON; nothing where nobody looks."""

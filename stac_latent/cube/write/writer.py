@@ -96,6 +96,8 @@ class Scene(Source, Protocol):
     """Each band's own pixels: those of the grid, or two, four or eight times as large."""
     samples: int
     """Pixels of all bands, each on its own grid."""
+    notes: tuple[str, ...]
+    """Where Item and file disagreed, in words."""
 
 
 @dataclass(frozen=True)
