@@ -232,14 +232,14 @@ def bundle(name: str) -> Target:
     def run(data: bytes) -> None:
         doc, _, weights = data.partition(_CUT)
         with suppress(BundleError):
-            read_bundle({FILES[0]: doc, FILES[1]: weights}, again=True)
+            read_bundle({FILES[0]: doc, FILES[1]: weights}, refresh=True)
             return
         try:
-            read_bundle({FILES[0]: doc, FILES[1]: weights}, again=True)
+            read_bundle({FILES[0]: doc, FILES[1]: weights}, refresh=True)
         except BundleError as exc:
             if found := re.search(r"digest is (sha256:\w+), codec.json", str(exc)):
                 forged = json.loads(doc) | {"space": found[1]}
-                read_bundle({FILES[0]: json.dumps(forged).encode(), FILES[1]: weights}, again=True)
+                read_bundle({FILES[0]: json.dumps(forged).encode(), FILES[1]: weights}, refresh=True)
 
     def mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
         doc, _, weights = data.partition(_CUT)

@@ -291,13 +291,13 @@ def forged(codec, change):
     doc["tensors"]["checksum"] = multihash(files[FILES[1]])
     data = {FILES[0]: json.dumps(doc).encode(), FILES[1]: files[FILES[1]]}
     try:
-        return read_bundle(data, again=True)
+        return read_bundle(data, refresh=True)
     except BundleError as exc:
         found = re.search(r"digest is (sha256:\w+), codec.json", str(exc))
         if found is None:
             raise
         data[FILES[0]] = json.dumps(doc | {"space": found[1]}).encode()
-        return read_bundle(data, again=True)
+        return read_bundle(data, refresh=True)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_probe_runs_once_on_a_machine(bundle, runs, monkeypatch):
     probe.passed().clear()  # as in a new process
     assert load_bundle(bundle).space == codec.space
     assert len(runs) == once
-    load_bundle(bundle, again=True)
+    load_bundle(bundle, refresh=True)
     assert len(runs) == 2 * once
 
 

@@ -78,8 +78,8 @@ def save_bundle(codec: Codec, folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load_bundle(folder: str | os.PathLike[str], *, space: str | None = None, again: bool = False) -> Codec:
-    """Open the bundle in ``folder``; with ``space``, refuse any other; ``again`` runs its probe though it passed before.
+def load_bundle(folder: str | os.PathLike[str], *, space: str | None = None, refresh: bool = False) -> Codec:
+    """Open the bundle in ``folder``; with ``space``, refuse any other; ``refresh`` runs its probe though it passed before.
 
     Raises
     ------
@@ -95,11 +95,11 @@ def load_bundle(folder: str | os.PathLike[str], *, space: str | None = None, aga
             files[name] = (path / name).read_bytes()
         except OSError as exc:
             raise BundleError(f"no codec bundle in {path}: {exc}; it holds {' and '.join(FILES)}") from exc
-    return read_bundle(files, space=space, where=str(path), again=again)
+    return read_bundle(files, space=space, where=str(path), refresh=refresh)
 
 
 def read_bundle(
-    files: Mapping[str, bytes], *, space: str | None = None, where: str = "bundle", again: bool = False
+    files: Mapping[str, bytes], *, space: str | None = None, where: str = "bundle", refresh: bool = False
 ) -> Codec:
     """Rebuild a codec from the contents of its files, verify its digest and run its probe.
 
@@ -111,7 +111,7 @@ def read_bundle(
         Digest that the bundle must have.
     where
         Named in errors.
-    again
+    refresh
         Run the probe though it passed on this machine before.
 
     Raises
@@ -157,7 +157,7 @@ def read_bundle(
             raise BundleError(
                 f"{where}: the bundle's digest is {found}, {who} expects {wanted}; it is another codec, or was changed"
             )
-    run_probe(codec, probe, tensors, where, again=again)
+    run_probe(codec, probe, tensors, where, refresh=refresh)
     return codec
 
 

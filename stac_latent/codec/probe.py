@@ -77,7 +77,7 @@ def make_probe(codec: Codec) -> dict[str, Any]:
 
 
 def run_probe(
-    codec: Codec, probe: Mapping[str, Any], tensors: Mapping[str, Array], where: str, *, again: bool = False
+    codec: Codec, probe: Mapping[str, Any], tensors: Mapping[str, Array], where: str, *, refresh: bool = False
 ) -> None:
     """Decode the probe block and compare, unless it is known to pass on this machine.
 
@@ -89,7 +89,7 @@ def run_probe(
         Its checksums, and its arrays with the block.
     where
         Named in errors.
-    again
+    refresh
         Run it even if it passed before.
 
     Raises
@@ -99,7 +99,7 @@ def run_probe(
     """
     fingerprint = _digest({**environment(), "probe": {k: probe.get(k) for k in ("symbols_crc", "field_crc")}})
     key = (codec.space, fingerprint)
-    if not again and (key in passed() or _on_record(key)):
+    if not refresh and (key in passed() or _on_record(key)):
         passed().add(key)
         return
     codec = codec.grid_chains[0]

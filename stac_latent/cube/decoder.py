@@ -38,10 +38,10 @@ class Decoder:
     def __repr__(self) -> str:
         return f"Decoder({shown(self.href)!r}, {self.checksum!r})"
 
-    def open(self, space: str, *, again: bool = False, sign: Sign | None = None) -> Codec:
+    def open(self, space: str, *, refresh: bool = False, sign: Sign | None = None) -> Codec:
         """Codec that the link leads to; several readers of one space open it once.
 
-        ``again`` reads it anew and runs its probe, whatever was opened or passed before.
+        ``refresh`` reads it anew and runs its probe, whatever was opened or passed before.
 
         Raises
         ------
@@ -49,14 +49,14 @@ class Decoder:
             If there is none, or one of another space.
         """
         with _opening[space]:
-            if not again and (codec := opened(space)) is not None:
+            if not refresh and (codec := opened(space)) is not None:
                 return codec
             data = read_bytes(self.href, checksum=self.checksum, limit=_ITEM_LIMIT, sign=sign)
             try:
                 doc = parse_json(data, shown(self.href))
             except CatalogError as exc:
                 raise CatalogError(f"{exc}; a latent:decoder link points to the codec's MLM Item") from None
-            return remember(read_codec_item(doc, self.href, space, again=again, sign=sign))
+            return remember(read_codec_item(doc, self.href, space, refresh=refresh, sign=sign))
 
 
 def decoder_of(item: pystac.Item, space: str) -> Decoder | None:
@@ -71,18 +71,18 @@ def decoder_of(item: pystac.Item, space: str) -> Decoder | None:
     return None
 
 
-def codec_in_store(href: str, space: str, *, again: bool = False, sign: Sign | None = None) -> Codec | None:
+def codec_in_store(href: str, space: str, *, refresh: bool = False, sign: Sign | None = None) -> Codec | None:
     """Codec of which a store holds a copy of its own; None where it holds none."""
     folder = inner(href, "bundle")
     try:
         files = {name: read_bytes(inner(folder, name), limit=_BUNDLE_LIMIT, sign=sign) for name in FILES}
     except CatalogError:
         return None
-    return remember(read_bundle(files, space=space, where=shown(folder), again=again))
+    return remember(read_bundle(files, space=space, where=shown(folder), refresh=refresh))
 
 
 def read_codec_item(
-    doc: Mapping[str, Any], href: str, space: str | None, *, again: bool = False, sign: Sign | None = None
+    doc: Mapping[str, Any], href: str, space: str | None, *, refresh: bool = False, sign: Sign | None = None
 ) -> Codec:
     """Codec of the bundle that an MLM Item lists.
 
@@ -92,7 +92,7 @@ def read_codec_item(
         The Item, and where it was read.
     space
         Digest that the bundle must have; None for any.
-    again
+    refresh
         Whether its probe is run whatever was passed before.
     sign
         Signs remote addresses.
@@ -120,4 +120,4 @@ def read_codec_item(
             f"{shown(href)} has no asset {' and '.join(missing)} (assets: {', '.join(assets or {}) or 'none'}); "
             "the MLM Item of a codec lists the files of its bundle"
         )
-    return read_bundle(files, space=space, where=shown(href), again=again)
+    return read_bundle(files, space=space, where=shown(href), refresh=refresh)

@@ -160,14 +160,14 @@ class LatentRef:
         """The same, with a function that signs remote addresses."""
         return self if sign is None else replace(self, sign=sign)
 
-    def open_codec(self, *, again: bool = False) -> Codec:
+    def open_codec(self, *, refresh: bool = False) -> Codec:
         """Codec of the asset's space: from the item's link, the store's own copy, or an installed one.
 
-        ``again`` reads it anew and runs its probe, whatever was opened or passed before.
+        ``refresh`` reads it anew and runs its probe, whatever was opened or passed before.
         """
         if self.decoder is not None:
-            return self.decoder.open(self.spec.space, again=again, sign=self.sign)
-        codec = codec_in_store(self.href, self.spec.space, again=again, sign=self.sign)
+            return self.decoder.open(self.spec.space, refresh=refresh, sign=self.sign)
+        codec = codec_in_store(self.href, self.spec.space, refresh=refresh, sign=self.sign)
         if codec is not None:
             return codec
         tried = [

@@ -54,7 +54,7 @@ def found() -> dict[str, str]:
         for name, entry in json.loads(index.read_text()).items():
             stored = name.endswith(".zarr")
             bundle = folder / (entry.get("codec", "dct") if stored else name)
-            codec = remember(load_bundle(bundle, space=entry["space"], again=True))
+            codec = remember(load_bundle(bundle, space=entry["space"], refresh=True))
             if stored:
                 spec, grid = codec.spec, Grid.from_fields(entry["grid"])
                 symbols = open_arrays(str(folder / name), spec, grid).read_symbols(

@@ -289,7 +289,7 @@ def _codec(ref: LatentRef, opened: dict[Any, Codec | StacLatentError]) -> Codec:
     place = (ref.decoder, ref.spec.space)
     if place not in opened:
         try:
-            opened[place] = ref.open_codec(again=True)
+            opened[place] = ref.open_codec(refresh=True)
         except StacLatentError as exc:
             opened[place] = exc
     found = opened[place]
