@@ -67,6 +67,19 @@ class Band:
                 f"band {str(self.name)[:100]!r} is of type {str(self.data_type)[:100]!r}; expected one of {', '.join(sorted(DATA_TYPES))}"
             )
 
+    def peak(self, spread: float) -> float:
+        """Peak that the band's PSNR refers to, in its stored unit.
+
+        A band with a scale is a physical quantity whose unit is the peak (reflectance 1.0, hence 10,000 for Sentinel-2);
+        any other has the ``spread`` of its values, as is usual for fields without a natural peak.
+
+        Examples
+        --------
+        >>> Band("red", scale=1e-4).peak(500), Band("dem").peak(815.0)
+        (10000.0, 815.0)
+        """
+        return 1.0 / abs(self.scale) if self.scale != 1 else spread
+
     def to_stac(self) -> dict[str, Any]:
         """Band Object of STAC 1.1, with the raster 2.0 scale and offset where they are not the identity."""
         out: dict[str, Any] = {"name": self.name, "data_type": self.data_type}

@@ -17,6 +17,7 @@ from stac_latent.bench.curves import Curve, bd_rate, pool
 from stac_latent.bench.data.base import Dataset, Tile
 from stac_latent.bench.isolation import apart
 from stac_latent.errors import StacLatentError
+from stac_latent.field.psnr import LOSSLESS, decibels
 from stac_latent.field.validity import valid_mask
 from stac_latent.quality.distortion import Distortion, peak_of
 from stac_latent.spec import Band
@@ -192,7 +193,7 @@ def distortion(dataset: Dataset, tile: Tile, decoded: Sequence[Any]) -> Row:
         d.add(field, back, valid_mask(field, bands))
         parts.append(d)
     mse = [
-        (10 ** (-d.psnr / 10) if d.psnr < 999 else 0.0, int(d.count.sum()))
+        (10 ** (-d.psnr / 10) if d.psnr < LOSSLESS else 0.0, int(d.count.sum()))
         for d in parts
         if d.psnr is not None
     ]
@@ -200,7 +201,7 @@ def distortion(dataset: Dataset, tile: Tile, decoded: Sequence[Any]) -> Row:
     mean = sum(m * n for m, n in mse) / count if count else None
     angles = sum(d.angle_count for d in parts)
     return {
-        "psnr": None if mean is None else 999.0 if mean == 0 else float(-10 * np.log10(mean)),
+        "psnr": None if mean is None else decibels(mean),
         "sam": sum(d.angle_sum for d in parts) / angles if angles else None,
         "max_error": max((d.max_error for d in parts if d.max_error is not None), default=None),
     }
@@ -221,11 +222,13 @@ def compare(rows: Sequence[Row], interval: tuple[float, float]) -> dict[str, Any
     measured = [r for r in rows if r["psnr"] is not None]
     for coder in dict.fromkeys(r["coder"] for r in measured):
         mine = [r for r in measured if r["coder"] == coder]
-        if all(r["psnr"] == 999.0 for r in mine):
+        if all(r["psnr"] == LOSSLESS for r in mine):
             lossless[coder] = [r["bits_per_pixel"] for r in mine]
             continue
         curves[coder] = {
-            t: Curve((r["bits_per_pixel"], r["psnr"]) for r in mine if r["tile"] == t and r["psnr"] < 999)
+            t: Curve(
+                (r["bits_per_pixel"], r["psnr"]) for r in mine if r["tile"] == t and r["psnr"] < LOSSLESS
+            )
             for t in dict.fromkeys(r["tile"] for r in mine)
         }
     levels = [float(p) for p in np.arange(np.ceil(interval[0]), interval[1] + 0.5)]

@@ -24,6 +24,7 @@ from stac_latent.errors import CorruptDataError, FieldError, VerificationError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import apply_nodata, valid_mask
+from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.lin.pyramid import tiles_of
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.residual.payload import BITSTREAM, TILE, decode_residual, encode_residual
@@ -164,7 +165,7 @@ def codable(field: Array, valid: Mask | None, chain: Chain) -> Mask | None:
         with np.errstate(all="ignore"):
             far = (
                 np.abs(field.astype(np.float64) - first.mean[:, None, None])
-                * (16 / first.unit)[:, None, None]
+                * (2.0**FRACTION_BITS / first.unit)[:, None, None]
             )
         some &= far < LIMIT - 1
     if some.all():
@@ -185,7 +186,7 @@ def refuse_far_values(field: Array, valid: Mask | None, chain: Chain) -> None:
         return
     if field.dtype.kind != "f":
         info = np.iinfo(field.dtype)
-        reach = np.maximum(info.max - first.mean, first.mean - info.min) * 16 / first.unit
+        reach = np.maximum(info.max - first.mean, first.mean - info.min) * 2.0**FRACTION_BITS / first.unit
         if (reach < LIMIT - 1).all():
             return
     known = codable(field, valid, chain)
@@ -200,7 +201,7 @@ def refuse_far_values(field: Array, valid: Mask | None, chain: Chain) -> None:
         if lost[i].any():
             far = field[i][lost[i]]
             raise FieldError(
-                f"band {band.name!r} holds {far.min():g} to {far.max():g}, more than {LIMIT / 16 * first.unit[i]:g} from "
+                f"band {band.name!r} holds {far.min():g} to {far.max():g}, more than {LIMIT * 2.0**-FRACTION_BITS * first.unit[i]:g} from "
                 f"{first.mean[i]:g}, the mean that is part of codec {chain.name!r}: such pixels would be clipped. Keep them exactly "
                 "with error_bound= (--error-bound), open the codec with a larger unit=, or mask them as nodata"
             )

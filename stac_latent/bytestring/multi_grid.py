@@ -31,6 +31,7 @@ from stac_latent.bytestring.grid_families import (
 from stac_latent.bytestring.options import CompressOptions
 from stac_latent.chain import Chain
 from stac_latent.errors import CorruptDataError
+from stac_latent.field.psnr import decibels
 from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import apply_nodata, valid_mask
 from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
@@ -252,10 +253,7 @@ class _Meter:
         spread = [float(np.ptp(_valid(x, m))) if m is None or m.any() else 0.0 for _, x, m in self.rows]
         widest = max(*spread, 1e-30)
         floor = [1.0 if b.data_type[0] in "iu" else widest for b, _, _ in self.rows]
-        self.peaks = [
-            1 / abs(b.scale) if b.scale != 1 else s or f
-            for (b, *_), s, f in zip(self.rows, spread, floor, strict=True)
-        ]
+        self.peaks = [b.peak(s or f) for (b, *_), s, f in zip(self.rows, spread, floor, strict=True)]
 
     def read(self, decoded: Sequence[Array], bound: float) -> tuple[float, float]:
         """PSNR [dB], and the largest error over its bound."""
@@ -265,7 +263,7 @@ class _Meter:
             total += float(np.einsum("i,i", e, e)) / peak**2
             count += e.size
             worst = max(worst, float(np.abs(e).max(initial=0.0)))
-        psnr = -10 * math.log10(total / count) if total else 999.0
+        psnr = decibels(total / count if total else 0.0)
         return psnr, worst / bound if bound else (math.inf if worst else 0.0)
 
 

@@ -205,7 +205,7 @@ class _First:
         mean = [float(np.median(m)) if m else 0.0 for m in self.medians]
         units = []
         for i, (band, spread) in enumerate(zip(self.bands, self.spread, strict=True)):
-            peak = 1 / abs(band.scale) if band.scale != 1 else spread
+            peak = band.peak(spread)
             least = _MARGIN * self._reach(i, mean[i]) / (LIMIT * 2.0**-FRACTION_BITS)
             units.append(float(f"{max(peak / _PEAK_UNITS, least):.3g}"))
         return Normalise([float(f"{m:.4g}") for m in mean], units)
@@ -222,7 +222,7 @@ class _First:
 
     def peaks(self, units: Array) -> Array:
         """Peaks in normalised units."""
-        own = [1 / abs(b.scale) if b.scale != 1 else s for b, s in zip(self.bands, self.spread, strict=True)]
+        own = [b.peak(s) for b, s in zip(self.bands, self.spread, strict=True)]
         return np.asarray(own) / units
 
 
@@ -238,7 +238,7 @@ def _normalised(field: Array, mask: Array | None, normalise: Normalise) -> Array
         return None
     clean = np.where(valid, field, 0) if field.dtype.kind == "f" else field
     x = fill_invalid(normalise.forward(clean), valid, (CELL, CELL))
-    return (x * 2.0**-4).astype(np.float32)
+    return (x * 2.0**-FRACTION_BITS).astype(np.float32)
 
 
 class _Moments:

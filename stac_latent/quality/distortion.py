@@ -9,20 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.aliases import Array
+from stac_latent.field.psnr import decibels
 from stac_latent.spec import Band
 
 __all__ = ["Distortion", "peak_of"]
 
 
 def peak_of(band: Band, largest: float, smallest: float) -> float:
-    """Peak that a band's PSNR refers to, in its stored unit.
-
-    A band with a scale is a physical quantity whose unit is the peak (reflectance 1.0, hence 10,000 for Sentinel-2);
-    any other uses the range of its values, as is usual for fields without a natural peak.
-    """
-    if band.scale != 1.0:
-        return 1.0 / abs(band.scale)
-    return max(largest - smallest, 1.0 if np.dtype(band.data_type).kind in "iu" else 0.0) or 1.0
+    """Peak of a band whose values lie between two: as :meth:`~stac_latent.spec.Band.peak`, and never zero."""
+    least = 1.0 if np.dtype(band.data_type).kind in "iu" else 0.0
+    return band.peak(max(largest - smallest, least) or 1.0)
 
 
 @dataclass
@@ -117,12 +113,12 @@ class Distortion:
         used = self.count > 0
         if not used.any():
             return None
-        return _decibels(float(self._relative()[used].sum() / self.count[used].sum()))
+        return decibels(float(self._relative()[used].sum() / self.count[used].sum()))
 
     @property
     def band_psnr(self) -> list[float]:
         """Decibels of each band; 999.0 without any error, or without a valid pixel."""
-        return [_decibels(s / max(n, 1)) for s, n in zip(self._relative(), self.count, strict=True)]
+        return [decibels(s / max(n, 1)) for s, n in zip(self._relative(), self.count, strict=True)]
 
     @property
     def band_max_error(self) -> list[float]:
@@ -152,7 +148,3 @@ class Distortion:
     def sam(self) -> float | None:
         """Mean spectral angle in degrees; None for one band."""
         return self.angle_sum / self.angle_count if self.angle_count else None
-
-
-def _decibels(mse: float) -> float:
-    return 999.0 if mse == 0 else float(-10 * np.log10(mse))

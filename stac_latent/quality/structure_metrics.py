@@ -99,7 +99,7 @@ class Ssim(_Windows):
     better: ClassVar[Literal["higher", "lower"]] = "higher"
 
     def _map(self, a: Array, b: Array, band: Band) -> Array:
-        span = 1 / abs(band.scale) if band.scale != 1 else float(np.ptp(a)) or 1.0
+        span = band.peak(float(np.ptp(a)) or 1.0)
         return ssim_map(a, b, (0.01 * span) ** 2, (0.03 * span) ** 2)
 
 

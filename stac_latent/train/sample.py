@@ -14,6 +14,7 @@ from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
 from stac_latent.errors import TrainError
 from stac_latent.field.validity import fill_invalid
+from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.lin.lifting import analyse, levels_of
 from stac_latent.stages.lin.pyramid import CELL, TILE
 from stac_latent.stages.lin.stage import Lin
@@ -82,7 +83,7 @@ def normalised(scene: Scene, stage: Normalise) -> Array:
     else:
         valid = np.broadcast_to(scene.mask[:, :h, :w], field.shape)
         x = fill_invalid(stage.forward(np.where(valid, field, 0)), valid, (CELL, CELL))
-    return (x * 2.0**-4).astype(np.float32)
+    return (x * 2.0**-FRACTION_BITS).astype(np.float32)
 
 
 class Sampler:

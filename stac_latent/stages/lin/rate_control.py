@@ -11,7 +11,9 @@ import numpy as np
 from stac_latent.aliases import Array
 from stac_latent.chain import Chain
 from stac_latent.errors import CodecError, FieldError
+from stac_latent.field.psnr import decibels
 from stac_latent.field.rate_target import Target
+from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.transform.normalise import Normalise, store
 
 __all__ = ["Objective", "Reached", "measure", "search"]
@@ -44,7 +46,9 @@ class Objective:
     @property
     def lost(self) -> Array:
         """Variance of each band that normalising takes: it keeps a 16th of the unit, and so any integer."""
-        return np.where(self.integer & (self.first.unit < 12), 0, (self.first.unit / 16) ** 2 / 12)
+        return np.where(
+            self.integer & (self.first.unit < 12), 0, (self.first.unit * 2.0**-FRACTION_BITS) ** 2 / 12
+        )
 
     def heights(self, truth: Sequence[Array], valid: Sequence[Array | None]) -> Array:
         """Peak of each band, in stored units; of one without a scale, the range of its valid pixels."""
@@ -261,4 +265,4 @@ def measure(
         worst = np.maximum(worst, np.abs(e).max(axis=1))
         count += e.shape[1] if mask is None else np.broadcast_to(mask, a.shape).reshape(n, -1).sum(axis=1)
     total = float(((sse + count * lost) / peaks**2).sum() / max(1.0, count.sum()))
-    return 999.0 if total == 0 else -10 * math.log10(total), worst
+    return decibels(total), worst

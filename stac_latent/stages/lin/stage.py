@@ -119,7 +119,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
             raise BundleError("lin: a chain that codes towards a target starts with normalise")
         if weights is not None and not self.nest.single:
             raise CodecError("regions of interest are for fields on one grid; leave roi out")
-        peaks = np.array([1 / abs(b.scale) if b.scale != 1 else np.nan for b in bands])
+        peaks = np.array([b.peak(np.nan) for b in bands])
         integer = np.array([np.dtype(b.data_type).kind in "iu" for b in chain.bands])
         out = copy.copy(self)
         out.objective = Objective(target, first, chain, peaks, integer, overhead=overhead, samples=samples)

@@ -18,6 +18,7 @@ from stac_latent.stages.transform.kernels import COMPILED, kernel
 
 __all__ = ["LIMIT", "Normalise", "load", "refuse_far", "store"]
 
+_FINE = 2.0**FRACTION_BITS
 LIMIT = 2.0**21
 """Largest normalised magnitude: keeps every later sum below 2**53 for up to 400 bands."""
 
@@ -169,5 +170,5 @@ def _store(x: Array, scale: Array, mean: Array, low: Array, high: float, out: Ar
     for b in range(x.shape[0]):
         for y in range(x.shape[1]):
             for i in range(x.shape[2]):
-                v = np.rint(np.float64(x[b, y, i]) * 16.0 * scale[b] + mean[b])
+                v = np.rint(np.float64(x[b, y, i]) * _FINE * scale[b] + mean[b])
                 out[b, y, i] = min(max(v, low[b]), high)

@@ -1,0 +1,21 @@
+"""Peak signal-to-noise ratio: one rule for rate control, which aims at it, and for metrics, which state it."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["LOSSLESS", "decibels"]
+
+LOSSLESS = 999.0
+"""Decibels where there is no error; in JSON there is no infinity."""
+
+
+def decibels(mse: float) -> float:
+    """PSNR [dB] of a mean squared error that is relative to the square of the peak.
+
+    Examples
+    --------
+    >>> decibels(1e-4), decibels(0.0)
+    (40.0, 999.0)
+    """
+    return LOSSLESS if mse == 0 else -10 * math.log10(mse)
