@@ -652,14 +652,14 @@ def test_a_full_disk_leaves_nothing(tmp_path, limit, group):
 
 def test_progress_counts_items(tmp_path):
     readers = {"a": reader_of(), "b": reader_of(NEIGHBOUR)}
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     publish(
         (item_of(n, r) for n, r in readers.items()),
         tmp_path / "v.parquet",
         reader=opener(**readers),
         progress=lambda *c: calls.append(c),
     )
-    assert calls == [(1, 2), (2, 2)]
+    assert calls == [("publish", 1, 2), ("publish", 2, 2)]
 
 
 # -- the whole line --------------------------------------------------------------------------------------------------

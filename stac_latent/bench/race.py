@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stac_latent.aliases import Progress
 from stac_latent.bench.coder import Array, Context, Entrant, Team, UnavailableError
 from stac_latent.bench.curves import Curve, bd_rate, pool
 from stac_latent.bench.data.base import Dataset, Tile
@@ -22,12 +23,11 @@ from stac_latent.field.validity import valid_mask
 from stac_latent.quality.distortion import Distortion, peak_of
 from stac_latent.spec import Band
 
-__all__ = ["ANCHOR", "Progress", "Row", "compare", "distortion", "open_team", "run_rd"]
+__all__ = ["ANCHOR", "Row", "compare", "distortion", "open_team", "run_rd"]
 
 ANCHOR = "KLT of the image + JPEG 2000"
 _SECOND = "JPEG 2000, rate shared among bands"
 Row = dict[str, Any]
-Progress = Callable[[str, int, int], None]
 
 
 def run_rd(

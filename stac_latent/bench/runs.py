@@ -9,13 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stac_latent.aliases import Progress
 from stac_latent.bench.coder import Entrant, UnavailableError
 from stac_latent.bench.data.base import Dataset, Tile, split, thinned
 from stac_latent.bench.data.open import open_dataset
 from stac_latent.bench.own_codecs import chains, fitted_on
 from stac_latent.bench.peers import peers
 from stac_latent.bench.plots import plot_rd, plot_speed
-from stac_latent.bench.race import Progress, run_rd
+from stac_latent.bench.race import run_rd
 from stac_latent.bench.speed import run_speed
 from stac_latent.errors import CatalogError
 

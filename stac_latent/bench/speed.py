@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from stac_latent.aliases import Progress
 from stac_latent.bench.byte_budget import budget_of
 from stac_latent.bench.coder import Array, Entrant, Team
 from stac_latent.bench.data.base import Dataset, Tile
 from stac_latent.bench.isolation import apart
 from stac_latent.bench.own_codecs import Chain
-from stac_latent.bench.race import Progress, Row, distortion, open_team
+from stac_latent.bench.race import Row, distortion, open_team
 from stac_latent.bench.scene import assemble
 from stac_latent.bench.windows import run_windows
 from stac_latent.errors import StacLatentError

@@ -53,7 +53,7 @@ def progress(quiet: bool) -> Iterator[Any]:
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
-        def report(label: str, done: int, total: int) -> None:
+        def report(label: str, done: int, total: int | None) -> None:
             if label not in tasks or bar.tasks[tasks[label]].finished:
                 tasks[label] = bar.add_task(as_text(label), total=total)
             bar.update(tasks[label], completed=done, total=total)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.catalog.publish.publish import publish
 from stac_latent.catalog.sample import sample_item
 from stac_latent.catalog.search.search import search
 from stac_latent.cube.read.load import load
-from stac_latent.cube.write.verify import Progress
 from stac_latent.errors import VerificationError
 from stac_latent.page.preview import side_by_side
 

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pystac
 
+from stac_latent.aliases import Progress
 from stac_latent.codec.bundle import FILES, save_bundle
 from stac_latent.codec.codec import Codec
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
@@ -32,9 +33,6 @@ from stac_latent.system.files import replacing_folder, writing
 from stac_latent.system.links import asset_href
 from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options
-
-if TYPE_CHECKING:
-    from stac_latent.cube.write.verify import Progress
 
 __all__ = ["Fitted", "fit"]
 

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from stac_latent.aliases import Progress
 from stac_latent.errors import CatalogError, SearchError
 from stac_latent.index.memory_map import Cache, layout_of, open_cache, unwritable, write_cache
 from stac_latent.index.metric import F32, F64, Form
@@ -64,7 +64,7 @@ def build_index(
     source: Any,
     form: Form | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> InvertedIndex | None:
     """Lay a table out for searching, and build an index for a metric.
 
@@ -75,7 +75,7 @@ def build_index(
     form
         Metric and whitening of the index; None for the layout only, which makes exact searches fast.
     progress
-        Called with (rows done, rows in all).
+        Called with a label, the rows done, and their number.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def build_index(
     return made
 
 
-def _laid_out(table: PublishedTable, progress: Callable[[int, int], None] | None = None) -> Cache:
+def _laid_out(table: PublishedTable, progress: Progress | None = None) -> Cache:
     for _ in range(2):
         if (cache := open_cache(table)) is not None:
             return cache
@@ -169,7 +169,7 @@ def _usable(x: F32, form: Form) -> npt.NDArray[np.bool_]:
     return np.asarray(fine)
 
 
-def _build(cache: Cache, form: Form, progress: Callable[[int, int], None] | None) -> InvertedIndex:
+def _build(cache: Cache, form: Form, progress: Progress | None) -> InvertedIndex:
     lib = _faiss()
     n, k = cache.table.rows, cache.dimensions
     lists = int(np.clip(2 * n**0.5, 1, max(1, n // 39)))
@@ -196,7 +196,7 @@ def _build(cache: Cache, form: Form, progress: Callable[[int, int], None] | None
         fine = _usable(block, form)
         index.add_with_ids(block[fine], rows[fine])
         if progress is not None:
-            progress(int(rows[-1]) + 1, n)
+            progress("index", int(rows[-1]) + 1, n)
     path = _path(cache, form)
     found = InvertedIndex(cache, form, index, lists, 1.0, path, factor)._probed(rng)  # noqa: SLF001
     try:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stac_latent.aliases import Progress
 from stac_latent.errors import CatalogError
 from stac_latent.index.metric import F32, UNIT, Form
 from stac_latent.index.scan import Chunk, Rows
@@ -50,7 +51,7 @@ def _stat(path: Path) -> dict[str, Any]:
     return {"name": path.name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
-def write_cache(table: PublishedTable, progress: Callable[[int, int], None] | None = None) -> Path:
+def write_cache(table: PublishedTable, progress: Progress | None = None) -> Path:
     """Lay a table out for searching; memory stays at a few row groups.
 
     Raises
@@ -93,7 +94,7 @@ def unwritable(folder: Path, exc: Exception) -> CatalogError:
     return CatalogError(f"could not write the index {folder} ({exc}); {space}search without an index")
 
 
-def _fill(table: PublishedTable, work: Path, progress: Callable[[int, int], None] | None) -> None:
+def _fill(table: PublishedTable, work: Path, progress: Progress | None) -> None:
     """Write arrays and rows from first to last: a full disk is then an error, where memory that is mapped would end the process."""
     small = table.data_type == "int8" and table.one_offset
     plain = Form.of("dot", table.dimensions)
@@ -119,7 +120,7 @@ def _fill(table: PublishedTable, work: Path, progress: Callable[[int, int], None
                 writer = open_files.enter_context(pa.ipc.new_file(str(work / "rows.arrow"), rows.schema))
             writer.write_table(rows)
             if progress is not None:
-                progress(part.groups[group + 1], table.rows)
+                progress("index", part.groups[group + 1], table.rows)
 
 
 def _array(open_files: ExitStack, path: Path, kind: str, shape: tuple[int, ...]) -> BinaryIO:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pystac
 import shapely
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.adopt.load_table import load_table, table_assets
 from stac_latent.catalog.publish.publish import publish
 from stac_latent.catalog.publish.recall import WARNED, RecallSample
@@ -182,7 +183,7 @@ def embedding_asset(items: Sequence[pystac.Item]) -> str | None:
 
 
 def places_of_items(
-    items: Sequence[pystac.Item], asset: str, limit: int, progress: Callable[[int, int], None] | None = None
+    items: Sequence[pystac.Item], asset: str, limit: int, progress: Progress | None = None
 ) -> Places:
     """Places of the latents of an asset, pooled to patches that fit into the limit.
 
@@ -198,7 +199,7 @@ def places_of_items(
     limit
         As in :func:`places_of_table`.
     progress
-        Called with (items done, items in all).
+        Called with a label, the Items done, and their number.
 
     Raises
     ------

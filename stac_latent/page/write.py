@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pystac
 import shapely
 
 from stac_latent import __version__
+from stac_latent.aliases import Progress
 from stac_latent.cube.item_assets import as_items
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.index.remote import table_copy
@@ -63,7 +63,7 @@ def write_map(
     pictures: int = 100,
     side: int = 384,
     max_mib: float = 24.0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> MapInfo:
     """Write Items as one HTML page: a map of footprints, pictures of Items, and similar places.
 
@@ -131,7 +131,7 @@ def write_map(
         raise CatalogError(
             f"{len(found)} footprints alone take more than max_mib={max_mib:g} MiB; allow more, or show fewer items"
         )
-    report = None if progress is None else partial(progress, "vectors")
+    report = None if progress is None else lambda _, done, total: progress("vectors", done, total)
     places, why = _places(found, embeddings, int(room / 2 / _BASE64), report)
     data["places"] = places.to_dict() if places else None
     data["no_places"] = why
@@ -207,7 +207,7 @@ def _places(
     items: Sequence[pystac.Item],
     embeddings: str | Path | None,
     limit: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[Places | None, str | None]:
     """Vectors, or why there are none. What was asked for by name and cannot be had is an error."""
     if embeddings == "none":
@@ -235,7 +235,7 @@ def _looks(
     most: int,
     side: int,
     room: float,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[dict[int, Look], list[str]]:
     """Pictures by position of the Item, within the room, and what was left out."""
     out: dict[int, Look] = {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stac_latent.aliases import Progress
 from stac_latent.bench.curves import Curve, bd_rate
 from stac_latent.codec.bundle import save_bundle
 from stac_latent.codec.codec import Codec
@@ -78,7 +79,7 @@ def compare(
     codec: Codec,
     scenes: Sequence[Scene],
     step_range: tuple[float, float],
-    report: Callable[[str, int, int], None],
+    report: Progress,
 ) -> dict[str, Any]:
     """Difference of rate at equal PSNR, on real byte strings.
 
@@ -115,7 +116,7 @@ def bundle(
     network: Network,
     scenes: Scenes,
     training: Mapping[str, Any],
-    report: Callable[[str, int, int], None],
+    report: Progress,
 ) -> tuple[Codec, dict[str, Any]]:
     """Write the bundle with its card to ``bundle`` in the training's folder; what was measured comes back too."""
     plain = fast_codec(config.name, base, network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.aliases import Array
+from stac_latent.aliases import Array, Progress
 from stac_latent.errors import TrainError
 from stac_latent.spec import Band
 from stac_latent.train.config import Config, Source, Split
@@ -65,9 +65,7 @@ class Scenes:
     """Too small, or too empty."""
 
 
-def read_scenes(
-    config: Config, bands: Sequence[Band], progress: Callable[[str, int, int], None] | None = None
-) -> Scenes:
+def read_scenes(config: Config, bands: Sequence[Band], progress: Progress | None = None) -> Scenes:
     """Read all sources and split their places.
 
     Parameters

@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stac_latent.aliases import Progress
 from stac_latent.errors import TrainError
 from stac_latent.stages.lin.pyramid import TILE
 from stac_latent.train.config import Config
@@ -34,7 +35,6 @@ _DB = 10 / math.log(10)
 _WATCHED_STEPS = 3
 _WATCHED_TILES = 48
 _SAVE_EVERY = 300.0
-Report = Callable[[str, int, int], None]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -137,7 +137,7 @@ def run(
     state: State,
     sampler: Sampler,
     apart: Sequence[tuple[str, Batch]],
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> State:
     """Train until the steps are done or the held-out places stop gaining; ``state`` holds the best average then.
 
@@ -146,7 +146,7 @@ def run(
     Interrupted
         After Ctrl-C, when the checkpoint is written.
     """
-    report: Report = progress or (lambda *_: None)
+    report: Progress = progress or (lambda *_: None)
     device = next(state.model.parameters()).device
     o = config.optimiser
     writer = _board(config)

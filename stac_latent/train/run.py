@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stac_latent.aliases import Progress
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.open_codec import open_codec
 from stac_latent.errors import TrainError
@@ -47,7 +47,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Trained:
     """Train a correction for a ``lin`` chain, and write it as a bundle with its card.
 
@@ -92,7 +92,7 @@ def train(
         "iterations": state.iteration, "best_iteration": state.best_iteration, "held_out_gain_db": round(state.best_score, 4),
         "seconds": round(state.seconds), "seed": c.seed, "passed_over": scenes.passed_over,
     }  # fmt: skip
-    report: Callable[[str, int, int], None] = progress or (lambda *_: None)
+    report: Progress = progress or (lambda *_: None)
     codec, measured = bundle(c, base, network_of(state.average), scenes, training, report)
     saved = measured["bd_rate_percent"]
     verdict = {"margin_percent": MARGIN, "worth_it": saved is not None and saved <= -MARGIN}

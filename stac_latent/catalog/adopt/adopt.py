@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pystac
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.adopt.description import Description, Told
 from stac_latent.catalog.adopt.emb_import import expand
 from stac_latent.catalog.adopt.products import Product, open_product, product_names
@@ -56,7 +57,7 @@ def adopt(
     crs: str | None = None,
     transform: Iterable[float] | None = None,
     failed: Callable[[str, StacLatentError], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[pystac.Item]:
     """Catalogue embeddings that others published, where they are, so that :func:`stac_latent.load` reads them.
 
@@ -93,7 +94,7 @@ def adopt(
     failed
         Called with each file that cannot be adopted, and why, instead of raising an error in the end.
     progress
-        Called with (files done, files in all).
+        Called with a label, the files done, and their number.
 
     Returns
     -------
@@ -142,7 +143,7 @@ def adopt(
         except StacLatentError as exc:
             failures.append((href, exc))
         if progress is not None:
-            progress(number + 1, len(found))
+            progress("adopt", number + 1, len(found))
     _name(made)
     tree = CatalogTree(Path(dest))
     for item in made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pystac
 import shapely
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.search.arguments import parse_bbox, rfc3339
 from stac_latent.catalog.search.cql2_operators import parse_time
 from stac_latent.catalog.search.query import Query
@@ -103,7 +104,7 @@ def coverage(
     datetime: Any = None,
     every: str = "month",
     cells: int = 32,
-    progress: Callable[[str, int, int | None], None] | None = None,
+    progress: Progress | None = None,
     **query: Any,
 ) -> Coverage:
     """Lay the footprints of the items that match over cells of an area, period by period.

@@ -12,6 +12,7 @@ from typing import Any
 import pystac
 from rasterio.errors import RasterioError
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.encode.disk import clear, new_store
 from stac_latent.catalog.encode.encoded_item import (
     Mode,
@@ -46,7 +47,6 @@ from stac_latent.cube.raw.storage import with_room
 from stac_latent.cube.raw.units import computes
 from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.monitor import Policy
-from stac_latent.cube.write.verify import Progress
 from stac_latent.cube.write.writer import Encoded, WriteJob, write
 from stac_latent.errors import CatalogError, SourceWarning, StacLatentError
 from stac_latent.field.error_bound import BoundLike

@@ -7,11 +7,12 @@ from typing import Literal
 
 import pystac
 
+from stac_latent.aliases import Progress
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.keyframe.choose import Sample, best_key_frame, plan_key_frames
 from stac_latent.cube.keyframe.decode import check_codec
 from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.write.verify import Progress, Source
+from stac_latent.cube.write.verify import Source
 from stac_latent.errors import CatalogError
 from stac_latent.extension import LatentExtension
 from stac_latent.store.zarr.group import Payload

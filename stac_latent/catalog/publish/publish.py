@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pystac
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.adopt.table_rows import rows_of_table
 from stac_latent.catalog.publish.inputs import are_tables, choose, destination, region_of
 from stac_latent.catalog.publish.item import Extent, TableFile, embedding_fields, mirror_fields, table_item
@@ -49,7 +50,7 @@ def publish(
     compression_level: int = 15,
     row_group_bytes: int = MiB,
     partition: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     reader: Opener | None = None,
 ) -> pystac.Item:
     """Write the latents of Items as a GeoParquet 1.1 table of vectors, with a STAC Item beside it.
@@ -101,7 +102,7 @@ def publish(
         Zoom of the OGC tile matrix set WorldCRS84Quad: a folder with one file ``tile=z-x-y/part-0.parquet`` for each tile, 180 /
         2^zoom degrees wide, that holds rows.
     progress
-        Called with (items done, items in all).
+        Called with a label, the Items done, and their number.
     reader
         Opens the latent of an Item and asset; by default :func:`stac_latent.cube.read.driver.open_cells`.
 
@@ -189,7 +190,7 @@ def _fill(
     cut: Cut,
     recipe: Recipe,
     sample: RecallSample | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Extent:
     """Append all rows; what was written, and from which Items."""
     extent = Extent()
@@ -214,7 +215,7 @@ def _fill(
         if writer.rows > before:
             extent.close(item)
         if progress is not None:
-            progress(number + 1, len(chosen))
+            progress("publish", number + 1, len(chosen))
     if not writer.rows:
         where = "" if cut.region is None else " overlaps the region"
         raise CatalogError(

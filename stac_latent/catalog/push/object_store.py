@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.versions import is_same, renamed, stores_of, versioned
 from stac_latent.codec.bundle import FILES
-from stac_latent.cube.write.verify import Progress
 from stac_latent.errors import CatalogError, RemoteError, without_secrets
 from stac_latent.net.answers import WHOLE, connections
 from stac_latent.net.fetch import fetch

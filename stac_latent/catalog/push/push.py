@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import pystac
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.push.transactions import Transactions
 from stac_latent.catalog.search.documents import Reader
 from stac_latent.catalog.search.query import Query
@@ -24,7 +25,6 @@ from stac_latent.system.suggest import known_options
 __all__ = ["Pushed", "push"]
 
 Json = dict[str, Any]
-Progress = Callable[[str, int, int | None], None]
 _TREE = frozenset(("self", "root", "parent", "collection", "item", "items", "child", "data", "search"))
 """Links that an API makes itself."""
 _SERVERS_OWN = ("created", "updated")

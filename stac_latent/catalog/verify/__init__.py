@@ -16,6 +16,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.encode.fingerprint import check_checksum
 from stac_latent.catalog.search.documents import Reader
 from stac_latent.catalog.search.query import Query
@@ -31,7 +32,7 @@ from stac_latent.cube.item_assets import latent_assets
 from stac_latent.cube.read.band_views import lattices_of
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.write.verify import Progress, measure, measurements
+from stac_latent.cube.write.verify import measure, measurements
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pystac
 
+from stac_latent.aliases import Progress
 from stac_latent.catalog.adopt.period import moments
 from stac_latent.catalog.adopt.table_rows import described, is_adopted_table, parts_of
 from stac_latent.cube.foreign_layout import layout_of
@@ -17,7 +18,6 @@ from stac_latent.cube.read.driver import open_cells
 from stac_latent.cube.read.embedding_reader import PlainReader
 from stac_latent.cube.read.embedding_table_reader import TableReader, table_of
 from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.write.verify import Progress
 from stac_latent.errors import CatalogError
 from stac_latent.window import Window
 

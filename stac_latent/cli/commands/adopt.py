@@ -75,7 +75,7 @@ def adopt(
         items = run(
             product, files, dest, failed=lambda file, exc: failures.append((file, exc)), collection=collection, when=when, version=version, producer=producer, name=name,
             fields={k: v for k, v in given.items() if v is not None}, scales=scales, like=like, crs=crs,
-            transform=numbers(transform, 6, "--transform"), progress=lambda done, total: report("adopt", done, total),
+            transform=numbers(transform, 6, "--transform"), progress=report,
         )  # fmt: skip
     if failures and not items and len(failures) == 1:
         raise failures[0][1]

@@ -160,7 +160,7 @@ def index(
     opened = open_table(table)
     form = None if exact else Form.of(metric, opened.dimensions, stats_of(opened, whitening_of(whiten)))
     with progress(as_json) as report:
-        made = build_index(opened, form, progress=lambda done, total: report("index", done, total))
+        made = build_index(opened, form, progress=report)
     result: dict[str, Any] = {"folder": str(cache_folder(opened)), "rows": opened.rows}
     if made is not None:
         result |= {

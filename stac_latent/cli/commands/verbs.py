@@ -371,7 +371,7 @@ def publish(
         item = run(
             items, dest, asset=asset, by=by, patch=(int(size[0]), int(size[1])), pool=pool, dtype=dtype,  # type: ignore[arg-type]
             standardise=standardise, channels=channels, min_valid=min_valid, partition=partition, bbox=box, invalid=invalid,  # type: ignore[arg-type]
-            progress=lambda done, total: report("publish", done, total),
+            progress=report,
         )  # fmt: skip
     rows = item.properties["table:row_count"]
     result = {

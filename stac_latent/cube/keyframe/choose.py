@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.aliases import Array
+from stac_latent.aliases import Array, Progress
 from stac_latent.bytestring.bounded import codable
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.grid.tiling import padded_shape
@@ -52,7 +52,7 @@ def plan_key_frames(
     sources: Sequence[Source],
     codec: Codec,
     rule: Rule,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Choose key frames among dates by the bytes of samples.
 

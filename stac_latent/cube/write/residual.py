@@ -8,11 +8,12 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from stac_latent.aliases import Progress
 from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import resolve_space
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
-from stac_latent.cube.write.verify import Progress, Source
+from stac_latent.cube.write.verify import Source
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.secure import Encrypt
 from stac_latent.stages.residual.payload import encode_residual, largest_size

@@ -7,7 +7,7 @@ of the pixels that were encoded are held against it, chunk by chunk, so that a f
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.aliases import Array
+from stac_latent.aliases import Array, Progress
 from stac_latent.codec.bundle import load_bundle
 from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import replace_known
@@ -44,9 +44,6 @@ __all__ = [
 
 STRIP = 2
 """Rows of chunks that are read from the source at once."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a label, the steps done and their number."""
 
 
 class Source(Protocol):
