@@ -38,6 +38,7 @@ SMALL = {
     "cube/odc_private.py": "the one place that imports private modules of odc",
     "cube/open_codec.py": "a verb of its own, above the registry",
     "cube/open_store.py": "reading, key frames and verification share it",
+    "extension/schemas.py": "the one place for addresses of schemas",
     "field/psnr.py": "rate control below and metrics above share it",
     "index/remote.py": "the one module of the index that reads addresses",
     "page/colours.py": "page and notebooks share it",

@@ -13,6 +13,7 @@ import numpy as np
 
 from stac_latent.bench.coder import Array
 from stac_latent.codec.codec import Codec
+from stac_latent.extension.schemas import PROJ_URI
 from stac_latent.spec import Band
 from stac_latent.window import Window
 
@@ -121,7 +122,7 @@ def _item(field: Array, bands: tuple[Band, ...], folder: Path) -> Any:
         "proj:shape": list(field.shape[1:]),
         "proj:transform": list(transform)[:6],
     }
-    item.stac_extensions = ["https://stac-extensions.github.io/projection/v2.0.0/schema.json"]
+    item.stac_extensions = [PROJ_URI]
     path = folder / "item.json"
     item.set_self_href(str(path))
     path.write_text(json.dumps(item.to_dict(transform_hrefs=False)), encoding="utf-8")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pystac
 
+from stac_latent.extension.schemas import EO_URI, RASTER_URI
+
 __all__ = ["merge_bands"]
 
 _CORE = ("name", "description", "nodata", "data_type", "statistics", "unit")
@@ -47,11 +49,11 @@ def merge_bands(item: pystac.Item) -> None:
             band.update(entry)
         if any(old.values()):
             fields["bands"] = merged
-    for prefix in ("eo", "raster"):
-        start = f"https://stac-extensions.github.io/{prefix}/v1."
+    for current in (EO_URI, RASTER_URI):
+        start = current.partition("/v2.")[0] + "/v1."
         kept = [uri for uri in item.stac_extensions if not uri.startswith(start)]
         if len(kept) < len(item.stac_extensions):
-            item.stac_extensions = [*kept, f"https://stac-extensions.github.io/{prefix}/v2.0.0/schema.json"]
+            item.stac_extensions = [*kept, current]
 
 
 def _renamed(entry: Mapping[str, Any], prefix: str) -> dict[str, Any]:

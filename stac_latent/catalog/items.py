@@ -15,19 +15,18 @@ import pystac
 from stac_latent.codec.bundle import FILES
 from stac_latent.errors import BundleError, CatalogError
 from stac_latent.extension import DECODER_REL, LatentExtension
+from stac_latent.extension.schemas import EO_URI, FILE_URI, MLM_URI, RASTER_URI
 from stac_latent.system.digests import multihash
 from stac_latent.system.links import absolute, is_remote, local_path, relative
 
 if TYPE_CHECKING:
     from stac_latent.codec.codec import Codec
 
-__all__ = ["FILE_URI", "MLM_URI", "codec_item", "decoder_link", "file_fields"]
+__all__ = ["codec_item", "decoder_link", "file_fields"]
 
-MLM_URI = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
-FILE_URI = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 _BAND_URIS = {
-    "eo:": "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
-    "raster:": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "eo:": EO_URI,
+    "raster:": RASTER_URI,
 }
 _MLM_NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]$")
 _WORLD = (-180.0, -90.0, 180.0, 90.0)

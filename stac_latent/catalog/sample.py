@@ -15,12 +15,12 @@ from rasterio.warp import transform_geom
 
 from stac_latent.catalog.tree import write_json
 from stac_latent.errors import CatalogError
+from stac_latent.extension.schemas import EO_URI, PROJ_URI, RASTER_URI
 
 __all__ = ["sample_item"]
 
 _BANDS = (("B02", "blue", 0.49), ("B03", "green", 0.56), ("B04", "red", 0.665), ("B08", "nir", 0.842))
 _CRS, _ORIGIN, _RESOLUTION = "EPSG:32618", (600_000.0, 4_500_020.0), 10.0
-_URI = "https://stac-extensions.github.io/{}/schema.json"
 
 
 def sample_item(folder: Path) -> pystac.Item:
@@ -85,7 +85,7 @@ def _describe(folder: Path, shape: tuple[int, ...], transform: Affine) -> pystac
             "proj:shape": list(shape),
             "proj:transform": list(transform)[:6],
         },
-        stac_extensions=[_URI.format(e) for e in ("projection/v2.0.0", "raster/v2.0.0", "eo/v2.0.0")],
+        stac_extensions=[PROJ_URI, RASTER_URI, EO_URI],
     )
     for name, common, wavelength in _BANDS:
         band = {"name": name, "eo:common_name": common, "eo:center_wavelength": wavelength}

@@ -39,7 +39,6 @@ __all__ = [
     "LATENT_EXTENSION_HOOKS",
     "PREFIX",
     "ROLE",
-    "ROLE_CODEBOOK",
     "ROLE_MASK",
     "ROLE_SCALES",
     "SCHEMA_URI",
@@ -62,7 +61,6 @@ ENCODER_REL = "latent:encoder"
 ROLE = "latent"
 ROLE_MASK = "latent:mask"
 ROLE_SCALES = "latent:scales"
-ROLE_CODEBOOK = "latent:codebook"
 
 _ANY_VERSION = re.compile(r"^https://stac-latent\.github\.io/latent/v([^/]*)/schema\.json#?$")
 _NUMBER = re.compile(r"^(\d+)\.(\d+)\.(\d+)$")

@@ -21,6 +21,7 @@ from stac_latent.codec.codec import Codec
 from stac_latent.cube.decoder import Decoder
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import SearchError, UnresolvedSpaceError
+from stac_latent.extension import ENCODER_REL
 from stac_latent.index.conditions import rows_at, rows_in
 from stac_latent.index.metric import F32
 from stac_latent.index.table import PublishedTable
@@ -204,7 +205,7 @@ def codec_of(table: PublishedTable) -> Codec:
     nowhere = Grid("EPSG:4326", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (1, 1))
     spec = Spec("embedding", space, table.dimensions, (1, 1), None)
     decoder = None
-    for link in [] if table.item is None else table.item.get_links("latent:encoder"):
+    for link in [] if table.item is None else table.item.get_links(ENCODER_REL):
         if link.extra_fields.get("latent:space") == space:
             decoder = Decoder(str(link_href(link)), link.extra_fields.get("file:checksum"))
     ref = LatentRef(table.name.name, "embeddings", str(table.name), spec, nowhere, decoder)

@@ -24,6 +24,7 @@ from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.foreign_layout import CONTAINERS, container_of
 from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.extension import SCHEMA_URI
+from stac_latent.extension.schemas import FILE_URI, PROJ_URI, TABLE_URI
 from stac_latent.store.foreign.changes import state_of
 from stac_latent.system.files import writing
 from stac_latent.system.links import href_of, is_local, local_path
@@ -32,9 +33,6 @@ from stac_latent.system.suggest import known_options
 
 __all__ = ["adopt"]
 
-_PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-_TABLE = "https://stac-extensions.github.io/table/v1.2.0/schema.json"
-_FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 _TABLES = (".parquet", ".geoparquet", ".gpq")
 _SIBLINGS = {"geotiff": "tiff"}
 """What names of products call a container."""
@@ -241,12 +239,12 @@ def _made(
         properties["license"] = product.license
     extensions = [SCHEMA_URI]
     if "proj:shape" in said.fields:
-        extensions.append(_PROJ)
+        extensions.append(PROJ_URI)
     if "table:columns" in properties:
-        extensions.append(_TABLE)
+        extensions.append(TABLE_URI)
     state = _state(href) | _checksum(href, base, said.fields)
     if state:
-        extensions.append(_FILE)
+        extensions.append(FILE_URI)
     item = pystac.Item(
         "-".join(filter(None, (_stem(href), said.name))) if base is None else base.id,
         said.geometry if base is None or base.geometry is None else base.geometry,

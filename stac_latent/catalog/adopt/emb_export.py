@@ -13,12 +13,12 @@ from typing import Any
 
 import pystac
 
-from stac_latent.catalog.adopt.emb_import import EMB_URI
 from stac_latent.catalog.tree import write_json
 from stac_latent.cube.foreign_layout import absolute_href
 from stac_latent.cube.item_assets import as_items
 from stac_latent.errors import CatalogError
-from stac_latent.extension import SCHEMA_URI
+from stac_latent.extension import DECODER_REL, ENCODER_REL, SCHEMA_URI
+from stac_latent.extension.schemas import EMB_URI
 from stac_latent.spec import Spec
 from stac_latent.system.links import is_local, link_href, local_path, relative
 from stac_latent.system.names import safe_name
@@ -99,7 +99,7 @@ def _key(item: pystac.Item, asset: str | None) -> str:
 def _required(item: pystac.Item, model: str | None, source: str | None) -> list[dict[str, Any]]:
     """Links to the model and to the source data, from the caller or from the Item's own links."""
     wanted = {
-        "emb:model": (model, ("emb:model", "latent:encoder", "latent:decoder"), "model="),
+        "emb:model": (model, ("emb:model", ENCODER_REL, DECODER_REL), "model="),
         "emb:source-data": (source, ("emb:source-data", "derived_from", "about"), "source_data="),
     }
     out = []

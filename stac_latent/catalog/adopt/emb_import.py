@@ -12,13 +12,13 @@ import pystac
 from stac_latent.catalog.adopt.products import Product
 from stac_latent.cube.foreign_layout import absolute_href, container_of
 from stac_latent.errors import CatalogError
+from stac_latent.extension.schemas import EMB_URI
 from stac_latent.geo.crs import crs_from_fields
 from stac_latent.net.items import read_object
 from stac_latent.system.links import link_href
 
-__all__ = ["EMB_URI", "expand"]
+__all__ = ["expand"]
 
-EMB_URI = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
 _LINEAR = ("linear", "affine", "scale_offset")
 _PLAIN = ("none", "", "identity")
 _FOUND = ("latent:shape",)

@@ -21,6 +21,7 @@ from stac_latent.catalog.adopt.zarr_group import steps_of, with_geoemb
 from stac_latent.catalog.footprints import footprints
 from stac_latent.cube.foreign_layout import CONTAINERS, upright
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
+from stac_latent.extension import ROLE_SCALES
 from stac_latent.geo.crs import crs_fields, crs_text
 from stac_latent.geo.extents import bbox_of
 from stac_latent.net.raster import open_raster
@@ -166,7 +167,7 @@ def _scales(product: Product, href: str, told: Told, array: ForeignArray) -> pys
     if named:
         extra["latent:array"] = named
     return pystac.Asset(
-        where, "Scales", media_type=CONTAINERS[container], roles=["latent:scales"], extra_fields=extra
+        where, "Scales", media_type=CONTAINERS[container], roles=[ROLE_SCALES], extra_fields=extra
     )
 
 

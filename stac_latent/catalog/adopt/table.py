@@ -17,6 +17,7 @@ from stac_latent.catalog.adopt.space import space_of
 from stac_latent.cube.foreign_layout import CONTAINERS
 from stac_latent.cube.read.embedding_table_reader import centres, in_lonlat, regular_grid
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
+from stac_latent.extension import ROLE_SCALES
 from stac_latent.geo.crs import crs_fields, crs_text
 from stac_latent.geo.extents import bbox_of, bbox_of_parts
 from stac_latent.store.foreign.axes import ArrayHeader
@@ -58,7 +59,7 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
             href,
             "Scales",
             media_type=CONTAINERS["parquet"],
-            roles=["latent:scales"],
+            roles=[ROLE_SCALES],
             extra_fields={"latent:columns": [scale]},
         )
     if told.crs is not None:

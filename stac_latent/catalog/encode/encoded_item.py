@@ -17,16 +17,13 @@ from stac_latent.cube.item_assets import MEDIA_TYPE, latent_assets
 from stac_latent.cube.write.writer import Encoded
 from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
+from stac_latent.extension.schemas import EO_URI, FILE_URI, PROJ_URI, RASTER_URI
 from stac_latent.spec import Band
 from stac_latent.system.links import absolute, href_of, is_local, local_path
 
 __all__ = ["Mode", "check_key", "describe", "describe_bands", "name_of", "renewed", "summarise"]
 
 Mode = Literal["beside", "derived"]
-_PROJ_URI = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-_FILE_URI = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
-_RASTER_URI = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
-_EO_URI = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 _STRUCTURE = ("self", "root", "parent", "collection", "item", "items")
 
 
@@ -186,10 +183,10 @@ def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
     if gsd := source.properties.get("gsd"):
         item.assets[key].extra_fields["gsd"] = gsd
     names = {name for fields in latent for band in fields.get("bands", ()) for name in band}
-    uris = {_PROJ_URI: True, _FILE_URI: True}
+    uris = {PROJ_URI: True, FILE_URI: True}
     uris |= {
-        _RASTER_URI: "raster:scale" in names,
-        _EO_URI: any(name.startswith("eo:") for name in names),
+        RASTER_URI: "raster:scale" in names,
+        EO_URI: any(name.startswith("eo:") for name in names),
     }  # only what is used may be declared
     item.stac_extensions += [uri for uri, used in uris.items() if used and uri not in item.stac_extensions]
     ext = LatentExtension.ext(item, add_if_missing=True)

@@ -15,6 +15,8 @@ import pystac
 import shapely
 
 from stac_latent import __version__
+from stac_latent.extension import DECODER_REL, ENCODER_REL, SCHEMA_URI
+from stac_latent.extension.schemas import FILE_URI, PROCESSING_URI, TABLE_URI
 from stac_latent.geo.extents import bbox_of_parts, times_in_utc
 from stac_latent.spec import Spec
 from stac_latent.store.geoparquet.writer import COLUMNS, TableInfo
@@ -25,12 +27,7 @@ __all__ = ["ASSET_KEY", "PARQUET", "Extent", "TableFile", "embedding_fields", "m
 
 ASSET_KEY = "embeddings"
 PARQUET = "application/vnd.apache.parquet"
-EXTENSIONS = [
-    "https://stac-latent.github.io/latent/v0.1.0/schema.json",
-    "https://stac-extensions.github.io/table/v1.2.0/schema.json",
-    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
-]
+EXTENSIONS = [SCHEMA_URI, TABLE_URI, FILE_URI, PROCESSING_URI]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +188,7 @@ def _codec_links(extent: Extent, how: Mapping[str, Any], space: str) -> list[pys
     decoders = {
         link_href(link) or link.href: link
         for item in extent.items
-        for link in item.get_links("latent:decoder")
+        for link in item.get_links(DECODER_REL)
         if link.extra_fields.get("latent:space") == how["source_space"]
         and {"file:checksum", "file:size"} <= link.extra_fields.keys()
     }
@@ -199,7 +196,7 @@ def _codec_links(extent: Extent, how: Mapping[str, Any], space: str) -> list[pys
     return [
         pystac.Link(rel, href, link.media_type, link.title, extra_fields=dict(link.extra_fields))
         for href, link in decoders.items()
-        for rel in (("latent:encoder", "latent:decoder") if whole else ("latent:encoder",))
+        for rel in ((ENCODER_REL, DECODER_REL) if whole else (ENCODER_REL,))
     ]
 
 

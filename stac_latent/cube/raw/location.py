@@ -13,11 +13,10 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 
 from stac_latent.errors import GridError
+from stac_latent.extension.schemas import PROJ_URI
 from stac_latent.spec import Grid
 
 __all__ = ["crs_of", "moved_file", "plain_item"]
-
-_PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
 def moved_file(href: str, crs: CRS, transform: Affine) -> MemoryFile:
@@ -47,7 +46,7 @@ def plain_item(href: str, crs: CRS | None, transform: Affine, shape: tuple[int, 
     grid = {"proj:shape": list(shape), "proj:transform": list(transform)[:6]}
     known = {} if crs is None else {"proj:wkt2": crs.to_wkt()}
     item = pystac.Item("raw", None, None, datetime(2000, 1, 1, tzinfo=UTC), grid | known, collection="raw")
-    item.stac_extensions.append(_PROJ)
+    item.stac_extensions.append(PROJ_URI)
     item.add_asset("band", pystac.Asset(href, media_type="image/tiff", roles=["data"]))
     return item
 

@@ -31,6 +31,7 @@ from stac_latent.cube.read.physical import physical_band
 from stac_latent.cube.read.request import LoadRequest, PerBand, Selection
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import GridError
+from stac_latent.extension.schemas import PROJ_URI
 from stac_latent.geo.crs import crs_fields
 from stac_latent.geo.extents import fields_in_utc, in_utc
 from stac_latent.spec import Band, Grid
@@ -49,7 +50,6 @@ __all__ = [
 ]
 
 _DATA = "stac_latent:driver_data"
-_PROJ = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +198,7 @@ def _virtual(asset: ResolvedAsset, variables: Sequence[Variable]) -> pystac.Item
         item.bbox,
         in_utc(item.datetime),
         fields_in_utc(item.properties),
-        stac_extensions=[_PROJ],
+        stac_extensions=[PROJ_URI],
         collection="stac-latent",
     )
     for variable in variables:
