@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from stac_latent.codec.shipped import dct, fit, jpeg2000, wavelet, zstd
 from stac_latent.secure import key_ring
 from stac_latent.spec import Band
+from stac_latent.store.zarr.group import StoreLayout
 from stac_latent.testing import make_field
 from stac_latent.validation import validate
 
@@ -111,8 +112,7 @@ def nothing_catalogued(dest, *, but=()):
 
 def small_chunks(monkeypatch, inner=4, shard=8):
     """Stores of many chunks and shards out of small scenes."""
-    for module in ("cube.write.writer", "cube.write.strip", "cube.write.verify", "store.zarr.group"):
-        monkeypatch.setattr(f"stac_latent.{module}.chunk_cells", lambda _codec: (inner, shard))
+    monkeypatch.setattr(StoreLayout, "of", lambda _codec: StoreLayout(inner, shard))
 
 
 def hold_keys(keys):

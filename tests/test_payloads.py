@@ -16,7 +16,7 @@ from stac_latent.codec.registry import remember
 from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.errors import CorruptDataError
 from stac_latent.store.zarr import payloads
-from stac_latent.store.zarr.group import create, open_arrays
+from stac_latent.store.zarr.group import GroupOptions, create, open_arrays
 from stac_latent.store.zarr.payloads import PayloadReader
 from stac_latent.testing import make_field
 
@@ -31,7 +31,7 @@ def stored(tmp_path_factory):
     grid = lattice_grid("EPSG:32633", (10, 0, 400_000, 0, -10, 5_200_000), (560, 2400), codec.stride)
     path = tmp_path_factory.mktemp("payloads") / "s.zarr"
     latent = codec.encode(make_field(BANDS, (560, 2400)), upto="latent")
-    create(path, codec, grid, "coded", 0, {}).latent[:] = latent
+    create(path, codec, grid, {}, GroupOptions(mask_bands=0)).latent[:] = latent
     return path, codec, latent
 
 
@@ -88,7 +88,7 @@ def test_indexes_are_let_go(stored, monkeypatch):
 def test_what_it_reads(stored, tmp_path):
     codec = stored[1]
     grid = lattice_grid("EPSG:32633", (10, 0, 400_000, 0, -10, 5_200_000), (64, 64), codec.stride)
-    plain = create(tmp_path / "p.zarr", codec, grid, "plain", 0, {}).latent
+    plain = create(tmp_path / "p.zarr", codec, grid, {}, GroupOptions("plain", 0)).latent
     assert not PayloadReader.reads(plain)
     with pytest.raises(TypeError, match=r"p\.zarr/latent holds no coded chunks"):
         PayloadReader(plain)

@@ -31,7 +31,7 @@ from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError, UnresolvedSpaceError
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.store.zarr.codec import LatentZarrCodec
-from stac_latent.store.zarr.group import chunk_cells, create, open_arrays
+from stac_latent.store.zarr.group import GroupOptions, StoreLayout, create, open_arrays
 from stac_latent.system.files import tree_size
 from stac_latent.system.links import is_local, local_path
 from stac_latent.testing import make_field
@@ -228,8 +228,9 @@ def test_a_window_touches_few_bytes(tmp_path, bytes_read):
     codec = remember(dct(BANDS[:1]))
     grid = lattice_grid("EPSG:32633", (10, 0, 400_000, 0, -10, 5_200_000), (5120, 5120), codec.stride)
     path = tmp_path / "big.zarr"
-    arrays = create(path, codec, grid, "coded", 1, {})
-    inner, shard = chunk_cells(codec)
+    arrays = create(path, codec, grid, {}, GroupOptions())
+    layout = StoreLayout.of(codec)
+    inner, shard = layout.inner, layout.shard
     piece = codec.encode(
         make_field([replace(b, nodata=None) for b in BANDS[:1]], (inner * 8,) * 2), upto="symbols"
     )
@@ -310,7 +311,7 @@ def test_a_chain_without_a_coder_cannot_be_stored_coded(tmp_path):
     embed = open_codec("s2-10m-embed")
     grid = lattice_grid("EPSG:32633", (10, 0, 0, 0, -10, 0), (64, 64), (8, 8))
     with pytest.raises(CodecError, match=r"has no entropy coder; write its symbols with payload='plain'"):
-        create(tmp_path / "x", embed, grid, "coded", 1, {})
+        create(tmp_path / "x", embed, grid, {}, GroupOptions())
 
 
 def test_small_files(tmp_path):

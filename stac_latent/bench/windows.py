@@ -50,11 +50,11 @@ def run_windows(
     from stac_latent.catalog.encode.encode import encode
     from stac_latent.cube.read.chunk_cache import forget
     from stac_latent.cube.read.reader import LatentReader
-    from stac_latent.store.zarr.group import chunk_cells
+    from stac_latent.store.zarr.group import StoreLayout
 
     rng = np.random.default_rng(0)
     high = [max(1, n - size) for n in field.shape[1:]]
-    chunk = chunk_cells(codec)[0] * codec.stride[0]
+    chunk = StoreLayout.of(codec).inner * codec.stride[0]
     places = [(int(rng.integers(high[0])), int(rng.integers(high[1]))) for _ in range(count)]
     times: dict[str, list[float]] = {"cold": [], "opened": [], "aligned": [], "warm": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from stac_latent.codec.shipped import dct, fit, jpeg2000, lin, zstd
 from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.fitting.lin import fit_lin
 from stac_latent.spec import Band
-from stac_latent.store.zarr.group import create
+from stac_latent.store.zarr.group import GroupOptions, create
 
 BANDS = (Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4))
 
@@ -89,7 +89,7 @@ def main(folder: Path, names: list[str]) -> None:
         padded = np.pad(field, ((0, 0), (2, 1), (2, 1)), mode="edge")[:, :32, :48]
         symbols = codec.encode(padded, upto="symbols")
         spec = {"latent:space": codec.space}
-        arrays = create(folder / f"{payload}.zarr", codec, grid, payload, 1, spec)
+        arrays = create(folder / f"{payload}.zarr", codec, grid, spec, GroupOptions(payload))
         arrays.latent[:] = symbols[:, : grid.cells[0], : grid.cells[1]]
         arrays.mask[:, :7, :9] = 0
         index[f"{payload}.zarr"] = {

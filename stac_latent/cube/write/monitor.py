@@ -16,7 +16,6 @@ from stac_latent.errors import CatalogError
 from stac_latent.quality.checks import Check, Checks
 from stac_latent.quality.ood_calibration import full_cells, guards_of, observe
 from stac_latent.quality.ood_score import Guard, Score, scene_score
-from stac_latent.store.zarr.group import chunk_cells
 from stac_latent.system.suggest import did_you_mean
 from stac_latent.window import Window
 
@@ -165,7 +164,7 @@ class QualityMonitor:
         self.checks.add(*pair, valid, reader.spec.bands, self.codec.native_pixels)
         if self.guard is None:
             return
-        inner, _ = chunk_cells(self.codec)
+        inner = reader.arrays.latent.chunks[1]
         place = (cells.y.start // inner, cells.x.start // inner)
         latent = reader.spec.quantization.dequantise(symbols)
         complete = full_cells(_padded(valid, cells, reader), self.codec.stride)

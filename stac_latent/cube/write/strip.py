@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,8 @@ from stac_latent.cube.keyframe.encode import ReferenceCoder, whole_cells
 from stac_latent.cube.write.verify import Source, Sums, pixel_sum
 from stac_latent.errors import VerificationError
 from stac_latent.spec import Grid
-from stac_latent.store.zarr.group import LatentArrays, chunk_cells
+from stac_latent.store.zarr.group import LatentArrays
+from stac_latent.store.zarr.precoded import Precoded
 from stac_latent.window import Window
 
 __all__ = ["encode_strip", "write_mask"]
@@ -31,13 +31,33 @@ def encode_strip(
     codec: Codec,
     cells: Window,
     out: Array,
+    inner: int,
+    precoded: Precoded | None = None,
     reference: ReferenceCoder | None = None,
     *,
     defer_uncodable: bool = False,
 ) -> tuple[npt.NDArray[np.bool_], dict[Window, Sums]]:
-    """Encode a strip of cells into ``out`` ``(channel, y, x)``.
+    """Encode a strip of cells, chunk by chunk.
 
-    ``defer_uncodable`` leaves pixels that the chain cannot represent to the residual; else they are refused.
+    Parameters
+    ----------
+    source
+        Pixels.
+    codec
+        What to encode with; may code towards a target.
+    cells
+        The strip.
+    out
+        Where its symbols go, ``(channel, y, x)``.
+    inner
+        Cells along a chunk.
+    precoded
+        Where payloads go that are found here, because valid pixels and the scene's rate are known here; None where symbols are
+        stored as they are.
+    reference
+        Codes chunks against a key frame.
+    defer_uncodable
+        Leave pixels that the chain cannot represent to the residual; else they are refused.
 
     Returns
     -------
@@ -53,7 +73,6 @@ def encode_strip(
     mask = codable(field, valid, codec) if defer_uncodable else None
     coded = valid if mask is None else mask
     lead = (window.y.start - wide.y.start, window.x.start - wide.x.start)
-    inner, _ = chunk_cells(codec)
 
     def one(block: Window) -> tuple[Window, Sums]:
         (y0, y1), (x0, x1) = block
@@ -64,15 +83,15 @@ def encode_strip(
         symbols = np.ascontiguousarray(symbols[:, ty : ty + y1 - y0, tx : tx + x1 - x0])
         placed = block.shifted((cells.y.start, cells.x.start))
         inside = _pixels_inside(source.grid, placed)
-        tail: Any = codec.tail
         if reference is not None:
             own = coded[:, *pixels.slices]
             place = placed.y.start // inner, placed.x.start // inner
             coder = codec.measured_over(coded[:, a0:a1, b0:b1], inside)
             symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
-            tail.keep(symbols, payload)
-        elif codec.searches:  # searched here, where valid pixels are known
-            tail.keep(symbols, codec.measured_over(coded[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
+            if precoded is not None:
+                precoded.put(symbols, payload)
+        elif codec.searches and precoded is not None:
+            precoded.put(symbols, codec.measured_over(coded[:, a0:a1, b0:b1], inside).entropy_encode(symbols))
         out[:, y0:y1, x0:x1] = symbols
         read = pixel_sum(field[:, *pixels.slices], valid[:, *pixels.slices])
         return placed, Sums(read, zlib.crc32(symbols.data))

@@ -27,7 +27,7 @@ from stac_latent.errors import VerificationError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
 from stac_latent.spec import Band, Grid
-from stac_latent.store.zarr.group import chunk_cells
+from stac_latent.store.zarr.group import StoreLayout
 from stac_latent.window import Window
 
 __all__ = [
@@ -104,11 +104,17 @@ class WrittenGrid:
     sums: Mapping[Window, Sums]
     bound: ErrorBound | None = None
     only: Collection[tuple[int, int]] | None = None
+    layout: StoreLayout | None = None
+
+    @property
+    def inner(self) -> int:
+        """Cells along an inner chunk."""
+        return (self.layout or StoreLayout.of(self.codec)).inner
 
     def bound_of(self, cells: Window) -> ErrorBound | None:
         """What the pixels of a chunk have to keep."""
-        inner, _ = chunk_cells(self.codec)
-        in_bound = self.only is None or (cells.y.start // inner, cells.x.start // inner) in self.only
+        chunk = (cells.y.start // self.inner, cells.x.start // self.inner)
+        in_bound = self.only is None or chunk in self.only
         return self.bound if in_bound else None
 
 
@@ -143,8 +149,7 @@ def verify_store(
     spec, reader = ref.spec, LatentReader(ref, fresh)
     distortion = Distortion(written.truth.decoded, codec.native_pixels)
     exact = spec.bitstream is None or codec.exact_symbols
-    inner, _ = chunk_cells(codec)
-    strips = list(tiles(written.truth.grid.cells, STRIP * inner))
+    strips = list(tiles(written.truth.grid.cells, STRIP * written.inner))
     for i, strip in enumerate(strips):
         pixels = _Truth(written.truth, strip)
         for cells in [c for c in sums if _covers(strip, c)]:

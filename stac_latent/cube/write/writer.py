@@ -40,9 +40,10 @@ from stac_latent.secure import Encrypt, Key, Sealed, context_of
 from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
 from stac_latent.store.zarr.encrypted_store import write_manifest
-from stac_latent.store.zarr.group import Payload, chunk_cells, create, finish
+from stac_latent.store.zarr.group import GroupOptions, Payload, StoreLayout, create, finish
 from stac_latent.store.zarr.known_metadata import layout_fields
 from stac_latent.store.zarr.ood_scores import write_scores
+from stac_latent.store.zarr.precoded import Precoded
 from stac_latent.store.zarr.residual import SPARSE, mark_residual
 from stac_latent.system.files import tree_size
 from stac_latent.window import Span, Window
@@ -124,6 +125,8 @@ class WriteJob:
         Guard and checks.
     key
         Encrypts the chunks, under a data key of their own.
+    layout
+        How stores are cut; None for the usual one.
     """
 
     sources: Sequence[Scene]
@@ -135,6 +138,7 @@ class WriteJob:
     bound: ErrorBound | None = None
     quality: QualityPolicy = field(default_factory=QualityPolicy)
     key: Key | None = None
+    layout: StoreLayout | None = None
 
 
 def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
@@ -206,7 +210,7 @@ def _layers(job: WriteJob) -> list[_Layer]:
     bounds = [None] * len(counts) if job.bound is None else job.bound.split(counts)
     rows = enumerate(zip(job.sources, job.coders, names, bounds, strict=True))
     return [
-        _Layer(source, coder, job.path / name, job.payload, job.bundle, i, name, bound)
+        _Layer(source, coder, job.path / name, job.payload, job.bundle, i, name, bound, layout=job.layout)
         for i, (source, coder, name, bound) in rows
     ]
 
@@ -301,6 +305,7 @@ class _Layer:
     """What its chunks were coded against, once any of them was."""
     only: Collection[tuple[int, int]] | None = None
     """Chunks that keep the bound; None for all."""
+    layout: StoreLayout | None = None
     encryption: Encrypt | None = None
     sealed: Sealed | None = None
     masks: zarr.Array[Any] | None = None
@@ -349,8 +354,13 @@ class _Layer:
         fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
         fields |= {"latent:part": self.part} if self.part else {}
         fields |= self.encryption.fields() if self.encryption is not None and not self.part else {}
-        arrays = create(self.path, codec, grid, self.payload, 1, fields, self.part, self.encryption)
-        inner, shard = chunk_cells(codec)
+        layout = self.layout or StoreLayout.of(codec)
+        inner, shard = layout.inner, layout.shard
+        precoded = Precoded(codec) if self.payload == "coded" else None
+        options = GroupOptions(
+            self.payload, part=self.part, encryption=self.encryption, encoder=precoded, layout=layout
+        )
+        arrays = create(self.path, codec, grid, fields, options)
         if key_frame is not None:
             counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
             self.coder = ReferenceCoder(open_key_frame(key_frame, grid, codec), counts)
@@ -363,7 +373,14 @@ class _Layer:
                 strip = Window(Span(top, min(top + STRIP * inner, y1)), cells.x)
                 rows = symbols[:, strip.y.start - y0 : strip.y.stop - y0]
                 valid, sums = encode_strip(
-                    source, codec, strip, rows, self.coder, defer_uncodable=self.bound is not None
+                    source,
+                    codec,
+                    strip,
+                    rows,
+                    inner,
+                    precoded,
+                    self.coder,
+                    defer_uncodable=self.bound is not None,
                 )
                 arrays = write_mask(arrays, codec, grid, strip, valid)
                 valid_pixels += int(valid.any(axis=0).sum())
@@ -384,7 +401,15 @@ class _Layer:
     def verify(self, monitor: QualityMonitor, progress: Progress | None) -> Distortion:
         """Decode the group cold and measure it."""
         written = WrittenGrid(
-            self.truth, self.source, self.codec, self._ref(), self.bundle, self.sums, self.bound, self.only
+            self.truth,
+            self.source,
+            self.codec,
+            self._ref(),
+            self.bundle,
+            self.sums,
+            self.bound,
+            self.only,
+            self.layout,
         )
         return verify_store(written, monitor, progress)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -61,8 +59,6 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
     """What is coded towards, and how it is measured; None for the stage's own step."""
     weights: Array | None = None
     """Weight of each pixel's squared error, float32 ``(y, x)``; None for one."""
-    ready: dict[bytes, list[bytes]]
-    """Payloads by the digest of their latents; chunks without data may have the same."""
     gains: Array | None = None
     """Factor on the precision of each band, float32 ``(band,)``; None for one."""
 
@@ -82,7 +78,6 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         if not step > 0:
             raise BundleError(f"lin: the step must be positive; got {step}")
         self.step = float(step)
-        self.ready = {}
 
     @property
     def target(self) -> Target:
@@ -124,13 +119,12 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         out = copy.copy(self)
         out.objective = Objective(target, first, chain, peaks, integer, overhead=overhead, samples=samples)
         out.weights, out.gains = weights, gains
-        out.ready = {}
         return out
 
     def at_own_rate(self) -> Self:
         """The same stage at its own step, without a target, weights or gains."""
         out = copy.copy(self)
-        out.objective, out.weights, out.gains, out.ready = None, None, None, {}
+        out.objective, out.weights, out.gains = None, None, None
         return out
 
     def measured_over(self, valid: Array, pixels: int | None = None) -> Self:
@@ -145,19 +139,11 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         """Quantiser step of a payload (of its first tile), in units of the normalised field."""
         return unpack(split(payload)[0][0], self.bands)[0].step
 
-    def keep(self, x: Array, payload: bytes) -> None:
-        """Have ``forward`` answer these latents with a payload that was coded before; once."""
-        self.ready.setdefault(_digest(x), []).append(payload)
-
     # -- to bytes ------------------------------------------------------------------------------------------------
 
     def forward(self, x: Array) -> bytes:
         """Latents ``(band * 64, y, x)`` float32 to bytes; trailing rows and columns of NaN lie outside the field."""
-        source = FromLatents.inside(x, self.nest)
-        if self.ready:
-            with suppress(KeyError, IndexError):
-                return self.ready[_digest(source.latents)].pop()
-        return self._payload(source)
+        return self._payload(FromLatents.inside(x, self.nest))
 
     def encoder(self, chain: Chain) -> Callable[[Array, Array | None], bytes] | None:
         """Function from a field and its mask to bytes, equal to the chain's, without the latents."""
@@ -295,12 +281,6 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         basis = take(tensors, "basis", cls.name, 3, "f")
         model, lattices = PlaneModel.build(tensors), config.get("lattices")
         return cls(basis, model, float(config["step"]), float(config["lam"]), lattices)
-
-
-def _digest(x: Array) -> bytes:
-    digest = hashlib.blake2b(str(x.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(x).data)
-    return digest.digest()
 
 
 def _cut(valid: Array | None, cells: Any) -> Array | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
@@ -26,12 +26,20 @@ if TYPE_CHECKING:
     from stac_latent.aliases import Array
     from stac_latent.codec.codec import Codec
 
-__all__ = ["LatentZarrCodec"]
+__all__ = ["Encoder", "LatentZarrCodec"]
 
 NAME = "stac_latent"
 _ROOM = 16
 """Bytes that decoding may take for each value of a chunk."""
 _SLACK = 1 << 20
+
+
+class Encoder(Protocol):
+    """What codes chunks: a codec, or :class:`~stac_latent.store.zarr.precoded.Precoded`."""
+
+    def entropy_encode(self, symbols: Array) -> bytes:
+        """Symbols ``(channel, y, x)`` to one bitstream."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,9 @@ class LatentZarrCodec(ArrayBytesCodec):
     space: str
     bitstream: str
     part: int = 0
-    encoder: Codec | None = field(default=None, compare=False, repr=False)
-    """What to encode with, where it is not the plain codec of the space: one with a target, for instance."""
+    encoder: Encoder | None = field(default=None, compare=False, repr=False)
+    """What to encode with, where it is not the plain codec of the space: one with a target, for instance, or payloads that are
+    known already."""
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

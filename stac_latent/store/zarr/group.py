@@ -35,7 +35,7 @@ from stac_latent.errors import CodecError, CorruptDataError, StacLatentError, wi
 from stac_latent.net.fetch import Sign
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec
-from stac_latent.store.zarr.codec import LatentZarrCodec
+from stac_latent.store.zarr.codec import Encoder, LatentZarrCodec
 from stac_latent.store.zarr.encrypted_store import SealedStore, for_writing
 from stac_latent.store.zarr.open_store import store_at
 from stac_latent.store.zarr.payloads import PayloadReader
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = ["LatentArrays", "Payload", "chunk_cells", "create", "finish", "open_arrays"]
+__all__ = ["GroupOptions", "LatentArrays", "Payload", "StoreLayout", "create", "finish", "open_arrays"]
 
 Payload = Literal["coded", "plain"]
 
@@ -187,12 +187,6 @@ def _where(array: zarr.Array[Any]) -> str:
     return str(array.store_path).removeprefix("wrapping-")
 
 
-def chunk_cells(codec: Codec) -> tuple[int, int]:
-    """Cells along an inner chunk and along a shard: about 256 and 2048 pixels, at least 32 and 256 cells."""
-    inner = max(32, 256 // max(codec.stride))
-    return inner, 8 * inner
-
-
 @_compact
 def finish(path: Path | MemoryStore) -> None:
     """Gather the metadata of a filled group in one document, so that it opens with one request and without a warning."""
@@ -203,16 +197,63 @@ def finish(path: Path | MemoryStore) -> None:
         zarr.consolidate_metadata(path if isinstance(path, MemoryStore) else str(path), zarr_format=3)
 
 
+@dataclass(frozen=True)
+class StoreLayout:
+    """How a store is cut.
+
+    Parameters
+    ----------
+    inner
+        Cells along an inner chunk, the least that is decoded at once.
+    shard
+        Cells along a shard, one file of inner chunks.
+    """
+
+    inner: int
+    shard: int
+
+    @classmethod
+    def of(cls, codec: Codec) -> StoreLayout:
+        """The usual one: about 256 and 2048 pixels, at least 32 and 256 cells."""
+        inner = max(32, 256 // max(codec.stride))
+        return cls(inner, 8 * inner)
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """How the arrays of a group are stored.
+
+    Parameters
+    ----------
+    payload
+        ``coded``: smallest, needs the bundle. ``plain``: zstd, opens anywhere.
+    mask_bands
+        1, or the number of bands where their masks differ; 0 for no mask.
+    part
+        Which of the codec's lattices the group holds, where it has several.
+    encryption
+        Encrypts the chunks, which are then not gathered in shards.
+    encoder
+        What codes the chunks; None for the codec.
+    layout
+        How they are cut; None for the usual one.
+    """
+
+    payload: Payload = "coded"
+    mask_bands: int = 1
+    part: int = 0
+    encryption: Encrypt | None = None
+    encoder: Encoder | None = None
+    layout: StoreLayout | None = None
+
+
 @_compact
 def create(
     path: Path | MemoryStore,
     codec: Codec,
     grid: Grid,
-    payload: Payload,
-    mask_bands: int,
     attributes: Mapping[str, Any],
-    part: int = 0,
-    seal: Encrypt | None = None,
+    options: GroupOptions,
 ) -> LatentArrays:
     """Make an empty group at a local path, or in memory, ready to be filled shard by shard.
 
@@ -224,30 +265,26 @@ def create(
         Gives channels, data type and, for ``coded``, the entropy coder.
     grid
         Pixel grid and cell lattice.
-    payload
-        ``coded``: smallest, needs the bundle. ``plain``: zstd, opens anywhere.
-    mask_bands
-        1, or the number of bands where their masks differ; 0 for no mask.
     attributes
         Written as the group's attributes.
-    part
-        Which of the codec's lattices this is, where it has several.
-    seal
-        Encrypts the chunks, which are then not gathered in shards.
+    options
+        How the arrays are stored.
     """
+    payload, encryption = options.payload, options.encryption
     if payload == "coded" and codec.tail is None:
         raise CodecError(f"codec {codec.name!r} has no entropy coder; write its symbols with payload='plain'")
     spec = codec.spec
-    inner, shard = chunk_cells(codec)
+    layout = options.layout or StoreLayout.of(codec)
+    inner, shard = layout.inner, layout.shard
     cells, channels = grid.cells, spec.dimensions
     shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
-    where = path if isinstance(path, MemoryStore) else for_writing(path, seal)
+    where = path if isinstance(path, MemoryStore) else for_writing(path, encryption)
     group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
     coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
     if payload == "coded":
         bitstream = codec.bitstream or ""
         coded = {
-            "serializer": LatentZarrCodec(codec.space, bitstream, part, codec),
+            "serializer": LatentZarrCodec(codec.space, bitstream, options.part, options.encoder or codec),
             "compressors": [Crc32cCodec()],
         }
     latent = group.create_array(
@@ -255,7 +292,7 @@ def create(
         shape=(channels, *cells),
         dtype=spec.data_type,
         chunks=(channels, inner, inner),
-        shards=(channels, *shards) if seal is None else None,
+        shards=(channels, *shards) if encryption is None else None,
         fill_value=np.nan if np.dtype(spec.data_type).kind == "f" else 0,
         dimension_names=("channel", "y", "x"),
         attributes={"latent:space": spec.space},
@@ -263,7 +300,7 @@ def create(
         **coded,
     )
     mask = valid = None
-    if mask_bands and spec.kind == "embedding":
+    if options.mask_bands and spec.kind == "embedding":
         valid = group.create_array(
             "valid",
             shape=cells,
@@ -272,8 +309,8 @@ def create(
             fill_value=100,
             dimension_names=("y", "x"),
         )
-    elif mask_bands:
-        mask = _create_mask(group, mask_bands, grid.shape, inner * max(codec.stride))
+    elif options.mask_bands:
+        mask = _create_mask(group, options.mask_bands, grid.shape, inner * max(codec.stride))
     _write_coordinates(group, grid)
     return LatentArrays(latent, mask, valid, dict(attributes))
 

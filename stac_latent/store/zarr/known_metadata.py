@@ -24,7 +24,7 @@ from stac_latent.codec.codec import Codec
 from stac_latent.errors import CorruptDataError
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid
-from stac_latent.store.zarr.group import Payload, create, finish
+from stac_latent.store.zarr.group import GroupOptions, Payload, create, finish
 from stac_latent.system.digests import multihash
 
 __all__ = ["absent_chunks", "known_metadata", "layout_fields", "metadata_checksum", "stored_chunks"]
@@ -74,7 +74,7 @@ def known_metadata(checksum: str | None, codec: Codec, grid: Grid, payload: Payl
 
 def _make(codec: Codec, grid: Grid, payload: Payload, masks: int) -> bytes:
     store = MemoryStore()
-    create(store, codec, grid, payload, masks, {})
+    create(store, codec, grid, {}, GroupOptions(payload, masks))
     finish(store)
     found = sync(store.get(_NAME, default_buffer_prototype()))
     return b"" if found is None else found.to_bytes()
