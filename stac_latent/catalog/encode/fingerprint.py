@@ -104,32 +104,32 @@ def check_checksum(path: Path, expected: Any) -> None:
     if prefix is None or not path.is_file():
         return
     with path.open("rb") as file:
-        found = prefix + hashlib.file_digest(file, _HASHES[prefix]).hexdigest()
-    if found != str(expected).lower():
+        checksum = prefix + hashlib.file_digest(file, _HASHES[prefix]).hexdigest()
+    if checksum != str(expected).lower():
         raise CorruptDataError(
-            f"{path} has checksum {found}, its asset states {expected}; the file was changed or cut short: fetch it again, or "
+            f"{path} has checksum {checksum}, its asset states {expected}; the file was changed or cut short: fetch it again, or "
             "correct file:checksum"
         )
 
 
 def _local_identity(href: str) -> list[str] | None:
     with open_raster(href) as src:
-        found, virtual = [Path(f) for f in src.files], src.driver == "VRT"
-    if virtual or not found or not all(f.is_file() for f in found):
+        files, virtual = [Path(f) for f in src.files], src.driver == "VRT"
+    if virtual or not files or not all(f.is_file() for f in files):
         return None
-    return [_sha256(f) for f in found]
+    return [_sha256(f) for f in files]
 
 
 def _remote_identity(href: str, item: pystac.Item) -> list[str] | None:
     try:
-        found = look(href)
+        file = look(href)
     except CatalogError as exc:
         raise CatalogError(f"an asset of item {item.id!r} cannot be read: {exc}") from None
-    if found is None:
+    if file is None:
         raise CatalogError(
             f"{shown(href)} of item {item.id!r} does not exist (HTTP 404 or its like); check the address"
         )
-    return [found.tag, str(found.size)] if found.tag and not found.tag.startswith("~") else None
+    return [file.tag, str(file.size)] if file.tag and not file.tag.startswith("~") else None
 
 
 def _sha256(path: Path) -> str:

@@ -56,10 +56,10 @@ def dates(
     if isinstance(references, Sequence) and not isinstance(references, str):
         frames = [f for f in references if key in f.assets]
         refs = [LatentRef.from_item(f, key) for f in frames]
-        known: dict[int, Sample] = {}
+        samples: dict[int, Sample] = {}
         for i, item in enumerate(items):
             others = {k: r for k, r in enumerate(refs) if frames[k].id not in (item.id, f"{item.id}-{key}")}
-            best = best_key_frame(open_source(item), codec, others, known)
+            best = best_key_frame(open_source(item), codec, others, samples)
             yield i, None if best is None else frames[best]
         return
     by_time = sorted(range(len(items)), key=lambda i: (_time(items[i]), i))
@@ -113,8 +113,8 @@ def reference_link(frame: pystac.Item, key: str) -> pystac.Link:
 
 
 def _time(item: pystac.Item) -> str:
-    found = item.datetime or item.common_metadata.start_datetime
-    return found.isoformat() if found is not None else ""
+    when = item.datetime or item.common_metadata.start_datetime
+    return when.isoformat() if when is not None else ""
 
 
 def check_references(item: pystac.Item, codec: Codec, references: References) -> None:

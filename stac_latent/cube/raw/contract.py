@@ -112,9 +112,9 @@ def agreed_values(item: pystac.Item, name: str, meta: Mapping[str, Any], band: F
         notes.append(
             f"band {name!r} has nodata {stated:g} in the item and {tag:g} in its file; both are without data"
         )
-    found = [v for v in (tag, stated) if v is not None]
-    nodata = None if not found else math.nan if dtype.kind == "f" else found[-1]
-    missing = tuple(dict.fromkeys(v for v in found if not math.isnan(v)))
+    missing_values = [v for v in (tag, stated) if v is not None]
+    nodata = None if not missing_values else math.nan if dtype.kind == "f" else missing_values[-1]
+    missing = tuple(dict.fromkeys(v for v in missing_values if not math.isnan(v)))
     scale = _number(meta.get("raster:scale", meta.get("scale")), "scale", where)
     offset = _number(meta.get("raster:offset", meta.get("offset")), "offset", where)
     for value, word in ((scale, "scale"), (offset, "offset")):
@@ -139,11 +139,11 @@ def agreed_bands(item: pystac.Item, key: str, row: AssetBand, file: Header) -> N
 
 def is_data(item: pystac.Item, key: str, file: Header) -> bool:
     """Whether the Item describes as data what its file calls an alpha band: GDAL calls the fourth of four bytes so."""
-    told = next((b for b in band_lists(item.assets[key])[0] if b), [])
+    entries = next((b for b in band_lists(item.assets[key])[0] if b), [])
     alphas = [i for i, b in enumerate(file.bands) if b.alpha]
     return bool(alphas) and all(
-        i < len(told)
-        and not {"alpha", "mask"} & {str(v).lower() for v in told[i].values() if isinstance(v, str)}
+        i < len(entries)
+        and not {"alpha", "mask"} & {str(v).lower() for v in entries[i].values() if isinstance(v, str)}
         for i in alphas
     )
 
@@ -186,31 +186,31 @@ def agreed_grid(
         raise GridError(
             f"trust={trust!r} names neither side; expected 'file', 'item', or None to refuse what contradicts"
         )
-    told, notes = _Told.of(item.assets[key].extra_fields, item.properties)
+    stated, notes = _StatedGrid.of(item.assets[key].extra_fields, item.properties)
     notes = [f"{asset}: {n}" for n in notes]
     crs = CRS(crs_text(file.crs)) if file.crs else None
-    if crs is None and told.crs is None:
+    if crs is None and stated.crs is None:
         raise GridError(
             f"{name} has no CRS: neither proj:code in the item nor georeferencing in {file.href} says one; add the projection "
             "extension to the item"
         )
-    if file.transform is None and told.transform is None:
+    if file.transform is None and stated.transform is None:
         points = " but ground control points: warp it to a grid first" if file.points else ""
         raise GridError(
             f"{name} has no transform: neither proj:transform in the item nor {file.href} says where its pixels lie{points}"
         )
-    placed = told.transform if file.transform is None else file.transform
+    placed = stated.transform if file.transform is None else file.transform
     assert placed is not None  # noqa: S101 - refused above
-    own = GeoBox(file.shape, placed, crs or told.crs)
-    theirs = GeoBox(file.shape, told.transform or own.affine, told.crs or own.crs)
-    problem = wrong = told.shape_problem(file.shape)
-    if problem is None and (told.transform is not None or told.crs is not None):
-        problem, gap = _compare(own, theirs, told)
+    own = GeoBox(file.shape, placed, crs or stated.crs)
+    theirs = GeoBox(file.shape, stated.transform or own.affine, stated.crs or own.crs)
+    problem = wrong = stated.shape_problem(file.shape)
+    if problem is None and (stated.transform is not None or stated.crs is not None):
+        problem, gap = _compare(own, theirs, stated)
         if problem is None and gap > _ROUNDING:
             notes.append(f"{asset} lies {gap:.2g} pixels off in the item; the grid of its file is taken")
     if problem is None:
-        same = told.crs is not None and told.crs == own.crs
-        return (GeoBox(own.shape, own.affine, told.crs) if same else own), tuple(notes)
+        same = stated.crs is not None and stated.crs == own.crs
+        return (GeoBox(own.shape, own.affine, stated.crs) if same else own), tuple(notes)
     if trust == "item" and wrong is None:
         return theirs, (*notes, f"{asset}: {problem}; the item's grid is taken, as trust='item' has it")
     if trust == "file":
@@ -225,7 +225,7 @@ def placed_by(box: GeoBox, file: Header) -> Trust:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _StatedGrid:
     """Grid as the projection extension has it."""
 
     crs: CRS | None
@@ -233,8 +233,8 @@ class _Told:
     shape: tuple[int, int] | None
 
     @classmethod
-    def of(cls, *levels: Mapping[str, Any]) -> tuple[_Told, list[str]]:
-        """From the fields of an asset and of its Item, in this order; what says nothing is told in words."""
+    def of(cls, *levels: Mapping[str, Any]) -> tuple[_StatedGrid, list[str]]:
+        """From the fields of an asset and of its Item, in this order; what says nothing comes back in words."""
         notes: list[str] = []
         crs = None
         for fields, name in itertools.product(
@@ -258,12 +258,12 @@ class _Told:
         for name, value in (("proj:transform", transform), ("proj:shape", shape)):
             if fields.get(name) is not None and value is None:
                 notes.append(f"{name} {str(fields[name])[:60]} is none; it is left out")
-        found = cls(
+        grid = cls(
             crs,
             None if transform is None else Affine(*transform[:6]),
             None if shape is None else (shape[0], shape[1]),
         )
-        return found, notes
+        return grid, notes
 
     def shape_problem(self, shape: tuple[int, int]) -> str | None:
         if self.shape is None or self.shape == shape:
@@ -288,14 +288,14 @@ def _numbers(value: Any, lengths: Sequence[int], kind: type) -> list[Any] | None
     return out if len(out) in lengths and all(map(math.isfinite, out)) else None
 
 
-def _compare(own: GeoBox, theirs: GeoBox, told: _Told) -> tuple[str | None, float]:
+def _compare(own: GeoBox, theirs: GeoBox, stated: _StatedGrid) -> tuple[str | None, float]:
     """What contradicts the file's grid, and how far (pixels) corners lie from each other."""
     if own.crs != theirs.crs and (gap := _gap(own, GeoBox(own.shape, own.affine, theirs.crs))) >= _HALF:
         return f"its CRS is {crs_label(theirs.crs)} in the item and {crs_label(own.crs)} in the file", gap
     gap = _gap(own, theirs)
     if gap < _HALF:
         return None, gap
-    t = told.transform or own.affine
+    t = stated.transform or own.affine
     turned = GeoBox(own.shape, Affine.from_gdal(*tuple(t)[:6]), theirs.crs)
     if _area(turned.affine) and _gap(own, turned) < _HALF:
         right = [float(f"{v:.12g}") for v in tuple(turned.affine)[:6]]

@@ -292,8 +292,8 @@ def _raw_band(item: pystac.Item, name: str, decoded: Band, step: int) -> _RawBan
 
 def _placed_by_item(b: _RawBand, item: pystac.Item, name: str, grid: Grid, crs: CRS) -> _RawBand:
     """The band where the Item says that it lies; where its file says, if that alone is what the grid follows."""
-    told = (item.properties | _asset_of(item, name)[0].extra_fields).get("proj:transform")
-    own = b if told is None else replace(b, transform=Affine(*told[:6]))
+    transform = (item.properties | _asset_of(item, name)[0].extra_fields).get("proj:transform")
+    own = b if transform is None else replace(b, transform=Affine(*transform[:6]))
     if _place(own, grid) is None and _place(b, grid) is not None:
         own = b
     file = moved_file(b.href, crs, own.transform)

@@ -39,26 +39,26 @@ def with_room(source: ItemSource, *, exact: bool = False) -> ItemSource:
     FieldError
         If a value does not fit a type that cannot be widened, or no value is left for pixels without data.
     """
-    seen = {
-        i: _Seen()
+    ranges = {
+        i: _ValueRange()
         for i, b in enumerate(source.bands)
         if _may_exceed(b) or _lacks_nodata(b) or (exact and _may_meet(b))
     }
-    if not seen:
+    if not ranges:
         return source
     for values, valid in _windows(source):
-        for i, s in seen.items():
-            s.add(values[i][valid[min(i, len(valid) - 1)]])
+        for i, span in ranges.items():
+            span.add(values[i][valid[min(i, len(valid) - 1)]])
     notes = list(source.notes)
     decoded = list(source.decoded)
-    for i, s in seen.items():
-        if not s.count:
+    for i, span in ranges.items():
+        if not span.count:
             continue
-        decoded[i] = _widened(source, source.bands[i], decoded[i], s, notes)
+        decoded[i] = _widened(source, source.bands[i], decoded[i], span, notes)
         b, nodata = source.bands[i], decoded[i].nodata
-        meets = exact and _may_meet(b) and nodata is not None and s.has(int(nodata))
+        meets = exact and _may_meet(b) and nodata is not None and span.has(int(nodata))
         if _lacks_nodata(b) or meets:
-            free = s.free(np.dtype(decoded[i].data_type), b, source.item.id)
+            free = span.free(np.dtype(decoded[i].data_type), b, source.item.id)
             decoded[i] = replace(decoded[i], nodata=free)
         if meets:
             notes.append(
@@ -103,7 +103,7 @@ def _windows(source: ItemSource) -> Iterator[tuple[Array, Array]]:
 
 
 @dataclass
-class _Seen:
+class _ValueRange:
     """Valid values of one band, in the codec's unit."""
 
     low: float = np.inf
@@ -136,19 +136,19 @@ class _Seen:
         )
 
 
-def _widened(source: ItemSource, b: SourceBand, decoded: Band, seen: _Seen, notes: list[str]) -> Band:
+def _widened(source: ItemSource, b: SourceBand, decoded: Band, span: _ValueRange, notes: list[str]) -> Band:
     own = np.dtype(decoded.data_type)
-    if own.kind == "f" or np.iinfo(own).min <= seen.low <= seen.high <= np.iinfo(own).max:
+    if own.kind == "f" or np.iinfo(own).min <= span.low <= span.high <= np.iinfo(own).max:
         return decoded
-    what = f"band {b.band.name!r} of item {source.item.id!r} holds values from {seen.low:g} to {seen.high:g}"
+    what = f"band {b.band.name!r} of item {source.item.id!r} holds values from {span.low:g} to {span.high:g}"
     if not computes(source.codec):
         raise FieldError(
             f"{what}, which {own} of codec {source.codec.name!r} cannot hold. Give the band's name without a type, so that it has "
             f"the file's ({b.facts.data_type}), or a type that holds them, or mask such pixels as nodata"
         )
     known: Sequence[float] = [] if decoded.nodata is None else [decoded.nodata]
-    name = holding_type([seen.low, seen.high, *known], np.dtype("uint8"))
+    name = holding_type([span.low, span.high, *known], np.dtype("uint8"))
     notes.append(
-        f"band {b.band.name!r} holds values from {seen.low:g} to {seen.high:g}, which {own} cannot hold; it is decoded to {name}"
+        f"band {b.band.name!r} holds values from {span.low:g} to {span.high:g}, which {own} cannot hold; it is decoded to {name}"
     )
     return replace(decoded, data_type=name)
