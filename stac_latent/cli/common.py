@@ -1,17 +1,16 @@
-"""What the commands share: options, progress, parsing and printing."""
+"""What the commands share: options, parsing and printing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from stac_latent.cli.console import as_text, err, out
+from stac_latent.cli.console import out
 from stac_latent.errors import CatalogError, SearchError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson", "Asset", "Bbox", "Ids", "KeyFile", "MaxItems", "Overwrite", "Source", "When", "find", "item_row", "latent_rows", "names",
-    "numbers", "print_rows", "progress", "refuse_to_replace",
+    "numbers", "print_rows", "refuse_to_replace",
 ]  # fmt: skip
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -37,28 +36,6 @@ KeyFile = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 MaxItems = Annotated[int | None, typer.Option(help="Stop after so many items.", min=1)]
-
-
-@contextmanager
-def progress(quiet: bool) -> Iterator[Any]:
-    """Progress bars on stderr; yields a callback ``(label, done, total)``."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(label: str, done: int, total: int | None) -> None:
-            if label not in tasks or bar.tasks[tasks[label]].finished:
-                tasks[label] = bar.add_task(as_text(label), total=total)
-            bar.update(tasks[label], completed=done, total=total)
-
-        yield report
 
 
 def refuse_to_replace(dest: Path | None, overwrite: bool) -> None:

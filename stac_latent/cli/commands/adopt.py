@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Bbox, Ids, MaxItems, When, find, names, numbers, progress
+from stac_latent.cli.common import AsJson, Bbox, Ids, MaxItems, When, find, names, numbers
 from stac_latent.cli.console import err, out, print_json
+from stac_latent.cli.progress import progress
 
 __all__ = ["adopt", "export"]
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Asset, KeyFile, Overwrite, progress, refuse_to_replace
+from stac_latent.cli.common import AsJson, Asset, KeyFile, Overwrite, refuse_to_replace
 from stac_latent.cli.console import out, print_json
+from stac_latent.cli.progress import progress
 from stac_latent.errors import CatalogError
 
 __all__ = ["codecs", "demo", "info", "keygen", "validate", "verify"]

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, numbers, progress
+from stac_latent.cli.common import AsJson, numbers
 from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.help import PlainHelp
+from stac_latent.cli.progress import progress
 
 __all__ = ["app"]
 

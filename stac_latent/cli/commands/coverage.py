@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Bbox, Overwrite, When, names, numbers, progress, refuse_to_replace
+from stac_latent.cli.common import AsJson, Bbox, Overwrite, When, names, numbers, refuse_to_replace
 from stac_latent.cli.console import out, print_json
+from stac_latent.cli.progress import progress
 
 if TYPE_CHECKING:
     from stac_latent.catalog.coverage.vectors import VectorShares

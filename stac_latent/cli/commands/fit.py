@@ -19,10 +19,10 @@ from stac_latent.cli.common import (
     find,
     names,
     numbers,
-    progress,
 )
 from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.interrupts import placing
+from stac_latent.cli.progress import progress
 
 if TYPE_CHECKING:
     from stac_latent.codec.codec import Codec

@@ -19,10 +19,10 @@ from stac_latent.cli.common import (
     find,
     names,
     numbers,
-    progress,
     refuse_to_replace,
 )
 from stac_latent.cli.console import err, out, print_json
+from stac_latent.cli.progress import progress
 
 __all__ = ["write_map"]
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, Bbox, Overwrite, When, numbers, progress, refuse_to_replace
+from stac_latent.cli.common import AsJson, Bbox, Overwrite, When, numbers, refuse_to_replace
 from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.guard_messages import Heard, heeding
+from stac_latent.cli.progress import progress
 from stac_latent.errors import SearchError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from stac_latent.cli.common import AsJson, progress
+from stac_latent.cli.common import AsJson
 from stac_latent.cli.console import out, print_json
+from stac_latent.cli.progress import progress
 
 __all__ = ["copy"]
 

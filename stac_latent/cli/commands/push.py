@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from stac_latent.cli.common import AsJson, Source, progress
+from stac_latent.cli.common import AsJson, Source
 from stac_latent.cli.console import err, out, print_json
+from stac_latent.cli.progress import progress
 
 __all__ = ["push", "queryables"]
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.common import AsJson, progress
+from stac_latent.cli.common import AsJson
 from stac_latent.cli.console import err, out, print_json
+from stac_latent.cli.progress import progress
 from stac_latent.errors import TrainError
 
 __all__ = ["train"]

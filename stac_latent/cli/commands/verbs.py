@@ -23,12 +23,12 @@ from stac_latent.cli.common import (
     names,
     numbers,
     print_rows,
-    progress,
     refuse_to_replace,
 )
 from stac_latent.cli.console import out, print_json, print_lines
 from stac_latent.cli.guard_messages import Heard, KeepGoing, heeding, report_failures, saying
 from stac_latent.cli.interrupts import placing
+from stac_latent.cli.progress import progress
 from stac_latent.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -150,7 +150,9 @@ def encode(
     batches = [items] if against is not None and items else [[item] for item in items]
     done: list[pystac.Item] = []
     with progress(as_json) as report, saying(done, len(items), str(dest)):
+        report("items", 0, len(items))
         for batch in batches:
+            report.at(batch[0].id if len(batch) == 1 else "")
             with heeding(heard):
                 done += run(
                     batch, chosen, dest, asset=asset, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
