@@ -217,7 +217,7 @@ def test_bad_descriptions_say_what_was_expected(change, message):
 def test_unknown_products_list_the_known():
     with pytest.raises(
         CatalogError,
-        match=r"no product 'alphaearht': expected one of alphaearth, .*'any' takes a description",
+        match=r"no product 'alphaearht' \(did you mean 'alphaearth'\?\): expected one of alphaearth, .*'any' takes a description",
     ):
         open_product("alphaearht")
     with pytest.raises(CatalogError, match=r"product 'custom' lacks title"):

@@ -106,6 +106,9 @@ def test_nearest_by_vector_area_and_item(run, cells, scene, tmp_path):
 
 
 def test_index_then_nearest(run, cells):
+    code, out, _ = run("index", cells / "standard.parquet", "--exact")
+    assert code == 0
+    assert out.startswith("1,482 rows -> ")
     code, out, _ = run("index", cells / "standard.parquet", "--json")
     made = json.loads(out)
     assert code == 0

@@ -115,7 +115,7 @@ def open_codec(name: Any, **options: Any) -> Codec:
                 raise CodecError(f"a bundle takes no options; got {sorted(options)}")
             return remember(load_bundle(path))
         raise CodecError(
-            f"no codec {str(name)!r}{did_you_mean(str(name), codec_names())}: it is neither installed ({', '.join(codec_names()) or 'none are'}) nor a bundle "
+            f"no codec {str(name)!r}{did_you_mean(str(name), codec_names(), numbered=False)}: it is neither installed ({', '.join(codec_names()) or 'none are'}) nor a bundle "
             "folder with codec.json; 'stac-latent codecs' lists what is installed"
         )
     raise CodecError(f"open_codec takes a name, a bundle folder or a STAC Item; got {type(name).__name__}")

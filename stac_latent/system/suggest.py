@@ -17,8 +17,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, numbered: bool = True) -> str:
     """``" (did you mean 'psnr'?)"`` for the known name that is nearest; empty where none is near.
+
+    Parameters
+    ----------
+    name
+        What was asked for.
+    known
+        What there is.
+    numbered
+        Whether names that differ by a number alone mean other things, as those of bands do.
 
     Examples
     --------
@@ -30,12 +39,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     ('', '')
     >>> did_you_mean("cloud", ["platform", "eo:cloud_cover"])
     " (did you mean 'eo:cloud_cover'?)"
+    >>> did_you_mean("cloud", ["proj:code"]), did_you_mean("s2-10m-5b", ["s2-10m-embed", "s2-10m-4b"], numbered=False)
+    ('', " (did you mean 's2-10m-4b'?)")
     """
-    meant, names = str(name).lower(), [str(k) for k in known if not _other_number(str(name), str(k))]
+    meant = str(name).lower()
+    names = [str(k) for k in known if not (numbered and _other_number(meant, str(k)))]
     whole = {n.lower(): n for n in reversed(names)}
     short = {n.lower().rpartition(":")[2]: n for n in reversed(names)}  # of fields of extensions
     for word, words in ((meant, whole), (meant.rpartition(":")[2], short)):
-        if near := difflib.get_close_matches(word, words, 1):
+        near = [w for w in words if len(word) > 3 and (word in w.split("_") or w.startswith(word))]
+        near += difflib.get_close_matches(word, words, 1, 0.66 if len(word) < 4 else 0.7)
+        if near:
             return f" (did you mean {words[near[0]]!r}?)"
     return ""
 

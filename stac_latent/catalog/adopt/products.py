@@ -18,6 +18,7 @@ from typing import Any, Self
 from stac_latent.cube.foreign_layout import CONTAINERS
 from stac_latent.errors import CatalogError
 from stac_latent.system.documents import read_json
+from stac_latent.system.suggest import did_you_mean
 
 __all__ = ["Product", "open_product", "product_names", "space_digest"]
 
@@ -129,7 +130,7 @@ def open_product(product: str | Path | Mapping[str, Any] | Product) -> Product:
     path = _FOLDER / f"{name}.json" if re.fullmatch(r"[\w-][\w.-]*", name) else Path(name)
     if not path.is_file() and not (path := Path(name)).is_file():
         raise CatalogError(
-            f"no product {name!r}: expected one of {', '.join(product_names())}, or a JSON file that describes one; 'any' takes a "
+            f"no product {name!r}{did_you_mean(name, product_names())}: expected one of {', '.join(product_names())}, or a JSON file that describes one; 'any' takes a "
             "description by options"
         )
     return Product.from_dict(path.stem, _read(path))

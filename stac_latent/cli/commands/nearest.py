@@ -180,8 +180,13 @@ def index(
             )
     if as_json:
         print_json(result)
-    else:
-        print_json(result)
+        return
+    lists = (
+        ""
+        if made is None
+        else f"; {metric}: recall@10 {made.recall:.3f} from {made.nprobe} lists, {made.nbytes:,} bytes"
+    )
+    out.print(f"{opened.rows:,} rows -> {result['folder']}{lists}")
 
 
 def label(
