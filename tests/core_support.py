@@ -16,7 +16,6 @@ from odc.geo.geobox import GeoBox
 from stac_latent.codec.shipped import dct, fit, jpeg2000, wavelet, zstd
 from stac_latent.secure import key_ring
 from stac_latent.spec import Band
-from stac_latent.store.zarr.group import StoreLayout
 from stac_latent.testing import make_field
 from stac_latent.validation import validate
 
@@ -108,11 +107,6 @@ def nothing_catalogued(dest, *, but=()):
     dest = Path(dest)
     left = [p.relative_to(dest) for p in dest.rglob("*")] if dest.exists() else []
     return [p for p in left if p.parts[0] != "codecs" and str(p) not in but] == []
-
-
-def small_chunks(monkeypatch, inner=4, shard=8):
-    """Stores of many chunks and shards out of small scenes."""
-    monkeypatch.setattr(StoreLayout, "of", lambda _codec: StoreLayout(inner, shard))
 
 
 def hold_keys(keys):

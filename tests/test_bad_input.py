@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
-from core_support import BANDS, make_scene, nothing_catalogued, scene_field, small_chunks, small_codec
+from core_support import BANDS, make_scene, nothing_catalogued, scene_field, small_codec
 
 from stac_latent import encode
 from stac_latent.catalog import tree
@@ -34,6 +34,7 @@ from stac_latent.errors import (
 )
 from stac_latent.extension import SCHEMA_URI
 from stac_latent.spec import Band
+from stac_latent.store.zarr.group import StoreLayout
 
 CODEC = "dct"
 
@@ -261,11 +262,10 @@ FULL = r"writing to .*cat failed: .*No space left on device.*was not catalogued.
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
 def test_disk_full_while_the_store_is_written(tmp_path, utm_scene, monkeypatch, after):
-    small_chunks(monkeypatch)
     from zarr.storage import LocalStore
 
     calls = full_disk(monkeypatch, LocalStore, "set", after)
-    refused(utm_scene.item, tmp_path / "cat", VerificationError, FULL)
+    refused(utm_scene.item, tmp_path / "cat", VerificationError, FULL, layout=StoreLayout(4, 8))
     assert len(calls) > after
 
 

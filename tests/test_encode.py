@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
-from core_support import ORIGIN, check, make_scene, scene_field, small_chunks, small_codec
+from core_support import ORIGIN, check, make_scene, scene_field, small_codec
 
 from stac_latent import encode, open_codec
 from stac_latent.catalog.tree import CatalogTree
@@ -24,6 +24,7 @@ from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, FieldError
 from stac_latent.extension import SCHEMA_URI, LatentExtension
 from stac_latent.spec import Band
+from stac_latent.store.zarr.group import StoreLayout
 from stac_latent.system.files import clear_killed, temporary, tree_size
 
 CODECS = {"dct": {}, "wavelet": {"levels": 2}, "fitted": {}, "zstd": {}}
@@ -41,13 +42,12 @@ def whole_scene(item, codec):
 
 @pytest.mark.parametrize(("name", "payload"), [*((name, "coded") for name in CODECS), ("dct", "plain")])
 @pytest.mark.slow
-def test_shard_by_shard_equals_the_whole_scene(tmp_path, utm_scene, monkeypatch, name, payload):
+def test_shard_by_shard_equals_the_whole_scene(tmp_path, utm_scene, name, payload):
     """Several shards of several chunks, an origin off the lattice, nodata: no symbol differs, nor any pixel."""
     codec = small_codec(name, **CODECS[name])
     unit = 4 if codec.stride > (1, 1) else 32
-    small_chunks(monkeypatch, unit, 2 * unit)
     whole = whole_scene(utm_scene.item, codec)
-    (item,) = encode(utm_scene.item, codec, tmp_path, payload=payload)
+    (item,) = encode(utm_scene.item, codec, tmp_path, payload=payload, layout=StoreLayout(unit, 2 * unit))
     reader = LatentReader.open(item)
     assert reader.arrays.latent.chunks[1:] == (unit, unit)
     assert min(n // s for n, s in zip(whole.shape[1:], reader.arrays.latent.shards[1:], strict=True)) >= 2
@@ -94,13 +94,12 @@ def test_overlapping_scenes_have_the_same_cells(tmp_path):
     np.testing.assert_array_equal(in_a, in_b)
 
 
-def test_masks_of_their_own_from_a_later_shard_on(tmp_path, monkeypatch):
+def test_masks_of_their_own_from_a_later_shard_on(tmp_path):
     """The first shards have one mask for all bands; then a band misses pixels that another has."""
-    small_chunks(monkeypatch)
     field = scene_field()
     field[1, 150:171, 140:190] = 0
     scene = make_scene(tmp_path / "raw", field)
-    (item,) = encode(scene.item, small_codec("dct"), tmp_path / "cat")
+    (item,) = encode(scene.item, small_codec("dct"), tmp_path / "cat", layout=StoreLayout(4, 8))
     reader = LatentReader.open(item)
     assert reader.arrays.mask.shape[0] == 2
     np.testing.assert_array_equal(reader.read_field() == 0, field == 0)
@@ -382,3 +381,18 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     clear_killed(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, foreign.name, path.name])
     assert (path / "zarr.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "text"),
+    [
+        ("dct", StoreLayout(4, 6), r"layout must have shards of whole chunks; got StoreLayout\(inner=4, shard=6\)"),
+        ("dct", StoreLayout(0, 0), r"shards of whole chunks; got"),
+        ("lin", StoreLayout(8, 16), r"layout must have chunks of 32 cells, one tile of codec 'lin', and shards of whole chunks"),
+    ],
+)  # fmt: skip
+def test_layouts_that_cannot_be_read_are_refused(tmp_path, utm_scene, codec, layout, text):
+    chain = open_codec("lin", bands=["red", "nir"]) if codec == "lin" else small_codec(codec)
+    with pytest.raises(CatalogError, match=text):
+        encode(utm_scene.item, chain, tmp_path / "cat", layout=layout)
+    assert not (tmp_path / "cat").exists()

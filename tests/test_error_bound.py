@@ -10,7 +10,7 @@ import numpy as np
 import pystac
 import pytest
 import zarr
-from core_support import BANDS, check, make_scene, nothing_catalogued, scene_field, small_chunks, small_codec
+from core_support import BANDS, check, make_scene, nothing_catalogued, scene_field, small_codec
 from test_native_catalog import chain, decoded, error_of, sentinel
 
 import stac_latent
@@ -24,6 +24,7 @@ from stac_latent.errors import CatalogError, CorruptDataError, FieldError, Sourc
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.spec import Band
 from stac_latent.stages.residual.payload import decode_residual
+from stac_latent.store.zarr.group import StoreLayout
 
 FLOATS = (Band("red", "float32", nodata=math.nan), Band("nir", "float32", nodata=math.nan))
 
@@ -39,12 +40,11 @@ def kept(item, scene, bound, bands=BANDS):
 def test_any_chain_keeps_it_and_a_window_equals_the_whole(tmp_path, utm_scene, monkeypatch, name):
     """Several chunks and shards, an origin off the lattice, nodata, a chain with a halo."""
     codec = open_codec("lin", bands=list(BANDS)) if name == "lin" else small_codec(name)
-    if name != "lin":
-        unit = 96 // codec.stride[0]
-        small_chunks(monkeypatch, unit, 2 * unit)
+    unit = 96 // codec.stride[0]
+    layout = None if name == "lin" else StoreLayout(unit, 2 * unit)
     monkeypatch.setattr("stac_latent.store.zarr.residual._SHARD_BYTES", 60_000)
     bound = {"red": 3, "nir": "1%"}
-    (item,) = encode(utm_scene.item, codec, tmp_path, error_bound=bound)
+    (item,) = encode(utm_scene.item, codec, tmp_path, error_bound=bound, layout=layout)
     check(item)
     field = kept(item, utm_scene, bound)
     for (y0, y1), (x0, x1) in (((0, 1), (0, 1)), ((29, 101), (61, 67)), ((180, 187), (200, 213))):
@@ -73,8 +73,7 @@ def test_load_decodes_it_lazily_and_latents_stay_comparable(tmp_path, utm_scene)
 
 
 def test_a_window_reads_the_residuals_of_its_chunks_alone(tmp_path, utm_scene, monkeypatch):
-    small_chunks(monkeypatch, 8, 16)
-    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, error_bound=1)
+    (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, error_bound=1, layout=StoreLayout(8, 16))
     asked = []
 
     def counted(array, y, x, **options):
@@ -338,11 +337,12 @@ def test_plain_latents_may_be_bounded_too(tmp_path, utm_scene):
 
 
 def test_many_threads_write_what_one_does(tmp_path, utm_scene, monkeypatch):
-    small_chunks(monkeypatch, 12, 24)
     stores = []
     for n in (1, 4):
         monkeypatch.setattr(residual, "_WORKERS", n)
-        (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path / str(n), error_bound=2)
+        (item,) = encode(
+            utm_scene.item, small_codec("dct"), tmp_path / str(n), error_bound=2, layout=StoreLayout(12, 24)
+        )
         stores.append(zarr.open_group(item.assets["latent"].get_absolute_href(), mode="r")["residual"][:])
     np.testing.assert_array_equal(*stores)
 

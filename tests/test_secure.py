@@ -11,7 +11,7 @@ import numpy as np
 import pystac
 import pytest
 import xarray as xr
-from core_support import hold_keys, make_scene, scene_field, small_chunks, small_codec
+from core_support import hold_keys, make_scene, scene_field, small_codec
 
 from stac_latent import encode, load
 from stac_latent.catalog.verify import verify
@@ -19,6 +19,7 @@ from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, EncryptionError, StacLatentError
 from stac_latent.secure import Encrypt, Key, keygen
+from stac_latent.store.zarr.group import StoreLayout
 from stac_latent.system.session import own_session
 
 pytest.importorskip("cryptography")
@@ -37,12 +38,19 @@ def _own_ring(monkeypatch):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("secure")
     scene = make_scene(folder / "raw", scene_field((70, 90)))
-    with pytest.MonkeyPatch.context() as patch:
-        small_chunks(patch, 4, 8)
-        hold_keys({})
-        encode(scene.item, small_codec("dct"), folder / "cat", asset="plain-zstd", payload="plain", key=KEY)
-        encode(scene.item, small_codec("dct"), folder / "cat", asset="coded", key=KEY)
-        encode(scene.item, small_codec("dct"), folder / "cat", asset="open")
+    layout = StoreLayout(4, 8)
+    with own_session():
+        encode(
+            scene.item,
+            small_codec("dct"),
+            folder / "cat",
+            asset="plain-zstd",
+            payload="plain",
+            key=KEY,
+            layout=layout,
+        )
+        encode(scene.item, small_codec("dct"), folder / "cat", asset="coded", key=KEY, layout=layout)
+        encode(scene.item, small_codec("dct"), folder / "cat", asset="open", layout=layout)
     return folder / "cat"
 
 
@@ -280,7 +288,7 @@ def test_verify_and_a_second_run(cat, made):
     rows = verify(str(cat / "catalog.json"))
     assert [(r.problems, r.compared) for r in rows] == [([], True)] * 3
     item = item_of(made)
-    (again,) = encode(_raw(item), small_codec("dct"), made, asset="coded", key=KEY)
+    (again,) = encode(_raw(item), small_codec("dct"), made, asset="coded", key=KEY, layout=StoreLayout(4, 8))
     assert by_links(again) == by_links(item)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pystac
 from rasterio.errors import RasterioError
@@ -50,10 +49,9 @@ from stac_latent.cube.write.monitor import Policy
 from stac_latent.cube.write.writer import Encoded, WriteJob, write
 from stac_latent.errors import CatalogError, SourceWarning, StacLatentError
 from stac_latent.field.error_bound import BoundLike
-from stac_latent.field.rate_target import TARGETS
 from stac_latent.quality.checks import Check
 from stac_latent.secure import Key
-from stac_latent.store.zarr.group import Payload
+from stac_latent.store.zarr.group import Payload, StoreLayout
 from stac_latent.system.files import clear_parts, placed
 from stac_latent.system.links import is_local, local_path
 from stac_latent.system.names import safe_name
@@ -66,7 +64,7 @@ _STRIP = 512
 """Rows that are read at a time to see whether an Item can be read."""
 
 
-@known_options(*TARGETS)
+@known_options()
 def encode(
     items: pystac.Item | Iterable[pystac.Item],
     codec: str | os.PathLike[str] | Codec,
@@ -75,6 +73,11 @@ def encode(
     asset: str = "latent",
     mode: Mode = "beside",
     payload: Payload | None = None,
+    psnr: float | None = None,
+    max_bits_per_pixel: float | None = None,
+    max_error: float | None = None,
+    quality: float | None = None,
+    step: float | None = None,
     bands: Mapping[str, str] | None = None,
     resolution: float | None = None,
     resampling: str = "nearest",
@@ -87,8 +90,8 @@ def encode(
     error_bound: BoundLike | None = None,
     key: Key | str | os.PathLike[str] | None = None,
     trust: Trust | None = None,
+    layout: StoreLayout | None = None,
     progress: Progress | None = None,
-    **target: Any,
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
 
@@ -114,6 +117,11 @@ def encode(
         ``<id>-<asset>`` with the latent alone and a ``derived_from`` link.
     payload
         ``coded`` (smallest; default where the chain has an entropy coder) or ``plain`` (zstd, opens anywhere).
+    psnr, max_bits_per_pixel, max_error, quality, step
+        At most one target: a quality of at least ``psnr`` [dB], at most ``max_bits_per_pixel`` (and band), at most ``max_error``
+        [stored unit], ``quality`` (0 to 100; 50 is the codec's own step, 10 more halve it), or a quantiser ``step`` [stored unit].
+        Each tile of 256 pixels reaches it; it needs a chain that ends with ``lin``. Without one, the codec's own step. The header
+        of a tile that the end of a scene cuts short may pass a low rate.
     bands
         Asset keys by the codec's band names, where they cannot be matched.
     resolution, resampling
@@ -141,7 +149,7 @@ def encode(
         :class:`stac_latent.quality.checks.Check`.
     error_bound
         Largest error of every pixel, guaranteed by a residual beside the latents: ``2`` in the stored unit, ``"1%"`` of the value, or
-        either by name of the band; 0 is lossless. The latents stay those of the codec's space; ``**target`` rules them. See
+        either by name of the band; 0 is lossless. The latents stay those of the codec's space; the target rules them. See
         :class:`stac_latent.field.error_bound.ErrorBound`.
     key
         Encryption key, or the file that holds it: chunks are encrypted with AES-256-GCM; see :mod:`stac_latent.secure`. Not
@@ -149,12 +157,11 @@ def encode(
     trust
         What to do where Item and file contradict each other on the grid: refuse it (default), take the ``file``'s, or place the
         pixels where the ``item`` says. See :mod:`stac_latent.cube.raw.contract`, also for what they may differ in.
+    layout
+        Cells along the chunks and the shards of a store, where the usual ones (about 256 and 2048 pixels) do not fit; a chain whose
+        tiles are coded alone needs chunks of whole tiles.
     progress
         Called with a label, the steps done and their number.
-    **target
-        At most one of ``psnr`` [dB], ``max_bits_per_pixel`` (and band), ``max_error`` [stored unit], ``quality`` (0 to
-        100) and ``step`` [stored unit], reached by each tile of 256 pixels; needs a chain that ends with ``lin``.
-        Without one, the codec's own step. The header of a tile that the end of a scene cuts short may pass a low rate.
 
     Returns
     -------
@@ -175,9 +182,10 @@ def encode(
     49.8
     """
     keywords = EncodeKeywords(
-        asset=asset, mode=mode, overwrite=overwrite, on_error=on_error, payload=payload, target=target, error_bound=error_bound,
+        asset=asset, mode=mode, overwrite=overwrite, on_error=on_error, payload=payload,
+        target={"psnr": psnr, "max_bits_per_pixel": max_bits_per_pixel, "max_error": max_error, "quality": quality, "step": step}, error_bound=error_bound,
         references=references, guard=guard, fallback_bound=fallback_bound, checks=checks, key=key,
-        pixels=SourceGrid(bands, resolution, resampling, trust),
+        pixels=SourceGrid(bands, resolution, resampling, trust), layout=layout,
     )  # fmt: skip
     opened = open_codec(codec)
     remember(opened)
@@ -215,7 +223,16 @@ class _Task:
         coders = [s.codec.with_target(options.target, bands=s.decoded) for s in sources]
         frame = None if self.key_frame is None else LatentRef.from_item(self.key_frame, options.asset)
         return WriteJob(
-            sources, coders, folder, options.payload, bundle, frame, bound, options.quality, options.key
+            sources,
+            coders,
+            folder,
+            options.payload,
+            bundle,
+            frame,
+            bound,
+            options.quality,
+            options.key,
+            options.layout,
         )
 
 

@@ -21,7 +21,7 @@ from stac_latent.field.error_bound import BoundLike, ErrorBound
 from stac_latent.field.rate_target import Target
 from stac_latent.quality.checks import Check
 from stac_latent.secure import Key, use
-from stac_latent.store.zarr.group import Payload
+from stac_latent.store.zarr.group import Payload, StoreLayout
 from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import did_you_mean
 
@@ -77,6 +77,7 @@ class EncodeKeywords:
     checks: Sequence[str | Check]
     key: Key | str | os.PathLike[str] | None
     pixels: SourceGrid
+    layout: StoreLayout | None
 
     def checked(self, codec: Codec) -> EncodeOptions:
         """The options that they state for a codec.
@@ -110,7 +111,7 @@ class EncodeKeywords:
         return EncodeOptions(
             codec=codec, asset=self.asset, mode=self.mode, overwrite=self.overwrite, skip_failing=self.on_error == "skip",
             payload=payload, target=target, error_bound=bound, quality=quality, key_frames=self.references, key=key,
-            pixels=self.pixels,
+            pixels=self.pixels, layout=self._layout(codec),
         )  # fmt: skip
 
     def _payload(self, codec: Codec, target: Target) -> Payload:
@@ -138,6 +139,21 @@ class EncodeKeywords:
                 f"codec {codec.name!r} is an embedder: what it writes cannot be decoded, and has no error to bound"
             )
         return ErrorBound.of(self.error_bound, codec.bands)
+
+    def _layout(self, codec: Codec) -> StoreLayout | None:
+        """How stores are cut: as the caller says, if a reader can decode such chunks."""
+        if self.layout is None:
+            return None
+        usual, given = StoreLayout.of(codec), self.layout
+        whole = codec.tiled and given.inner != usual.inner
+        if given.inner < 1 or given.shard < given.inner or given.shard % given.inner or whole:
+            one = (
+                f"chunks of {usual.inner} cells, one tile of codec {codec.name!r}, and "
+                if codec.tiled
+                else ""
+            )
+            raise CatalogError(f"layout must have {one}shards of whole chunks; got {given}")
+        return given
 
     def _encryption(self) -> Key | None:
         """Key to encrypt with, if any."""
@@ -182,6 +198,8 @@ class EncodeOptions:
         Encrypts the chunks.
     pixels
         Bands and grid that are read.
+    layout
+        How stores are cut; None for the usual one.
     """
 
     codec: Codec
@@ -196,6 +214,7 @@ class EncodeOptions:
     key_frames: References
     key: Key | None
     pixels: SourceGrid
+    layout: StoreLayout | None
 
     def for_codec(self, codec: Codec) -> Self:
         """The same for a codec that was made for the types or the native grids of an Item's bands; these may be in another order.
@@ -228,6 +247,8 @@ class EncodeOptions:
         }
         if key_frame is not None:
             out["reference"] = [key_frame.id, key_frame.assets[self.asset].extra_fields.get(INPUT)]
+        if self.layout is not None:
+            out["layout"] = [self.layout.inner, self.layout.shard]
         if self.key is not None:
             out["encrypt"] = self.key.id
         if self.error_bound is not None:
