@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -190,10 +191,11 @@ def test_missing_files(tmp_path):
         read_bundle({"codec.json": (tmp_path / "codec.json").read_bytes()})
 
 
-def test_too_large(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "most"), [(FILES[0], 16 << 20), (FILES[1], 512 << 20)])
+def test_too_large(tmp_path, name, most):
     save_bundle(small_codec("dct"), tmp_path)
-    monkeypatch.setattr("stac_latent.codec.bundle._MAX_BYTES", (100, 100))
-    with pytest.raises(BundleError, match=r"codec.json has \d+ bytes; at most 100 are read"):
+    os.truncate(tmp_path / name, most + 1)
+    with pytest.raises(BundleError, match=f"{name} has {most + 1} bytes; at most {most} are read"):
         load_bundle(tmp_path)
 
 

@@ -147,16 +147,15 @@ def test_random_grids_equal_the_stock_reader(big, seed):
     assert compared > 20
 
 
-@pytest.mark.parametrize("in_memory", [0, resample.IN_MEMORY], ids=["on disk", "in memory"])
+@pytest.mark.parametrize("in_memory", [0, resample.Scratch().in_memory], ids=["on disk", "in memory"])
 def test_a_large_window_is_decoded_in_strips(big, monkeypatch, tmp_path, in_memory):
     field, pixels, path = big
-    monkeypatch.setattr(resample, "STRIP", 100 * 1100 * 2)
-    monkeypatch.setattr(resample, "IN_MEMORY", in_memory)
+    scratch = resample.Scratch(in_memory, strip=100 * 1100 * 2)
     monkeypatch.setattr(resample.tempfile, "tempdir", str(tmp_path))
     box = pixels.zoom_out(30)
     cfg = RasterLoadParams("uint16", 0, resampling="average")
     reader = ArrayReader(field, BANDS[:1])
-    _, got = resample.read_onto(reader, pixels, [0], cfg, box)
+    _, got = resample.read_onto(reader, pixels, [0], cfg, box, scratch)
     _, want = RioReader(RasterSource(path), None).read(cfg, box)
     np.testing.assert_array_equal(got[0], want)
     assert [y1 - y0 for (y0, y1), _ in reader.windows] == [96] * 9 + [36]

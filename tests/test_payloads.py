@@ -15,7 +15,6 @@ from stac_latent import open_codec
 from stac_latent.codec.registry import remember
 from stac_latent.cube.grid.tiling import lattice_grid
 from stac_latent.errors import CorruptDataError
-from stac_latent.store.zarr import payloads
 from stac_latent.store.zarr.group import GroupOptions, create, open_arrays
 from stac_latent.store.zarr.payloads import PayloadReader
 from stac_latent.testing import make_field
@@ -45,8 +44,8 @@ def shard(stored, tmp_path):
     return path / "latent/c/0/0/0", lambda: PayloadReader(open_arrays(str(path)).latent)
 
 
-def reader_of(stored):
-    return PayloadReader(open_arrays(str(stored[0])).latent)
+def reader_of(stored, **options):
+    return PayloadReader(open_arrays(str(stored[0])).latent, **options)
 
 
 def resealed(data, chunk, offset, length, per=PER):
@@ -76,9 +75,8 @@ def test_two_requests_and_then_one(stored, monkeypatch):
     assert len(seen) == 5
 
 
-def test_indexes_are_let_go(stored, monkeypatch):
-    monkeypatch.setattr(payloads, "_KEPT", 1)
-    reader = reader_of(stored)
+def test_indexes_are_let_go(stored):
+    reader = reader_of(stored, indexes=1)
     reader.read(0, 0)
     reader.read(0, 9)
     assert "latent/c/0/0/1" in reader._indexes

@@ -27,10 +27,6 @@ _EXPECTED = (
 )
 
 
-MAX_DOCUMENTS = 1_000_000
-"""Documents of a static catalogue that are followed: one that makes up links as it is read ends there."""
-
-
 def _checked(target: Any, origin: Any) -> Any:
     """A link, if the catalogue that has it may lead there."""
     try:
@@ -79,19 +75,26 @@ class FeatureSource:
 class StaticSource:
     """A static catalogue, read as far as the search gets.
 
-    Follows child and item links depth first, each document once. Documents that do not match never become Items.
+    Follows child and item links depth first, each document once, ``most`` of them: a catalogue that makes up links as it is read ends
+    there. Documents that do not match never become Items.
     """
 
     sorts = False
 
     def __init__(
-        self, root: pystac.Catalog | str, reader: Reader, document: Mapping[str, Any] | None = None
+        self,
+        root: pystac.Catalog | str,
+        reader: Reader,
+        document: Mapping[str, Any] | None = None,
+        *,
+        most: int = 1_000_000,
     ) -> None:
         self.failures: list[tuple[str, str]] | None = None
         """Where it is a list, documents that cannot be read go there, and the rest is searched."""
         self._root = root
         self._reader = reader
         self._document = document
+        self._most = most
 
     def items(self, query: Query, limit: int) -> Iterator[pystac.Item]:  # noqa: ARG002
         """Yield matching items, those of a catalogue before those of its children."""
@@ -114,9 +117,9 @@ class StaticSource:
                 yield item
             name = key if isinstance(key, str) else "a catalogue in memory"
             stack.extend((_checked(target, key), name) for target in reversed(links))
-            if len(visited) + len(stack) > MAX_DOCUMENTS:
+            if len(visited) + len(stack) > self._most:
                 raise SearchError(
-                    f"{self._root} leads to more than {MAX_DOCUMENTS} documents; search a part of it, or its table of items"
+                    f"{self._root} leads to more than {self._most} documents; search a part of it, or its table of items"
                 )
 
     def _visit(

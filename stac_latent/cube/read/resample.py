@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,20 +33,28 @@ from stac_latent.cube.odc_private import LocalContext
 from stac_latent.spec import Band, Spec
 from stac_latent.window import Span, Window
 
-__all__ = ["FieldSource", "read_onto"]
+__all__ = ["FieldSource", "Scratch", "read_onto"]
 
 Roi = tuple[Any, Any]
-
-IN_MEMORY = 256 * 2**20
-"""Bytes of decoded pixels up to which the scratch rasters stay in memory; larger ones go to temporary files."""
-STRIP = 64 * 2**20
-"""Bytes of decoded pixels that are held as an array at a time."""
 
 # Source pixels that GDAL's kernels reach to each side, at a scale of one; averages look inside their pixel.
 _RADIUS = {"nearest": 1, "bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
 _SLACK = 4
 """Pixels more, for the warper's approximate transform and for small differences between PROJ builds."""
 _SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """How much memory the scratch rasters take."""
+
+    in_memory: int = 256 * 2**20
+    """Bytes of decoded pixels up to which they stay in memory; larger ones go to temporary files."""
+    strip: int = 64 * 2**20
+    """Bytes of decoded pixels that are held as an array at a time."""
+
+
+_SCRATCH = Scratch()
 
 
 class FieldSource(Protocol):
@@ -62,7 +71,12 @@ class FieldSource(Protocol):
 
 
 def read_onto(
-    reader: FieldSource, pixels: GeoBox, bands: Sequence[int], cfg: RasterLoadParams, dst: GeoBox
+    reader: FieldSource,
+    pixels: GeoBox,
+    bands: Sequence[int],
+    cfg: RasterLoadParams,
+    dst: GeoBox,
+    scratch: Scratch = _SCRATCH,
 ) -> tuple[Roi, Array]:
     """Decode what a target grid needs and bring it there; one decode serves all bands.
 
@@ -78,6 +92,8 @@ def read_onto(
         odc-loader's parameters: dtype, fill value, resampling.
     dst
         Target grid.
+    scratch
+        Memory for what is decoded on the way.
 
     Returns
     -------
@@ -88,7 +104,7 @@ def read_onto(
     dtype = np.dtype(cfg.dtype if cfg.dtype is not None else chosen[0].data_type)
     far = reach(pixels, dst)
     if far is not None:
-        return _warped(reader, pixels, bands, cfg, dst, far.window(dst), dtype)
+        return _warped(reader, pixels, bands, cfg, dst, far.window(dst), dtype, scratch)
     info = compute_reproject_roi(pixels, dst, ttol=0.9 if cfg.nearest else 0.05)
     out = np.zeros((len(bands), *roi_shape(info.roi_dst)), dtype)
     if roi_is_empty(info.roi_dst):
@@ -104,7 +120,7 @@ def read_onto(
         for band, plane in zip(chosen, out, strict=True):
             _remap_nodata(plane, band, cfg)
         return info.roi_dst, out
-    with _scratch(reader, pixels, bands, window) as paths:
+    with _scratch(reader, pixels, bands, window, scratch) as paths:
         for path, plane in zip(paths, out, strict=True):
             stock = RioReader(RasterSource(path), LocalContext())
             with rasterio.Env(
@@ -119,13 +135,13 @@ def read_onto(
 
 def _warped(
     reader: FieldSource, pixels: GeoBox, bands: Sequence[int], cfg: RasterLoadParams, dst: GeoBox, window: Window | None,
-    dtype: np.dtype[Any],
+    dtype: np.dtype[Any], scratch: Scratch,
 ) -> tuple[Roi, Array]:  # fmt: skip
     """All of a target grid as rasterio warps it, from the part of the source that may reach it."""
     if window is None:
         return (slice(0, 0), slice(0, 0)), np.empty((len(bands), 0, 0), dtype)
     out = np.empty((len(bands), *dst.shape.yx), dtype)
-    with _scratch(reader, pixels, bands, window) as paths:
+    with _scratch(reader, pixels, bands, window, scratch) as paths:
         for path, plane, i in zip(paths, out, bands, strict=True):
             src_nodata = resolve_src_nodata(reader.spec.bands[i].nodata, cfg)
             dst_nodata = resolve_dst_nodata(dtype, cfg, src_nodata)
@@ -169,15 +185,15 @@ def warp_window(src: GeoBox, dst: GeoBox, info: ReprojectInfo, resampling: str) 
 
 @contextmanager
 def _scratch(
-    reader: FieldSource, pixels: GeoBox, bands: Sequence[int], window: Window
+    reader: FieldSource, pixels: GeoBox, bands: Sequence[int], window: Window, scratch: Scratch = _SCRATCH
 ) -> Iterator[list[str]]:
     """One sparse GeoTIFF for each band, as large as the whole source, filled inside the window."""
     (y0, y1), (x0, x1) = window
     chosen = [reader.spec.bands[i] for i in bands]
     row = max(1, sum(np.dtype(b.data_type).itemsize for b in chosen) * (x1 - x0))
     stride = reader.spec.stride[0]
-    step = max(stride, STRIP // row // stride * stride)
-    with _folder(row * (y1 - y0)) as folder:
+    step = max(stride, scratch.strip // row // stride * stride)
+    with _folder(in_memory=row * (y1 - y0) <= scratch.in_memory) as folder:
         paths = [f"{folder}/{i}.tif" for i in range(len(chosen))]
         files = [_create(p, pixels, b) for p, b in zip(paths, chosen, strict=True)]
         try:
@@ -197,8 +213,8 @@ def _scratch(
 
 
 @contextmanager
-def _folder(nbytes: int) -> Iterator[str]:
-    if nbytes <= IN_MEMORY:
+def _folder(*, in_memory: bool) -> Iterator[str]:
+    if in_memory:
         yield f"/vsimem/stac-latent-{uuid.uuid4().hex}"
         return
     with tempfile.TemporaryDirectory(prefix="stac-latent-") as folder:

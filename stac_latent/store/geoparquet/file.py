@@ -24,11 +24,9 @@ UNREADABLE = (
 
 _THRIFT = 64 << 20
 """Bytes of a text, and entries of a list, of a footer."""
-_GROUP = 4 << 30
-"""Bytes that a row group may take in memory."""
 
 
-def open_parquet(source: Any, name: str, **options: Any) -> pq.ParquetFile:
+def open_parquet(source: Any, name: str, *, most: int = 4 << 30, **options: Any) -> pq.ParquetFile:
     """Open a Parquet file.
 
     Parameters
@@ -37,6 +35,8 @@ def open_parquet(source: Any, name: str, **options: Any) -> pq.ParquetFile:
         Path or buffer.
     name
         What errors call it.
+    most
+        Bytes that a row group may take in memory.
     **options
         Of :class:`pyarrow.parquet.ParquetFile`.
 
@@ -59,9 +59,9 @@ def open_parquet(source: Any, name: str, **options: Any) -> pq.ParquetFile:
         raise CorruptDataError(
             f"{name} is no complete Parquet file ({exc}); fetch or publish it again"
         ) from exc
-    if size > _GROUP or rows > _GROUP // 8:
+    if size > most or rows > most // 8:
         raise CorruptDataError(
-            f"{name} declares row groups of {rows} rows and {size} bytes; at most {_GROUP} bytes are read at once"
+            f"{name} declares row groups of {rows} rows and {size} bytes; at most {most} bytes are read at once"
         )
     return file
 

@@ -33,8 +33,6 @@ _CRC_BYTES = 4
 _MISSING = 2**64 - 1
 _SLACK = 65536
 _FARTHEST = 2**48
-_KEPT = 64
-"""Indexes of shards that are kept: 1 KiB each."""
 _GAP = 64 << 10
 """Bytes between two chunks of a remote shard that are read for nothing rather than asking twice."""
 _SPAN = 16 << 20
@@ -48,6 +46,8 @@ class PayloadReader:
     ----------
     array
         With the zarr codec ``stac_latent``, sharded or not.
+    indexes
+        Indexes of shards that are kept: 1 KiB each.
 
     Raises
     ------
@@ -55,12 +55,12 @@ class PayloadReader:
         If it is stored otherwise; :meth:`reads` tells beforehand.
     """
 
-    def __init__(self, array: zarr.Array[Any]) -> None:
+    def __init__(self, array: zarr.Array[Any], indexes: int = 64) -> None:
         if not self.reads(array):
             raise TypeError(f"{array.store_path} holds no coded chunks")
         self.array = array
         self._lock = threading.Lock()
-        self._indexes: LruCache[npt.NDArray[np.uint64]] = LruCache(_KEPT)
+        self._indexes: LruCache[npt.NDArray[np.uint64]] = LruCache(indexes)
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._coming: dict[Place, Future[bytes]] = {}
         shards = array.shards or array.chunks
