@@ -206,7 +206,8 @@ def test_unknown_codec(tmp_path, utm_scene):
 
 
 def test_other_arguments(tmp_path, utm_scene):
-    refused([], tmp_path / "cat", CatalogError, "nothing to encode: the list of items is empty")
+    refused([], tmp_path / "cat", CatalogError, "nothing to encode: no items were given")
+    refused("catalog.json", tmp_path / "cat", CatalogError, "expected pystac Items, got str; read one with")
     refused(
         utm_scene.item,
         tmp_path / "cat",

@@ -210,8 +210,9 @@ def test_encode_resumes(run):
     query = ("--ids", "spyndex-s2-sample,synthetic-later", "--asset", "two", "--json")
     assert run("encode", CATALOG, "out", *query, "--max-items", 1)[0] == 0
     assert run("encode", CATALOG, "out", *query, "--quality", 70, "--stop-at-error")[0] == 1
-    code, out, _ = run("encode", CATALOG, "out", *query, "--resume")
+    code, out, err = run("encode", CATALOG, "out", *query, "--resume")
     assert code == 0
+    assert "1 of 2 items have the asset 'two' already" in err
     assert len(json.loads(out)["items"]) == 1
     assert len(json.loads(run("search", "out/catalog.json", "--json")[1])["items"]) == 2
 
@@ -618,6 +619,8 @@ def test_outputs_are_the_last_argument():
         ("load", ITEM, "taken/c.zarr", "--asset", "latent"),
         ("load", ITEM, "taken/c.tif", "--asset", "latent"),
         ("info", ITEM, "--asset", "latent", "--preview", "taken/p.png"),
+        ("demo", "taken/demo"),
+        ("coverage", CATALOG, "--missing", "taken/m.csv"),
     ],
 )
 def test_what_cannot_be_written_is_named(run, words):

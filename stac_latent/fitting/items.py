@@ -16,6 +16,7 @@ import pystac
 from stac_latent.aliases import Progress
 from stac_latent.codec.bundle import FILES, save_bundle
 from stac_latent.codec.codec import Codec
+from stac_latent.cube.item_assets import as_items
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
 from stac_latent.fitting.bands import choose_bands
 from stac_latent.fitting.checks import check_amount, live_bands, summarise
@@ -152,9 +153,7 @@ def fit(
         raise CatalogError(
             f"{folder} is there already; pass overwrite=True (--overwrite) to replace it, or choose another folder"
         )
-    given = [items] if isinstance(items, pystac.Item) else list(items)
-    if not given:
-        raise CatalogError("nothing to fit on: the list of items is empty; loosen the search")
+    given = as_items(items, "fit on")
     chosen, usable = choose_bands(_thinned(given, seed), bands, keys)
     skipped = min(len(given), _MAX_ITEMS) - len(usable)
     lattices = None

@@ -14,6 +14,7 @@ from stac_latent.catalog.encode.encoded_item import Mode
 from stac_latent.catalog.encode.fingerprint import INPUT
 from stac_latent.catalog.encode.key_frames import References
 from stac_latent.codec.codec import Codec
+from stac_latent.cube.item_assets import as_items
 from stac_latent.cube.raw.contract import Trust
 from stac_latent.cube.write.monitor import Policy, QualityPolicy
 from stac_latent.errors import CatalogError, CodecError
@@ -32,9 +33,7 @@ OnError = Literal["raise", "skip"]
 
 def items_to_encode(items: pystac.Item | Iterable[pystac.Item]) -> list[pystac.Item]:
     """Items to encode, each id once."""
-    todo = [items] if isinstance(items, pystac.Item) else list(items)
-    if not todo:
-        raise CatalogError("nothing to encode: the list of items is empty")
+    todo = as_items(items, "encode")
     if len({i.id for i in todo}) < len(todo):
         raise CatalogError("two of the items have the same id; a catalogue holds each id once")
     return todo

@@ -30,8 +30,9 @@ def demo(
 ) -> None:
     """Run the whole line on a real Sentinel-2 sample: encode, catalogue, search, load, publish, look."""
     from stac_latent.cli.demo import run_demo
+    from stac_latent.system.files import writing
 
-    with progress(as_json) as report:
+    with writing(dest), progress(as_json) as report:
         result = run_demo(dest, codec, report)
     if as_json:
         print_json(result)

@@ -64,7 +64,9 @@ def coverage(
     if missing is not None:
         import csv
 
-        with missing.open("w", newline="") as file:
+        from stac_latent.system.files import replacing, writing
+
+        with writing(missing), replacing(missing, parents=True) as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["start", "row", "column", "west", "south", "east", "north", "share"])
             for cell in found.missing():

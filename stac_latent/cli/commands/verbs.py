@@ -25,7 +25,7 @@ from stac_latent.cli.common import (
     print_rows,
     refuse_to_replace,
 )
-from stac_latent.cli.console import out, print_json, print_lines
+from stac_latent.cli.console import err, out, print_json, print_lines
 from stac_latent.cli.guard_messages import Heard, KeepGoing, heeding, report_failures, saying
 from stac_latent.cli.interrupts import placing
 from stac_latent.cli.progress import progress
@@ -145,7 +145,9 @@ def encode(
         max_items=max_items,
     )  # fmt: skip
     if resume:
+        before = len(items)
         items = [item for item in items if not _is_done(item, dest, asset, mode)]
+        err.print(f"{before - len(items):,} of {before:,} items have the asset {asset!r} already")
     against = _references(references)
     batches = [items] if against is not None and items else [[item] for item in items]
     done: list[pystac.Item] = []
