@@ -34,6 +34,7 @@ from stac_latent.stage import (
     RateControlled,
     Stage,
     StoresType,
+    TakesComplex,
     Tiled,
 )
 from stac_latent.system.digests import canonical_json
@@ -90,6 +91,17 @@ class Chain:
                 raise CodecError(
                     f"band {b.name!r} of codec {self.name!r} is {b.data_type}, which cannot hold nodata {b.nodata}"
                 )
+        if first := next((b for b in self.bands if b.is_complex), None):
+            if not self.takes_complex:
+                raise CodecError(
+                    f"band {first.name!r} of codec {self.name!r} is {first.data_type}, and its stages compute with real numbers: code real "
+                    "and imaginary part, or magnitude and phase, as bands of their own, or take the chain 'zstd'"
+                )
+            if real := next((b for b in self.bands if not b.is_complex), None):
+                raise CodecError(
+                    f"band {first.name!r} of codec {self.name!r} is {first.data_type} and band {real.name!r} is {real.data_type}; complex "
+                    "bands and real ones are coded apart, as two assets"
+                )
 
     # -- what the chain is ---------------------------------------------------------------------------------
 
@@ -126,6 +138,11 @@ class Chain:
     def tiled(self) -> bool:
         """True where tiles decode alone and as a whole: there is no halo then, and windows are cut from whole tiles."""
         return any(isinstance(s, Tiled) for s in self.stages)
+
+    @property
+    def takes_complex(self) -> bool:
+        """Whether complex values come back as they went in."""
+        return all(isinstance(s, TakesComplex) for s in self.stages)
 
     @cached_property
     def native_pixels(self) -> tuple[int, ...]:

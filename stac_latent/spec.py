@@ -14,11 +14,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.errors import CatalogError, GridError
+from stac_latent.errors import CatalogError, FieldError, GridError
 from stac_latent.geo.crs import crs_fields, crs_from_fields
 from stac_latent.window import Window, WindowLike
 
-__all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats"]
+__all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats", "numpy_type", "stac_type"]
 
 Kind = Literal["codec", "embedding"]
 Granularity = Literal["pixel", "patch", "chip", "scene"]
@@ -40,9 +40,28 @@ DATA_TYPES = frozenset(
         "float16",
         "float32",
         "float64",
+        "complex64",
+        "complex128",
     )
 )
-"""Types of stored values and of latents."""
+"""Types of stored values and of latents, as NumPy names them."""
+_STAC_NAMES = {"complex64": "cfloat32", "complex128": "cfloat64"}
+_NUMPY_NAMES = {
+    "cint16": "complex64",
+    "cint32": "complex64",
+    "cfloat32": "complex64",
+    "cfloat64": "complex128",
+}
+
+
+def stac_type(name: str) -> str:
+    """STAC's name of a type that has NumPy's: they differ for complex values."""
+    return _STAC_NAMES.get(name, name)
+
+
+def numpy_type(name: str) -> str:
+    """NumPy's name of a type that has STAC's; complex integers are read as pairs of float32."""
+    return _NUMPY_NAMES.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +86,11 @@ class Band:
                 f"band {str(self.name)[:100]!r} is of type {str(self.data_type)[:100]!r}; expected one of {', '.join(sorted(DATA_TYPES))}"
             )
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether values have an imaginary part."""
+        return self.data_type in _STAC_NAMES
+
     def peak(self, spread: float) -> float:
         """Peak that the band's PSNR refers to, in its stored unit.
 
@@ -82,7 +106,7 @@ class Band:
 
     def to_stac(self) -> dict[str, Any]:
         """Band Object of STAC 1.1, with the raster 2.0 scale and offset where they are not the identity."""
-        out: dict[str, Any] = {"name": self.name, "data_type": self.data_type}
+        out: dict[str, Any] = {"name": self.name, "data_type": stac_type(self.data_type)}
         if self.nodata is not None:
             out["nodata"] = "nan" if math.isnan(self.nodata) else self.nodata
         if self.unit is not None:
@@ -102,7 +126,7 @@ class Band:
         nodata = band.get("nodata")
         return cls(
             name=str(band["name"]),
-            data_type=str(band.get("data_type", "uint16")),
+            data_type=numpy_type(str(band.get("data_type", "uint16"))),
             nodata=None if nodata is None else float(nodata),
             scale=float(band.get("raster:scale", 1.0)),
             offset=float(band.get("raster:offset", 0.0)),
@@ -152,7 +176,18 @@ class Quantization:
     power: float = 1.0
 
     def dequantise(self, q: npt.NDArray[Any], axis: int = 0) -> npt.NDArray[np.float32]:
-        """Real values (float32) of stored symbols; ``axis`` is the channel axis."""
+        """Real values (float32) of stored symbols; ``axis`` is the channel axis.
+
+        Raises
+        ------
+        FieldError
+            If the symbols are complex values.
+        """
+        if q.dtype.kind == "c":
+            raise FieldError(
+                f"the symbols are complex values ({q.dtype}), which no latents of real numbers stand for: decode them to pixels "
+                "(upto='field')"
+            )
         if self.method == "none":
             return np.asarray(q, dtype=np.float32)
 
@@ -209,10 +244,10 @@ class Spec:
             "latent:space": self.space,
             "latent:granularity": self.granularity,
             "latent:dimensions": self.dimensions,
-            "latent:dtype": self.dtype,
+            "latent:dtype": stac_type(self.dtype),
             "latent:quantization": q.method,
             "latent:stride": list(self.stride),
-            "data_type": self.data_type,
+            "data_type": stac_type(self.data_type),
         }
         if self.halo is not None:
             out["latent:halo"] = list(self.halo)
@@ -257,9 +292,10 @@ class Spec:
     def _read(cls, f: Mapping[str, Any]) -> Self:
         stride = f.get("latent:stride", (1, 1))
         halo = f.get("latent:halo")
-        types = {str(f.get("data_type", "int16")), str(f.get("latent:dtype", "float32"))}
-        if f["latent:kind"] not in ("codec", "embedding") or not types <= DATA_TYPES:
-            raise ValueError(f"latent:kind {f['latent:kind']!r:.100}, types {', '.join(types):.100}")
+        stored = numpy_type(str(f.get("data_type", "int16")))
+        dtype = numpy_type(str(f.get("latent:dtype", "float32")))
+        if f["latent:kind"] not in ("codec", "embedding") or not {stored, dtype} <= DATA_TYPES:
+            raise ValueError(f"latent:kind {f['latent:kind']!r:.100}, types {stored}, {dtype:.100}")
         return cls(
             kind=f["latent:kind"],
             space=str(f["latent:space"]),
@@ -267,8 +303,8 @@ class Spec:
             stride=(int(stride[0]), int(stride[1])),
             halo=None if halo is None else (int(halo[0]), int(halo[1])),
             bands=tuple(Band.from_stac(b) for b in f.get("bands", ())),
-            data_type=str(f.get("data_type", "int16")),
-            dtype=str(f.get("latent:dtype", "float32")),
+            data_type=stored,
+            dtype=dtype,
             quantization=Quantization(
                 method=f["latent:quantization"],
                 scale=tuple(float(v) for v in f.get("latent:quantization_scale", (1.0,))),

@@ -28,6 +28,7 @@ __all__ = [
     "RateControlled",
     "Stage",
     "StoresType",
+    "TakesComplex",
     "Tiled",
 ]
 
@@ -98,6 +99,10 @@ class StoresType(ABC):
 
 class PointWise:
     """A stage that maps each pixel alone, so that pixels without data are filled after it."""
+
+
+class TakesComplex:
+    """A stage that takes complex values and gives them back; all others compute with real numbers."""
 
 
 class Tiled(ABC):

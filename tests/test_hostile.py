@@ -171,7 +171,7 @@ def test_a_catalogue_that_makes_up_links_ends():
         ({"latent:kind": "weird"}, CatalogError, "latent:kind 'weird'"),
         ({"data_type": "9" * 5000}, CatalogError, "types"),
         ({"data_type": "object"}, CatalogError, "types"),
-        ({"bands": [{"name": "a", "data_type": "complex128"}]}, CatalogError, "is of type 'complex128'"),
+        ({"bands": [{"name": "a", "data_type": "complex256"}]}, CatalogError, "is of type 'complex256'"),
         ({"bands": [7]}, CatalogError, "a field is not as"),
     ],
 )

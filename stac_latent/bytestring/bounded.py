@@ -75,6 +75,11 @@ def encode(chain: Chain, field: Array | Sequence[Array], options: CompressOption
     True
     """
     bound = ErrorBound.of(0 if options.error_bound is None else options.error_bound, chain.bands)
+    if chain.bands[0].is_complex:
+        raise FieldError(
+            f"codec {chain.name!r} takes {chain.bands[0].data_type}, and an error bound is one of real numbers: leave error_bound out, as the "
+            "codec is lossless"
+        )
     several = isinstance(field, list | tuple)
     parts = _parts(chain, several)
     fields: list[Array] = [np.asarray(x) for x in (field if several else (field,))]

@@ -16,6 +16,7 @@ from stac_latent.codec.bundle import FILES
 from stac_latent.errors import BundleError, CatalogError
 from stac_latent.extension import DECODER_REL, LatentExtension
 from stac_latent.extension.schemas import EO_URI, FILE_URI, MLM_URI, RASTER_URI
+from stac_latent.spec import stac_type
 from stac_latent.system.digests import multihash
 from stac_latent.system.links import absolute, is_remote, local_path, relative
 
@@ -161,7 +162,7 @@ def _mlm_fields(codec: Codec) -> dict[str, Any]:
     spec = codec.spec
     tasks = ["regression"] if spec.kind == "codec" else ["similarity-search"]
     names = [band.name for band in spec.bands]
-    types = {band.data_type for band in spec.bands}
+    types = {stac_type(band.data_type) for band in spec.bands}
     return {
         "mlm:name": codec.name,
         "mlm:architecture": " > ".join(stage["stage"] for stage in codec.chain()),
@@ -185,7 +186,7 @@ def _mlm_fields(codec: Codec) -> dict[str, Any]:
                 "result": {
                     "shape": [spec.dimensions, -1, -1],
                     "dim_order": ["channel", "height", "width"],
-                    "data_type": spec.dtype,
+                    "data_type": stac_type(spec.dtype),
                 },
             }
         ],

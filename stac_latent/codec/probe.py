@@ -64,8 +64,13 @@ def make_probe(codec: Codec) -> dict[str, Any]:
     ):  # values that the bands may have
         field = field * first.unit.reshape(-1, 1, 1) + first.mean.reshape(-1, 1, 1)
     field = field.astype(codec.bands[0].data_type)
+    if codec.bands[0].is_complex:
+        field.imag = -field.real[:, ::-1, ::-1]
     symbols = codec.encode(field, upto="symbols")
-    out: dict[str, Any] = {"field": field, "symbols_crc": _crc(symbols)}
+    parts = (
+        field.view(f"f{field.itemsize // 2}") if codec.bands[0].is_complex else field
+    )  # bundles hold real numbers
+    out: dict[str, Any] = {"field": parts, "symbols_crc": _crc(symbols)}
     if codec.tail is not None:
         payload = codec.entropy_encode(symbols)
         out["payload"] = np.frombuffer(payload, np.uint8)

@@ -109,7 +109,8 @@ def pick_refs(items: Sequence[pystac.Item], asset: str | None, upto: Upto) -> li
     Raises
     ------
     CatalogError
-        If Items lack a fitting asset (all are named), or have several and no key was given.
+        If Items lack a fitting asset (all are named), or have several and no key was given, or latents are asked for of
+        complex values.
     """
     missing: list[str] = []
     keys: list[str] = []
@@ -138,7 +139,14 @@ def pick_refs(items: Sequence[pystac.Item], asset: str | None, upto: Upto) -> li
         raise CatalogError(
             f"no {what}{kind} in {_some(missing)}; encode these items first, or leave them out{hint}"
         )
-    return [reference(item, key) for item, key in zip(items, keys, strict=True)]
+    refs = [reference(item, key) for item, key in zip(items, keys, strict=True)]
+    for ref in refs if upto == "latent" else ():
+        if any(b.is_complex for b in ref.spec.bands) and ref.spec.kind == "codec":
+            raise CatalogError(
+                f"asset {ref.asset!r} of item {ref.item_id!r} holds complex values as they are, and latents are real numbers: load it with "
+                "upto='field'"
+            )
+    return refs
 
 
 def check_upto(upto: str, bands: object, field_only: Mapping[str, object] | None = None) -> None:

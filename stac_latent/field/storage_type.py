@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.errors import BundleError, FieldError
+from stac_latent.errors import BundleError, CorruptDataError, FieldError
 from stac_latent.spec import Band
 
 __all__ = ["check_field", "common_type", "lowest_values", "to_field"]
@@ -20,7 +20,7 @@ def check_field(field: Array, name: str, bands: Sequence[Band], stride: tuple[in
     Parameters
     ----------
     field
-        Should be ``(band, y, x)`` of real numbers and whole cells.
+        Should be ``(band, y, x)`` of real numbers, or of complex ones where the bands are, and whole cells.
     name, bands, stride
         Of the codec.
 
@@ -34,9 +34,9 @@ def check_field(field: Array, name: str, bands: Sequence[Band], stride: tuple[in
         raise FieldError(
             f"codec {name!r} takes (band, y, x) with {len(bands)} bands ({names}); got shape {field.shape}"
         )
-    if field.dtype.kind not in "iuf":
+    if field.dtype.kind not in ("iufc" if bands[0].is_complex else "iuf"):
         raise FieldError(f"codec {name!r} takes real numbers; got dtype {field.dtype}")
-    if field.dtype.kind == "f" and all(np.dtype(b.data_type).kind != "f" for b in bands):
+    if field.dtype.kind == "f" and all(np.dtype(b.data_type).kind in "iu" for b in bands):
         raise FieldError(
             f"codec {name!r} takes {bands[0].data_type}; got {field.dtype}. Scale the field to the codec's "
             "unit and round it, or choose a codec whose bands are floats"
@@ -73,21 +73,27 @@ def to_field(x: Array, bands: Sequence[Band]) -> Array:
     ------
     BundleError
         If there are more or fewer of them than bands: the parts of a chain do not fit together.
+    CorruptDataError
+        If they are complex, and bands are not.
     """
     if len(x) != len(bands):
         raise BundleError(f"the chain gives {len(x)} bands of pixels, but its codec names {len(bands)}")
     dtype = common_type(bands)
+    if x.dtype.kind == "c" != dtype.kind:
+        raise CorruptDataError(
+            f"the payload holds complex values ({x.dtype}), and its bands are {dtype}; it was changed"
+        )
     if len({b.data_type for b in bands}) == 1:
         if x.dtype == dtype:
             return x
-        if dtype.kind == "f":
+        if dtype.kind in "fc":
             return x.astype(dtype)
         low, high = _ends(bands, dtype, x.dtype)
         return np.clip(np.rint(x), low.reshape(-1, 1, 1), high).astype(dtype)
     out = np.empty(x.shape, dtype)
     for i, band in enumerate(bands):
         own = np.dtype(band.data_type)
-        out[i] = x[i].astype(own) if own.kind == "f" else to_field(x[i : i + 1], [band])[0]
+        out[i] = x[i].astype(own) if own.kind in "fc" else to_field(x[i : i + 1], [band])[0]
     return out
 
 

@@ -27,7 +27,7 @@ def fits(value: float | None, dtype: np.dtype[Any]) -> bool:
 
 
 def zero_invalid(x: Array, mask: Mask) -> Array:
-    """Zeros in place of the masked NaN and infinite values of a float field; other fields as they are.
+    """Zeros in place of the masked NaN and infinite values of a float or complex field; other fields as they are.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def zero_invalid(x: Array, mask: Mask) -> Array:
     mask
         ``(1 or band, y, x)``, true where valid.
     """
-    if x.dtype.kind != "f" or mask.all():
+    if x.dtype.kind not in "fc" or mask.all():
         return x
     return np.where(mask | np.isfinite(x), x, x.dtype.type(0))
 
@@ -69,7 +69,7 @@ def fill_invalid(x: Array, mask: Mask, block: tuple[int, int]) -> Array:
 
 
 def valid_mask(field: Array, bands: Sequence[Band]) -> npt.NDArray[np.bool_] | None:
-    """Pixels that hold data: not the band's nodata, not NaN.
+    """Pixels that hold data: not the band's nodata, not NaN in any part.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def valid_mask(field: Array, bands: Sequence[Band]) -> npt.NDArray[np.bool_] | N
     for i, band in enumerate(bands):
         if band.nodata is not None and not math.isnan(band.nodata):
             valid[i] = field[i] != band.nodata
-        if field.dtype.kind == "f":
+        if field.dtype.kind in "fc":
             valid[i] &= ~np.isnan(field[i])
     if valid.all():
         return None
@@ -95,7 +95,7 @@ def valid_mask(field: Array, bands: Sequence[Band]) -> npt.NDArray[np.bool_] | N
 
 
 def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequence[Band]) -> Array:
-    """Put each band's nodata value (NaN for floats without one) where ``mask`` is false, and nowhere else; in place.
+    """Put each band's nodata value (NaN for floats and complex values without one) where ``mask`` is false, and nowhere else; in place.
 
     A valid pixel that decodes to the nodata value takes the value beside it, so that it stays one.
     """
@@ -103,18 +103,19 @@ def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequen
         valid = None if mask is None else mask[min(i, len(mask) - 1)]
         own = np.dtype(band.data_type)
         if band.nodata is not None and not math.isnan(band.nodata):
-            lost = field[i] == (band.nodata if own.kind == "f" else int(band.nodata))
+            lost = field[i] == (band.nodata if own.kind in "fc" else int(band.nodata))
             lost = lost if valid is None else lost & valid
             if lost.any():
                 field[i][lost] = _beside(band.nodata, own)
         if valid is not None and not valid.all():
-            empty = math.nan if own.kind == "f" else 0
+            empty = math.nan if own.kind in "fc" else 0
             field[i][~valid] = empty if band.nodata is None else band.nodata
     return field
 
 
 def _beside(value: float, dtype: np.dtype[Any]) -> Any:
-    """The next value of a type: the one above, or below the largest."""
-    if dtype.kind == "f":
-        return np.nextafter(dtype.type(value), dtype.type(np.inf if value < np.finfo(dtype).max else 0))
+    """The next value of a type: the one above, or below the largest; of complex ones, that of the real part."""
+    if dtype.kind in "fc":
+        info = np.finfo(dtype)
+        return np.nextafter(info.dtype.type(value), info.dtype.type(np.inf if value < info.max else 0))
     return value + 1 if value < np.iinfo(dtype).max else value - 1

@@ -109,12 +109,12 @@ def _look(item: pystac.Item, reader: LatentReader, side: int) -> Look:
     try:
         raw = _raw(item, reader, window, bands)
     except (StacLatentError, OSError) as exc:
+        own = Layer("decoded", _uri(picture(decoded, bands), valid, side))
+        notes = (*notes, f"The raw bands cannot be read: {text(exc)}")
+        if bands[0].is_complex:  # no latents of real numbers
+            return Look((own,), corners, notes)
         latent, share = _latent(reader, window)
-        layers = (
-            Layer("decoded", _uri(picture(decoded, bands), valid, side)),
-            Layer("latent", _uri(latent, share, side)),
-        )
-        return Look(layers, corners, (*notes, f"The raw bands cannot be read: {text(exc)}", _LATENT))
+        return Look((own, Layer("latent", _uri(latent, share, side))), corners, (*notes, _LATENT))
     left, middle, error, top = panels(raw, decoded, bands)
     layers3 = tuple(
         Layer(name, _uri(p, valid, side))

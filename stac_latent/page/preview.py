@@ -32,19 +32,20 @@ def rgb_positions(bands: Sequence[Band]) -> list[int]:
 
 
 def _stretch(field: Array, valid: Array, limits: Array | None = None) -> tuple[Array, Array]:
-    """8-bit picture ``(y, x, 3)`` between the 2nd and 98th percentile of each channel, and those limits."""
+    """8-bit picture ``(y, x, 3)`` between the 2nd and 98th percentile of each channel, and those limits; magnitudes of complex values."""
+    field = np.abs(field) if field.dtype.kind == "c" else field
     if limits is None:
         inside = field[:, valid] if valid.any() else np.zeros((len(field), 1))
         limits = np.percentile(inside.astype(np.float64), [2, 98], axis=1).T
     low, high = limits[:, 0, None, None], limits[:, 1, None, None]
-    unit = np.clip((field - low) / np.maximum(high - low, 1e-9), 0, 1) ** 0.8
+    unit = np.clip((np.where(valid, field, 0) - low) / np.maximum(high - low, 1e-9), 0, 1) ** 0.8
     picture = np.moveaxis(np.rint(unit * 255).astype(np.uint8), 0, -1)
     picture = np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
     return np.where(valid[..., None], picture, np.uint8(235)), limits
 
 
 def _heat(values: Array, top: float, valid: Array) -> Array:
-    position = np.clip(values / max(top, 1e-9), 0, 1) * (len(_RAMP) - 1)
+    position = np.clip(np.where(valid, values, 0) / max(top, 1e-9), 0, 1) * (len(_RAMP) - 1)
     low = np.minimum(position.astype(int), len(_RAMP) - 2)
     picture = _RAMP[low] + (_RAMP[low + 1] - _RAMP[low]) * (position - low)[..., None]
     return np.where(valid[..., None], picture, 235).astype(np.uint8)
@@ -82,7 +83,7 @@ def panels(raw: Array, decoded: Array, bands: Sequence[Band]) -> tuple[Array, Ar
     rgb = rgb_positions(bands)
     left, limits = _stretch(raw[rgb], valid)
     middle, _ = _stretch(decoded[rgb], valid, limits)
-    error = np.abs(decoded.astype(np.float64) - raw).mean(axis=0)
+    error = np.abs(decoded.astype(np.result_type(decoded.dtype, np.float64)) - raw).mean(axis=0)
     top = float(np.percentile(error[valid], 99.5)) if valid.any() else 1.0
     return left, middle, _heat(error, top, valid), top
 
@@ -128,6 +129,6 @@ def valid_pixels(field: Array, bands: Sequence[Band]) -> Array:
     for layer, band in zip(field, bands, strict=True):
         if band.nodata is not None:
             valid &= layer != band.nodata
-        if layer.dtype.kind == "f":
+        if layer.dtype.kind in "fc":
             valid &= np.isfinite(layer)
     return valid

@@ -38,6 +38,8 @@ BUILTIN = {
     "exceedance": "stac_latent.quality.distribution_metrics:Exceedance",
     "histogram": "stac_latent.quality.distribution_metrics:Histogram",
 }
+_OF_COMPLEX = ("psnr", "max_error")
+"""Metrics that are defined for complex values, by their magnitude."""
 _FORM = re.compile(
     r"^\s*(?P<name>[A-Za-z][\w-]*)\s*(\((?P<options>[^()]*)\))?\s*(?P<sense>>=|<=)\s*(?P<threshold>[^:\s]+)\s*"
     r"(:\s*(?P<action>\w+)\s*)?$"
@@ -152,6 +154,21 @@ class Check:
         check = cls(found["name"], _number(found["threshold"], given), action, options)
         check.metric()
         return check
+
+    def check_bands(self, bands: Sequence[Band]) -> None:
+        """Refuse bands of complex values where the metric is one of real numbers.
+
+        Raises
+        ------
+        CodecError
+            Names the band, and the metrics that there are.
+        """
+        first = next((b for b in bands if b.is_complex), None)
+        if first is not None and self.name not in _OF_COMPLEX:
+            raise CodecError(
+                f"check {str(self)!r}: {self.name} is a metric of real numbers, and band {first.name!r} is {first.data_type}; for complex "
+                f"values there are {' and '.join(_OF_COMPLEX)}"
+            )
 
     def metric(self) -> Metric:
         """A metric to add windows to.

@@ -25,6 +25,8 @@ def peak_of(band: Band, largest: float, smallest: float) -> float:
 class Distortion:
     """Squared, absolute and angular error between a field and its decoded version.
 
+    Of complex bands the magnitudes count: of the difference for errors, of the values for their range. They have no angle.
+
     Parameters
     ----------
     bands
@@ -70,10 +72,13 @@ class Distortion:
         for i in range(len(truth)):  # band by band: float64 copies of one band at a time
             step = self.steps[i] if self.steps else 1
             chosen = mask[i, ::step, ::step]
-            a = truth[i, ::step, ::step][chosen].astype(np.float64)
+            wide = np.complex128 if truth.dtype.kind == "c" else np.float64
+            a = truth[i, ::step, ::step][chosen].astype(wide)
             if not a.size:
                 continue
-            e = decoded[i, ::step, ::step][chosen].astype(np.float64) - a
+            e = decoded[i, ::step, ::step][chosen].astype(wide) - a
+            if truth.dtype.kind == "c":
+                a, e = np.abs(a), np.abs(e)
             self.sse[i] += float(
                 np.einsum("i,i", e, e)
             )  # not BLAS: its threads would wait for each other here
@@ -84,7 +89,7 @@ class Distortion:
             self._add_angles(truth, decoded, np.asarray(mask.all(axis=0)))
 
     def _add_angles(self, truth: Array, decoded: Array, valid: npt.NDArray[np.bool_]) -> None:
-        if len(truth) < 2 or not valid.any():
+        if len(truth) < 2 or truth.dtype.kind == "c" or not valid.any():
             return
         dot, aa, bb = (np.zeros(valid.shape) for _ in range(3))
         for t, d in zip(truth, decoded, strict=True):

@@ -14,7 +14,7 @@ import numpy as np
 
 from stac_latent.aliases import Array, Level
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
-from stac_latent.stage import EntropyCoder
+from stac_latent.stage import EntropyCoder, TakesComplex
 from stac_latent.stages.base import BaseStage
 from stac_latent.system.limits import check_bytes
 
@@ -22,7 +22,7 @@ __all__ = ["Jpeg2000", "Zstd"]
 
 _HEADER = struct.Struct("<4s3I4s")
 _CRC = struct.Struct("<I")
-_TYPES = ("|u1", "|i1", *(f"<{kind}{n}" for kind in "iuf" for n in (2, 4, 8)))
+_TYPES = ("|u1", "|i1", *(f"<{kind}{n}" for kind in "iuf" for n in (2, 4, 8)), "<c8", "<c16")
 _MAX_VALUES = 2**28
 """Largest number of values that one payload may declare: checked before anything is allocated."""
 
@@ -31,7 +31,7 @@ def _pack(magic: bytes, x: Array, payload: bytes) -> bytes:
     code = x.dtype.newbyteorder("<").str
     if code not in _TYPES or not 0 < x.size <= _MAX_VALUES:
         raise FieldError(
-            f"1 to {_MAX_VALUES} values of 8 to 64 bits are coded at once; got {x.shape} of {x.dtype}"
+            f"1 to {_MAX_VALUES} values of 8 to 64 bits, or of two floats, are coded at once; got {x.shape} of {x.dtype}"
         )
     head = _HEADER.pack(magic, *x.shape, code.encode().ljust(4))
     return head + _CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
@@ -56,8 +56,8 @@ def _unpack(magic: bytes, y: bytes) -> tuple[tuple[int, int, int], np.dtype[Any]
     return (c, h, w), np.dtype(name), payload
 
 
-class Zstd(BaseStage, EntropyCoder):
-    """Lossless: horizontal differences, byte planes apart, then zstd.
+class Zstd(BaseStage, EntropyCoder, TakesComplex):
+    """Lossless: horizontal differences, byte planes apart, then zstd; complex values as real parts, then imaginary ones.
 
     Parameters
     ----------
@@ -74,13 +74,15 @@ class Zstd(BaseStage, EntropyCoder):
         self.effort = int(effort)
 
     def forward(self, x: Array) -> bytes:
-        """``(band, y, x)`` of any real type to bytes."""
+        """``(band, y, x)`` of any type to bytes."""
         from numcodecs.zstd import Zstd as _Zstd
 
         x = np.ascontiguousarray(x, x.dtype.newbyteorder("<"))
-        bits = x.view(f"<u{x.dtype.itemsize}")
+        parts = np.concatenate([x.real, x.imag]) if x.dtype.kind == "c" else x
+        size = parts.dtype.itemsize
+        bits = parts.view(f"<u{size}")
         delta = np.diff(bits, axis=2, prepend=bits.dtype.type(0))
-        planes = np.ascontiguousarray(delta).view(np.uint8).reshape(-1, x.dtype.itemsize).T
+        planes = np.ascontiguousarray(delta).view(np.uint8).reshape(-1, size).T
         return _pack(b"SLZ1", x, bytes(_Zstd(level=self.effort).encode(np.ascontiguousarray(planes))))
 
     def inverse(self, y: bytes) -> Array:
@@ -88,15 +90,23 @@ class Zstd(BaseStage, EntropyCoder):
         from numcodecs.zstd import Zstd as _Zstd
 
         shape, dtype, payload = _unpack(b"SLZ1", y)
-        out = np.zeros((dtype.itemsize, int(np.prod(shape))), np.uint8)
+        bands, height, width = shape
+        halves = 2 if dtype.kind == "c" else 1
+        size = dtype.itemsize // halves
+        out = np.zeros((size, halves * bands * height * width), np.uint8)
         try:
             _Zstd().decode(payload, out=out)
         except (RuntimeError, ValueError) as exc:
             raise CorruptDataError(
                 f"zstd: the payload does not inflate to {shape} of {dtype}: {exc}"
             ) from exc
-        delta = np.ascontiguousarray(out.T).view(f"<u{dtype.itemsize}").reshape(shape)
-        return np.cumsum(delta, axis=2, dtype=delta.dtype).view(dtype)
+        delta = np.ascontiguousarray(out.T).view(f"<u{size}").reshape(halves * bands, height, width)
+        bits = np.cumsum(delta, axis=2, dtype=delta.dtype)
+        if halves == 1:
+            return bits.view(dtype)
+        whole = np.empty(shape, dtype)
+        whole.real, whole.imag = np.split(bits.view(f"<f{size}"), 2)
+        return whole
 
     def config(self) -> dict[str, Any]:
         """Effort: the level of zstd."""

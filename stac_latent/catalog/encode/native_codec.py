@@ -84,8 +84,8 @@ def _typed(item: pystac.Item, codec: Codec, found: Sequence[SourceBand], *, boun
 
 
 def _of_source(band: Band, decoded: Band) -> Band:
-    """The band with type and nodata of its source; floats have its scale, so that they are coded as they are stored."""
-    if np.dtype(decoded.data_type).kind == "f":  # NaN is without data in any case, and no number of JSON's
+    """The band with type and nodata of its source; floats and complex values have its scale, so that they are coded as they are stored."""
+    if np.dtype(decoded.data_type).kind in "fc":  # NaN is without data in any case, and no number of JSON's
         return replace(
             band, data_type=decoded.data_type, nodata=None, scale=decoded.scale, offset=decoded.offset
         )

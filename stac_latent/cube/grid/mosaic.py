@@ -21,13 +21,14 @@ from odc.loader import RasterBandMetadata, chunked_load, resolve_chunk_shape, re
 from odc.stac import ParsedItem, output_geobox, parse_items
 from pyproj.exceptions import ProjError
 
+from stac_latent.aliases import Array
 from stac_latent.cube.grid.reach import reach, tiles_reached
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.geo.crs import crs_label
 from stac_latent.geo.extents import in_utc
 from stac_latent.system.limits import memory
 
-__all__ = ["Execution", "mosaic"]
+__all__ = ["Execution", "fill_complex", "mosaic"]
 
 _TILE = 2048
 """Pixels along a side of what is read at once where no chunks are given."""
@@ -85,7 +86,10 @@ def mosaic(
     parsed = list(parse_items(virtual, md_plugin=driver.md_parser))
     meta = parsed[0].collection
     variables = meta.resolve_bands(bands)
-    how = resolve_load_cfg(variables, dict(resampling), nodata=nodata, fail_on_error=execution.fail_on_error)
+    fuse = {n: _FUSER for n, v in variables.items() if _is_nan_of_complex(v, nodata)}
+    how = resolve_load_cfg(
+        variables, dict(resampling), nodata=nodata, fail_on_error=execution.fail_on_error, fuse_func=fuse
+    )
     try:
         box = output_geobox(parsed, bands=bands, **grid)
         if box is not None and not grid:
@@ -114,6 +118,19 @@ def mosaic(
         how, template, sources, bins, gbt, times, driver.capture_env(), driver,
         chunks=chunks, pool=execution.pool, progress=execution.progress,
     )  # fmt: skip
+
+
+def fill_complex(dst: Array, src: Array) -> None:
+    """Put complex pixels where there are none yet: odc-loader looks for NaN in floats alone."""
+    np.copyto(dst, src, where=np.isnan(dst))
+
+
+_FUSER = f"{fill_complex.__module__}.{fill_complex.__qualname__}"
+
+
+def _is_nan_of_complex(variable: Any, nodata: float | None) -> bool:
+    empty = variable.nodata if nodata is None else nodata
+    return np.dtype(variable.data_type).kind == "c" and empty is not None and math.isnan(empty)
 
 
 def _boxes(item: ParsedItem) -> list[GeoBox]:

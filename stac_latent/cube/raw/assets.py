@@ -21,6 +21,8 @@ __all__ = ["FileBand", "Header", "check_raw_asset", "read_header"]
 
 _DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "JPEG", "PNG", "netCDF", "HDF5", "ENVI")
 """Of remote Items: formats whose pixels are in the file itself."""
+_READ_AS = {"complex_int16": "complex64"}
+"""Types of files that rasterio reads as another; it names GDAL's CInt32 as what it reads it as."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def read_header(item: pystac.Item, key: str) -> Header:
     CatalogError
         If it cannot be read, or leads where it may not.
     FieldError
-        If it holds complex values, or another type that is none of STAC's numbers.
+        If it holds a type that is none of STAC's numbers.
     """
     origin, href = item.get_self_href(), asset_href(item.assets[key])
     if is_remote(origin):
@@ -96,14 +98,12 @@ def _header(src: rasterio.DatasetReader, href: str, name: str) -> Header:
         src.dtypes, src.nodatavals, src.scales, src.offsets, src.units, src.colorinterp, src.mask_flag_enums, strict=True
     )  # fmt: skip
     for dtype, nodata, scale, offset, unit, meaning, flags in rows:
-        if dtype not in DATA_TYPES:
-            raise FieldError(
-                f"{name} holds {dtype} values; bands are of {', '.join(sorted(DATA_TYPES))}: write real and imaginary part, or "
-                "magnitude and phase, as bands of their own, and encode these"
-            )
+        data_type = _READ_AS.get(dtype, dtype)
+        if data_type not in DATA_TYPES:
+            raise FieldError(f"{name} holds {dtype} values; bands are of {', '.join(sorted(DATA_TYPES))}")
         masked = not {MaskFlags.all_valid, MaskFlags.nodata} & set(flags)
         bands.append(
-            FileBand(str(np.dtype(dtype)), nodata, scale, offset, unit or None, meaning == ColorInterp.alpha, masked)
+            FileBand(str(np.dtype(data_type)), nodata, scale, offset, unit or None, meaning == ColorInterp.alpha, masked)
         )  # fmt: skip
     placed = not src.transform.is_identity
     points = not placed and bool(src.gcps[0] or src.rpcs)

@@ -3,12 +3,13 @@
 ============== ========================================================================================================
 fact           rule where file, Item and codec disagree
 ============== ========================================================================================================
-type           The file's. Complex values are refused. Bands that the codec names only are of the file's type; a codec's
-               own type is widened where its chain computes with numbers, and refused where it stores pixels as they are.
+type           The file's. Complex values are for chains that store pixels as they are; others refuse them, and so does an
+               error bound. Bands that the codec names only are of the file's type; a codec's own type is widened where its
+               chain computes with numbers, and refused where it stores pixels as they are.
                Floats that no scale brings to a codec of integers are refused, or kept by the residual of an error bound.
 nodata         The Item's; pixels of the file's tag are without data as well, and become the Item's. Where the Item says
-               nothing, the file's; where neither does, there is none. Floats have NaN instead. A value that the type
-               cannot hold counts as not said. The codec's own stands in only where NaN has to become an integer.
+               nothing, the file's; where neither does, there is none. Floats have NaN instead, and complex values
+               always. A value that the type cannot hold counts as not said. The codec's own stands in only where NaN has to become an integer.
 scale, offset  The Item's, else the file's. Sentinel-2's -1000 of processing baseline 04.00 is of reflectances alone.
 unit           The Item's, else the file's, else the codec's.
 masks          Pixels that a mask beside or in the file, or an alpha band that the Item does not describe as data, leaves
@@ -45,6 +46,7 @@ from stac_latent.cube.raw.assets import FileBand, Header
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.field.validity import fits
 from stac_latent.geo.crs import crs_label, crs_text
+from stac_latent.spec import numpy_type
 
 __all__ = ["Facts", "Trust", "agreed_bands", "agreed_grid", "agreed_values", "is_data", "placed_by"]
 
@@ -63,7 +65,7 @@ class Facts:
 
     data_type: str
     nodata: float | None
-    """Of pixels without data, once they are read: NaN for floats; None where every pixel holds data."""
+    """Of pixels without data, once they are read: NaN for floats and complex values; None where every pixel holds data."""
     missing: tuple[float, ...]
     """Stored values that are without data: the file's tag, and the Item's where that is another; NaN always is."""
     scale: float | None
@@ -96,7 +98,7 @@ def agreed_values(item: pystac.Item, name: str, meta: Mapping[str, Any], band: F
     notes = []
     where = f"band {name!r} of item {item.id!r}"
     said = meta.get("data_type")
-    if said is not None and str(said) != band.data_type:
+    if said is not None and numpy_type(str(said)) != band.data_type:
         notes.append(
             f"band {name!r} is {said} in the item and {band.data_type} in its file; the file's type is taken"
         )
@@ -114,6 +116,8 @@ def agreed_values(item: pystac.Item, name: str, meta: Mapping[str, Any], band: F
         )
     missing_values = [v for v in (tag, stated) if v is not None]
     nodata = None if not missing_values else math.nan if dtype.kind == "f" else missing_values[-1]
+    if dtype.kind == "c":
+        nodata = math.nan
     missing = tuple(dict.fromkeys(v for v in missing_values if not math.isnan(v)))
     scale = _number(meta.get("raster:scale", meta.get("scale")), "scale", where)
     offset = _number(meta.get("raster:offset", meta.get("offset")), "offset", where)

@@ -219,11 +219,14 @@ class RawFiles:
         """Values in the decoded band's unit, 0 where they are missing."""
         for value in b.missing:
             valid = valid & (raw != raw.dtype.type(value))
-        if raw.dtype.kind == "f":
+        if raw.dtype.kind in "fc":
             valid = valid & (~np.isnan(raw) if self._infinite else np.isfinite(raw))
         if (b.gain, b.shift) == (1.0, 0.0):
             return np.where(valid, raw, raw.dtype.type(0)), valid
-        scaled = np.where(valid, raw, raw.dtype.type(0)).astype(np.float64) * b.gain + b.shift
+        scaled = (
+            np.where(valid, raw, raw.dtype.type(0)).astype(np.result_type(raw.dtype, np.float64)) * b.gain
+            + b.shift
+        )
         scaled[~valid] = 0
         whole = np.dtype(b.decoded.data_type).kind in "iu"
         return (np.rint(scaled) if whole else scaled.astype(b.decoded.data_type)), valid
@@ -278,7 +281,8 @@ def _raw_band(item: pystac.Item, name: str, decoded: Band, step: int) -> _RawBan
                 raise CatalogError(
                     f"{shown(href)} has {src.count} band(s); item {item.id!r} names band {index}"
                 )
-            facts = (src.dtypes[index - 1], src.crs, src.transform, src.shape)
+            read_as = src.dtypes[index - 1].replace("complex_int16", "complex64")  # what rasterio reads it as
+            facts = (read_as, src.crs, src.transform, src.shape)
             own = src.scales[index - 1], src.offsets[index - 1]
             missing = _values((src.nodatavals[index - 1], stated.get("nodata")), facts[0])
             masked = _masked(src, asset, index)
@@ -357,7 +361,7 @@ def _conversion(
     offset = stated.get("raster:offset", stated.get("offset"))
     if scale is None and offset is None and own != (1.0, 0.0):
         scale, offset = own
-    if np.dtype(data_type).kind != "f" and _reflectance(name, stated, decoded):
+    if np.dtype(data_type).kind in "iu" and _reflectance(name, stated, decoded):
         if item.properties.get("earthsearch:boa_offset_applied"):
             offset = None if scale is offset is None else 0.0
         elif offset is None and (scale is not None or decoded.scale != 1.0) and _since_04(item):

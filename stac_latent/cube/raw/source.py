@@ -116,6 +116,7 @@ def find_bands(
         key, header = row["asset"], headers[row["asset"]]
         agreed_bands(item, key, row, header)
         own = header.bands[row["index"] - 1]
+        _check_complex(item, key, own.data_type, band, codec, bounded=bounded)
         facts = with_sentinel2_offset(item, row, band, agreed_values(item, band.name, row["meta"], own))
         gain, shift = rescale(codec, band, facts)
         decoded = decoded_band(item, codec, band, facts, gain=gain, shift=shift, bounded=bounded)
@@ -183,6 +184,13 @@ class ItemSource:
             boxes = {b.name: g for b, g in zip(self.bands, self.boxes, strict=True)}
             self.native = native_geobox(item.id, boxes, resolution)
             if resolution is not None:
+                if found := next(
+                    (b for b in self.bands if b.decoded.is_complex and b.box != self.native), None
+                ):
+                    raise FieldError(
+                        f"asset {found.asset!r} of item {item.id!r} holds complex values, which are not resampled before they are coded; "
+                        "encode it on its own pixels (leave resolution out), and load it with resampling="
+                    )
                 if masked := next((b for b in self.bands if b.masked and b.box != self.native), None):
                     raise FieldError(
                         f"asset {masked.asset!r} of item {item.id!r} has a mask, which cannot be resampled; encode it on its own pixels "
@@ -233,7 +241,7 @@ class ItemSource:
             raw, valid = (v if step == 1 else v.repeat(step, axis=0).repeat(step, axis=1) for v in found)
             for value in b.facts.missing:
                 valid = valid & (raw != raw.dtype.type(value))
-            if raw.dtype.kind == "f":
+            if raw.dtype.kind in "fc":
                 valid = valid & (~np.isnan(raw) if self.infinite else np.isfinite(raw))
             target = np.dtype(b.decoded.data_type)
             layers.append(to_codec_unit(raw, valid, gain=b.gain, shift=b.shift, target=target))
@@ -290,6 +298,27 @@ class ItemSource:
                 )
                 inside &= _reached(box, file.box, spans, self.resampling)
         return [(k, (plane, inside)) for k, plane in zip(members, out, strict=True)]
+
+
+def _check_complex(
+    item: pystac.Item, key: str, data_type: str, band: Band, codec: Codec, *, bounded: bool
+) -> None:
+    """Refuse complex values where they would be computed with, and where the codec's band is of the other kind."""
+    is_complex = np.dtype(data_type).kind == "c"
+    where = f"asset {key!r} of item {item.id!r} holds {data_type} values"
+    if is_complex and (bounded or not codec.takes_complex):
+        taker = (
+            "an error bound is one of real numbers" if bounded else f"codec {codec.name!r} takes real numbers"
+        )
+        raise FieldError(
+            f"{where}, and {taker}: write real and imaginary part, or magnitude and phase, as bands of their own, and encode these, or "
+            f"encode it with open_codec('zstd', bands=[{band.name!r}]){' and no error bound' * bounded}, which keeps complex values as they are"
+        )
+    if band.name not in codec.untyped and is_complex != band.is_complex:
+        raise FieldError(
+            f"{where}, and codec {codec.name!r} has band {band.name!r} as {band.data_type}: give the band's name without a type, so that it "
+            "has the file's"
+        )
 
 
 def _kind(band: Band) -> str:

@@ -74,7 +74,7 @@ def with_room(source: ItemSource, *, exact: bool = False) -> ItemSource:
 def _may_exceed(b: SourceBand) -> bool:
     """Whether values of the file's type, brought to the codec's unit, may lie beyond the decoded type."""
     source, target = np.dtype(b.facts.data_type), np.dtype(b.decoded.data_type)
-    if target.kind == "f":
+    if target.kind in "fc":
         return False
     if source.kind == "f":
         return True

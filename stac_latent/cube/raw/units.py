@@ -41,7 +41,7 @@ def with_sentinel2_offset(item: pystac.Item, row: AssetBand, band: Band, facts: 
     band
         The codec's.
     """
-    if np.dtype(facts.data_type).kind == "f" or not _is_reflectance(row, band):
+    if np.dtype(facts.data_type).kind not in "iu" or not _is_reflectance(row, band):
         return facts
     if item.properties.get("earthsearch:boa_offset_applied"):
         return replace(facts, offset=0.0) if facts.offset is not None or facts.scale is not None else facts
@@ -114,7 +114,7 @@ def decoded_band(
     if facts.nodata is None:
         nodata = None if source.kind != "f" or target.kind == "f" else _stand_in(band)
         return replace(out, nodata=nodata)
-    if target.kind == "f":
+    if target.kind in "fc":
         return replace(out, nodata=math.nan)
     if fits(facts.nodata, target):
         return replace(out, nodata=stated)
@@ -167,9 +167,9 @@ def to_codec_unit(raw: Array, valid: Array, *, gain: float, shift: float, target
     """Values ``(y, x)`` in the codec's unit, 0 where not valid: as they are, or rounded where ``target`` is an integer type."""
     if (gain, shift) == (1.0, 0.0):
         return np.where(valid, raw, raw.dtype.type(0))
-    value = raw.astype(np.float64) * gain + shift
+    value = raw.astype(np.result_type(raw.dtype, np.float64)) * gain + shift
     value[~valid] = 0
-    if target.kind == "f":
+    if target.kind in "fc":
         return value.astype(target)
     value = np.rint(value)
     small = not value.size or float(np.abs(value).max()) < 2**31

@@ -224,7 +224,8 @@ class LatentParser:
         bands, aliases = dict(base.bands), dict(base.aliases)
         for key in decodable_assets(md):
             for i, band in enumerate(reference(md, key).spec.bands, 1):
-                bands[key, i] = RasterBandMetadata(band.data_type, band.nodata, band.unit or "1")
+                nodata = None if band.is_complex else band.nodata  # odc-loader finds no NaN in complex pixels
+                bands[key, i] = RasterBandMetadata(band.data_type, nodata, band.unit or "1")
                 for alias in (band.name, band.common_name, f"{key}.{band.name}"):
                     if alias is not None and alias not in raw.assets:
                         aliases[alias] = [*aliases.get(alias, []), (key, i)]

@@ -22,8 +22,10 @@ __all__ = ["PhysicalSource", "check_stored", "physical_band", "with_common_nodat
 
 
 def physical_band(band: Band) -> Band:
-    """The band as it is after its scale and offset: float32, NaN without data."""
-    return replace(band, data_type="float32", nodata=math.nan, scale=1.0, offset=0.0)
+    """The band as it is after its scale and offset: float32 (complex values: complex64), NaN without data."""
+    return replace(
+        band, data_type="complex64" if band.is_complex else "float32", nodata=math.nan, scale=1.0, offset=0.0
+    )
 
 
 class PhysicalSource:
@@ -42,10 +44,10 @@ class PhysicalSource:
     def read_field(
         self, window: Window | None = None, bands: Sequence[int] | None = None
     ) -> npt.NDArray[Any]:
-        """``(band, y, x)`` float32 of a pixel window, in physical units; NaN where the band has no data."""
+        """``(band, y, x)`` float32 or complex64 of a pixel window, in physical units; NaN where the band has no data."""
         field = self._source.read_field(window, bands)
         stored = self._source.spec.bands
-        out = np.empty(field.shape, np.float32)
+        out = np.empty(field.shape, self.spec.bands[0].data_type)
         for at, i in enumerate(range(len(stored)) if bands is None else bands):
             np.multiply(field[at], stored[i].scale, out=out[at], casting="unsafe")
             out[at] += np.float32(stored[i].offset)

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,15 +30,18 @@ from stac_latent.aliases import Array
 from stac_latent.cube.grid.boxes import to_pixels, to_world
 from stac_latent.cube.grid.reach import reach
 from stac_latent.cube.odc_private import LocalContext
+from stac_latent.errors import CatalogError, GridError
 from stac_latent.spec import Band, Spec
 from stac_latent.window import Span, Window
 
-__all__ = ["FieldSource", "Scratch", "read_onto"]
+__all__ = ["FieldSource", "Scratch", "check_complex", "read_onto"]
 
 Roi = tuple[Any, Any]
 
 # Source pixels that GDAL's kernels reach to each side, at a scale of one; averages look inside their pixel.
 _RADIUS = {"nearest": 1, "bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
+_LINEAR = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "sum")
+"""Resamplings that are the same for complex values and for their real and imaginary parts."""
 _SLACK = 4
 """Pixels more, for the warper's approximate transform and for small differences between PROJ builds."""
 _SAMPLES = 64
@@ -102,6 +105,8 @@ def read_onto(
     """
     chosen = [reader.spec.bands[i] for i in bands]
     dtype = np.dtype(cfg.dtype if cfg.dtype is not None else chosen[0].data_type)
+    if chosen[0].is_complex:
+        return _by_parts(reader, pixels, bands, cfg, dst, dtype, scratch)
     far = reach(pixels, dst)
     if far is not None:
         return _warped(reader, pixels, bands, cfg, dst, far.window(dst), dtype, scratch)
@@ -131,6 +136,73 @@ def read_onto(
                 raise RuntimeError(f"the stock reader wrote {roi}, expected {info.roi_dst}")
             plane[:] = got
     return info.roi_dst, out
+
+
+def check_complex(band: Band, how: str, dtype: Any) -> None:
+    """Refuse to resample complex values where that ranks, counts or squares them, and types without an imaginary part.
+
+    Raises
+    ------
+    GridError
+        Names the resamplings that there are.
+    CatalogError
+        Names the way to real numbers.
+    """
+    if not band.is_complex:
+        return
+    if how not in _LINEAR:
+        raise GridError(
+            f"resampling={how!r} is one of real numbers, and band {band.name!r} is {band.data_type}; for complex values there are "
+            f"{', '.join(_LINEAR)}"
+        )
+    if dtype is not None and np.dtype(dtype).kind != "c":
+        raise CatalogError(
+            f"band {band.name!r} is {band.data_type}, and dtype={str(dtype)!r} has no imaginary part: leave dtype= out, and take magnitude, "
+            "phase or a part of what is loaded"
+        )
+
+
+class _Parts:
+    """Complex bands as twice as many real ones: the real and the imaginary part of each in turn, both NaN without data."""
+
+    def __init__(self, source: FieldSource) -> None:
+        self._source = source
+        parts = [
+            replace(b, data_type=_part(np.dtype(b.data_type)).name, nodata=math.nan)
+            for b in source.spec.bands
+            for _ in range(2)
+        ]
+        self.spec: Spec = replace(source.spec, bands=tuple(parts))
+
+    def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:
+        """``(part, y, x)`` of a pixel window, of both parts of each band."""
+        chosen = range(len(self.spec.bands)) if bands is None else bands
+        field = self._source.read_field(window, [i // 2 for i in chosen[::2]])
+        for plane, i in zip(field, chosen[::2], strict=True):
+            nodata = self._source.spec.bands[i // 2].nodata
+            plane[np.isnan(plane) | (plane == nodata)] = complex(math.nan, math.nan)
+        return np.stack([field.real, field.imag], axis=1).reshape(-1, *field.shape[1:])
+
+
+def _part(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Type of the real and the imaginary part of a complex type."""
+    return np.finfo(dtype).dtype
+
+
+def _by_parts(
+    reader: FieldSource, pixels: GeoBox, bands: Sequence[int], cfg: RasterLoadParams, dst: GeoBox, dtype: np.dtype[Any],
+    scratch: Scratch,
+) -> tuple[Roi, Array]:  # fmt: skip
+    """Complex bands: real and imaginary parts go the way of floats, and pixels without data take the fill value."""
+    for i in bands:
+        check_complex(reader.spec.bands[i], cfg.resampling, dtype)
+    own = cfg.patch(dtype=_part(dtype).name, fill_value=math.nan)
+    both = [j for i in bands for j in (2 * i, 2 * i + 1)]
+    roi, parts = read_onto(_Parts(reader), pixels, both, own, dst, scratch)
+    out = np.empty((len(bands), *parts.shape[1:]), dtype)
+    out.real, out.imag = parts[::2], parts[1::2]
+    out[np.isnan(out)] = math.nan if cfg.fill_value is None else cfg.fill_value
+    return roi, out
 
 
 def _warped(

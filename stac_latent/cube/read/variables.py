@@ -29,6 +29,7 @@ from stac_latent.cube.read.band_views import BandView, view_of
 from stac_latent.cube.read.driver import LatentDriver
 from stac_latent.cube.read.physical import physical_band
 from stac_latent.cube.read.request import LoadRequest, PerBand, Selection
+from stac_latent.cube.read.resample import check_complex
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import GridError
 from stac_latent.extension.schemas import PROJ_URI
@@ -108,6 +109,7 @@ def field_variables(
         nodata = "nan" if band.nodata is not None and math.isnan(band.nodata) else band.nodata
         resampling = _resampling(selection.resampling, name)
         dtype = _for_band(selection.dtype, name)
+        check_complex(band, resampling, dtype)
         grids = [asset.native_grid(name) for asset in assets]
         members.setdefault((band.data_type, nodata, resampling, dtype, *grids), []).append(name)
     variables = []

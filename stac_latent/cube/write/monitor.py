@@ -73,7 +73,7 @@ class QualityPolicy:
         CatalogError
             If there is no such policy, the codec has no calibration and a policy is named, or it has no pixels to check.
         CodecError
-            If a check cannot be read.
+            If a check cannot be read, or measures real numbers and the bands are complex.
         """
         if guard not in (None, *POLICIES):
             meant = did_you_mean(str(guard), POLICIES)
@@ -81,6 +81,8 @@ class QualityPolicy:
         wanted = tuple(Check.of(c) for c in ([checks] if isinstance(checks, str) else checks))
         if wanted and codec.kind != "codec":
             raise CatalogError(f"codec {codec.name!r} is an embedder: it has no decoded pixels to check")
+        for check in wanted:
+            check.check_bands(codec.bands)
         if fallback_bound and guard != "fallback":
             raise CatalogError(
                 f"fallback_bound={fallback_bound:g} is for guard='fallback' (--guard fallback) alone; give both, or error_bound= for "

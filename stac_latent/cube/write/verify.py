@@ -70,7 +70,8 @@ class Sums(NamedTuple):
 def pixel_sum(field: Array, valid: npt.NDArray[np.bool_]) -> int:
     """CRC-32 of pixels ``(band, y, x)`` and of which of them are valid, whatever type holds them."""
     every = np.broadcast_to(valid, field.shape)
-    values = np.where(every, field, 0).astype(np.float64) + 0.0  # no negative zero
+    wide = np.complex128 if field.dtype.kind == "c" else np.float64
+    values = np.where(every, field, 0).astype(wide) + 0.0  # no negative zero
     return zlib.crc32(np.packbits(every).data, zlib.crc32(np.ascontiguousarray(values).data))
 
 

@@ -112,6 +112,8 @@ class LatentZarrCodec(ArrayBytesCodec):
                 f"a chunk decodes to shape {symbols.shape}; the array has chunks {chunk_spec.shape}"
             )
         dtype = chunk_spec.dtype.to_native_dtype()
+        if symbols.dtype.kind == "c" != dtype.kind:
+            raise CorruptDataError(f"a chunk decodes to complex values; the array is of {dtype}")
         return chunk_spec.prototype.nd_buffer.from_numpy_array(symbols.astype(dtype, copy=False))
 
     def _encode(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
@@ -127,8 +129,8 @@ class LatentZarrCodec(ArrayBytesCodec):
 
 
 def _filled(symbols: Array, shape: tuple[int, ...]) -> Array:
-    """A chunk at the lower or right end of an array of floats, with NaN where the array has ended."""
-    if symbols.dtype.kind != "f" or symbols.shape == shape or symbols.ndim != len(shape):
+    """A chunk at the lower or right end of an array of floats or complex values, with NaN where the array has ended."""
+    if symbols.dtype.kind not in "fc" or symbols.shape == shape or symbols.ndim != len(shape):
         return symbols
     if any(n > m for n, m in zip(symbols.shape, shape, strict=True)) or symbols.shape[0] != shape[0]:
         return symbols

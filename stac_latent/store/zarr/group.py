@@ -93,7 +93,7 @@ class LatentArrays:
         """
         (y0, y1), (x0, x1) = cells
         symbols = self._read(self.latent, (slice(None), slice(y0, y1), slice(x0, x1)))
-        if symbols.dtype.kind == "f":
+        if symbols.dtype.kind in "fc":
             if np.isnan(symbols[0]).any():
                 self._check_present(cells)
                 raise CorruptDataError(
@@ -293,7 +293,7 @@ def create(
         dtype=spec.data_type,
         chunks=(channels, inner, inner),
         shards=(channels, *shards) if encryption is None else None,
-        fill_value=np.nan if np.dtype(spec.data_type).kind == "f" else 0,
+        fill_value=np.nan if np.dtype(spec.data_type).kind in "fc" else 0,
         dimension_names=("channel", "y", "x"),
         attributes={"latent:space": spec.space},
         config={"write_empty_chunks": True},  # a missing shard is a loss, never zeros
@@ -381,10 +381,11 @@ def open_arrays(
             f"{shown(href)} is no readable latent group: {type(exc).__name__}: {without_secrets(str(exc))}"
         ) from exc
     href = shown(href)  # for messages
-    if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in "iuf":
+    kinds_of_latent = "iufc" if spec is None else "c" if np.dtype(spec.data_type).kind == "c" else "iuf"
+    if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in kinds_of_latent:
         raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
     for array, name, ndim, kinds in (
-        (latent, "latent", 3, "iuf"), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
+        (latent, "latent", 3, kinds_of_latent), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
         (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
         (residual, "residual", 3, "u"),
     ):  # fmt: skip
