@@ -201,10 +201,8 @@ def test_pixels_without_data_are_transparent(scene):
     np.testing.assert_array_equal(shown[..., 3] > 127, valid)
 
 
-def test_the_middle_of_large_scenes(scene, monkeypatch):
-    monkeypatch.setattr("stac_latent.page.pictures.WHOLE", 64)
-    monkeypatch.setattr("stac_latent.page.pictures.MIDDLE", 32)
-    made = look(scene, "latent")
+def test_the_middle_of_large_scenes(scene):
+    made = look(scene, "latent", whole=64, middle=32)
     assert picture(made.layers[0].uri).size == (32, 32)
     assert made.notes[0] == "The middle of 104 x 96 pixels."
     assert [x.name for x in made.layers] == ["raw", "decoded", "error"]
@@ -366,12 +364,11 @@ def test_arguments_out_of_range(options, message, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_many_items(tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "MOST_ITEMS", 3)
+def test_too_many_items(tmp_path):
     with pytest.raises(
-        CatalogError, match="4 items are too many for one page, which holds 3; narrow the search"
+        CatalogError, match="20,001 items are too many for one page, which holds 20,000; narrow the search"
     ):
-        stac_latent.write_map(scattered(4), tmp_path / "m.html")
+        stac_latent.write_map([plain("a")] * 20_001, tmp_path / "m.html")
 
 
 def test_nothing_to_map(tmp_path):

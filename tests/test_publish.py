@@ -21,6 +21,7 @@ from publish_support import LATLON, OTHER, SPACE, UTM, item_of, opener, reader_o
 
 from stac_latent.catalog.publish.publish import publish
 from stac_latent.catalog.publish.recipe import Recipe
+from stac_latent.catalog.publish.rows import Cut, rows_of
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.index.nearest import nearest
 from stac_latent.spec import Grid
@@ -113,8 +114,7 @@ def test_order_is_hilbert_over_all_items(tmp_path):
     assert np.median(spread) < 0.25 * np.ptp(centre, axis=0).max()
 
 
-def test_many_runs_give_the_file_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("stac_latent.store.geoparquet.writer.SPOOL", 16 << 10)
+def test_small_row_groups_hold_the_rows_of_one(tmp_path):
     reader = reader_of()
     item = item_of("a", reader)
     for name, size in (("one", 64 << 20), ("many", 32 << 10)):
@@ -124,11 +124,12 @@ def test_many_runs_give_the_file_of_one(tmp_path, monkeypatch):
     assert pq.ParquetFile(tmp_path / "many.parquet").num_row_groups > 3
 
 
-def test_latents_larger_than_a_tile_are_read_in_tiles(tmp_path, monkeypatch):
-    monkeypatch.setattr("stac_latent.catalog.publish.rows.TILE_BYTES", 6 * 4 * 64 * 64)
+def test_latents_larger_than_a_tile_are_read_in_tiles():
     big = Grid("EPSG:32633", (10, 0, 499_980, 0, -10, 5_300_040), (150, 70), (1, 1))
     reader = reader_of(big, 6)
-    _, got = one(tmp_path, reader)
+    got = {}
+    for rows in rows_of(reader, Cut(), tile_bytes=6 * 4 * 64 * 64):
+        got |= dict(zip(zip(rows.row, rows.col, strict=True), rows.values, strict=True))
     assert len(reader.windows) == 6
     assert max((y1 - y0) * (x1 - x0) for (y0, y1), (x0, x1) in reader.windows) <= 64 * 64
     assert len(got) == 150 * 70
@@ -189,21 +190,20 @@ def test_valid_share_of_a_patch_counts_all_its_pixels(tmp_path):
 
 
 @pytest.mark.parametrize(("pool", "fold"), [("mean", np.mean), ("max", np.max), ("min", np.min)])
-def test_items_are_pooled_over_valid_cells(tmp_path, monkeypatch, pool, fold):
-    monkeypatch.setattr("stac_latent.catalog.publish.rows.TILE_BYTES", 6 * 4 * 64 * 64)
-    grid = Grid("EPSG:32633", (10, 0, 499_980, 0, -10, 5_300_040), (1200, 800), (8, 8))
+def test_items_are_pooled_over_valid_cells(tmp_path, pool, fold):
+    grid = Grid("EPSG:32633", (10, 0, 499_980, 0, -10, 5_300_040), (1200, 1600), (8, 8))
     reader = reader_of(grid)
     reader.share[:70] = 0
-    reader.share[:, 90:] = 0
+    reader.share[:, 140:] = 0
     item, got = one(tmp_path, reader, by="item", pool=pool)
     assert list(got) == [(70, 0)]
-    assert np.allclose(got[70, 0], fold(reader.latent[:, 70:, :90], axis=(1, 2)), atol=1e-5)
+    assert np.allclose(got[70, 0], fold(reader.latent[:, 70:, :140], axis=(1, 2)), atol=1e-5)
     frame = read_embeddings(tmp_path / "v.parquet")
-    assert frame["valid"][0] == pytest.approx(80 * 90 / (150 * 100))
+    assert frame["valid"][0] == pytest.approx(80 * 140 / (150 * 200))
     assert item.assets["embeddings"].extra_fields["latent:granularity"] == "scene"
     back = frame.to_crs("EPSG:32633").geometry[0]
     assert back.bounds == pytest.approx(
-        (499_980, 5_300_040 - 12_000, 499_980 + 7200, 5_300_040 - 5600), abs=0.5
+        (499_980, 5_300_040 - 12_000, 499_980 + 11_200, 5_300_040 - 5600), abs=0.5
     )
 
 

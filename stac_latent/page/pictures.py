@@ -29,9 +29,6 @@ from stac_latent.window import Window
 __all__ = ["Layer", "Look", "look"]
 
 
-WHOLE = 2048
-"""Longest side [pixels] of an asset that is decoded whole; of a larger one, the middle is."""
-MIDDLE = 1024
 _QUALITY = 90
 
 
@@ -66,7 +63,7 @@ class Look:
         }
 
 
-def look(item: pystac.Item, asset: str, side: int = 384) -> Look:
+def look(item: pystac.Item, asset: str, side: int = 384, *, whole: int = 2048, middle: int = 1024) -> Look:
     """Pictures of a latent asset.
 
     Parameters
@@ -78,11 +75,15 @@ def look(item: pystac.Item, asset: str, side: int = 384) -> Look:
         ``decoded`` and ``latent``. An embedding is shown as ``latent`` alone.
     side
         Longest side of a picture [pixels].
+    whole
+        Longest side [pixels] of an asset that is decoded whole.
+    middle
+        Side [pixels] of what is decoded of a larger one.
 
     Returns
     -------
     Look
-        Of the whole asset, or of the middle 1024 pixels where a side is longer than 2048.
+        Of the whole asset, or of its middle.
 
     Raises
     ------
@@ -91,15 +92,13 @@ def look(item: pystac.Item, asset: str, side: int = 384) -> Look:
     """
     reader = LatentReader(LatentRef.from_item(item, asset))
     try:
-        return _look(item, reader, side)
+        return _look(item, reader, side, *_window(reader.grid, whole, middle))
     except (OSError, ProjError) as exc:
         raise CatalogError(f"asset {asset!r} of item {item.id!r} cannot be read: {exc}") from exc
 
 
-def _look(item: pystac.Item, reader: LatentReader, side: int) -> Look:
-    grid = reader.grid
-    window, notes = _window(grid)
-    corners = _corners(grid, window)
+def _look(item: pystac.Item, reader: LatentReader, side: int, window: Window, notes: tuple[str, ...]) -> Look:
+    corners = _corners(reader.grid, window)
     if reader.spec.kind == "embedding":
         latent, valid = _latent(reader, window)
         return Look((Layer("latent", _uri(latent, valid, side)),), corners, (*notes, _LATENT))
@@ -126,14 +125,14 @@ def _look(item: pystac.Item, reader: LatentReader, side: int) -> Look:
 _LATENT = "Latent: the three channels that vary most, as red, green and blue."
 
 
-def _window(grid: Grid) -> tuple[Window, tuple[str, ...]]:
+def _window(grid: Grid, whole: int, middle: int) -> tuple[Window, tuple[str, ...]]:
     """Pixels to show: all, or the middle ones, on borders of cells; and what the page says of that."""
-    if max(grid.shape) <= WHOLE:
+    if max(grid.shape) <= whole:
         return Window.whole(grid.shape), ()
     spans = []
     for n, s, lead in zip(grid.shape, grid.stride, grid.lead, strict=True):
-        start = max(0, ((n - MIDDLE) // 2 + lead) // s * s - lead)
-        spans.append((start, min(n, start + MIDDLE)))
+        start = max(0, ((n - middle) // 2 + lead) // s * s - lead)
+        spans.append((start, min(n, start + middle)))
     note = f"The middle of {grid.shape[1]} x {grid.shape[0]} pixels."
     return Window.of(spans), (note,)
 

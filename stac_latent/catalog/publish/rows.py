@@ -25,8 +25,7 @@ UNITS = get_args(Unit)
 POOLS = get_args(Pool)
 Floats = npt.NDArray[np.float32]
 
-TILE_BYTES = 32 * 1024 * 1024
-TILE_SIDE = 128
+_TILE_SIDE = 128
 _START = {"mean": 0.0, "max": -np.inf, "min": np.inf}
 _FOLD: dict[str, np.ufunc] = {"mean": np.add, "max": np.maximum, "min": np.minimum}
 
@@ -96,10 +95,10 @@ def _phase(grid: Grid, patch: tuple[int, int]) -> tuple[int, int]:
     return round(first[0]) % patch[0], round(first[1]) % patch[1]
 
 
-def _tiles(source: LatentSource, window: Window, patch: tuple[int, int]) -> Iterator[_Tile]:
+def _tiles(source: LatentSource, window: Window, patch: tuple[int, int], tile_bytes: int) -> Iterator[_Tile]:
     """The window, extended to whole patches, in square tiles of whole patches."""
     cells = source.grid.cells
-    side = min(TILE_SIDE, max(1, int((TILE_BYTES / 4 / source.spec.dimensions) ** 0.5) // 64) * 64)
+    side = min(_TILE_SIDE, max(1, int((tile_bytes / 4 / source.spec.dimensions) ** 0.5) // 64) * 64)
     step = [max(p, side // p * p) for p in patch]
     phase = _phase(source.grid, patch)
     begin = [(lo + k) // p * p - k for (lo, _), p, k in zip(window, patch, phase, strict=True)]
@@ -196,8 +195,8 @@ class Cut:
         return out if self.by == "cell" else out | {"pool": self.pool}
 
 
-def rows_of(source: LatentSource, cut: Cut) -> Iterator[Rows]:
-    """Rows of one latent, read in tiles of at most 128 x 128 cells and 32 MiB (or one patch).
+def rows_of(source: LatentSource, cut: Cut, tile_bytes: int = 32 << 20) -> Iterator[Rows]:
+    """Rows of one latent, read in tiles of at most 128 x 128 cells and so many bytes (or one patch).
 
     Parameters
     ----------
@@ -205,6 +204,8 @@ def rows_of(source: LatentSource, cut: Cut) -> Iterator[Rows]:
         Where to read.
     cut
         How to make rows of it.
+    tile_bytes
+        Bytes of cells that are read at a time.
 
     Yields
     ------
@@ -218,10 +219,10 @@ def rows_of(source: LatentSource, cut: Cut) -> Iterator[Rows]:
     if window is None:
         return
     if size is None:
-        yield from _whole(source, window, cut)
+        yield from _whole(source, window, cut, tile_bytes)
         return
     mean = (cut.by, cut.pool) == ("patch", "mean")
-    for tile in _tiles(source, window, size):
+    for tile in _tiles(source, window, size, tile_bytes):
         folded, count, share = _pooled(tile, size, cut.pool if cut.by == "patch" else "max")
         y, x = np.nonzero((count > 0) & (share >= cut.min_valid))
         row, col = tile.row + y * size[0], tile.col + x * size[1]
@@ -236,14 +237,14 @@ def rows_of(source: LatentSource, cut: Cut) -> Iterator[Rows]:
             )
 
 
-def _whole(source: LatentSource, window: Window, cut: Cut) -> Iterator[Rows]:
+def _whole(source: LatentSource, window: Window, cut: Cut, tile_bytes: int) -> Iterator[Rows]:
     """One row for the window: cells pooled tile by tile; the footprint is the rectangle of the cells used."""
     total = np.full(source.spec.dimensions, _START[cut.pool])
     fold = _FOLD[cut.pool]
     count, area = 0, 0.0
     low, high = np.array([2**31, 2**31]), np.array([-1, -1])
     selected = 0
-    for tile in _tiles(source, window, (1, 1)):
+    for tile in _tiles(source, window, (1, 1), tile_bytes):
         use = np.ones(tile.share.shape, dtype=np.bool_)
         y, x = np.nonzero(use)
         if cut.region is not None:

@@ -43,8 +43,6 @@ __all__ = [
 ]
 
 MiB = 1024 * 1024
-SPOOL = 64 * MiB
-"""Rows in memory before they are sorted and set aside, at most, and what is sorted at a time when they come back."""
 FIRST = 1024
 """Rows of int8 that wait for an offset to be chosen."""
 MOST_ZOOM = 15
@@ -114,7 +112,7 @@ class EmbeddingsWriter:
     """Writes GeoParquet files of vectors, in Hilbert order, with bounded memory.
 
     Rows are spooled to ``folder`` (see :class:`~stac_latent.store.geoparquet.external_sort.Spool`); the peak is about five times the larger of
-    ``row_group_bytes`` and 64 MiB above the batch that is appended, for any number of rows.
+    ``row_group_bytes`` and ``memory`` above the batch that is appended, for any number of rows.
 
     Parameters
     ----------
@@ -130,6 +128,8 @@ class EmbeddingsWriter:
         Size of a row group in memory, before encoding.
     zoom
         Of the tiles that the rows are parted into by :meth:`finish_tiles`; None for one file.
+    memory
+        Bytes of rows in memory before they are sorted and set aside, at most, and of what is sorted at a time when they come back.
 
     Raises
     ------
@@ -146,6 +146,7 @@ class EmbeddingsWriter:
         compression_level: int = 15,
         row_group_bytes: int = MiB,
         zoom: int | None = None,
+        memory: int = 64 * MiB,
     ) -> None:
         if zoom is not None and not 0 <= zoom <= MOST_ZOOM:
             raise CatalogError(f"partition={zoom} is no zoom of WorldCRS84Quad; choose 0 to {MOST_ZOOM}")
@@ -157,7 +158,8 @@ class EmbeddingsWriter:
             raise CatalogError(f"compression_level is {compression_level}; Zstandard knows 1 to 22")
         self._dtype, self._level, self._group = dtype, compression_level, row_group_bytes
         self._schema = _schema(dimensions, dtype)
-        self._spool = Spool(folder, max(row_group_bytes // 2, SPOOL))
+        self._spool = Spool(folder, max(row_group_bytes // 2, memory))
+        self._memory = memory
         self._shift = None if zoom is None else np.uint64(2 * (LEVEL - zoom - 1))
         self._zoom = zoom
         self._bounds: dict[int, npt.NDArray[np.float64]] = {}
@@ -354,7 +356,7 @@ class EmbeddingsWriter:
     def _parts(self) -> Iterator[pa.Table]:
         """Rows in order, with their keys: whole row groups, as many as fit into the memory of the spool."""
         size = self._per_group * (self._spool.nbytes / self.rows)
-        yield from self._spool.drain(self._per_group * max(1, int(SPOOL / size)))
+        yield from self._spool.drain(self._per_group * max(1, int(self._memory / size)))
 
     @property
     def _per_group(self) -> int:
