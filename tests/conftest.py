@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,19 @@ def fresh_process(monkeypatch):
     monkeypatch.setattr(probe, "_on_record", lambda _key: False)
     with own_session():
         yield
+
+
+@pytest.fixture
+def short_pauses():
+    """Requests are made again after a hundredth of a second; pauses that a server asks for stay. What a test sets is undone, too."""
+    from stac_latent.net.retry import Retries
+    from stac_latent.system.session import session
+
+    policies = vars(session().of(Retries))
+    before = dict(policies)
+    policies.update({name: replace(policy, first_pause=0.01) for name, policy in before.items()})
+    yield
+    policies.update(before)
 
 
 @pytest.fixture

@@ -128,8 +128,10 @@ def test_errors_of_the_package_show_no_secret():
     [
         ("STAC_LATENT_MAX_BYTES", "4G", "is no number of bytes; expected a whole number such as 4294967296"),
         ("STAC_LATENT_CACHE_BYTES", "-1", "is no number of bytes"),
+        ("STAC_LATENT_CACHE_SECONDS", "-1", "is no number of seconds; expected one such as 300"),
         ("STAC_LATENT_CONNECTIONS", "0", "is no number of requests; expected a whole number such as 16"),
         ("STAC_LATENT_TIMEOUT", "30s", "is no number of seconds; expected one such as 30, or unset it"),
+        ("STAC_LATENT_TIMEOUT", "0", "is no number of seconds"),
     ],
 )
 def test_settings_that_are_no_numbers(monkeypatch, name, value, text):

@@ -15,7 +15,6 @@ from stac_latent.catalog.push import object_store as module
 from stac_latent.catalog.push.object_store import copy
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, RemoteError
-from stac_latent.net import retry
 from stac_latent.net.hrefs import read_bytes
 
 
@@ -31,11 +30,10 @@ def objects():
 
 
 @pytest.fixture
-def dest(objects, monkeypatch, request):
+def dest(objects, monkeypatch, request, short_pauses):
     for name, value in objects.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STAC_LATENT_CACHE_BYTES", "0")
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
     return f"s3://copies/{request.node.name}"
 
 

@@ -16,15 +16,9 @@ from stac_latent.catalog.push.queryables import queryables
 from stac_latent.cli import app
 from stac_latent.errors import CatalogError, GridError, SearchError, StacLatentError
 from stac_latent.extension import LatentExtension
-from stac_latent.net import retry
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
 MADE = make_items(12)
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch):
-    """Pauses from a hundredth on, so that the tests are quick; those that a server asks for stay."""
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="module")

@@ -33,17 +33,17 @@ from stac_latent.cube.read.driver import _open
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, CorruptDataError, RemoteError, SearchError, StacLatentError
-from stac_latent.net import disk_cache as cache_module
 from stac_latent.net import fetch, retry
 from stac_latent.net.answers import connections
 from stac_latent.net.disk_cache import Cache
 from stac_latent.net.fetch import inner, read_remote
 from stac_latent.net.hrefs import read_bytes
-from stac_latent.net.retry import RetryPolicy
+from stac_latent.net.retry import Retries, RetryPolicy
 from stac_latent.store.zarr.known_metadata import absent_chunks
 from stac_latent.store.zarr.remote_store import RemoteStore
 from stac_latent.system.files import tree_size
 from stac_latent.system.links import shown
+from stac_latent.system.session import session
 from stac_latent.system.threads import ProcessPool
 
 DATES = 100
@@ -70,10 +70,9 @@ def server(root):
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch, tmp_path, request):
+def _fresh(monkeypatch, tmp_path, short_pauses):
     """A cache of the test's own, short pauses, and readers that have read nothing."""
     monkeypatch.setenv("STAC_LATENT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
     _open.cache_clear()
     forget()
 
@@ -240,7 +239,7 @@ def test_faults_for_ever(server, monkeypatch, kind):
 
 def test_a_drip(server, monkeypatch):
     monkeypatch.setenv("STAC_LATENT_TIMEOUT", "0.05")
-    monkeypatch.setattr(fetch, "READS", RetryPolicy(0))
+    session().of(Retries).reads = RetryPolicy(0)
     server.fail("drip", "catalog.json")
     with pytest.raises(RemoteError, match=r"sent nothing for 0.05 s"):
         read_bytes(f"{server.url}/catalog.json")
@@ -276,17 +275,19 @@ def test_pauses_grow_and_heed_the_server(server, monkeypatch):
     assert slept == [10.0]
 
 
-def test_ranges_that_are_ignored(server, tmp_path, monkeypatch):
-    from stac_latent.net import servers
-
+def test_ranges_that_are_ignored(server, tmp_path):
     server.fail("whole", "latent/c")
     assert opened(server).read_field(((0, 9), (0, 9))).shape == (2, 9, 9)  # small files are read whole
-    monkeypatch.setattr(servers, "_SMALL", 1000)
-    with pytest.raises(
-        RemoteError,
-        match=r"latent/c/0/0/0 ignores ranges: .* with the whole file, \d+ bytes; serve it from one",
-    ):
-        opened(server, name="d1").read_field(((0, 9), (0, 9)))
+    (tmp_path / "small").write_bytes(bytes(1 << 20))
+    (tmp_path / "large").write_bytes(bytes((1 << 20) + 1))
+    with FileServer(tmp_path) as other:
+        other.fail("whole", ".")
+        assert read_remote(f"{other.url}/small", (5, 9), limit=99) == bytes(4)
+        with pytest.raises(
+            RemoteError,
+            match=r"large ignores ranges: .* with the whole file, 1048577 bytes; serve it from one",
+        ):
+            read_remote(f"{other.url}/large", (5, 9), limit=99)
 
 
 def test_redirects(server, root):
@@ -443,7 +444,7 @@ def test_what_was_read_is_not_asked_for_again(server, root, tmp_path, monkeypatc
     server.requests.clear()
     np.testing.assert_array_equal(opened(server).read_field(window), first)
     assert server.requests == []
-    monkeypatch.setattr(cache_module, "FRESH", 0.0)
+    monkeypatch.setenv("STAC_LATENT_CACHE_SECONDS", "0")
     server.requests.clear()
     np.testing.assert_array_equal(opened(server).read_field(window), first)
     assert server.sent < size
@@ -454,7 +455,7 @@ def test_what_was_read_is_not_asked_for_again(server, root, tmp_path, monkeypatc
 
 
 def test_a_file_that_changed_is_read_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "FRESH", 0.0)
+    monkeypatch.setenv("STAC_LATENT_CACHE_SECONDS", "0")
     for etags in (True, False):
         (tmp_path / "a.json").write_bytes(b"one")
         with FileServer(tmp_path, etags=etags) as server:
@@ -583,7 +584,7 @@ def test_a_catalogue_in_an_object_store(objects, root, tmp_path, monkeypatch):
     assert {r.status for r in objects.requests} <= {200, 206}
     assert objects.sent < tree_size(root / STORE)
 
-    monkeypatch.setattr(cache_module, "FRESH", 0.0)
+    monkeypatch.setenv("STAC_LATENT_CACHE_SECONDS", "0")
     objects.requests.clear()
     read_bytes("s3://latents/a/b/catalog.json")
     assert [r.status for r in objects.requests] == [304]

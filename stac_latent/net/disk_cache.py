@@ -1,7 +1,7 @@
 """What was read over the network, kept on disk: whole answers, the least recently used removed first.
 
 An entry is named by address, state of the object (its ETag) and part; what it was signed with takes no part. One small file
-for each address says in which state it was seen last, and when: within :data:`FRESH` seconds no question is asked, later a
+for each address says in which state it was seen last, and when: within ``$STAC_LATENT_CACHE_SECONDS`` no question is asked, later a
 conditional request finds out. Files appear whole, by renaming, so that processes may share a folder. Errors are never kept.
 """
 
@@ -19,13 +19,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from stac_latent.system.files import cache_folder, clear_parts, write_whole
-from stac_latent.system.settings import whole_number
+from stac_latent.system.settings import seconds, whole_number
 
 __all__ = ["DEFAULT", "FRESH", "Cache", "Hit", "process_cache"]
 
 DEFAULT = 1 << 30
 """Bytes that are kept where ``$STAC_LATENT_CACHE_BYTES`` does not say otherwise; 0 keeps nothing."""
 FRESH = 300.0
+"""Seconds for which nothing is asked where ``$STAC_LATENT_CACHE_SECONDS`` does not say otherwise; with 0, each read asks."""
 _ROOM = 0.9
 _SIGNATURE = re.compile(
     r"(?i)^(x-(amz|goog)-.*|sig|signature|se|st|sp|sv|sr|spr|sip|ske|skt|sks|skv|skoid|sktid|saoid|suoid|scid|sdd|"
@@ -51,10 +52,12 @@ class Cache:
         Made when first needed.
     limit
         Bytes that may be kept; for a moment it may be passed by what processes write at once.
+    fresh
+        Seconds after which the state of an object is asked for again.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder: Path, limit: int, fresh: float = FRESH) -> None:
+        self.folder, self.limit, self.fresh = folder, limit, fresh
         self._lock = threading.Lock()
         self._written: int | None = None
 
@@ -74,7 +77,7 @@ class Cache:
             return None
         with suppress(OSError):
             os.utime(path)
-        return Hit(stored[4:], tag, 0 <= time.time() - seen < FRESH)
+        return Hit(stored[4:], tag, 0 <= time.time() - seen < self.fresh)
 
     def put(self, href: str, part: tuple[int, int | None], tag: str, data: bytes) -> None:
         """Keep an answer, if the object's state is known; a disk that is full or not ours keeps nothing."""
@@ -135,17 +138,21 @@ class Cache:
 
 
 def process_cache() -> Cache:
-    """Cache of this process: ``remote`` in :func:`~stac_latent.system.files.cache_folder`, as large as the environment says."""
-    folder, limit = cache_folder() / "remote", whole_number("STAC_LATENT_CACHE_BYTES", DEFAULT, "bytes")
+    """Cache of this process: ``remote`` in :func:`~stac_latent.system.files.cache_folder`, as the environment says."""
+    key = (
+        cache_folder() / "remote",
+        whole_number("STAC_LATENT_CACHE_BYTES", DEFAULT, "bytes"),
+        seconds("STAC_LATENT_CACHE_SECONDS", FRESH, zero=True),
+    )
     with _lock:
-        if (folder, limit) not in _caches:
+        if key not in _caches:
             _caches.clear()
-            _caches[folder, limit] = Cache(folder, limit)
-        return _caches[folder, limit]
+            _caches[key] = Cache(*key)
+        return _caches[key]
 
 
 _lock = threading.Lock()
-_caches: dict[tuple[Path, int], Cache] = {}
+_caches: dict[tuple[Path, int, float], Cache] = {}
 
 
 def _unsigned(href: str) -> str:

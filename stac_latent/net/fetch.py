@@ -14,9 +14,10 @@ from stac_latent.errors import CatalogError, RemoteError, StacLatentError
 from stac_latent.net.answers import WHOLE, Answer, Part, State, connections
 from stac_latent.net.disk_cache import process_cache
 from stac_latent.net.object_store import from_store, state_in_store
-from stac_latent.net.retry import READS
+from stac_latent.net.retry import Retries
 from stac_latent.net.servers import from_server, state_on_server
 from stac_latent.system.links import is_object, is_remote, shown
+from stac_latent.system.session import session
 from stac_latent.system.threads import ProcessPool
 
 __all__ = [
@@ -129,11 +130,11 @@ def fetch(href: str, part: Part, limit: int, sign: Sign | None = None) -> tuple[
 
 def look(href: str, sign: Sign | None = None) -> State | None:
     """Size and state of an object, asked of its server; errors as :func:`read_remote`."""
-    return READS.call(lambda: _state(signed(href, sign)))
+    return session().of(Retries).reads.call(lambda: _state(signed(href, sign)))
 
 
 def _asked(href: str, part: Part, limit: int, sign: Sign | None, tag: str = "") -> Answer | None:
-    return READS.call(lambda: _get(signed(href, sign), part, limit, tag))
+    return session().of(Retries).reads.call(lambda: _get(signed(href, sign), part, limit, tag))
 
 
 def _get(href: str, part: Part, limit: int, tag: str) -> Answer | None:

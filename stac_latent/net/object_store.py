@@ -9,21 +9,22 @@ from urllib.parse import urlsplit
 
 from stac_latent.errors import RemoteError, without_secrets
 from stac_latent.net.answers import WHOLE, Answer, Part, State, patience, unpacked
-from stac_latent.net.retry import READS
+from stac_latent.net.retry import Retries
 from stac_latent.net.servers import CONNECT
 from stac_latent.system.links import shown
+from stac_latent.system.session import session
 
 __all__ = ["from_store", "listed", "object_store", "state_in_store"]
 
 
 @lru_cache(maxsize=64)
-def _store(root: str, pid: int, wait: float) -> Any:  # noqa: ARG001 - a forked child makes its own
+def _store(root: str, pid: int, wait: float, times: int) -> Any:  # noqa: ARG001 - a forked child makes its own
     from obstore.store import from_url
 
     client: dict[str, Any] = {"timeout": f"{wait}s", "connect_timeout": f"{CONNECT}s"}
     if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         client["allow_http"] = True
-    options: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": READS.times}}
+    options: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": times}}
     try:
         return from_url(root, **options)
     except Exception as exc:  # noqa: BLE001 - obstore and pyo3 raise many
@@ -34,7 +35,8 @@ def object_store(href: str) -> tuple[Any, str]:
     """Store of an address, as obstore makes it with the settings of the environment, and the path within it."""
     url = urlsplit(href, allow_fragments=False)  # keys may have a '#'
     scheme = {"gcs": "gs", "s3a": "s3"}.get(url.scheme.lower(), url.scheme.lower())
-    return _store(f"{scheme}://{url.netloc}", os.getpid(), patience()), url.path.lstrip("/")
+    times = session().of(Retries).reads.times
+    return _store(f"{scheme}://{url.netloc}", os.getpid(), patience(), times), url.path.lstrip("/")
 
 
 def state_in_store(href: str) -> State | None:
@@ -103,6 +105,6 @@ def _refused(href: str, exc: Exception) -> RemoteError:
         "give credentials as the environment variables of its provider (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION; "
         "AWS_SKIP_SIGNATURE=true for a public bucket)"
         if denied
-        else f"it was tried {READS.times + 1} times: check the address and the network (AWS_ENDPOINT_URL, AWS_REGION), or try again later"
+        else f"it was tried {session().of(Retries).reads.times + 1} times: check the address and the network (AWS_ENDPOINT_URL, AWS_REGION), or try again later"
     )
     return RemoteError(f"cannot read {shown(href)}: {text}; {way}")

@@ -14,12 +14,10 @@ from urllib3.exceptions import InvalidHeader, MaxRetryError, ReadTimeoutError, R
 from stac_latent.errors import RemoteError
 from stac_latent.net.answers import BusyError
 
-__all__ = ["BUSY", "FIRST_PAUSE", "LONGEST_WAIT", "READS", "RetryPolicy"]
+__all__ = ["BUSY", "LONGEST_WAIT", "Retries", "RetryPolicy"]
 
 BUSY = (429, 502, 503, 504)
 """Statuses after which any request is made again."""
-FIRST_PAUSE = 0.2
-"""Seconds; each pause is a multiple of the one before."""
 LONGEST_WAIT = 10.0
 """Seconds that a server may ask for (Retry-After)."""
 _T = TypeVar("_T")
@@ -44,6 +42,8 @@ class RetryPolicy:
     """HTTP statuses after which it is."""
     after_timeouts: bool = False
     """Whether a request that had no answer in time is made again; one whose connection was cut is, once or more."""
+    first_pause: float = 0.2
+    """Seconds; each pause is a multiple of the one before."""
 
     def call(self, ask: Callable[[], _T]) -> _T:
         """Call a function again while it raises :class:`~stac_latent.net.answers.BusyError`; each pause is four times the one before.
@@ -61,7 +61,7 @@ class RetryPolicy:
             except BusyError as exc:
                 if attempt == self.times:
                     raise RemoteError(f"{exc} (tried {self.times + 1} times)") from None
-                pause = FIRST_PAUSE * 4**attempt * random.uniform(0.75, 1.25)  # noqa: S311 - spreads readers, keeps no secret
+                pause = self.first_pause * 4**attempt * random.uniform(0.75, 1.25)  # noqa: S311 - spreads readers, keeps no secret
                 pause = pause if exc.after is None else max(pause, min(exc.after, LONGEST_WAIT))
             time.sleep(pause)
         raise AssertionError
@@ -76,7 +76,7 @@ class RetryPolicy:
             total=self.times,
             connect=broken,
             read=broken,
-            backoff_factor=FIRST_PAUSE,
+            backoff_factor=self.first_pause,
             backoff_max=LONGEST_WAIT,
             status_forcelist=self.statuses,
             allowed_methods=None,
@@ -87,8 +87,23 @@ class RetryPolicy:
         return made
 
 
-READS = RetryPolicy(3, (408, 425, *BUSY, 500), after_timeouts=True)
-"""Of reading objects, or parts of them."""
+class Retries:
+    """The policies of a session; whoever asks servers has its own from here.
+
+    Examples
+    --------
+    >>> from stac_latent.system.session import session
+    >>> session().of(Retries).reads.times
+    3
+    """
+
+    def __init__(self) -> None:
+        self.reads = RetryPolicy(3, (408, 425, *BUSY, 500), after_timeouts=True)
+        """Of reading objects, or parts of them."""
+        self.searches = RetryPolicy(2)
+        """Of catalogues and STAC APIs that are read."""
+        self.writes = RetryPolicy(5, (*BUSY, 500), after_timeouts=True)
+        """Of STAC APIs that are written to."""
 
 
 class _Retry(Retry):

@@ -14,8 +14,9 @@ from urllib.parse import urljoin
 
 from stac_latent.errors import RemoteError, without_secrets
 from stac_latent.net.answers import WHOLE, Answer, BusyError, Part, State, connections, patience, unpacked
-from stac_latent.net.retry import READS
+from stac_latent.net.retry import Retries
 from stac_latent.system.links import check_link, shown
+from stac_latent.system.session import session
 
 if TYPE_CHECKING:
     import requests
@@ -170,7 +171,7 @@ def _is_there(response: requests.Response, href: str) -> bool:
     status, where = response.status_code, shown(href)
     if status in (404, 410):
         return False
-    if status in READS.statuses:
+    if status in session().of(Retries).reads.statuses:
         raise BusyError(
             f"{where} answered HTTP {status}; the server is busy or broken: try again later, or copy the catalogue and "
             "read the copy",

@@ -42,16 +42,16 @@ def whole_number(name: str, default: int, what: str, least: int = 0) -> int:
     return value
 
 
-def seconds(name: str, default: float) -> float:
-    """As :func:`whole_number`, of seconds, which may have a fraction."""
+def seconds(name: str, default: float, *, zero: bool = False) -> float:
+    """As :func:`whole_number`, of seconds, which may have a fraction; ``zero``: none at all make sense, too."""
     text = os.environ.get(name) or ""
     if not text.strip():
         return default
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+        value = -1.0
+    if not 0 <= value < float("inf") or (value == 0 and not zero):
         raise SettingError(
             f"{name}={text!r} is no number of seconds; expected one such as {default:g}, or unset it"
         )

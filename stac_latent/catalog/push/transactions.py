@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -11,8 +12,9 @@ from stac_latent.catalog.search.api import ApiSource, is_api
 from stac_latent.catalog.search.documents import HttpError, Reader
 from stac_latent.catalog.search.query import Query
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.net.retry import BUSY, RetryPolicy
+from stac_latent.net.retry import Retries
 from stac_latent.system.links import check_link, is_http
+from stac_latent.system.session import session
 
 __all__ = ["Transactions"]
 
@@ -51,7 +53,7 @@ class Transactions:
                 f"{url!r} is no address of a STAC API; expected one that begins with http:// or https://"
             )
         self.url = url.rstrip("/") + "/"
-        retries = RetryPolicy(tries, (*BUSY, 500), after_timeouts=True)
+        retries = replace(session().of(Retries).writes, times=tries)
         self._reader = Reader(timeout=timeout, headers=headers, retries=retries)
         landing = self._reader.json(self.url)
         if not is_api(landing):

@@ -17,10 +17,11 @@ from stac_latent.errors import CatalogError, SearchError, without_secrets
 from stac_latent.net.fetch import signed
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.items import make_absolute
-from stac_latent.net.retry import BUSY, RetryPolicy
+from stac_latent.net.retry import BUSY, Retries, RetryPolicy
 from stac_latent.net.servers import keep_quiet
 from stac_latent.system.documents import parse_json, unicode_text
 from stac_latent.system.links import check_link, is_http, is_object, is_remote, local_path, shown
+from stac_latent.system.session import session
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -48,7 +49,7 @@ class Reader:
 
     timeout: float = 30.0
     headers: Mapping[str, str] = field(default_factory=dict)
-    retries: RetryPolicy = field(default_factory=lambda: RetryPolicy(2))
+    retries: RetryPolicy = field(default_factory=lambda: session().of(Retries).searches)
 
     @cached_property
     def io(self) -> StacApiIO:
