@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-pytest.register_assert_rewrite("stac_latent.testing.suites", "core_support")
+pytest.register_assert_rewrite("stac_latent.testing", "core_support")
 
 SLOW = {
     "bench_peers", "bench_race", "bench_speed", "bounded", "catalogs", "docs", "doctests", "encode_many", "error_bound", "exact",

@@ -35,14 +35,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for panel, commands in {
+for panel, listed in {
     "Make": (verbs.encode, fit, train, adopt.adopt),
     "Find": (verbs.search, coverage, nearest, index, label),
     "Read": (verbs.load, assets.info, write_map),
     "Share": (verbs.publish, copy, push, queryables, adopt.export),
     "Trust": (assets.verify, assets.validate, assets.keygen, assets.codecs, assets.demo),
 }.items():
-    for command in commands:
+    for command in listed:
         name = "map" if command is write_map else None
         app.command(name, cls=PlainHelp, rich_help_panel=panel)(command)
 app.add_typer(bench.app, name="bench", rich_help_panel="Trust")
