@@ -27,7 +27,7 @@ from stac_latent.errors import EncryptionError
 from stac_latent.spec import Grid, Spec
 from stac_latent.system.session import session
 
-__all__ = ["FORM", "Encrypt", "Key", "Sealed", "context_of", "find_key", "has_key", "keygen", "use"]
+__all__ = ["FORM", "Encrypt", "EncryptedAsset", "Key", "context_of", "find_key", "has_key", "keygen", "use"]
 
 FORM = "aes-256-gcm-1"
 _HEAD = "stac-latent-key-1:"
@@ -160,7 +160,7 @@ def context_of(spec: Spec, grid: Grid, places: Sequence[Any] = ()) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class EncryptedAsset:
     """What an Item says of an encrypted asset."""
 
     key_id: str

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from stac_latent.stages.context import _numpy, coder
-from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.model import BINS, SETS, SIGNS, SYMBOLS
 from stac_latent.stages.lin import lifting
 from stac_latent.stages.lin.subbands import layout_of
@@ -90,13 +90,13 @@ def clear_margins(u, table):
 def models(draw):
     """The default model, and models of any weights and counts."""
     if draw(st.booleans()):
-        return PlaneModel.default()
+        return ContextModel.default()
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     weights = rng.integers(0, draw(st.sampled_from((2, 30, 256))), (SETS, 4, 7))
     counts = rng.integers(1, draw(st.sampled_from((2, 500, 65536))), (4, BINS, SYMBOLS))
     runs = rng.integers(1, draw(st.sampled_from((2, 100, 65536))), (4, 2))
     signs = rng.integers(1, draw(st.sampled_from((2, 100, 65536))), (3, 2, SIGNS, 2))
-    return PlaneModel(weights.astype(np.int16), *(v.astype(np.uint16) for v in (counts, runs, signs)))
+    return ContextModel(weights.astype(np.int16), *(v.astype(np.uint16) for v in (counts, runs, signs)))
 
 
 def resealed(payload):

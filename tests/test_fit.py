@@ -22,7 +22,7 @@ from stac_latent.fitting.bands import choose_bands, stand_in
 from stac_latent.fitting.items import fit
 from stac_latent.fitting.sampling import make_plan, round_robin
 from stac_latent.fitting.sources import FitSource
-from stac_latent.fitting.tile_cache import Spool
+from stac_latent.fitting.tile_cache import TileCache
 from stac_latent.testing import make_field
 from stac_latent.window import Window
 
@@ -224,7 +224,7 @@ def test_tiles_with_little_data_are_passed_over(tmp_path):
     hollow = make_scene(tmp_path, field, name="hollow", origin=ORIGIN).item
     sources = sources_of([hollow, empty])
     plan = make_plan(sources, 10**9, 0, 0)
-    spool = Spool(tmp_path / "spool", "key", sources, sources[0].parts[0].codec.bands)
+    spool = TileCache(tmp_path / "spool", "key", sources, sources[0].parts[0].codec.bands)
     taken, passed = spool.draw(plan.fit, 10**9, lambda _: None)
     assert [sources[t.source].item.id for t in taken] == ["p0-d1"]
     assert passed == 1
@@ -285,7 +285,7 @@ def test_bands_are_described_as_the_items_have_them(tmp_path):
 
 
 def test_refused_no_items(tmp_path):
-    with pytest.raises(CatalogError, match="list of items is empty; loosen the search"):
+    with pytest.raises(CatalogError, match="nothing to fit on: no items were given"):
         fit([], tmp_path / "x-codec")
 
 

@@ -11,7 +11,7 @@ from stac_latent.errors import CodecError, FieldError
 from stac_latent.field.validity import valid_mask
 from stac_latent.fitting.lin import fit_lin
 from stac_latent.spec import Band
-from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.fit import ModelFit
 from stac_latent.stages.context.model import default_weights
 from stac_latent.stages.lin.stage import Lin
@@ -175,7 +175,7 @@ def test_models_follow_what_is_coded():
     q, table = stage.quantise(stage.prepare([x]), 500.0)
     fit.add(q, table)
     model = fit.model()
-    assert isinstance(model, PlaneModel)
+    assert isinstance(model, ContextModel)
     assert model.weights[..., 6].max() > 50  # nothing around predicts noise: the constant does
     assert model.weights[..., 6].sum() > model.weights[..., :6].max(axis=(0, 1)).sum()
 

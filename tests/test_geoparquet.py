@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stac_latent.errors import CatalogError, CorruptDataError
-from stac_latent.store.geoparquet.external_sort import KEY, Spool
+from stac_latent.store.geoparquet.external_sort import KEY, ExternalSort
 from stac_latent.store.geoparquet.hilbert import hilbert_index, hilbert_keys
 from stac_latent.store.geoparquet.writer import EmbeddingsWriter, read_embeddings, read_table, vectors
 
@@ -114,7 +114,7 @@ def test_keys_of_boxes_at_the_corners_of_the_earth():
     size=st.integers(1, 40),
 )
 def test_spool_is_a_stable_sort(tmp_path_factory, keys, limit, size):
-    spool = Spool(tmp_path_factory.mktemp("runs"), limit)
+    spool = ExternalSort(tmp_path_factory.mktemp("runs"), limit)
     number = 0
     for batch in keys:
         ids = np.arange(number, number + len(batch))
@@ -128,7 +128,7 @@ def test_spool_is_a_stable_sort(tmp_path_factory, keys, limit, size):
 
 
 def test_spool_holds_little_of_many_rows(tmp_path):
-    spool = Spool(tmp_path, 1 << 20)
+    spool = ExternalSort(tmp_path, 1 << 20)
     rng = np.random.default_rng(0)
     base, peak = pa.total_allocated_bytes(), 0
     for _ in range(200):

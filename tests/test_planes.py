@@ -14,7 +14,7 @@ from lin_support import KINDS, LAW, clear_margins, models, needs_numba, plain, p
 
 from stac_latent.errors import BundleError, CorruptDataError
 from stac_latent.stages.context import _numba_encode, _numpy
-from stac_latent.stages.context.coder import Coded, PlaneModel
+from stac_latent.stages.context.coder import Coded, ContextModel
 from stac_latent.stages.context.model import (
     ADAPT_LIMIT,
     BINS,
@@ -81,10 +81,10 @@ def test_both_forms_give_the_same_bytes(program, model, kind, seed, lam, weighte
 def test_without_a_price_each_sample_is_rounded(program, kind, seed):
     table, _ = program
     u = planes_of(program, kind, seed)
-    coded = encode(PlaneModel.default(), u, table, lam=0.0)
+    coded = encode(ContextModel.default(), u, table, lam=0.0)
     assert np.abs(coded.q - u).max(initial=0) <= 0.5
     # with one they may go towards zero, by one step or all the way
-    dear = np.abs(encode(PlaneModel.default(), u, table, lam=0.5).q)
+    dear = np.abs(encode(ContextModel.default(), u, table, lam=0.5).q)
     nearest = np.floor(np.abs(u) + 0.5)
     assert ((dear == 0) | (dear == nearest) | (dear == nearest - 1)).all()
 
@@ -95,7 +95,7 @@ def test_weights_protect_what_matters():
     u = clear_margins(np.random.default_rng(0).laplace(0, 0.8, size).astype(np.float32), table)
     weight = np.ones(size, np.float32)
     weight[: size // 2] = 0.1
-    q = encode(PlaneModel.default(), u, table, 0.3, weight).q
+    q = encode(ContextModel.default(), u, table, 0.3, weight).q
     errors = np.square(u - q)
     assert errors[: size // 2].sum() > 1.3 * errors[size // 2 :].sum()
 
@@ -137,17 +137,17 @@ def test_frequencies_fill_the_range(seed):
 
 
 def test_models_are_checked():
-    good = PlaneModel.default()
-    again = PlaneModel.build(good.tensors())
+    good = ContextModel.default()
+    again = ContextModel.build(good.tensors())
     assert all((v == again.tensors()[k]).all() for k, v in good.tensors().items())
     with pytest.raises(BundleError, match=r"must be \(\(20, 4, 7\)"):
-        PlaneModel(good.weights[:5], good.counts, good.runs, good.signs)
+        ContextModel(good.weights[:5], good.counts, good.runs, good.signs)
     with pytest.raises(BundleError, match="counts must be positive"):
-        PlaneModel(good.weights, np.zeros_like(good.counts), good.runs, good.signs)
+        ContextModel(good.weights, np.zeros_like(good.counts), good.runs, good.signs)
     with pytest.raises(BundleError, match="weights 0 to 255"):
-        PlaneModel(good.weights + 256, good.counts, good.runs, good.signs)
+        ContextModel(good.weights + 256, good.counts, good.runs, good.signs)
     with pytest.raises(BundleError, match="needs tensor 'runs'"):
-        PlaneModel.build({"weights": good.weights, "counts": good.counts})
+        ContextModel.build({"weights": good.weights, "counts": good.counts})
     assert default_weights().max() <= 255
 
 
@@ -203,7 +203,7 @@ def test_damage_is_noticed_or_decodes_alike(program, model, kind, seed):
 def test_every_cut_is_noticed():
     layout = layout_of(((2, 16, 16),), 3)
     table, size = layout.program([[2], [2] * 3, [2] * 3, [1] * 3])
-    model = PlaneModel.default()
+    model = ContextModel.default()
     coded = encode(model, clear_margins(samples("dense", size, 3) / 8, table), table)
     assert decode(model, coded, table, size) is not None
     for n in range(coded.words.size):
@@ -220,7 +220,7 @@ def test_every_cut_is_noticed():
 
 def test_no_escape_is_longer_than_a_sample():
     table, size = layout_of(((1, 1, 1),), 0).program([[1]])
-    model = PlaneModel.default()
+    model = ContextModel.default()
     coded = encode(model, clear_margins(np.full(size, 2.0**22, np.float32), table), table)
     assert coded.q.max() == 2**22
     long = Coded(coded.q, coded.words, coded.states, np.full(16, 255, np.uint8), 128)

@@ -14,7 +14,7 @@ from stac_latent.errors import BundleError, CodecError, FieldError
 from stac_latent.stages import BUILTIN, stage_class
 from stac_latent.stages.base import rounded_shift
 from stac_latent.stages.classical import Jpeg2000, Zstd
-from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.lin.pyramid import Pyramid
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.neural.stage import Fast
@@ -188,7 +188,7 @@ class TestLin(StageConformance):
 
     def make(self):
         basis = np.stack([rotation(2, seed) for seed in range(7)]).astype(np.float32)
-        return Lin(basis, PlaneModel.default(), step=32.0)
+        return Lin(basis, ContextModel.default(), step=32.0)
 
     def example(self, cells, seed):
         rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from stac_latent.bench.coder import Coder
-from stac_latent.bytestring.framing import ONE_GRID, unseal
+from stac_latent.bytestring.framing import ONE_GRID, unframe
 from stac_latent.codec.codec import Codec
 from stac_latent.stages.lin.lifting import levels_of, synthesise
 from stac_latent.stages.lin.stage import Lin, split
@@ -48,7 +48,7 @@ def budget_of(coder: Coder, data: bytes) -> dict[str, float] | None:
         spent[part] += time.perf_counter() - start
         return result
 
-    head, body = timed("frame", partial(unseal, data, ONE_GRID, "compress()"))
+    head, body = timed("frame", partial(unframe, data, ONE_GRID, "compress()"))
     payloads, _ = split(body[head["mask"][1] :])
     lin = codec.tail
     for payload in payloads:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stac_latent.aliases import Array
 from stac_latent.bytestring import multi_grid, single_grid
-from stac_latent.bytestring.framing import BOUNDED, SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
+from stac_latent.bytestring.framing import BOUNDED, SEVERAL_GRIDS, frame, pack_mask, unframe, unpack_mask
 from stac_latent.bytestring.grid_families import GridPart, families, parts_of
 from stac_latent.bytestring.options import CompressOptions
 from stac_latent.chain import Chain
@@ -115,7 +115,7 @@ def encode(chain: Chain, field: Array | Sequence[Array], options: CompressOption
         head["sizes"].append(list(x.shape))
         sizes = np.array([len(p) for p in payloads], "<u4").tobytes()
         body += [bits, sizes, *payloads]
-    data = seal(BOUNDED, json.dumps(head, separators=(",", ":")).encode(), b"".join([base, *body]))
+    data = frame(BOUNDED, json.dumps(head, separators=(",", ":")).encode(), b"".join([base, *body]))
     back = decode(chain, data)
     _verify(chain, back if several else [back], fields, masks, bound, parts)
     return data
@@ -129,7 +129,7 @@ def decode(chain: Chain, data: bytes) -> Any:
     CorruptDataError
         If the bytes are truncated or changed, or of another space than the codec's.
     """
-    head, body = unseal(data, BOUNDED, "compress(error_bound=)")
+    head, body = unframe(data, BOUNDED, "compress(error_bound=)")
     base, shapes, masks = _read_head(head, body)
     several = base[:4] == SEVERAL_GRIDS
     parts = _parts(chain, several)

@@ -17,10 +17,10 @@ __all__ = [
     "HEAD_SIZE",
     "ONE_GRID",
     "SEVERAL_GRIDS",
+    "frame",
     "pack_mask",
-    "seal",
+    "unframe",
     "unpack_mask",
-    "unseal",
 ]
 
 ONE_GRID = b"SLC1"
@@ -35,13 +35,13 @@ HEAD_SIZE = _START.size
 _MAX_HEADER = 65536
 
 
-def seal(magic: bytes, head: bytes, body: bytes) -> bytes:
+def frame(magic: bytes, head: bytes, body: bytes) -> bytes:
     """Header and body behind four bytes that name the form, the header's length and a checksum."""
     return _START.pack(magic, len(head), zlib.crc32(body, zlib.crc32(head))) + head + body
 
 
-def unseal(data: bytes, magic: bytes, writer: str) -> tuple[dict[str, Any], bytes]:
-    """Inverse of :func:`seal`, the header parsed as JSON.
+def unframe(data: bytes, magic: bytes, writer: str) -> tuple[dict[str, Any], bytes]:
+    """Inverse of :func:`frame`, the header parsed as JSON.
 
     Raises
     ------

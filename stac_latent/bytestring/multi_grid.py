@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stac_latent.aliases import Array
-from stac_latent.bytestring.framing import SEVERAL_GRIDS, pack_mask, seal, unpack_mask, unseal
+from stac_latent.bytestring.framing import SEVERAL_GRIDS, frame, pack_mask, unframe, unpack_mask
 from stac_latent.bytestring.grid_families import (
     DEEPEST,
     Family,
@@ -89,7 +89,7 @@ def encode(chain: Chain, fields: Sequence[Array], options: CompressOptions) -> b
     def pack(step: float) -> bytes:
         payloads = [p for w in work for p in w.code(step)]
         sizes = np.array([len(p) for p in payloads], "<u4").tobytes()
-        return seal(SEVERAL_GRIDS, text, b"".join([*bits, sizes, *payloads]))
+        return frame(SEVERAL_GRIDS, text, b"".join([*bits, sizes, *payloads]))
 
     first, tail = stages_of(chain)
     if not target.given:
@@ -116,7 +116,7 @@ def decode(chain: Chain, data: bytes) -> list[Array]:
     CorruptDataError
         If the bytes are truncated or changed, or of another space than the codec's.
     """
-    head, body = unseal(data, SEVERAL_GRIDS, "compress() of several grids")
+    head, body = unframe(data, SEVERAL_GRIDS, "compress() of several grids")
     if head.get("space") != chain.space:
         raise CorruptDataError(
             f"the bytes are of space {head.get('space')}, codec {chain.name!r} is {chain.space}; open the codec of that space"

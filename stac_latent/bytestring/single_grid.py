@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stac_latent.aliases import Array
-from stac_latent.bytestring.framing import HEAD_SIZE, ONE_GRID, pack_mask, seal, unpack_mask, unseal
+from stac_latent.bytestring.framing import HEAD_SIZE, ONE_GRID, frame, pack_mask, unframe, unpack_mask
 from stac_latent.bytestring.options import CompressOptions
 from stac_latent.chain import Chain
 from stac_latent.errors import CodecError, CorruptDataError, FieldError
@@ -95,7 +95,7 @@ def encode(chain: Chain, field: Array, options: CompressOptions) -> bytes:
         samples=field.size,
     )
     payload = aimed.measured_over(counted).encode(clean, mask=inner)
-    return seal(ONE_GRID, head, bits + payload)
+    return frame(ONE_GRID, head, bits + payload)
 
 
 def _roi_weights(roi: npt.NDArray[np.bool_], weight: float, shape: tuple[int, ...]) -> Array:
@@ -145,7 +145,7 @@ def unpack(chain: Chain, data: bytes) -> tuple[Array, npt.NDArray[np.bool_] | No
 
 
 def _read_head(data: bytes) -> tuple[dict[str, Any], bytes]:
-    head, body = unseal(data, ONE_GRID, "compress()")
+    head, body = unframe(data, ONE_GRID, "compress()")
     try:
         numbers = [*head["shape"], *head["mask"]]
         sound = len(head["shape"]) == 3 and all(type(n) is int for n in numbers) and len(numbers) == 5

@@ -31,8 +31,8 @@ def open_store(ref: LatentRef, codec: Codec | None) -> LatentArrays:
     if codec is not None and ref.metadata is not None and ref.sealed is None and not is_local(ref.href):
         payload: Payload = "plain" if ref.spec.bitstream is None else "coded"
         metadata = known_metadata(ref.metadata, codec, ref.grid, payload)
-    seal = None if ref.sealed is None else ref.sealed.open()
-    arrays = open_arrays(ref.href, ref.spec, ref.grid, seal, sign=ref.sign, known=metadata)
+    encryption = None if ref.sealed is None else ref.sealed.open()
+    arrays = open_arrays(ref.href, ref.spec, ref.grid, encryption, sign=ref.sign, known=metadata)
     mask = arrays.mask
     if ref.masks is not None and mask is not None and isinstance(mask.store, RemoteStore):
         mask.store.lacks(absent_chunks(mask, ref.masks))

@@ -18,14 +18,14 @@ from stac_latent.errors import CatalogError
 from stac_latent.extension import check_version
 from stac_latent.net.fetch import Sign, inner
 from stac_latent.net.items import read_item
-from stac_latent.secure import FORM, Sealed, context_of
+from stac_latent.secure import FORM, EncryptedAsset, context_of
 from stac_latent.spec import Grid, Spec
 from stac_latent.system.links import shown
 
 __all__ = [
     "KeyFrameLink",
     "LatentRef",
-    "sealed_of",
+    "encryption_of",
 ]
 
 _ITEM_LIMIT = 8 << 20
@@ -76,7 +76,7 @@ class LatentRef:
     """Which chunks of the mask are stored; None where the Item does not say."""
     sign: Sign | None = field(default=None, compare=False, repr=False)
     """Signs remote addresses before each request."""
-    sealed: Sealed | None = None
+    sealed: EncryptedAsset | None = None
     """What opens its chunks; None where they are plain."""
     band_grids: tuple[BandGrid | None, ...] = ()
     """What differs for the bands of several native grids; empty where all share the asset's."""
@@ -151,7 +151,7 @@ class LatentRef:
             reference=_key_frame(item, key),
             metadata=_text(fields, "latent:metadata_checksum"),
             masks=_text(fields, "latent:mask_chunks"),
-            sealed=sealed_of(fields, key),
+            sealed=encryption_of(fields, key),
             band_grids=band_grids(fields),
             layout=layout,
         )
@@ -182,7 +182,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def sealed_of(fields: Mapping[str, Any], key: str) -> Sealed | None:
+def encryption_of(fields: Mapping[str, Any], key: str) -> EncryptedAsset | None:
     """What the fields of asset ``key`` say of its encryption; None where it has none."""
     form = fields.get("latent:encryption")
     if form is None:
@@ -193,7 +193,7 @@ def sealed_of(fields: Mapping[str, Any], key: str) -> Sealed | None:
             f"asset {key!r} is encrypted with {form!r:.60}; this version reads {FORM!r}, with latent:key_id and latent:wrapped_key"
         )
     context = context_of(Spec.from_fields(fields), Grid.from_fields(fields), band_grids(fields))
-    return Sealed(str(names[0]), str(names[1]), context)
+    return EncryptedAsset(str(names[0]), str(names[1]), context)
 
 
 def _key_frame(item: pystac.Item, key: str) -> KeyFrameLink | None:

@@ -8,14 +8,16 @@ import numpy as np
 
 from stac_latent.errors import CatalogError
 from stac_latent.fitting.sampling import Tile
-from stac_latent.fitting.tile_cache import Spool
+from stac_latent.fitting.tile_cache import TileCache
 from stac_latent.quality.moments import Moments, Summary
 from stac_latent.spec import Band
 
 __all__ = ["check_amount", "live_bands", "summarise"]
 
 
-def summarise(spool: Spool, tiles: Sequence[Tile], bands: int, keep: Sequence[int] | None = None) -> Summary:
+def summarise(
+    spool: TileCache, tiles: Sequence[Tile], bands: int, keep: Sequence[int] | None = None
+) -> Summary:
     """Moments of the bands over tiles, about the mean of the first."""
     out: list[Moments] = []
     for layers in spool.layers(tiles, keep):

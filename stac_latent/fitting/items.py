@@ -24,7 +24,7 @@ from stac_latent.fitting.lin import fit_lin
 from stac_latent.fitting.model_card import band_table_of, licence_of, measure, write_card
 from stac_latent.fitting.sampling import Plan, Tile, make_plan
 from stac_latent.fitting.sources import FitSource, native_bands, open_sources
-from stac_latent.fitting.tile_cache import Spool
+from stac_latent.fitting.tile_cache import TileCache
 from stac_latent.quality.moments import Summary
 from stac_latent.quality.ood_calibration import Layers, calibrated
 from stac_latent.spec import Band
@@ -182,7 +182,7 @@ def _run(
     sources = open_sources(job.items, job.bands, job.lattices, job.keys, job.resolution, job.resampling)
     plan = make_plan(sources, job.pixels, job.holdout, job.seed)
     key = hashlib.sha256(canonical_json(_identity(job, plan))).hexdigest()
-    spool = Spool(folder.with_name(f".{folder.name}.fit"), key, sources, job.bands)
+    spool = TileCache(folder.with_name(f".{folder.name}.fit"), key, sources, job.bands)
     try:
         taken, passed = spool.draw(
             plan.fit, job.pixels, lambda n: progress("read to fit (pixels)", n, job.pixels)
@@ -226,7 +226,7 @@ def _run(
 
 
 def _with_guard(
-    codec: Codec, spool: Spool, taken: Sequence[Tile], apart: Sequence[Tile], keep: Sequence[int], share: float,
+    codec: Codec, spool: TileCache, taken: Sequence[Tile], apart: Sequence[Tile], keep: Sequence[int], share: float,
     progress: Progress,
 ) -> Codec:  # fmt: skip
     """Calibrated on tiles of the fit and, for the edge, on those held out; as it is where they are too few."""
@@ -257,7 +257,7 @@ def _with_guard(
 class _Passes:
     """The tiles anew at each call, with a bar for each pass."""
 
-    spool: Spool
+    spool: TileCache
     taken: Sequence[Tile]
     keep: Sequence[int]
     progress: Progress

@@ -15,7 +15,7 @@ from stac_latent.errors import CodecError
 from stac_latent.field.validity import fill_invalid
 from stac_latent.spec import Band, Stats
 from stac_latent.stages.base import FRACTION_BITS
-from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.fit import ModelFit
 from stac_latent.stages.lin.derive import block_basis, members_of
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest
@@ -320,7 +320,7 @@ def _step_for(coder: TileCoder, tiles: Sequence[Sequence[Array]], psnr: float, p
     return math.sqrt(low * high)
 
 
-def _fit_model(lattices: Sequence[tuple[Array, Sequence[Sequence[Array]]]], step: float) -> PlaneModel:
+def _fit_model(lattices: Sequence[tuple[Array, Sequence[Sequence[Array]]]], step: float) -> ContextModel:
     """Context weights and tables, from what the default model codes of the tiles of each lattice with its basis."""
     fit = ModelFit()
     for basis, tiles in lattices:

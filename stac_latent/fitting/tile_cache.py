@@ -18,7 +18,7 @@ from stac_latent.fitting.sources import FitSource
 from stac_latent.spec import Band
 from stac_latent.system.files import clear_parts, replacing
 
-__all__ = ["Spool"]
+__all__ = ["TileCache"]
 
 Mask = npt.NDArray[np.bool_]
 Pair = tuple[npt.NDArray[Any], Mask | None]
@@ -27,7 +27,7 @@ _KEY = "plan.json"
 
 
 @dataclass
-class Spool:
+class TileCache:
     """Folder of tiles.
 
     Parameters

@@ -20,7 +20,7 @@ from stac_latent.index.label_raster import MapGrid, burn
 from stac_latent.index.memory_map import open_cache
 from stac_latent.index.metric import F32, F64, Form
 from stac_latent.index.nearest import Whiten, whitening
-from stac_latent.index.query import look_for
+from stac_latent.index.query import resolve_query
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.system.documents import read_json
 from stac_latent.system.suggest import known_options
@@ -100,7 +100,7 @@ def label(
         )
     codes = np.array([kinds.index(n) for n in names])
     form = Form.of(metric, table.dimensions, whitening(table, whiten))
-    known = form.queries(look_for(table, queries).vectors)
+    known = form.queries(resolve_query(table, queries).vectors)
     keep = mask_of(
         table, where=where, bbox=bbox, intersects=intersects, datetime=datetime, min_valid=min_valid
     )

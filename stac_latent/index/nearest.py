@@ -16,7 +16,7 @@ from stac_latent.errors import RecallWarning, SearchError
 from stac_latent.index.conditions import mask_of
 from stac_latent.index.memory_map import Cache, open_cache
 from stac_latent.index.metric import F64, Form
-from stac_latent.index.query import codec_of, look_for
+from stac_latent.index.query import codec_of, resolve_query
 from stac_latent.index.scan import Rows, scan
 from stac_latent.index.table import PublishedTable, open_table
 from stac_latent.spec import Stats
@@ -110,7 +110,7 @@ def nearest(
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise SearchError(f"k={k!r} is no number of rows; it is a whole number from 1")
     table = open_table(source)
-    looked = look_for(table, query, space=space, asset=asset)
+    looked = resolve_query(table, query, space=space, asset=asset)
     form = Form.of(metric, table.dimensions, whitening(table, whiten))
     keep = mask_of(
         table, where=where, bbox=bbox, intersects=intersects, datetime=datetime, min_valid=min_valid

@@ -28,13 +28,13 @@ from stac_latent.index.table import PublishedTable
 from stac_latent.spec import Grid, Spec, Stats
 from stac_latent.system.links import link_href
 
-__all__ = ["Looked", "codec_of", "look_for", "recipe_of"]
+__all__ = ["QueryVectors", "codec_of", "recipe_of", "resolve_query"]
 
 _POOL: dict[str, Any] = {"mean": np.nanmean, "max": np.nanmax, "min": np.nanmin}
 
 
 @dataclass(frozen=True)
-class Looked:
+class QueryVectors:
     """Query vectors."""
 
     vectors: F32
@@ -43,9 +43,9 @@ class Looked:
     """Whether one thing was looked for, and no list of them."""
 
 
-def look_for(
+def resolve_query(
     table: PublishedTable, query: Any, *, space: str | None = None, asset: str | None = None
-) -> Looked:
+) -> QueryVectors:
     """Vectors of one query or of a batch.
 
     Parameters
@@ -69,13 +69,13 @@ def look_for(
     if space is not None and space != table.space:
         raise _other_space("the query", space, table, table.space)
     if isinstance(query, np.ndarray) and query.ndim <= 2:
-        return Looked(_checked(query, table), query.ndim == 1)
+        return QueryVectors(_checked(query, table), query.ndim == 1)
     if isinstance(query, list) and query and not isinstance(query[0], Real):
-        rows = [look_for(table, one, asset=asset).vectors for one in query]
-        return Looked(np.concatenate(rows), single=False)
+        rows = [resolve_query(table, one, asset=asset).vectors for one in query]
+        return QueryVectors(np.concatenate(rows), single=False)
     if isinstance(query, list) and query:
-        return Looked(_checked(np.asarray(query), table), single=True)
-    return Looked(_checked(_one(table, query, asset), table), single=True)
+        return QueryVectors(_checked(np.asarray(query), table), single=True)
+    return QueryVectors(_checked(_one(table, query, asset), table), single=True)
 
 
 def _one(table: PublishedTable, query: Any, asset: str | None) -> npt.NDArray[Any]:

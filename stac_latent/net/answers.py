@@ -12,7 +12,7 @@ from stac_latent.errors import RemoteError
 from stac_latent.system.links import shown
 from stac_latent.system.settings import seconds, whole_number
 
-__all__ = ["WHOLE", "Answer", "BusyError", "Part", "State", "connections", "patience", "unpacked"]
+__all__ = ["WHOLE", "Answer", "BusyError", "Part", "State", "connections", "request_timeout", "unpacked"]
 
 Part = tuple[int, int | None]
 WHOLE: Part = (0, None)
@@ -52,7 +52,7 @@ def connections() -> int:
     return whole_number("STAC_LATENT_CONNECTIONS", 16, "requests", least=1)
 
 
-def patience() -> float:
+def request_timeout() -> float:
     """Seconds without a byte after which a server counts as silent: ``$STAC_LATENT_TIMEOUT``, or 30."""
     return seconds("STAC_LATENT_TIMEOUT", 30.0)
 

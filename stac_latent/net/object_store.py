@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stac_latent.errors import RemoteError, without_secrets
-from stac_latent.net.answers import WHOLE, Answer, Part, State, patience, unpacked
+from stac_latent.net.answers import WHOLE, Answer, Part, State, request_timeout, unpacked
 from stac_latent.net.retry import Retries
 from stac_latent.net.servers import CONNECT
 from stac_latent.system.links import shown
@@ -36,7 +36,7 @@ def object_store(href: str) -> tuple[Any, str]:
     url = urlsplit(href, allow_fragments=False)  # keys may have a '#'
     scheme = {"gcs": "gs", "s3a": "s3"}.get(url.scheme.lower(), url.scheme.lower())
     times = session().of(Retries).reads.times
-    return _store(f"{scheme}://{url.netloc}", os.getpid(), patience(), times), url.path.lstrip("/")
+    return _store(f"{scheme}://{url.netloc}", os.getpid(), request_timeout(), times), url.path.lstrip("/")
 
 
 def state_in_store(href: str) -> State | None:

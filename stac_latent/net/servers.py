@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from stac_latent.errors import RemoteError, without_secrets
-from stac_latent.net.answers import WHOLE, Answer, BusyError, Part, State, connections, patience, unpacked
+from stac_latent.net.answers import (
+    WHOLE,
+    Answer,
+    BusyError,
+    Part,
+    State,
+    connections,
+    request_timeout,
+    unpacked,
+)
 from stac_latent.net.retry import Retries
 from stac_latent.system.links import check_link, shown
 from stac_latent.system.session import session
@@ -129,7 +138,11 @@ def _response(href: str, headers: Mapping[str, str]) -> Iterator[requests.Respon
     for _ in range(_HOPS):
         try:
             response = _session(os.getpid()).get(
-                target, headers=asked, stream=True, allow_redirects=False, timeout=(CONNECT, patience())
+                target,
+                headers=asked,
+                stream=True,
+                allow_redirects=False,
+                timeout=(CONNECT, request_timeout()),
             )
         except requests.Timeout:
             raise _silent(href) from None
@@ -156,7 +169,7 @@ def _reason(exc: Exception) -> str:
 
 def _silent(href: str) -> BusyError:
     return BusyError(
-        f"{shown(href)} sent nothing for {patience():g} s; try again later, or set STAC_LATENT_TIMEOUT to more seconds"
+        f"{shown(href)} sent nothing for {request_timeout():g} s; try again later, or set STAC_LATENT_TIMEOUT to more seconds"
     )
 
 
@@ -242,7 +255,7 @@ def _body(response: requests.Response, href: str, part: Part, limit: int) -> byt
         )
     most = limit if stop is None else min(limit, stop - start)
     most = min(most, -start) if start < 0 else most
-    pieces, held, end = [], 0, time.monotonic() + 10 * patience()
+    pieces, held, end = [], 0, time.monotonic() + 10 * request_timeout()
     try:
         while held < most:
             piece = response.raw.read1(min(_PIECE, most - held), decode_content=False)

@@ -26,14 +26,14 @@ from stac_latent.spec import Band, Grid
 from stac_latent.system.links import link_href
 from stac_latent.window import Window
 
-__all__ = ["Layer", "Look", "look"]
+__all__ = ["Picture", "PictureSet", "look"]
 
 
 _QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class Picture:
     """One picture as a ``data:`` URI."""
 
     name: str
@@ -41,10 +41,10 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PictureSet:
     """Pictures of one window of an Item, all of one size."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Picture, ...]
     corners: tuple[tuple[float, float], ...]
     """Longitude and latitude of the top left, top right, bottom right and bottom left; steps are below 180 degrees."""
     notes: tuple[str, ...]
@@ -63,7 +63,9 @@ class Look:
         }
 
 
-def look(item: pystac.Item, asset: str, side: int = 384, *, whole: int = 2048, middle: int = 1024) -> Look:
+def look(
+    item: pystac.Item, asset: str, side: int = 384, *, whole: int = 2048, middle: int = 1024
+) -> PictureSet:
     """Pictures of a latent asset.
 
     Parameters
@@ -97,29 +99,33 @@ def look(item: pystac.Item, asset: str, side: int = 384, *, whole: int = 2048, m
         raise CatalogError(f"asset {asset!r} of item {item.id!r} cannot be read: {exc}") from exc
 
 
-def _look(item: pystac.Item, reader: LatentReader, side: int, window: Window, notes: tuple[str, ...]) -> Look:
+def _look(
+    item: pystac.Item, reader: LatentReader, side: int, window: Window, notes: tuple[str, ...]
+) -> PictureSet:
     corners = _corners(reader.grid, window)
     if reader.spec.kind == "embedding":
         latent, valid = _latent(reader, window)
-        return Look((Layer("latent", _uri(latent, valid, side)),), corners, (*notes, _LATENT))
+        return PictureSet((Picture("latent", _uri(latent, valid, side)),), corners, (*notes, _LATENT))
     bands = reader.codec.bands
     decoded = reader.read_field(window)
     valid = valid_pixels(decoded, bands)
     try:
         raw = _raw(item, reader, window, bands)
     except (StacLatentError, OSError) as exc:
-        own = Layer("decoded", _uri(picture(decoded, bands), valid, side))
+        own = Picture("decoded", _uri(picture(decoded, bands), valid, side))
         notes = (*notes, f"The raw bands cannot be read: {text(exc)}")
         if bands[0].is_complex:  # no latents of real numbers
-            return Look((own,), corners, notes)
+            return PictureSet((own,), corners, notes)
         latent, share = _latent(reader, window)
-        return Look((own, Layer("latent", _uri(latent, share, side))), corners, (*notes, _LATENT))
+        return PictureSet((own, Picture("latent", _uri(latent, share, side))), corners, (*notes, _LATENT))
     left, middle, error, top = panels(raw, decoded, bands)
     layers3 = tuple(
-        Layer(name, _uri(p, valid, side))
+        Picture(name, _uri(p, valid, side))
         for name, p in (("raw", left), ("decoded", middle), ("error", error))
     )
-    return Look(layers3, corners, (*notes, f"Error: mean over bands, brightest at {top:.3g} stored units."))
+    return PictureSet(
+        layers3, corners, (*notes, f"Error: mean over bands, brightest at {top:.3g} stored units.")
+    )
 
 
 _LATENT = "Latent: the three channels that vary most, as red, green and blue."

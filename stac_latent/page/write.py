@@ -18,7 +18,7 @@ from stac_latent.index.remote import table_copy
 from stac_latent.page.colours import NO_VALUE, RAMP
 from stac_latent.page.document import page
 from stac_latent.page.facts import MEASURES, measured, shown_asset, text, values_of
-from stac_latent.page.pictures import Look, look
+from stac_latent.page.pictures import PictureSet, look
 from stac_latent.page.places import Places, embedding_asset, places_of_items, places_of_table
 from stac_latent.page.shapes import UNIT, footprint, pack
 from stac_latent.system.files import replacing
@@ -236,9 +236,9 @@ def _looks(
     side: int,
     room: float,
     progress: Progress | None,
-) -> tuple[dict[int, Look], list[str]]:
+) -> tuple[dict[int, PictureSet], list[str]]:
     """Pictures by position of the Item, within the room, and what was left out."""
-    out: dict[int, Look] = {}
+    out: dict[int, PictureSet] = {}
     notes: list[str] = []
     wanted = [(i, key) for i, key in enumerate(keys) if key is not None]
     failed = 0

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pystac
 
 from stac_latent.aliases import Progress
-from stac_latent.catalog.adopt.description import Description, Told
+from stac_latent.catalog.adopt.description import Description, UserMetadata
 from stac_latent.catalog.adopt.emb_import import expand
 from stac_latent.catalog.adopt.products import Product, open_product, product_names
 from stac_latent.catalog.adopt.raster import describe_array
@@ -115,7 +115,7 @@ def adopt(
     >>> stac_latent.load(items, upto="latent", bbox=(-122.1, 37.2, -122.0, 37.3))  # doctest: +SKIP
     """
     known = open_product(product)
-    told = Told(
+    told = UserMetadata(
         when=when, version=version, producer=producer, name=name, fields=dict(fields or {}),
         scales=None if scales is None else _address(scales), like=None if like is None else _address(like), crs=crs,
         transform=None if transform is None else tuple(float(v) for v in transform),
@@ -211,7 +211,7 @@ def _address(file: str | Path) -> str:
 
 
 def _items(
-    product: Product, href: str, base: pystac.Item | None, told: Told, collection: str
+    product: Product, href: str, base: pystac.Item | None, told: UserMetadata, collection: str
 ) -> list[pystac.Item]:
     container = product.container or ("zarr" if _is_store(href) else container_of({"href": href}))
     if container not in CONTAINERS:

@@ -15,11 +15,11 @@ from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Quantization, Spec
 from stac_latent.store.foreign.axes import ArrayHeader
 
-__all__ = ["Description", "Told", "asset_fields", "check_told"]
+__all__ = ["Description", "UserMetadata", "asset_fields", "check_told"]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class UserMetadata:
     """What the caller says; None and empty: nothing."""
 
     when: str | None = None
@@ -48,7 +48,7 @@ class Description:
 
 
 def asset_fields(
-    product: Product, told: Told, found: Mapping[str, Any], header: ArrayHeader, href: str
+    product: Product, told: UserMetadata, found: Mapping[str, Any], header: ArrayHeader, href: str
 ) -> dict[str, Any]:
     """Fields of an asset: the caller's before the product's, and those found in the file, which must not contradict.
 

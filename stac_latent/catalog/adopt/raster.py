@@ -13,7 +13,7 @@ import pystac
 import shapely
 from affine import Affine
 
-from stac_latent.catalog.adopt.description import Description, Told, asset_fields
+from stac_latent.catalog.adopt.description import Description, UserMetadata, asset_fields
 from stac_latent.catalog.adopt.period import Period, period, time_of
 from stac_latent.catalog.adopt.products import Product
 from stac_latent.catalog.adopt.space import space_of
@@ -38,7 +38,9 @@ _PATCHES = (8, 14, 16, 32)
 """Usual sides of a patch of a vision transformer [pixels]."""
 
 
-def describe_array(product: Product, href: str, told: Told, base: pystac.Item | None) -> list[Description]:
+def describe_array(
+    product: Product, href: str, told: UserMetadata, base: pystac.Item | None
+) -> list[Description]:
     """Fields, time and place of a raster, or of each step of one with a time axis; the file is opened, its numbers are not read.
 
     Raises
@@ -86,7 +88,7 @@ def describe_array(product: Product, href: str, told: Told, base: pystac.Item | 
     return out
 
 
-def _dims(product: Product, href: str, told: Told, said: Mapping[str, Any], named: str) -> list[str]:
+def _dims(product: Product, href: str, told: UserMetadata, said: Mapping[str, Any], named: str) -> list[str]:
     """Names of the axes: as told, as the file names them, or as the product has them."""
     if product.container == "geotiff":
         return ["channel", "y", "x"]
@@ -109,7 +111,7 @@ def footprint(grid: Grid) -> shapely.Geometry:
 
 
 def _times(
-    product: Product, href: str, told: Told, attributes: Mapping[str, Any], base: pystac.Item | None, dims: list[str], steps: int
+    product: Product, href: str, told: UserMetadata, attributes: Mapping[str, Any], base: pystac.Item | None, dims: list[str], steps: int
 ) -> list[tuple[int, Period]]:  # fmt: skip
     """Steps of the time axis, and the time of each; of a file without one, its time."""
 
@@ -125,7 +127,7 @@ def _times(
     return steps_of(product, href, dims[axes.index("time")], steps, told.when, single)
 
 
-def _attributes(href: str, product: Product, told: Told) -> Mapping[str, Any]:
+def _attributes(href: str, product: Product, told: UserMetadata) -> Mapping[str, Any]:
     """Tags of a GeoTIFF; attributes of a Zarr group, of the group that it is in, and of the array."""
     if product.container == "zarr":
         named = str({**product.asset, **told.fields}.get("latent:array") or "")
@@ -140,7 +142,7 @@ def _plain_number(value: float | None) -> float | None:
     return int(value) if value is not None and value.is_integer() else value
 
 
-def _scales(product: Product, href: str, told: Told, array: ForeignArray) -> pystac.Asset:
+def _scales(product: Product, href: str, told: UserMetadata, array: ForeignArray) -> pystac.Asset:
     """Asset of the scales, which are held against the codes."""
     rule = product.scales
     named = str(rule.get("array") or "")
@@ -197,7 +199,7 @@ def _open_scales(
 
 
 def _grid(
-    product: Product, href: str, told: Told, array: ForeignArray, attributes: Mapping[str, Any]
+    product: Product, href: str, told: UserMetadata, array: ForeignArray, attributes: Mapping[str, Any]
 ) -> Grid:
     """Grid of the cells: as told, of the file, of its attributes, or of a raster beside it."""
     shape = (array.shape[1], array.shape[2])

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stac_latent.catalog.adopt.description import Told
+from stac_latent.catalog.adopt.description import UserMetadata
 from stac_latent.catalog.adopt.products import Product, space_digest
 from stac_latent.errors import CatalogError
 from stac_latent.system.documents import read_json
@@ -20,7 +20,7 @@ _PARENTS = 8
 
 
 def space_of(
-    product: Product, href: str, told: Told, attributes: Mapping[str, Any], footer: Mapping[str, Any]
+    product: Product, href: str, told: UserMetadata, attributes: Mapping[str, Any], footer: Mapping[str, Any]
 ) -> str:
     """Digest of the space of a file's vectors.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pystac
 import shapely
 
-from stac_latent.catalog.adopt.description import Description, Told, asset_fields
+from stac_latent.catalog.adopt.description import Description, UserMetadata, asset_fields
 from stac_latent.catalog.adopt.period import Period, time_of
 from stac_latent.catalog.adopt.products import Product
 from stac_latent.catalog.adopt.space import space_of
@@ -27,7 +27,7 @@ from stac_latent.store.geoparquet.file import parquet_at
 __all__ = ["describe_table"]
 
 
-def describe_table(product: Product, href: str, told: Told, base: pystac.Item | None) -> Description:
+def describe_table(product: Product, href: str, told: UserMetadata, base: pystac.Item | None) -> Description:
     """Fields, time and place of a table; places are read, of the vectors the first row group at most.
 
     Raises
@@ -86,7 +86,9 @@ def describe_table(product: Product, href: str, told: Told, base: pystac.Item | 
     )  # fmt: skip
 
 
-def _when(product: Product, href: str, told: Told, table: VectorTable, base: pystac.Item | None) -> Period:
+def _when(
+    product: Product, href: str, told: UserMetadata, table: VectorTable, base: pystac.Item | None
+) -> Period:
     if (
         base is not None
         and told.when is None

@@ -135,7 +135,7 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
     from stac_latent.cube.band_grid import band_grids
     from stac_latent.cube.item_assets import latent_assets, stamp_of
     from stac_latent.cube.keyframe.decode import with_key_frame
-    from stac_latent.cube.ref import LatentRef, sealed_of
+    from stac_latent.cube.ref import LatentRef, encryption_of
     from stac_latent.errors import CatalogError, CorruptDataError
     from stac_latent.net.items import read_item
     from stac_latent.spec import Grid, Spec
@@ -163,7 +163,7 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
                 href,
                 spec,
                 grid,
-                sealed=sealed_of(attrs, name),
+                sealed=encryption_of(attrs, name),
                 band_grids=band_grids(attrs),
                 part=part,
             )

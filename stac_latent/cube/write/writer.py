@@ -36,7 +36,7 @@ from stac_latent.cube.write.verify import (
 from stac_latent.errors import FieldError, GuardError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
-from stac_latent.secure import Encrypt, Key, Sealed, context_of
+from stac_latent.secure import Encrypt, EncryptedAsset, Key, context_of
 from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
 from stac_latent.store.zarr.encrypted_store import write_manifest
@@ -284,7 +284,7 @@ def _encrypt(layers: Sequence[_Layer], key: Key, context: bytes) -> dict[str, st
     encryption = Encrypt.new(key, context)
     for layer in layers:
         layer.encryption = encryption.within(layer.group)
-        layer.sealed = Sealed(encryption.key_id, encryption.wrapped, context, layer.group)
+        layer.sealed = EncryptedAsset(encryption.key_id, encryption.wrapped, context, layer.group)
     return encryption.fields()
 
 
@@ -307,7 +307,7 @@ class _Layer:
     """Chunks that keep the bound; None for all."""
     layout: StoreLayout | None = None
     encryption: Encrypt | None = None
-    sealed: Sealed | None = None
+    sealed: EncryptedAsset | None = None
     masks: zarr.Array[Any] | None = None
     """The mask's array, once it is written."""
     sums: dict[Window, Sums] = field(default_factory=dict)

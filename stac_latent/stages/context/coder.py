@@ -27,7 +27,7 @@ from stac_latent.stages.context.model import (
 )
 from stac_latent.stages.transform.kernels import COMPILED, warn_if_slow
 
-__all__ = ["Coded", "PlaneModel"]
+__all__ = ["Coded", "ContextModel"]
 
 _SHAPES = ((SETS, 4, 7), (4, BINS, SYMBOLS), (4, 2), (3, 2, SIGNS, 2))
 _coder = _numba_encode if COMPILED else _numpy
@@ -51,7 +51,7 @@ def _tables() -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class PlaneModel:
+class ContextModel:
     """Weights and initial counts of the contexts.
 
     Parameters
@@ -80,7 +80,7 @@ class PlaneModel:
             raise BundleError("planes: counts must be positive and weights 0 to 255")
 
     @classmethod
-    def default(cls) -> PlaneModel:
+    def default(cls) -> ContextModel:
         """The model of unfitted chains."""
         return cls(
             default_weights().astype(np.int16),
@@ -90,7 +90,7 @@ class PlaneModel:
         )
 
     @classmethod
-    def build(cls, tensors: Mapping[str, Array]) -> PlaneModel:
+    def build(cls, tensors: Mapping[str, Array]) -> ContextModel:
         """Rebuild from :meth:`tensors`."""
         return cls(
             take(tensors, "weights", "lin", 3),

@@ -6,7 +6,7 @@ import numpy as np
 
 from stac_latent.aliases import Array
 from stac_latent.stages.context._numpy import features, pass_of, sign_contexts
-from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.model import (
     BINS,
     ESCAPE,
@@ -60,7 +60,7 @@ class ModelFit:
                 self.samples[key] += m.size
         self.planes.append((q, table))
 
-    def model(self) -> PlaneModel:
+    def model(self) -> ContextModel:
         """Weights, then the counts of what they sort into bins."""
         weights = self._weights()
         counts, runs = np.zeros((4, BINS, SYMBOLS)), np.zeros((4, 2))
@@ -87,7 +87,7 @@ class ModelFit:
         prior = default_counts()[0] / default_counts()[0].sum(axis=1, keepdims=True)
         pooled = counts.sum(axis=0) + 50 * prior
         mixed = counts + _POOLED * pooled / pooled.sum(axis=1, keepdims=True)
-        return PlaneModel(
+        return ContextModel(
             weights.astype(np.int16),
             _scaled(mixed, _STRENGTH),
             _scaled(runs + default_runs(), 100),

@@ -17,7 +17,7 @@ from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band
 from stac_latent.stage import EntropyCoder, FastPath, GridStage, RateControlled
 from stac_latent.stages.base import BaseStage, take
-from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
 from stac_latent.stages.lin.lifting import levels_of, synthesise
 from stac_latent.stages.lin.payload import unpack
@@ -65,7 +65,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
     def __init__(
         self,
         basis: Array,
-        model: PlaneModel | None = None,
+        model: ContextModel | None = None,
         step: float = 64.0,
         lam: float = LAMBDA,
         lattices: Lattices | None = None,
@@ -279,7 +279,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
     def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """Rebuild from :meth:`config` and :meth:`tensors`."""
         basis = take(tensors, "basis", cls.name, 3, "f")
-        model, lattices = PlaneModel.build(tensors), config.get("lattices")
+        model, lattices = ContextModel.build(tensors), config.get("lattices")
         return cls(basis, model, float(config["step"]), float(config["lam"]), lattices)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from stac_latent.aliases import Array
 from stac_latent.errors import BundleError, CorruptDataError, FieldError
-from stac_latent.stages.context.coder import Coded, PlaneModel
+from stac_latent.stages.context.coder import Coded, ContextModel
 from stac_latent.stages.context.layout import mix, moments, scratch
 from stac_latent.stages.lin.basis import get_bits, read_basis
 from stac_latent.stages.lin.lifting import levels_of
@@ -78,11 +78,11 @@ class TileCoder:
         Squared steps that a bit is worth.
     """
 
-    def __init__(self, basis: Array, model: PlaneModel | None = None, lam: float = LAMBDA) -> None:
+    def __init__(self, basis: Array, model: ContextModel | None = None, lam: float = LAMBDA) -> None:
         b = np.asarray(basis, np.float32)
         if b.ndim != 3 or b.shape[0] != MAX_LEVELS + 1 or b.shape[1] != b.shape[2]:
             raise BundleError(f"lin: basis must be ({MAX_LEVELS + 1}, C, C); got shape {b.shape}")
-        self.basis, self.model, self.lam = b, model or PlaneModel.default(), float(lam)
+        self.basis, self.model, self.lam = b, model or ContextModel.default(), float(lam)
 
     @property
     def bands(self) -> int:

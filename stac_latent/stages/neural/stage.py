@@ -20,7 +20,7 @@ import numpy as np
 from stac_latent.aliases import Array
 from stac_latent.errors import BundleError, CorruptDataError
 from stac_latent.stages.base import take
-from stac_latent.stages.context.coder import PlaneModel
+from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.lin.payload import Head, unpack
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.lin.subbands import Layout
@@ -52,7 +52,7 @@ class Fast(Lin):
         self,
         basis: Array,
         network: Network,
-        model: PlaneModel | None = None,
+        model: ContextModel | None = None,
         step: float = 64.0,
         lam: float = LAMBDA,
     ) -> None:
@@ -152,7 +152,7 @@ class Fast(Lin):
         """Rebuild from :meth:`config` and :meth:`tensors`."""
         basis = take(tensors, "basis", cls.name, 3, "f")
         network = Network.build(tensors, [int(n) for n in config["blocks"]])
-        return cls(basis, network, PlaneModel.build(tensors), float(config["step"]), float(config["lam"]))
+        return cls(basis, network, ContextModel.build(tensors), float(config["step"]), float(config["lam"]))
 
 
 def _check(head: bytes, payload: bytes) -> int:

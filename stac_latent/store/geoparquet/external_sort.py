@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["KEY", "Spool"]
+__all__ = ["KEY", "ExternalSort"]
 
 KEY = "__key"
 """Name of the column of sort keys, in what is given back."""
@@ -38,7 +38,7 @@ def _cut(keys: list[npt.NDArray[np.uint64]], rank: int) -> list[int]:
     return out
 
 
-class Spool:
+class ExternalSort:
     """Collects Arrow tables with a sort key and gives them back in the key's order.
 
     Rows wait in memory until they exceed ``limit`` bytes; they are then sorted and written to ``folder`` as one

@@ -27,7 +27,7 @@ import shapely
 
 from stac_latent.errors import CatalogError
 from stac_latent.store.embeddings import SIDES, read_embeddings, read_table, vectors
-from stac_latent.store.geoparquet.external_sort import KEY, Spool
+from stac_latent.store.geoparquet.external_sort import KEY, ExternalSort
 from stac_latent.store.geoparquet.hilbert import LEVEL, hilbert_keys, tile_name
 from stac_latent.store.geoparquet.row_groups import GroupedFile, TableInfo
 from stac_latent.store.geoparquet.vector_types import VectorType, offset_of, restored, stored
@@ -111,7 +111,7 @@ def _repeated(name: str | None, count: int) -> pa.Array:
 class EmbeddingsWriter:
     """Writes GeoParquet files of vectors, in Hilbert order, with bounded memory.
 
-    Rows are spooled to ``folder`` (see :class:`~stac_latent.store.geoparquet.external_sort.Spool`); the peak is about five times the larger of
+    Rows are spooled to ``folder`` (see :class:`~stac_latent.store.geoparquet.external_sort.ExternalSort`); the peak is about five times the larger of
     ``row_group_bytes`` and ``memory`` above the batch that is appended, for any number of rows.
 
     Parameters
@@ -158,7 +158,7 @@ class EmbeddingsWriter:
             raise CatalogError(f"compression_level is {compression_level}; Zstandard knows 1 to 22")
         self._dtype, self._level, self._group = dtype, compression_level, row_group_bytes
         self._schema = _schema(dimensions, dtype)
-        self._spool = Spool(folder, max(row_group_bytes // 2, memory))
+        self._spool = ExternalSort(folder, max(row_group_bytes // 2, memory))
         self._memory = memory
         self._shift = None if zoom is None else np.uint64(2 * (LEVEL - zoom - 1))
         self._zoom = zoom

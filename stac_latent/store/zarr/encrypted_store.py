@@ -34,22 +34,22 @@ class SealedStore(WrapperStore[Any]):
     ----------
     store
         Where the bytes lie.
-    seal
+    encryption
         Stage of the asset; None only where zarr copies the store.
     written
         Whether the store is complete: then its manifest holds.
     """
 
-    def __init__(self, store: Any, seal: Encrypt | None = None, *, written: bool = False) -> None:
+    def __init__(self, store: Any, encryption: Encrypt | None = None, *, written: bool = False) -> None:
         super().__init__(store)
-        self._seal, self._written = seal, written
+        self._seal, self._written = encryption, written
         self._manifest: dict[str, Any] | None = None
 
     def _with_store(self, store: Any) -> Self:
         return type(self)(store, self._seal, written=self._written)
 
     @property
-    def seal(self) -> Encrypt:
+    def encryption(self) -> Encrypt:
         """The stage."""
         if self._seal is None:
             raise EncryptionError("a sealed store was opened without its key")
@@ -60,7 +60,7 @@ class SealedStore(WrapperStore[Any]):
             found = await self._store.get(MANIFEST, prototype)
             if found is None:
                 raise EncryptionError("the store has no manifest: it is incomplete, or was changed")
-            doc = json.loads(self.seal.inverse(found.to_bytes(), MANIFEST))
+            doc = json.loads(self.encryption.inverse(found.to_bytes(), MANIFEST))
             self._manifest = {"chunks": frozenset(doc["chunks"]), "metadata": doc["metadata"]}
         return self._manifest
 
@@ -72,7 +72,9 @@ class SealedStore(WrapperStore[Any]):
             found: Buffer | None = await self._store.get(key, prototype)
             if found is None or key.endswith(_META):
                 return found
-            return prototype.buffer.from_bytes(_part(self.seal.inverse(found.to_bytes(), key), byte_range))
+            return prototype.buffer.from_bytes(
+                _part(self.encryption.inverse(found.to_bytes(), key), byte_range)
+            )
         known = await self._known(prototype)
         if key not in known["chunks"] and key not in known["metadata"]:
             return None
@@ -86,26 +88,26 @@ class SealedStore(WrapperStore[Any]):
             if hashlib.sha256(data).hexdigest() != known["metadata"][key]:
                 raise EncryptionError(f"{key} was changed: it is not what the manifest lists")
             return found
-        return prototype.buffer.from_bytes(_part(self.seal.inverse(data, key), byte_range))
+        return prototype.buffer.from_bytes(_part(self.encryption.inverse(data, key), byte_range))
 
     async def set(self, key: str, value: Buffer) -> None:
         """Encrypt and store; metadata stays plain."""
         if not key.endswith(_META):
-            value = type(value).from_bytes(self.seal.forward(value.to_bytes(), key))
+            value = type(value).from_bytes(self.encryption.forward(value.to_bytes(), key))
         await self._store.set(key, value)
 
 
-def for_writing(path: Path, seal: Encrypt | None) -> Any:
+def for_writing(path: Path, encryption: Encrypt | None) -> Any:
     """What zarr writes a group to: a folder, or one whose chunks are encrypted."""
-    return str(path) if seal is None else SealedStore(LocalStore(path), seal)
+    return str(path) if encryption is None else SealedStore(LocalStore(path), encryption)
 
 
-def write_manifest(folder: Path, seal: Encrypt) -> None:
+def write_manifest(folder: Path, encryption: Encrypt) -> None:
     """List what a filled store holds; nothing is written to it afterwards."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     metadata = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names if n.endswith(_META)}
     doc = {"chunks": [n for n in names if n not in metadata], "metadata": metadata}
-    (folder / MANIFEST).write_bytes(seal.forward(json.dumps(doc).encode(), MANIFEST))
+    (folder / MANIFEST).write_bytes(encryption.forward(json.dumps(doc).encode(), MANIFEST))
 
 
 def _part(data: bytes, which: ByteRequest | None) -> bytes:

@@ -342,7 +342,7 @@ def open_arrays(
     href: str,
     spec: Spec | None = None,
     grid: Grid | None = None,
-    seal: Encrypt | None = None,
+    encryption: Encrypt | None = None,
     *,
     sign: Sign | None = None,
     known: Mapping[str, bytes] | None = None,
@@ -353,7 +353,7 @@ def open_arrays(
     ----------
     href
         Local path, or the address of a server or object store.
-    seal
+    encryption
         Decrypts the chunks of an encrypted asset.
     sign
         Signs remote addresses.
@@ -368,7 +368,7 @@ def open_arrays(
     try:
         with zarr.config.set(CONFIG):
             store = store_at(href, sign, known)
-            store = store if seal is None else SealedStore(store, seal, written=True)
+            store = store if encryption is None else SealedStore(store, encryption, written=True)
             group = zarr.open_group(store, mode="r", zarr_format=3)
             latent = group["latent"]
             mask, valid = group.get("mask"), group.get("valid")

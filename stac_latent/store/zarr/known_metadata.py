@@ -80,9 +80,9 @@ def _make(codec: Codec, grid: Grid, payload: Payload, masks: int) -> bytes:
     return b"" if found is None else found.to_bytes()
 
 
-def layout_fields(folder: Path, mask: zarr.Array[Any] | None, seal: Encrypt | None) -> dict[str, Any]:
+def layout_fields(folder: Path, mask: zarr.Array[Any] | None, encryption: Encrypt | None) -> dict[str, Any]:
     """Fields that an asset says of its finished store; none of an encrypted one, whose manifest says it."""
-    if seal is not None:
+    if encryption is not None:
         return {}
     fields: dict[str, Any] = {"latent:metadata_checksum": metadata_checksum((folder / _NAME).read_bytes())}
     return fields if mask is None else {**fields, "latent:mask_chunks": stored_chunks(mask, folder)}

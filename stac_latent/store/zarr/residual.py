@@ -42,22 +42,24 @@ class ResidualWriter:
         Chunks of the latents along y and x.
     size
         Bytes of a payload, at most.
-    seal
+    encryption
         Encrypts the payloads, which are then not gathered in shards.
     """
 
-    def __init__(self, path: Path, counts: tuple[int, int], size: int, seal: Encrypt | None = None) -> None:
+    def __init__(
+        self, path: Path, counts: tuple[int, int], size: int, encryption: Encrypt | None = None
+    ) -> None:
         self.counts, self.size = counts, size + _LENGTH
         self.side = max(1, min(8, int((_SHARD_BYTES / self.size) ** 0.5)))
         self.shape = (min(self.side, counts[0]), min(self.side, counts[1]))
-        group = zarr.open_group(for_writing(path, seal), mode="r+", zarr_format=3)
+        group = zarr.open_group(for_writing(path, encryption), mode="r+", zarr_format=3)
         with zarr.config.set({"json_indent": None}):
             self.array: zarr.Array[Any] = group.create_array(
                 "residual",
                 shape=(*counts, self.size),
                 dtype="uint8",
                 chunks=(1, 1, self.size),
-                shards=(*self.shape, self.size) if seal is None else None,
+                shards=(*self.shape, self.size) if encryption is None else None,
                 compressors=[ZstdCodec(level=3), Crc32cCodec()],
                 dimension_names=("tile_y", "tile_x", "byte"),
                 config={"write_empty_chunks": True},
