@@ -19,7 +19,7 @@ from stac_latent.bench.isolation import apart
 from stac_latent.bench.own_codecs import chains
 from stac_latent.bench.peers import peers
 from stac_latent.bench.race import ANCHOR, compare, run_rd
-from stac_latent.bench.runs import chosen
+from stac_latent.bench.runs import Run, chosen
 from stac_latent.bench.runs import rd as run_command
 from stac_latent.bench.scene import assemble
 from stac_latent.cli import app
@@ -368,4 +368,4 @@ def test_nothing_left_to_race_on(folder, monkeypatch):
     with pytest.raises(
         CatalogError, match=r"every tile of 'tiffs' .* is of a place that a codec was fitted on"
     ):
-        run_command(folder)
+        run_command(Run(folder))

@@ -8,6 +8,7 @@ import pytest
 import shapely
 
 from stac_latent.catalog.search.cql2 import compile_filter, parse_filter, properties_of
+from stac_latent.catalog.search.measures import MeasuredLatent
 from stac_latent.catalog.search.query import ItemRow, Query
 
 ITEM = {
@@ -145,7 +146,11 @@ def test_properties_that_a_query_reads():
     text = "a > b + 1 AND T_AFTER(INTERVAL(c, '..'), DATE('2024-01-01')) OR d IN (e, 'f') AND NOT g IS NULL"
     assert properties_of(parse_filter(text)) == set("abcdeg")
     query = Query.parse(
-        bbox=(0, 0, 1, 1), datetime="2024", ids="x", collections="y", kind="codec", min_psnr=1
+        bbox=(0, 0, 1, 1),
+        datetime="2024",
+        ids="x",
+        collections="y",
+        latent=MeasuredLatent.parse("codec", min_psnr=1),
     )
     times = {"datetime", "start_datetime", "end_datetime"}
     assert query.properties() == {"geometry", "id", "collection", "latent:kinds", "latent:psnr"} | times

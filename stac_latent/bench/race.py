@@ -37,12 +37,11 @@ def run_rd(
     entrants: Sequence[Entrant],
     *,
     interval: tuple[float, float] = (36.0, 46.0),
-    threads: int = 1,
     jobs: int = 1,
     isolated: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Race coders on tiles.
+    """Race coders on tiles, each with one thread.
 
     Parameters
     ----------
@@ -56,8 +55,6 @@ def run_rd(
         Coders to open.
     interval
         PSNR [dB] over which rates are compared; a sweep stops 2 dB above it.
-    threads
-        Threads that a coder may use.
     jobs
         Coders that run at a time; with more than one, speeds tell little.
     isolated
@@ -77,7 +74,7 @@ def run_rd(
     jobs = max(1, jobs)
     with ThreadPoolExecutor(jobs) as pool:
         work = partial(apart, _race) if isolated else _race
-        running = {pool.submit(work, e, bare, fit, tiles, interval, threads): e.name for e in entrants}
+        running = {pool.submit(work, e, bare, fit, tiles, interval): e.name for e in entrants}
         for done, future in enumerate(as_completed(running)):
             if progress is not None:
                 progress("coders", done + 1, len(running))
@@ -96,10 +93,9 @@ def _race(
     fit: Sequence[Tile],
     tiles: Sequence[Tile],
     interval: tuple[float, float],
-    threads: int,
 ) -> list[Row]:
     """Rows of one coder."""
-    team = open_team(entrant, dataset, fit, tiles, threads)
+    team = open_team(entrant, dataset, fit, tiles, threads=1)
     return [{"coder": entrant.name, **r} for t in tiles for r in sweep(team, dataset, t, interval)]
 
 

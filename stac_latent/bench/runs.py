@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,42 +21,78 @@ from stac_latent.bench.race import run_rd
 from stac_latent.bench.speed import run_speed
 from stac_latent.errors import CatalogError
 
-__all__ = ["rd", "speed"]
+__all__ = ["Run", "rd", "speed"]
 
 _LIBRARIES = ("stac-latent", "numpy", "numba", "rasterio", "imagecodecs")
 
 
+@dataclass(frozen=True)
+class Run:
+    """What every run has: tiles, coders, and a place for results."""
+
+    data: Path
+    """Folder of data sets; see :func:`~stac_latent.bench.data.base.open_dataset`."""
+    dataset: str | None = None
+    codecs: Sequence[str] | None = None
+    """Names or bundle folders; None: every installed codec that fits the bands."""
+    only_peers: Sequence[str] | None = None
+    """Texts, one of which a peer's name contains; None: every peer."""
+    dest: Path | None = None
+    """Folder to write ``<run>-<dataset>.json`` and ``.png`` to; None writes nothing."""
+    progress: Progress | None = None
+
+    def tiles(
+        self, per_place: int | None = 4, most: int | None = None
+    ) -> tuple[Dataset, list[Tile], list[Tile]]:
+        """Data set, tiles to fit on, tiles to race on: of one place and in all at most so many.
+
+        Raises
+        ------
+        CatalogError
+            If no tile is left to race on.
+        """
+        found = open_dataset(self.data, self.dataset)
+        fit, tiles = split(found, fitted_on(self.codecs), per_place)
+        if not tiles:
+            raise CatalogError(
+                f"every tile of {found.name!r} in {self.data} is of a place that a codec was fitted on; give data of other places"
+            )
+        return found, fit, thinned(tiles, most)
+
+    def entrants(self, found: Dataset) -> list[Entrant]:
+        """Coders, the package's own first."""
+        return [*chains(self.codecs, len(found.groups)), *chosen(self.only_peers)]
+
+    def facts(self, found: Dataset, fit: Sequence[Tile]) -> dict[str, Any]:
+        """What a result says of the run."""
+        return {
+            "dataset": {"name": found.name, "title": found.title, "peak": found.peak},
+            "fitted_places": sorted({t.place for t in fit}),
+            "peers": [p.name for p in chosen(self.only_peers)],
+            "versions": versions(),
+        }
+
+
 def rd(
-    data: Path,
-    dataset: str | None = None,
+    run: Run,
     *,
-    codecs: Sequence[str] | None = None,
-    only_peers: Sequence[str] | None = None,
     interval: tuple[float, float] = (36.0, 46.0),
     per_place: int | None = 4,
     max_tiles: int | None = None,
     jobs: int = 1,
-    dest: Path | None = None,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Race on the tiles of a folder; see :func:`~stac_latent.bench.race.run_rd` for most of the result.
 
     Parameters
     ----------
-    data, dataset
-        See :func:`~stac_latent.bench.data.base.open_dataset`.
-    codecs
-        Names or bundle folders; None: every installed codec that fits the bands.
-    only_peers
-        Texts, one of which a peer's name contains; None: every peer.
+    run
+        Tiles, coders and place for results.
     interval
         PSNR [dB] over which rates are compared.
     per_place, max_tiles
         Tiles to race on at most, of one place and in all.
     jobs
         Coders that run at a time.
-    dest
-        Folder to write ``rd-<dataset>.json`` and ``rd-<dataset>.png`` to; None writes nothing.
 
     Returns
     -------
@@ -67,85 +104,41 @@ def rd(
     CatalogError
         If no tile is left to race on.
     """
-    found, fit, tiles = _tiles(data, dataset, codecs, per_place, max_tiles)
-    rivals = chosen(only_peers)
+    found, fit, tiles = run.tiles(per_place, max_tiles)
+    entrants = run.entrants(found)
     result = {
-        **_facts(found, fit, rivals),
-        **run_rd(
-            found,
-            fit,
-            tiles,
-            [*chains(codecs, len(found.groups)), *rivals],
-            interval=interval,
-            jobs=jobs,
-            progress=progress,
-        ),
+        **run.facts(found, fit),
+        **run_rd(found, fit, tiles, entrants, interval=interval, jobs=jobs, progress=run.progress),
     }
-    return written(result, dest, f"rd-{found.name}", plot_rd)
+    return written(result, run.dest, f"rd-{found.name}", plot_rd)
 
 
 def speed(
-    data: Path,
-    dataset: str | None = None,
-    *,
-    codecs: Sequence[str] | None = None,
-    only_peers: Sequence[str] | None = None,
-    size: int = 2048,
-    psnr: float = 42.0,
-    threads: Sequence[int] = (2, 1),
-    dest: Path | None = None,
-    progress: Progress | None = None,
+    run: Run, *, size: int = 2048, psnr: float = 42.0, threads: Sequence[int] = (2, 1)
 ) -> dict[str, Any]:
     """Measure speeds on a scene made of tiles; see :func:`~stac_latent.bench.speed.run_speed` for most of the result.
 
     Parameters
     ----------
-    data, dataset, codecs, only_peers
-        As :func:`rd`.
+    run
+        Tiles, coders and place for results.
     size, psnr, threads
         Pixels of a side, quality [dB], numbers of threads.
-    dest
-        Folder to write ``speed-<dataset>.json`` and ``speed-<dataset>.png`` to; None writes nothing.
 
     Returns
     -------
     dict
         Also ``dataset``, ``fitted_places``, ``peers``, ``versions`` and ``files``.
     """
-    found, fit, tiles = _tiles(data, dataset, codecs, 4, None)
-    rivals = chosen(only_peers)
-    entrants = [*chains(codecs, len(found.groups)), *rivals]
+    found, fit, tiles = run.tiles()
+    entrants = run.entrants(found)
     result = {
-        **_facts(found, fit, rivals),
-        **run_speed(found, fit, tiles, entrants, size=size, psnr=psnr, threads=threads, progress=progress),
+        **run.facts(found, fit),
+        **run_speed(
+            found, fit, tiles, entrants, size=size, psnr=psnr, threads=threads, progress=run.progress
+        ),
     }
-    return written(result, dest, f"speed-{found.name}", plot_speed)
-
-
-def _tiles(
-    data: Path,
-    dataset: str | None,
-    codecs: Sequence[str] | None,
-    per_place: int | None,
-    max_tiles: int | None,
-) -> tuple[Dataset, list[Tile], list[Tile]]:
-    """Data set, tiles to fit on, tiles to race on."""
-    found = open_dataset(data, dataset)
-    fit, tiles = split(found, fitted_on(codecs), per_place)
-    if not tiles:
-        raise CatalogError(
-            f"every tile of {found.name!r} in {data} is of a place that a codec was fitted on; give data of other places"
-        )
-    return found, fit, thinned(tiles, max_tiles)
-
-
-def _facts(found: Dataset, fit: Sequence[Tile], rivals: Sequence[Entrant]) -> dict[str, Any]:
-    return {
-        "dataset": {"name": found.name, "title": found.title, "peak": found.peak},
-        "fitted_places": sorted({t.place for t in fit}),
-        "peers": [p.name for p in rivals],
-        "versions": versions(),
-    }
+    return written(result, run.dest, f"speed-{found.name}", plot_speed)
 
 
 def chosen(texts: Sequence[str] | None) -> list[Entrant]:

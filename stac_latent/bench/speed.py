@@ -23,6 +23,8 @@ from stac_latent.errors import StacLatentError
 
 __all__ = ["nearest_knob", "run_speed"]
 
+_RUNS = 3
+"""Runs, of which the fastest counts; slow coders run once."""
 _ENOUGH = 6.0
 """Seconds after which a measurement is not repeated."""
 
@@ -37,7 +39,6 @@ class _Task:
     scene: Tile
     threads: int
     psnr: float
-    repeat: int
     windows: bool
 
 
@@ -50,7 +51,6 @@ def run_speed(
     size: int = 2048,
     psnr: float = 42.0,
     threads: Sequence[int] = (2, 1),
-    repeat: int = 3,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure speeds.
@@ -69,8 +69,6 @@ def run_speed(
         Quality [dB] to compare at.
     threads
         Numbers of threads to measure with.
-    repeat
-        Runs, of which the fastest counts; slow coders run once.
 
     Returns
     -------
@@ -93,7 +91,7 @@ def run_speed(
             if entrant.name in skipped:
                 continue
             try:
-                task = _Task(entrant, small, tuple(fit), scene, count, psnr, repeat, count == max(threads))
+                task = _Task(entrant, small, tuple(fit), scene, count, psnr, count == max(threads))
                 rows.append(apart(_measured, task, threads=count))
             except StacLatentError as exc:
                 skipped[entrant.name] = str(exc)
@@ -114,8 +112,8 @@ def _measured(task: _Task) -> Row:
     team = open_team(task.entrant, task.dataset, task.fit, [task.scene], task.threads)
     quarter = Tile("quarter", "several", tuple(_quarter(f) for f in task.scene.fields))
     knob = nearest_knob(team, task.dataset, quarter, task.psnr)
-    there, there_cpu, payloads = _fastest(lambda: team.encode(task.scene.fields, knob), task.repeat)
-    back, back_cpu, decoded = _fastest(lambda: team.decode(payloads), task.repeat)
+    there, there_cpu, payloads = _fastest(lambda: team.encode(task.scene.fields, knob))
+    back, back_cpu, decoded = _fastest(lambda: team.decode(payloads))
     mega = task.scene.pixels / 1e6
     row = {
         "coder": task.entrant.name,
@@ -167,10 +165,10 @@ def nearest_knob(team: Team, dataset: Dataset, tile: Tile, psnr: float) -> float
     return min(known, key=lambda k: abs(known[k] - psnr))
 
 
-def _fastest(function: Callable[[], Any], repeat: int) -> tuple[float, float, Any]:
+def _fastest(function: Callable[[], Any]) -> tuple[float, float, Any]:
     """Wall seconds and processor seconds of the fastest of several runs, and the result."""
     best, spent, result = (np.inf, np.inf), 0.0, None
-    for _ in range(repeat):
+    for _ in range(_RUNS):
         result = None  # not two of them at a time
         start, busy = time.perf_counter(), time.process_time()
         result = function()

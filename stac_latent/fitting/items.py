@@ -73,6 +73,13 @@ class _Job:
     holdout: float
     seed: int
     lattices: Lattices | None
+    name: str
+    about: Mapping[str, Any]
+    """What the caller says in the model card."""
+    guard: float | None
+    named: bool
+    """Whether the bands were asked for, or share no grid: one without data is then an error, and not left out."""
+    progress: Progress
 
 
 @known_options("psnr", "step")
@@ -159,25 +166,16 @@ def fit(
     lattices = None
     if resolution is None:
         chosen, lattices = native_bands(usable[0], chosen, keys)
-    job = _Job(usable, chosen, keys, resolution, resampling, pixels, holdout, seed, lattices)
+    job = _Job(
+        usable, chosen, keys, resolution, resampling, pixels, holdout, seed, lattices, title, about or {}, guard,
+        named=bands is not None or lattices is not None, progress=progress or (lambda *_: None),
+    )  # fmt: skip
     with writing(folder):
-        return _run(
-            job,
-            folder,
-            title,
-            skipped,
-            dict(about or {}),
-            progress or (lambda *_: None),
-            options,
-            guard=guard,
-            named=bands is not None or lattices is not None,
-        )
+        return _run(job, folder, skipped, options)
 
 
-def _run(
-    job: _Job, folder: Path, name: str, skipped: int, about: dict[str, Any], progress: Progress, options: dict[str, Any],
-    *, guard: float | None, named: bool,
-) -> Fitted:  # fmt: skip
+def _run(job: _Job, folder: Path, skipped: int, options: dict[str, Any]) -> Fitted:
+    progress = job.progress
     clock = [time.perf_counter()]
     sources = open_sources(job.items, job.bands, job.lattices, job.keys, job.resolution, job.resampling)
     plan = make_plan(sources, job.pixels, job.holdout, job.seed)
@@ -190,7 +188,7 @@ def _run(
         apart_pixels = int(job.pixels * _HOLDOUT_PIXELS) if job.holdout else 0
         apart, empty = spool.draw(plan.held_out, apart_pixels, lambda n: progress("read to measure", n, apart_pixels)) if apart_pixels else ([], 0)  # fmt: skip
         moments = summarise(spool, taken, len(job.bands))
-        keep = live_bands(job.bands, moments, taken, passed, named)
+        keep = live_bands(job.bands, moments, taken, passed, job.named)
         bands = [job.bands[i] for i in keep]
         check_amount(
             moments if len(keep) == len(job.bands) else summarise(spool, taken, len(bands), keep), bands
@@ -198,7 +196,7 @@ def _run(
         clock.append(time.perf_counter())
 
         passes = _Passes(spool, taken, keep, progress)
-        codec = fit_lin(name, passes, bands, lattices=job.lattices, **options)
+        codec = fit_lin(job.name, passes, bands, lattices=job.lattices, **options)
         clock.append(time.perf_counter())
 
         points = []
@@ -210,9 +208,9 @@ def _run(
         card = _card(job, plan, taken, apart, sources, moments, points, bands)
         left_out = [b.name for i, b in enumerate(job.bands) if i not in keep]
         card |= {"limits": f"bands that held no data are left out: {', '.join(left_out)}"} if left_out else {}
-        codec = replace(codec, about={"license": licence_of(used), **card, **about})
-        if guard is not None and apart:
-            codec = _with_guard(codec, spool, taken, apart, keep, guard, progress)
+        codec = replace(codec, about={"license": licence_of(used), **card, **job.about})
+        if job.guard is not None and apart:
+            codec = _with_guard(codec, spool, taken, apart, keep, job.guard, progress)
             clock.append(time.perf_counter())
         parameters = {**_parameters(job, plan), **options, "tiles_passed_over": passed + empty}
         _place_bundle(codec, folder, used, parameters)

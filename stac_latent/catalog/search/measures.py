@@ -60,7 +60,7 @@ class MeasuredLatent:
     """Field, ``<=`` or ``>=``, and number."""
 
     @classmethod
-    def parse(cls, kind: str | None, space: str | None, **limits: Any) -> MeasuredLatent:
+    def parse(cls, kind: str | None = None, space: str | None = None, **limits: Any) -> MeasuredLatent:
         """Check the arguments of a search.
 
         Raises

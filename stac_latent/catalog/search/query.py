@@ -90,7 +90,7 @@ class Query:
 
     Examples
     --------
-    >>> query = Query.parse(kind="codec", min_psnr=40, datetime="2024-06")
+    >>> query = Query.parse(datetime="2024-06", latent=MeasuredLatent.parse("codec", min_psnr=40))
     >>> query.interval
     '2024-06-01T00:00:00Z/2024-06-30T23:59:59.999999Z'
     >>> item = {"id": "a", "properties": {"datetime": "2024-06-05T10:00:00Z", "latent:kinds": ["codec"]}}
@@ -123,16 +123,11 @@ class Query:
         datetime: Time | Sequence[Time] = None,
         collections: str | Iterable[str] | None = None,
         ids: str | Iterable[str] | None = None,
-        kind: str | None = None,
-        space: str | None = None,
-        max_bits_per_pixel: float | None = None,
-        min_psnr: float | None = None,
-        max_error: float | None = None,
-        max_sam: float | None = None,
+        latent: MeasuredLatent | None = None,
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002
         sortby: str | Mapping[str, str] | Sequence[str | Mapping[str, str]] | None = None,
     ) -> Query:
-        """Check the arguments of :func:`stac_latent.search`; all of them, before any source is opened.
+        """Check the arguments of :func:`stac_latent.search`, before any source is opened; those of latents are checked already.
 
         Raises
         ------
@@ -140,14 +135,7 @@ class Query:
             For the first argument that is malformed; says what was expected.
         """
         start, end = (None, None) if datetime is None else parse_datetime(datetime)
-        latent = MeasuredLatent.parse(
-            kind,
-            space,
-            max_bits_per_pixel=max_bits_per_pixel,
-            min_psnr=min_psnr,
-            max_error=max_error,
-            max_sam=max_sam,
-        )
+        latent = latent or MeasuredLatent()
         free = [] if filter is None else [parse_filter(filter)]
         own = [compile_filter(part) for part in (*free, *latent.kinds_and_spaces())]
         parts = [*latent.kinds_and_spaces(), *latent.of_properties(), *free]

@@ -11,6 +11,7 @@ import pystac
 from stac_latent.catalog.search.api import ApiSource
 from stac_latent.catalog.search.arguments import Time
 from stac_latent.catalog.search.documents import Reader
+from stac_latent.catalog.search.measures import MeasuredLatent
 from stac_latent.catalog.search.order import sort_items
 from stac_latent.catalog.search.query import Query
 from stac_latent.catalog.search.sources import Source, StaticSource, open_sources
@@ -207,12 +208,14 @@ def search(
         datetime=datetime,
         collections=collections,
         ids=ids,
-        kind=kind,
-        space=space,
-        max_bits_per_pixel=max_bits_per_pixel,
-        min_psnr=min_psnr,
-        max_error=max_error,
-        max_sam=max_sam,
+        latent=MeasuredLatent.parse(
+            kind,
+            space,
+            max_bits_per_pixel=max_bits_per_pixel,
+            min_psnr=min_psnr,
+            max_error=max_error,
+            max_sam=max_sam,
+        ),
         filter=filter,
         sortby=sortby,
     )

@@ -48,14 +48,18 @@ def rd(
     as_json: AsJson = False,
 ) -> None:
     """Rate and distortion on places that nothing was fitted on, beside every installed peer."""
+    from stac_latent.bench.runs import Run
     from stac_latent.bench.runs import rd as run
 
     low, high = numbers(interval, 2, "--interval") or (36.0, 46.0)
     with progress(as_json) as report:
         result = run(
-            data, dataset, codecs=codec, only_peers=peer, interval=(low, high), per_place=per_place,
-            max_tiles=max_tiles, jobs=jobs, dest=dest, progress=report,
-        )  # fmt: skip
+            Run(data, dataset, codec, peer, dest, report),
+            interval=(low, high),
+            per_place=per_place,
+            max_tiles=max_tiles,
+            jobs=jobs,
+        )
     if as_json:
         print_json(result)
         return
@@ -75,6 +79,7 @@ def speed(
     as_json: AsJson = False,
 ) -> None:
     """Time to encode and decode a large scene, and to read one window of it, beside every installed peer."""
+    from stac_latent.bench.runs import Run
     from stac_latent.bench.runs import speed as run
 
     counts = numbers(threads, threads.count(",") + 1, "--threads") or (1.0,)
@@ -82,9 +87,11 @@ def speed(
         raise typer.BadParameter(f"--threads is whole numbers from 1 on; got {threads!r}")
     with progress(as_json) as report:
         result = run(
-            data, dataset, codecs=codec, only_peers=peer, size=size, psnr=psnr, threads=[int(c) for c in counts],
-            dest=dest, progress=report,
-        )  # fmt: skip
+            Run(data, dataset, codec, peer, dest, report),
+            size=size,
+            psnr=psnr,
+            threads=[int(c) for c in counts],
+        )
     if as_json:
         print_json(result)
         return
