@@ -108,7 +108,14 @@ def test_the_drawing_is_that_of_the_imports():
 
 
 def test_the_files_left_out_of_the_daily_run_are_there():
-    assert {name for name in SLOW if not (ROOT / "tests" / f"test_{name}.py").exists()} == set()
+    there = {p.stem.removeprefix("test_") for p in (ROOT / "tests").rglob("test_*.py")}
+    assert there >= SLOW
+
+
+def test_tests_lie_where_what_they_test_does():
+    """A folder of tests is a room; files beside them are about the package as a whole, or about a module of its root."""
+    folders = {p.parent.name for p in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders <= {n for n in rooms() if (PACKAGE / n).is_dir()}
 
 
 def test_no_trace_of_unfinished_work():

@@ -1,6 +1,6 @@
 """What the cube needs of odc-stac and odc-loader that they do not promise: every import of their private modules is here.
 
-``tests/test_odc_private.py`` says which versions this fits, and fails where a new one differs.
+``tests/cube/test_odc_private.py`` says which versions this fits, and fails where a new one differs.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from stac_latent import encode
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kills.py"
 
 
 @pytest.fixture(scope="module")

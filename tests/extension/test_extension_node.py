@@ -11,7 +11,7 @@ import pytest
 
 from stac_latent.errors import CatalogError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "validate_node.py"
 EXAMPLES = ROOT / "extensions" / "latent" / "examples"
 SCHEMAS = ROOT.parent / "shared" / "schemas"

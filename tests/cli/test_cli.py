@@ -24,7 +24,7 @@ from stac_latent import __version__
 from stac_latent.cli import app
 from stac_latent.validation import validate
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "catalogs" / "sample"
 CATALOG = str(SAMPLE / "catalog.json")
 ITEM = str(SAMPLE / "s2-sample" / "spyndex-s2-sample" / "spyndex-s2-sample.json")

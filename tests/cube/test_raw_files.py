@@ -42,7 +42,7 @@ def served(folder):
     code = "import sys, time; from servers.files import FileServer\nwith FileServer(sys.argv[1]) as s: print(s.url, flush=True); time.sleep(60)"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

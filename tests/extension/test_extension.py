@@ -23,7 +23,7 @@ from stac_latent.extension import (
 )
 from stac_latent.validation import latent_schema, validate
 
-EXAMPLES = Path(__file__).parents[1] / "extensions" / "latent" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "extensions" / "latent" / "examples"
 SPACE = "sha256:" + "0" * 64
 NEWER = SCHEMA_URI.replace("v0.1.0", "v1.0.0")
 
@@ -399,7 +399,7 @@ def test_hooks_are_registered_once():
 def test_the_entry_point_is_the_hooks():
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["pystac.extensions"] == {
         "latent": "stac_latent.extension:LATENT_EXTENSION_HOOKS"
     }

@@ -18,7 +18,7 @@ from stac_latent.catalog.search.documents import Reader
 from stac_latent.catalog.search.stac_geoparquet import to_geoparquet
 
 ITEMS = make_items(30)
-REAL = Path(__file__).parents[2] / "shared" / "data" / "stac_embeddings"
+REAL = Path(__file__).parents[3] / "shared" / "data" / "stac_embeddings"
 
 
 @pytest.fixture

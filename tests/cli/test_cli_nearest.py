@@ -13,7 +13,7 @@ from nearest_support import OTHER, brute, clustered, write
 
 import stac_latent
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CATALOG = ROOT / "catalogs" / "sample" / "catalog.json"
 PLACE = (-73.80, 40.63)
 

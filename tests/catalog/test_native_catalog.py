@@ -577,7 +577,7 @@ def test_fit_refuses_empty_bands(tmp_path):
 
 # -- what stays ----------------------------------------------------------------------------------------------------
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.mark.usefixtures("fresh_process")

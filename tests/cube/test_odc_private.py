@@ -19,7 +19,7 @@ from stac_latent.cube.odc_private import (
     normalize_geometry,
 )
 
-OURS = Path(__file__).parents[1] / "stac_latent"
+OURS = Path(__file__).parents[2] / "stac_latent"
 
 
 def test_versions():

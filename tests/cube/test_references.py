@@ -28,7 +28,7 @@ from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridE
 from stac_latent.system.threads import LruCache
 from stac_latent.validation import validate
 
-SCHEMAS = Path(__file__).parents[2] / "shared" / "schemas"
+SCHEMAS = Path(__file__).parents[3] / "shared" / "schemas"
 SHAPE = (300, 282)
 STEP = 24.0
 

@@ -22,7 +22,7 @@ from stac_latent.cli import app
 from stac_latent.errors import CatalogError
 from stac_latent.validation import validate
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WHERE = {"model": "https://example.com/model", "source_data": "https://example.com/data"}
 
 

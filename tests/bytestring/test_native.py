@@ -506,8 +506,10 @@ def test_plain_and_compiled_agree(dtype):
 
 @needs_numba
 def test_a_process_without_numba_gives_the_same_bytes():
-    code = "import sys; sys.path.insert(0, 'tests'); import test_native as t; print(t.digest())"
-    root = Path(__file__).parents[1]
+    code = (
+        "import sys; sys.path[:0] = ['tests', 'tests/bytestring']; import test_native as t; print(t.digest())"
+    )
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, env={**os.environ, "STAC_LATENT_NO_NUMBA": "1"},
         capture_output=True, text=True, check=True,

@@ -22,7 +22,7 @@ from stac_latent.fitting.items import fit
 from stac_latent.spec import Band
 from stac_latent.validation import validate
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 SCHEMAS = ROOT.parent / "shared" / "schemas"
 pytestmark = [

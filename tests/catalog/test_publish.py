@@ -29,7 +29,7 @@ from stac_latent.store.geoparquet.hilbert import hilbert_keys
 from stac_latent.store.geoparquet.writer import read_embeddings, read_table, vectors
 from stac_latent.validation import validate
 
-SCHEMAS = Path(__file__).parents[2] / "shared" / "schemas"
+SCHEMAS = Path(__file__).parents[3] / "shared" / "schemas"
 NEIGHBOUR = Grid("EPSG:32633", (10, 0, 499_980 + 3200, 0, -10, 5_300_040), (240, 320), (8, 8))
 
 
@@ -635,7 +635,7 @@ except CatalogError as exc:
 def test_a_full_disk_leaves_nothing(tmp_path, limit, group):
     """Writing really fails: in the table, and in a sorted run before it."""
     env = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
     }
     dest = tmp_path / "out" / "v.parquet"
     done = subprocess.run(

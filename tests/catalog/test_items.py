@@ -19,7 +19,7 @@ from stac_latent.extension import SCHEMA_URI, LatentExtension
 from stac_latent.spec import Band, Quantization, Spec
 from stac_latent.validation import validate
 
-SCHEMAS = Path(__file__).parents[2] / "shared" / "schemas"
+SCHEMAS = Path(__file__).parents[3] / "shared" / "schemas"
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 SPACE = "sha256:" + "1" * 64
 BANDS = (

@@ -398,7 +398,7 @@ def test_killed_between_the_new_store_and_its_item(tmp_path):
     (scene,) = scenes_in(tmp_path / "raw", 1)
     scene.save_object(include_self_link=False)
     encode(scene, small_codec("zstd"), tmp_path / "cat")
-    words = [scene.get_self_href(), tmp_path / "cat", Path(__file__).parent]
+    words = [scene.get_self_href(), tmp_path / "cat", Path(__file__).parents[1]]
     done = subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], check=False)
     assert done.returncode == 9
     (item,) = encode(scene, small_codec("zstd"), tmp_path / "cat")

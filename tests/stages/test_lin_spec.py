@@ -20,7 +20,7 @@ from stac_latent.stages.lin.payload import GAINS, STEPS
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.testing import make_field
 
-PAGE = (Path(__file__).parents[1] / "docs" / "lin.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "lin.md").read_text(encoding="utf-8")
 
 
 def as_reference(codec, payload):

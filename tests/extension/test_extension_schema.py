@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 from stac_latent.extension import SCHEMA_URI
 from stac_latent.validation import OfflineValidator, latent_schema
 
-EXAMPLES = Path(__file__).parents[1] / "extensions" / "latent" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "extensions" / "latent" / "examples"
 NAMES = ["item", "item-derived", "collection", "item-embedding", "item-codec"]
 VALIDATOR = OfflineValidator()
 SPACE = "sha256:" + "0" * 64
