@@ -7,32 +7,22 @@ stage's attributes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from stac_latent.aliases import Array, Level
-from stac_latent.field.rate_target import Target
-from stac_latent.spec import Band, Quantization
-
-if TYPE_CHECKING:
-    from stac_latent.chain import Chain
+from stac_latent.spec import Quantization
 
 __all__ = [
-    "ChainT",
     "EntropyCoder",
-    "FastPath",
     "GridStage",
-    "MultiGrid",
     "PointWise",
     "Quantiser",
-    "RateControlled",
     "Stage",
     "StoresType",
     "TakesComplex",
     "Tiled",
 ]
-
-ChainT = TypeVar("ChainT", bound="Chain")
 
 
 @runtime_checkable
@@ -138,68 +128,3 @@ class GridStage(ABC):
         counts
             How many of them each grid has, finest first.
         """
-
-
-class MultiGrid(ABC):
-    """A stage that lays bands of several native grids over one lattice of cells."""
-
-    @property
-    @abstractmethod
-    def native_pixels(self) -> tuple[int, ...] | None:
-        """How often each band's native pixel is repeated along an axis; None where all bands share one grid."""
-
-    @abstractmethod
-    def grid_chains(self, chain: ChainT) -> tuple[ChainT, ...]:
-        """One chain for each lattice of cells that bands of the chain need."""
-
-
-class RateControlled(ABC):
-    """A last stage that can search for the step that reaches a target; the space stays the same."""
-
-    @property
-    @abstractmethod
-    def target(self) -> Target:
-        """What is coded towards; empty for the stage's own step."""
-
-    @property
-    @abstractmethod
-    def searches(self) -> bool:
-        """Whether the stage was given a target, weights or gains."""
-
-    @abstractmethod
-    def with_target(
-        self,
-        chain: Chain,
-        target: Target,
-        *,
-        bands: Sequence[Band],
-        weights: Array | None = None,
-        gains: Array | None = None,
-        overhead: int = 0,
-        samples: int | None = None,
-    ) -> Stage:
-        """The stage, coding towards a target; see :meth:`Chain.with_target`."""
-
-    @abstractmethod
-    def at_own_rate(self) -> Stage:
-        """The stage at its own step."""
-
-    @abstractmethod
-    def measured_over(self, valid: Array, pixels: int | None = None) -> Stage:
-        """The stage, measuring over valid pixels alone; see :meth:`Chain.measured_over`."""
-
-    @abstractmethod
-    def step_of(self, payload: bytes) -> float:
-        """Quantiser step of a payload, in units of the normalised field."""
-
-
-class FastPath(ABC):
-    """A last stage that knows shorter ways between pixels and bytes, equal to the chain's bit for bit."""
-
-    @abstractmethod
-    def encoder(self, chain: Chain) -> Callable[[Array, Array | None], bytes] | None:
-        """Function from a field and its mask to bytes, without the latents; None where there is none for the chain."""
-
-    @abstractmethod
-    def decoder(self, chain: Chain) -> Callable[[bytes], Array] | None:
-        """Function from bytes to pixels of the stored type, without the latents; None where there is none for the chain."""

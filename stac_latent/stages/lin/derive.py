@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from stac_latent.aliases import Array
+from stac_latent.chain import ChainT
 from stac_latent.errors import CodecError
-from stac_latent.stage import ChainT
 from stac_latent.stages.lin.grids import Lattices, Nest
 from stac_latent.stages.lin.pyramid import Pyramid
 from stac_latent.stages.lin.stage import Lin, stages_of

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from stac_latent.aliases import Array
+from stac_latent.chain import ChainT
 from stac_latent.errors import BundleError, CodecError, FieldError
 from stac_latent.spec import Stats
-from stac_latent.stage import ChainT, GridStage, Stage
+from stac_latent.stage import GridStage, Stage
 from stac_latent.stages.lin.subbands import pack_cells, unpack_cells
 
 __all__ = ["CELL", "CELL_LEVELS", "DEEPEST", "Lattices", "Nest", "chains_of", "checked_lattices"]

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stac_latent.aliases import Array, Level
+from stac_latent.chain import ChainT, MultiGrid
 from stac_latent.errors import BundleError, FieldError
-from stac_latent.stage import ChainT, GridStage, MultiGrid, StoresType, Tiled
+from stac_latent.stage import GridStage, StoresType, Tiled
 from stac_latent.stages.base import FRACTION_BITS, BaseStage
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, chains_of, checked_lattices
 from stac_latent.stages.lin.lifting import analyse, synthesise
@@ -107,7 +108,7 @@ class Pyramid(BaseStage, StoresType, Tiled, MultiGrid, GridStage):
 
     @property
     def native_pixels(self) -> tuple[int, ...] | None:
-        """See :attr:`~stac_latent.stage.MultiGrid.native_pixels`."""
+        """See :attr:`~stac_latent.chain.MultiGrid.native_pixels`."""
         return None if self.lattices is None else tuple(s for c in self.lattices for s in Nest(c).steps)
 
     def grid_chains(self, chain: ChainT) -> tuple[ChainT, ...]:

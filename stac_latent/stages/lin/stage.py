@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from stac_latent.aliases import Array, Level
-from stac_latent.chain import Chain
+from stac_latent.chain import Chain, FastPath, RateControlled
 from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
 from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band
-from stac_latent.stage import EntropyCoder, FastPath, GridStage, RateControlled
+from stac_latent.stage import EntropyCoder, GridStage
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
