@@ -23,7 +23,8 @@ from stac_latent.bench.data.open import open_dataset
 from stac_latent.codec.bundle import load_bundle, save_bundle
 from stac_latent.codec.codec import Codec
 from stac_latent.codec.shipped import embed_patch, fit
-from stac_latent.fitting.lin import fit_lin, mask_of
+from stac_latent.field.validity import valid_mask
+from stac_latent.fitting.lin import fit_lin
 from stac_latent.quality.distortion import Distortion
 from stac_latent.quality.ood_calibration import calibrated
 from stac_latent.spec import Band
@@ -120,7 +121,7 @@ def measure(codec: Codec, tiles: list[tuple[Tile, np.ndarray]], **target: float)
     d, size, samples = Distortion(codec.bands), 0, 0
     for _, x in tiles:
         data = codec.compress(x, **target)
-        d.add(x, codec.decompress(data), mask_of(x, codec.bands))
+        d.add(x, codec.decompress(data), valid_mask(x, codec.bands))
         size, samples = size + len(data), samples + x.size
     worst = None if d.max_error is None else float(f"{d.max_error:.4g}")
     angle = {} if d.sam is None else {"sam": round(d.sam, 3)}
@@ -137,7 +138,7 @@ def make(name: str, recipe: Recipe, dataset: Dataset) -> Codec:
     pairs = [(t, recipe.convert(t.fields[0])) for t in dataset.tiles]
     inside = [(t, x) for t, x in pairs if t.place in recipe.places]
     outside = [(t, x) for t, x in pairs if t.place not in recipe.places]
-    masks = [mask_of(x, recipe.bands) for _, x in inside]
+    masks = [valid_mask(x, recipe.bands) for _, x in inside]
     codec = fit_lin(
         name, lambda: zip([x for _, x in inside], masks, strict=True), recipe.bands, psnr=recipe.psnr
     )

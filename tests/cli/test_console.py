@@ -136,12 +136,12 @@ def test_errors_of_the_package_show_no_secret():
 )
 def test_settings_that_are_no_numbers(monkeypatch, name, value, text):
     from stac_latent.errors import SettingError
-    from stac_latent.net.answers import connections, patience
+    from stac_latent.net.answers import connections, request_timeout
     from stac_latent.net.disk_cache import process_cache
     from stac_latent.system.limits import largest
 
     monkeypatch.setenv(name, value)
-    read = {"MAX": largest, "CACHE": process_cache, "CONNECTIONS": connections, "TIMEOUT": patience}
+    read = {"MAX": largest, "CACHE": process_cache, "CONNECTIONS": connections, "TIMEOUT": request_timeout}
     with pytest.raises(SettingError, match=f"{name}='{value}' {text}"):
         read[name.split("_")[2]]()
 
