@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import glob
 import itertools
@@ -117,8 +118,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         yield part
         put(part, path)
-    finally:
+    except BaseException:
         remove(part)
+        atexit.register(
+            remove, part
+        )  # threads of an interrupted writer may still make a chunk, and its folders, anew
+        raise
 
 
 @contextmanager

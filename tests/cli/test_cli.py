@@ -374,11 +374,16 @@ def test_load_that_is_interrupted(run, tmp_path, monkeypatch, name):
     """Before the cube is in place it says to run the same command again, and the old cube stays; afterwards, that it is whole."""
     import stac_latent.cli.commands.verbs as module
     from stac_latent.system import files
+    from stac_latent.system.files import remove
 
     def stop(*args):
         os.kill(os.getpid(), signal.SIGTERM)
 
     words = ("load", ITEM, name, "--asset", "latent", "--bands", "red")
+    assert (
+        run(*words)[0] == 0
+    )  # the codec's probe is on record now: only the cube is put into place from here on
+    remove(tmp_path / name)
     with monkeypatch.context() as patch:
         patch.setattr(files, "put", stop)
         code, _, err = run(*words)
