@@ -118,6 +118,12 @@ def test_tests_lie_where_what_they_test_does():
     assert folders <= {n for n in rooms() if (PACKAGE / n).is_dir()}
 
 
+def test_no_module_is_named_as_one_of_python():
+    """Python started inside a folder finds what lies there first."""
+    names = {p.stem for p in MODULES.values()} | {p.parent.name for p in MODULES.values()}
+    assert names & set(sys.stdlib_module_names) == set()
+
+
 def test_no_trace_of_unfinished_work():
     words = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError")
     assert [str(p) for p in MODULES.values() if words.search(p.read_text(encoding="utf-8"))] == []

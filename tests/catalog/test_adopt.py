@@ -24,7 +24,7 @@ import stac_latent
 from stac_latent import adopt, load, load_table, publish, search
 from stac_latent.errors import CatalogError, CorruptDataError, GridError, StacLatentError
 from stac_latent.store.embeddings import read_embeddings
-from stac_latent.store.foreign.array import open_array
+from stac_latent.store.foreign.arrays import open_array
 from stac_latent.store.foreign.axes import axis_names
 
 LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -119,7 +119,7 @@ def test_only_rows_of_the_window_are_read(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", codes)
     array = open_array("npy", str(tmp_path / "a.npy"), axis_names(["y", "x", "channel"]))
     seen = []
-    from stac_latent.store.foreign import array as arrays
+    from stac_latent.store.foreign import arrays
 
     real = arrays.open_binary
 

@@ -191,12 +191,12 @@ def test_a_coarse_load_reads_overviews(tmp_path, upward, monkeypatch):
     x, codes = cog(tmp_path / "2024" / "tile.tiff", upward)
     (item,) = adopt("alphaearth", tmp_path / "2024" / "tile.tiff", tmp_path / "c", fields=AEF8)
     assert item.assets["embeddings"].extra_fields["latent:overviews"] == "mean"
-    from stac_latent.store.foreign import array
+    from stac_latent.store.foreign import arrays
 
     read = []
-    real = array._GeoTiff.read
+    real = arrays._GeoTiff.read
     monkeypatch.setattr(
-        array._GeoTiff, "read", lambda self, w: read.append(np.prod(self.shape)) or real(self, w)
+        arrays._GeoTiff, "read", lambda self, w: read.append(np.prod(self.shape)) or real(self, w)
     )
     cube = load(item, upto="latent", crs=files.UTM, resolution=80, resampling="average")["latent"].values[0]
     assert max(read) == codes[3].size == codes[0].size // 64

@@ -26,7 +26,7 @@ from stac_latent.geo.crs import crs_fields, crs_text
 from stac_latent.geo.extents import bbox_of
 from stac_latent.net.raster import open_raster
 from stac_latent.spec import Grid
-from stac_latent.store.foreign.array import ForeignArray, open_array
+from stac_latent.store.foreign.arrays import ForeignArray, open_array
 from stac_latent.store.foreign.axes import axis_names
 from stac_latent.store.foreign.zarr_array import array_attributes, attributes_of, dimension_names
 from stac_latent.system.links import is_local, local_path

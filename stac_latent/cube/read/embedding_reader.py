@@ -16,7 +16,7 @@ import numpy.typing as npt
 from stac_latent.cube.foreign_layout import Layout
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.spec import Band, Grid, Spec
-from stac_latent.store.foreign.array import ForeignArray, open_array
+from stac_latent.store.foreign.arrays import ForeignArray, open_array
 from stac_latent.store.foreign.axes import axis_names
 from stac_latent.store.foreign.changes import check_unchanged
 from stac_latent.store.geoparquet.vector_types import shifted

@@ -45,7 +45,7 @@ class ZarrArray:
         self.header = _header(found, f"{href}/{array}")
 
     def read(self, window: Window) -> Array:
-        """As :class:`~stac_latent.store.foreign.array.ForeignArray`."""
+        """As :class:`~stac_latent.store.foreign.arrays.ForeignArray`."""
         spans: dict[str, Any] = {
             "y": slice(*window.y),
             "x": slice(*window.x),
