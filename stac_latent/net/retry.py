@@ -92,8 +92,7 @@ class Retries:
 
     Examples
     --------
-    >>> from stac_latent.system.session import session
-    >>> session().of(Retries).reads.times
+    >>> Retries().reads.times
     3
     """
 

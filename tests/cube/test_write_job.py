@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from core_support import make_scene, scene_field
+from core_support import hold_keys, make_scene, scene_field
 
 import stac_latent
-from stac_latent import secure
 from stac_latent.codec.bundle import save_bundle
 from stac_latent.codec.shipped import lin
 from stac_latent.cube.keyframe.encode import ReferenceCoder
@@ -41,7 +40,7 @@ def test_without_a_key_frame_that_does_not_pay(dates, tmp_path, monkeypatch, key
     tried = []
     monkeypatch.setattr(ReferenceCoder, "used", True)
     monkeypatch.setattr(ReferenceCoder, "pays", property(lambda _: bool(tried.append(1))))
-    monkeypatch.setattr(secure, "_ring", {KEY.id: KEY})
+    hold_keys({KEY.id: KEY})
     job = WriteJob(
         [source], [CODEC], tmp_path / "new", "coded", folder / "bundle", frame, bound=bound, key=key
     )

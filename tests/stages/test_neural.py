@@ -171,7 +171,7 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 from pathlib import Path
-from stac_latent.chain import open_codec
+from stac_latent import open_codec
 folder = Path(sys.argv[1])
 codec = open_codec(folder / "bundle")
 assert np.array_equal(codec.decompress((folder / "data").read_bytes()), np.load(folder / "decoded.npy"))

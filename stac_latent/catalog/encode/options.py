@@ -76,7 +76,7 @@ class EncodeKeywords:
     checks: Sequence[str | Check]
     key: Key | str | os.PathLike[str] | None
     pixels: SourceGrid
-    layout: StoreLayout | None
+    layout: StoreLayout | None = None
 
     def checked(self, codec: Codec) -> EncodeOptions:
         """The options that they state for a codec.
@@ -213,7 +213,7 @@ class EncodeOptions:
     key_frames: References
     key: Key | None
     pixels: SourceGrid
-    layout: StoreLayout | None
+    layout: StoreLayout | None = None
 
     def for_codec(self, codec: Codec) -> Self:
         """The same for a codec that was made for the types or the native grids of an Item's bands; these may be in another order.
