@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import defaultdict
 
 import numpy as np
 
@@ -29,21 +28,27 @@ class Precoded:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self._payloads: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        self._payloads: dict[bytes, list[bytes]] = {}
         self._lock = threading.Lock()
 
     def put(self, symbols: Array, payload: bytes) -> None:
         """Keep the payload of symbols ``(channel, y, x)`` until it is asked for, once."""
+        key = _digest(symbols)
         with self._lock:
-            self._payloads[_digest(symbols)].append(payload)
+            self._payloads.setdefault(key, []).append(payload)
 
     def entropy_encode(self, symbols: Array) -> bytes:
         """The payload of symbols, of which trailing rows and columns of NaN lie outside the array; forgotten from then on."""
+        payload = self._take(symbols) if self._payloads else None  # where none is put, nothing is digested
+        return self.codec.entropy_encode(symbols) if payload is None else payload
+
+    def _take(self, symbols: Array) -> bytes | None:
         key = _digest(_inside(symbols))
         with self._lock:
-            if known := self._payloads.get(key):
-                return known.pop(0)
-        return self.codec.entropy_encode(symbols)
+            known = self._payloads.pop(key, [])
+            if len(known) > 1:
+                self._payloads[key] = known[1:]
+            return known[0] if known else None
 
 
 def _inside(symbols: Array) -> Array:
