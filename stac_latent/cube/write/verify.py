@@ -91,6 +91,8 @@ class WrittenGrid:
         Folder of the codec's bundle as it was written.
     sums
         Checksums of each chunk that was encoded, by its cells.
+    layout
+        How the store is cut.
     bound
         What every valid pixel has to keep.
     only
@@ -103,18 +105,14 @@ class WrittenGrid:
     ref: LatentRef
     bundle: Path
     sums: Mapping[Window, Sums]
+    layout: StoreLayout
     bound: ErrorBound | None = None
     only: Collection[tuple[int, int]] | None = None
-    layout: StoreLayout | None = None
-
-    @property
-    def inner(self) -> int:
-        """Cells along an inner chunk."""
-        return (self.layout or StoreLayout.of(self.codec)).inner
 
     def bound_of(self, cells: Window) -> ErrorBound | None:
         """What the pixels of a chunk have to keep."""
-        chunk = (cells.y.start // self.inner, cells.x.start // self.inner)
+        inner = self.layout.inner
+        chunk = (cells.y.start // inner, cells.x.start // inner)
         in_bound = self.only is None or chunk in self.only
         return self.bound if in_bound else None
 
@@ -150,7 +148,7 @@ def verify_store(
     spec, reader = ref.spec, LatentReader(ref, fresh)
     distortion = Distortion(written.truth.decoded, codec.native_pixels)
     exact = spec.bitstream is None or codec.exact_symbols
-    strips = list(tiles(written.truth.grid.cells, STRIP * written.inner))
+    strips = list(tiles(written.truth.grid.cells, STRIP * written.layout.inner))
     for i, strip in enumerate(strips):
         pixels = _Truth(written.truth, strip)
         for cells in [c for c in sums if _covers(strip, c)]:

@@ -210,7 +210,17 @@ def _layers(job: WriteJob) -> list[_Layer]:
     bounds = [None] * len(counts) if job.bound is None else job.bound.split(counts)
     rows = enumerate(zip(job.sources, job.coders, names, bounds, strict=True))
     return [
-        _Layer(source, coder, job.path / name, job.payload, job.bundle, i, name, bound, layout=job.layout)
+        _Layer(
+            source,
+            coder,
+            job.path / name,
+            job.payload,
+            job.bundle,
+            i,
+            name,
+            job.layout or StoreLayout.of(coder),
+            bound,
+        )
         for i, (source, coder, name, bound) in rows
     ]
 
@@ -299,13 +309,13 @@ class _Layer:
     bundle: Path
     part: int
     group: str
+    layout: StoreLayout
     bound: ErrorBound | None = None
     coder: ReferenceCoder | None = None
     key_frame: LatentRef | None = None
     """What its chunks were coded against, once any of them was."""
     only: Collection[tuple[int, int]] | None = None
     """Chunks that keep the bound; None for all."""
-    layout: StoreLayout | None = None
     encryption: Encrypt | None = None
     sealed: EncryptedAsset | None = None
     masks: zarr.Array[Any] | None = None
@@ -354,11 +364,10 @@ class _Layer:
         fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
         fields |= {"latent:part": self.part} if self.part else {}
         fields |= self.encryption.fields() if self.encryption is not None and not self.part else {}
-        layout = self.layout or StoreLayout.of(codec)
-        inner, shard = layout.inner, layout.shard
+        inner, shard = self.layout.inner, self.layout.shard
         precoded = Precoded(codec) if self.payload == "coded" else None
         options = GroupOptions(
-            self.payload, part=self.part, encryption=self.encryption, encoder=precoded, layout=layout
+            self.payload, part=self.part, encryption=self.encryption, encoder=precoded, layout=self.layout
         )
         arrays = create(self.path, codec, grid, fields, options)
         if key_frame is not None:
@@ -407,9 +416,9 @@ class _Layer:
             self._ref(),
             self.bundle,
             self.sums,
+            self.layout,
             self.bound,
             self.only,
-            self.layout,
         )
         return verify_store(written, monitor, progress)
 
