@@ -120,9 +120,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         put(part, path)
     except BaseException:
         remove(part)
-        atexit.register(
-            remove, part
-        )  # threads of an interrupted writer may still make a chunk, and its folders, anew
+        # Threads of an interrupted writer may still make a chunk, and its folders, anew.
+        atexit.register(remove, part)
         raise
 
 
