@@ -264,7 +264,8 @@ def test_pauses_grow_and_heed_the_server(server, monkeypatch):
     server.fail(500, times=3)
     read_bytes(f"{server.url}/catalog.json")
     assert len(slept) == 3
-    for pause, middle in zip(slept, (0.01, 0.04, 0.16), strict=True):  # each four times the one before, spread by a quarter
+    # Each is four times the one before, spread by a quarter.
+    for pause, middle in zip(slept, (0.01, 0.04, 0.16), strict=True):
         assert 0.75 * middle <= pause <= 1.25 * middle
     slept.clear()
     server.fail(429, times=1, retry_after="7")
