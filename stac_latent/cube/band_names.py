@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from stac_latent.errors import CatalogError
 
-__all__ = ["check_names", "label"]
+__all__ = ["RESERVED", "check_names", "label"]
 
-_RESERVED = ("x", "y", "longitude", "latitude", "time", "spatial_ref", "latent")
+RESERVED = ("x", "y", "longitude", "latitude", "time", "spatial_ref", "latent")
+"""Names of a cube's coordinates, and of the variable of latents."""
 
 
 def check_names(names: Iterable[str], owner: str) -> None:
@@ -19,9 +20,9 @@ def check_names(names: Iterable[str], owner: str) -> None:
     CatalogError
         If there are any; ``owner`` says whose they are.
     """
-    if taken := [n for n in names if n in _RESERVED]:
+    if taken := [n for n in names if n in RESERVED]:
         raise CatalogError(
-            f"{owner} has a band called {taken[0]!r}, as a coordinate or variable of every cube is: {', '.join(_RESERVED)} are "
+            f"{owner} has a band called {taken[0]!r}, as a coordinate or variable of every cube is: {', '.join(RESERVED)} are "
             f"reserved. Give the band another name when you encode: bands={{'name': {taken[0]!r}}} (--bands name={taken[0]})"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import shapely
-from odc.geo import geom
+from odc.geo import geom, res_
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
+from pyproj.exceptions import ProjError
 
 from stac_latent.cube.odc_private import normalize_geometry
 from stac_latent.errors import GridError
@@ -20,6 +22,7 @@ from stac_latent.geo.extents import bbox_of, flat_bbox
 __all__ = ["Area", "area_parts", "geobox_like", "joined"]
 
 _LONLAT = "EPSG:4326"
+_ANCHORS = ("edge", "center", "centre", "floating", "default")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +37,32 @@ class Area:
     crs: Any = None
     resolution: Any = None
     anchor: Any = None
+    lon: Sequence[float] | None = None
+    lat: Sequence[float] | None = None
+    x: Sequence[float] | None = None
+    y: Sequence[float] | None = None
 
     def check(self) -> None:
-        """Check that at most one argument says where to load, and that a whole grid stands alone.
+        """Check that at most one argument says where to load, that pairs are whole, and that a whole grid stands alone.
 
         Raises
         ------
         GridError
-            If two arguments contradict; both are named.
+            If two arguments contradict, or a pair is none; they are named.
         """
         names = [f.name for f in fields(self) if getattr(self, f.name) is not None]
         places = [n for n in names if n in ("bbox", "geobox", "like", "geopolygon", "intersects")]
+        for pair in (("lon", "lat"), ("x", "y")):
+            given = [n for n in pair if n in names]
+            if len(given) == 1:
+                raise GridError(
+                    f"{given[0]}= was given alone: {pair[0]}= and {pair[1]}= say where to load together"
+                )
+            places += [f"{pair[0]}, {pair[1]}"] if given else []
+        if "x" in names and self.crs is None:
+            raise GridError(
+                "x= and y= are in units of crs=, which was not given; give it, or lon= and lat= in degrees"
+            )
         if len(places) > 1:
             raise GridError(f"{' and '.join(places)} were given; each says where to load: keep one")
         if places and places[0] in ("geobox", "like") and len(names) > 1:
@@ -52,10 +70,37 @@ class Area:
             raise GridError(
                 f"{places[0]}= is a whole grid and was given with {rest}: leave {rest} out, or give bbox= instead"
             )
+        self._check_grid()
+
+    def _check_grid(self) -> None:
+        """Refuse a resolution or an anchor that is none, in words."""
+        if self.resolution is not None:
+            try:
+                size = res_(self.resolution)
+                sound = all(math.isfinite(v) and v for v in size.xy)
+            except (TypeError, ValueError):
+                sound = False
+            if not sound:
+                raise GridError(
+                    f"resolution={self.resolution!r} is no size of pixels; expected a number in units of the CRS, or odc.geo.resyx_(y, x)"
+                )
+        if isinstance(self.anchor, str) and self.anchor not in _ANCHORS:
+            raise GridError(f"anchor={self.anchor!r} is unknown; expected one of {', '.join(_ANCHORS)}")
 
     @cached_property
     def parts(self) -> list[Geometry]:
-        """What was asked for by a box or a geometry, as :func:`area_parts` has it."""
+        """What was asked for by a box, by pairs or a geometry, as :func:`area_parts` has it."""
+        if self.lon is not None and self.lat is not None:
+            (west, east), (south, north) = _pair("lon", self.lon), _pair("lat", self.lat)
+            return area_parts((west, south, east, north), None)
+        if self.x is not None and self.y is not None:
+            (left, right), (bottom, top) = _pair("x", self.x), _pair("y", self.y)
+            try:
+                return [geom.box(left, bottom, right, top, self.crs)]
+            except (ValueError, ProjError) as exc:
+                raise GridError(
+                    f"crs={str(self.crs)[:100]!r} is no CRS that x= and y= can be in; expected such as 'EPSG:32633'"
+                ) from exc
         return area_parts(self.bbox, self.intersects if self.geopolygon is None else self.geopolygon)
 
     def of_grid(self) -> dict[str, Any]:
@@ -69,6 +114,19 @@ class Area:
             "anchor": self.anchor,
         }
         return {name: value for name, value in said.items() if value is not None}
+
+
+def _pair(name: str, value: Any) -> tuple[float, float]:
+    """Two numbers, the lower one first, whatever their order: as ``odc.stac.load`` takes them."""
+    try:
+        low, high = sorted(float(v) for v in value)
+    except (TypeError, ValueError) as exc:
+        raise GridError(
+            f"{name}={value!r} is no pair of numbers; expected such as {name}=(13.5, 13.7)"
+        ) from exc
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise GridError(f"{name}={value!r} is not finite")
+    return low, high
 
 
 def area_parts(bbox: Sequence[float] | None, area: Any) -> list[Geometry]:

@@ -19,9 +19,11 @@ import xarray as xr
 from odc.geo.geobox import GeoBox, GeoboxTiles
 from odc.loader import RasterBandMetadata, chunked_load, resolve_chunk_shape, resolve_load_cfg
 from odc.stac import ParsedItem, output_geobox, parse_items
+from odc.stac.model import PropertyLoadRequest
 from pyproj.exceptions import ProjError
 
 from stac_latent.aliases import Array
+from stac_latent.cube.grid.properties import property_variables
 from stac_latent.cube.grid.reach import reach, tiles_reached
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.geo.crs import crs_label
@@ -44,6 +46,8 @@ class Execution:
     pool: Any = None
     progress: Any = None
     fail_on_error: bool = True
+    preserve_original_order: bool = False
+    properties: Sequence[PropertyLoadRequest] = ()
 
 
 def mosaic(
@@ -96,7 +100,7 @@ def mosaic(
             box = _covering(box, parsed)
         if box is None or box.crs is None:
             raise GridError("the items say no grid to load on; give crs= and resolution=, or geobox=")
-        groups = _time_steps(items, parsed, execution.groupby, box)
+        groups = _time_steps(items, parsed, execution, box)
         template = meta.meta_for(bands)
         dims = template.extra_dims_full()
         if chunks is None:
@@ -113,11 +117,13 @@ def mosaic(
     except ProjError as exc:
         raise GridError(f"the items cannot be brought to the grid that was asked for: {exc}") from exc
     times = [_time(parsed[members[0]]).replace(tzinfo=None) for members in groups]
+    properties = property_variables(items, execution.properties, bins, xr.DataArray(times, dims=("time",)))
     sources = [p.resolve_bands(bands) for p in parsed]
-    return chunked_load(
+    ds = chunked_load(
         how, template, sources, bins, gbt, times, driver.capture_env(), driver,
         chunks=chunks, pool=execution.pool, progress=execution.progress,
     )  # fmt: skip
+    return ds.assign(properties)
 
 
 def fill_complex(dst: Array, src: Array) -> None:
@@ -195,13 +201,18 @@ def _time(item: ParsedItem) -> datetime:
 
 
 def _time_steps(
-    items: Sequence[pystac.Item], parsed: Sequence[ParsedItem], groupby: Any, box: GeoBox
+    items: Sequence[pystac.Item], parsed: Sequence[ParsedItem], execution: Execution, box: GeoBox
 ) -> list[list[int]]:
-    """Positions of the Items of each time step, the earliest first and then by id."""
+    """Positions of the Items of each time step, the earliest first and then by id, or as they were given."""
+    groupby = execution.groupby
     key = _group_key(items, parsed, "id" if groupby is None else groupby, box)
     keys = [key(i) for i in range(len(items))]
+    given = execution.preserve_original_order
     try:
-        order = sorted(range(len(items)), key=lambda i: (keys[i], _time(parsed[i]), parsed[i].id))
+        order = sorted(
+            range(len(items)),
+            key=lambda i: (keys[i], i) if given else (keys[i], _time(parsed[i]), parsed[i].id),
+        )
     except TypeError as exc:
         raise CatalogError(
             f"groupby={groupby!r} gives values that have no order ({exc}); give a function that returns text, numbers or dates alone"

@@ -226,8 +226,9 @@ class LatentParser:
             for i, band in enumerate(reference(md, key).spec.bands, 1):
                 nodata = None if band.is_complex else band.nodata  # odc-loader finds no NaN in complex pixels
                 bands[key, i] = RasterBandMetadata(band.data_type, nodata, band.unit or "1")
-                for alias in (band.name, band.common_name, f"{key}.{band.name}"):
-                    if alias is not None and alias not in raw.assets:
+                called = [n for n in dict.fromkeys((band.name, band.common_name)) if n is not None]
+                for alias in (*called, *(f"{key}.{name}" for name in called)):
+                    if alias not in raw.assets:
                         aliases[alias] = [*aliases.get(alias, []), (key, i)]
         return base.patch(bands=bands, aliases=aliases)
 

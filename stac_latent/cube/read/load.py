@@ -20,6 +20,7 @@ from stac_latent.cube.grid.areas import Area
 from stac_latent.cube.grid.coverage import check_meets
 from stac_latent.cube.grid.lattice import cell_geobox, common_lattice
 from stac_latent.cube.grid.mosaic import Execution
+from stac_latent.cube.grid.properties import Properties, property_requests
 from stac_latent.cube.item_assets import as_items
 from stac_latent.cube.read import accessor as _accessor  # noqa: F401 (registers the accessor)
 from stac_latent.cube.read.physical import check_stored, with_common_nodata
@@ -47,6 +48,10 @@ def load(
     asset: str | None = None,
     upto: Upto = "field",
     bbox: tuple[float, float, float, float] | None = None,
+    lon: tuple[float, float] | None = None,
+    lat: tuple[float, float] | None = None,
+    x: tuple[float, float] | None = None,
+    y: tuple[float, float] | None = None,
     geobox: GeoBox | None = None,
     like: Any = None,
     geopolygon: Any = None,
@@ -60,6 +65,8 @@ def load(
     physical: bool = False,
     chunks: Mapping[str, Any] | None = None,
     groupby: Any = "time",
+    preserve_original_order: bool = False,
+    with_properties: Properties = None,
     pool: Any = None,
     progress: Any = None,
     fail_on_error: bool = True,
@@ -83,9 +90,9 @@ def load(
         ``field`` decodes to pixels on any grid, resampled as the stock driver would resample the decoded raster.
         ``latent`` stops before the synthesis: dequantised cells, not resampled, so only on the lattice of cells; those
         of embeddings on any grid where ``resampling`` says how.
-    bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor
+    bbox, lon, lat, x, y, geobox, like, geopolygon, intersects, crs, resolution, anchor
         Where and on which grid, as in ``odc.stac.load``; ``bbox`` is in degrees of longitude and latitude, with
-        west > east across 180 degrees. An area apart from all Items is refused; a whole grid holds nodata there. With
+        west > east across 180 degrees; ``lon`` and ``lat`` are pairs in degrees, ``x`` and ``y`` in units of ``crs``. An area apart from all Items is refused; a whole grid holds nodata there. With
         ``upto="latent"`` an area is widened to whole cells, and cut to the Items'.
     resampling, dtype
         One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``, but for the
@@ -100,6 +107,10 @@ def load(
     groupby
         ``time``, ``solar_day``, ``id``, a property, or a function ``(item, parsed, position)`` of the Items as they were
         given: which of them share a time step. Times are UTC.
+    preserve_original_order
+        Items of a time step come in the order that they were given, not by time and id.
+    with_properties
+        Properties of the Items, as variables along time: names, or mappings as ``odc.stac.load`` takes them.
     key
         Key of encrypted latents, or its file; else ``$STAC_LATENT_KEY`` names files, in other processes always.
     patch_url
@@ -134,8 +145,16 @@ def load(
     """
     request = LoadRequest(
         Selection(bands, asset, upto, resampling, dtype, nodata, physical),
-        Area(bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor),
-        Execution(chunks, groupby, pool, progress, fail_on_error),
+        Area(bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor, lon, lat, x, y),
+        Execution(
+            chunks,
+            groupby,
+            pool,
+            progress,
+            fail_on_error,
+            preserve_original_order,
+            property_requests(with_properties),
+        ),
         patch_url,
     )
     if key is not None:

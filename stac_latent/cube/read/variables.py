@@ -31,7 +31,7 @@ from stac_latent.cube.read.physical import physical_band
 from stac_latent.cube.read.request import LoadRequest, PerBand, Selection
 from stac_latent.cube.read.resample import check_complex
 from stac_latent.cube.ref import LatentRef
-from stac_latent.errors import GridError
+from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension.schemas import PROJ_URI
 from stac_latent.geo.crs import crs_fields
 from stac_latent.geo.extents import fields_in_utc, in_utc
@@ -171,12 +171,19 @@ def read_variables(
     )
     if variables[0].reading != "field":
         return ds
+    properties = {r.output_name: ds[r.output_name] for r in request.execution.properties}
     bands = {}
     for variable in variables:
         for i, (name, band) in enumerate(zip(variable.names, variable.bands, strict=True)):
             bands[name] = ds[variable.key].isel({variable.coord.dim: i}, drop=True)
             bands[name].attrs.update(band_attrs(band))
-    return ds.drop_vars([*(v.key for v in variables), *(v.coord.name for v in variables)]).assign(bands)
+    if taken := [name for name in properties if name in bands]:
+        raise CatalogError(
+            f"with_properties= gives a variable {taken[0]!r}, and so is a band called; give the property another name: {{'key': ..., "
+            f"'name': '{taken[0]}_of_item'}}"
+        )
+    made = [*(v.key for v in variables), *(v.coord.name for v in variables)]
+    return ds.drop_vars([*made, *properties]).assign({**bands, **properties})
 
 
 class _Template:
