@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.adopt.load_table import load_table as load_table
     from stac_latent.catalog.coverage.coverage import coverage as coverage
     from stac_latent.catalog.encode.encode import encode as encode
+    from stac_latent.catalog.place.minicube import minicube as minicube
     from stac_latent.catalog.publish.publish import publish as publish
     from stac_latent.catalog.push.push import push as push
     from stac_latent.catalog.search.search import search as search
@@ -35,6 +36,7 @@ else:
             "catalog.adopt.load_table": ["load_table"],
             "catalog.coverage.coverage": ["coverage"],
             "catalog.encode.encode": ["encode"],
+            "catalog.place.minicube": ["minicube"],
             "catalog.publish.publish": ["publish"],
             "catalog.push.push": ["push"],
             "catalog.search.search": ["search"],
