@@ -72,7 +72,7 @@ def wrong_pixels(case: Case, cube: Any, fields: dict[str, Any]) -> Iterator[str]
     for k, b in enumerate(case.bands):
         raw, valid = case.truth(k)
         got = cube[b.name]
-        values, nodata = got.values[0].astype("f8"), got.attrs.get("nodata")
+        values, nodata = got.values[0].astype("f8"), got.attrs.get("_FillValue")
         if values.shape != raw.shape:
             yield f"{b.name}: shape {values.shape} of {raw.shape}"
             continue

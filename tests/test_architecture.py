@@ -22,7 +22,7 @@ HEAVY = {"rasterio", "odc", "zarr", "dask", "geopandas", "pyarrow", "pandas", "p
 DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu"}
 """What is installed under another name than it is imported by."""
 UNSEEN = {
-    "dask": "chunks of a cube, which odc-stac and xarray make",
+    "h5netcdf": "NetCDF-4, which xarray writes",
     "spyndex": "the sample of the demo, a file of its wheel",
 }
 """Dependencies that nothing imports."""

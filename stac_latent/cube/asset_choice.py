@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, cast
 
+import numpy as np
 import pystac
 
 from stac_latent.cube.band_names import check_names, label
@@ -197,10 +198,19 @@ def check_bands(bands: str | Iterable[str] | None, refs: Sequence[LatentRef]) ->
 
 
 def band_attrs(band: Band) -> dict[str, Any]:
-    """Attributes of a decoded band: unit, common name and wavelength, and how to reach physical values where that takes a scale."""
+    """Attributes of a decoded band, as CF has them for values that are kept as they are stored.
+
+    ``units`` are those of the physical values, which are values times ``scale_factor`` plus ``add_offset``; both are left out where
+    they change nothing. ``_FillValue`` is of the band's type. So ``xarray.decode_cf`` of a cube, and of a file that it was written
+    to, gives physical values, and GDAL finds all of it.
+    """
     attrs: dict[str, Any] = {"units": band.unit or "1"}
-    if (band.scale, band.offset) != (1.0, 0.0):
-        attrs["raster:scale"], attrs["raster:offset"] = band.scale, band.offset
+    if band.scale != 1.0:
+        attrs["scale_factor"] = band.scale
+    if band.offset != 0.0:
+        attrs["add_offset"] = band.offset
+    if band.nodata is not None:
+        attrs["_FillValue"] = np.dtype(band.data_type).type(band.nodata)
     eo = {
         "eo:common_name": band.common_name,
         "eo:center_wavelength": band.center_wavelength,

@@ -109,7 +109,7 @@ def test_two_sensors_meet_in_physical_units(tmp_path):
     expected[:8, 16:] = False  # neither has data there
     np.testing.assert_array_equal(seen, expected)
     np.testing.assert_allclose(red[seen], 0.4, atol=2e-4)
-    assert cube["red"].attrs.get("raster:scale") is None
+    assert cube["red"].attrs.get("scale_factor") is None
     apart = load(one, ["red"], geobox=box)["red"]
     both = load(one, ["red"], geobox=box, physical=True)["red"]
     np.testing.assert_allclose(

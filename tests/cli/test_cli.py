@@ -336,8 +336,9 @@ def test_load_writes_zarr_and_geotiff(run):
     grid = ("--crs", "EPSG:32618", "--resolution", 20, "--resampling", "average")
     for out in ("cube.zarr", "cube.tif"):
         assert run("load", ITEM, out, "--asset", "latent", *grid)[0] == 0
-    cube = xr.open_zarr("cube.zarr", consolidated=False)
+    cube = xr.open_zarr("cube.zarr", mask_and_scale=False)
     with rasterio.open("cube.tif") as src:
+        assert src.scales == (1e-4,) * 4
         assert src.crs.to_epsg() == 32618
         assert (src.res, src.nodata, src.count) == ((20, 20), 0, 4)
         assert src.descriptions == ("B02", "B03", "B04", "B08")
@@ -345,11 +346,23 @@ def test_load_writes_zarr_and_geotiff(run):
             np.testing.assert_array_equal(src.read(i), cube[name].values[0])
 
 
+def test_load_writes_a_geotiff_for_each_date(run):
+    words = ("--asset", "latent", "--ids", "spyndex-s2-sample,synthetic-later", "--physical", "--bands", "red")
+    code, out, _ = run("load", CATALOG, "r.tif", *words, "--json")
+    assert (code, json.loads(out)["out"]) == (0, ["r_2020-01-01.tif", "r_2020-07-01.tif"])
+    assert sorted(p.name for p in Path().iterdir()) == ["r_2020-01-01.tif", "r_2020-07-01.tif"]
+    with rasterio.open("r_2020-07-01.tif") as src:
+        assert (src.dtypes, src.scales, src.descriptions) == (("float32",), (1.0,), ("red",))
+        assert 0 < np.nanmean(src.read(1)) < 1
+    code, _, err = run("load", CATALOG, "r.tif", *words)
+    assert (code, "r_2020-01-01.tif exists; pass overwrite=True (--overwrite)" in one_line(err)) == (1, True)
+
+
 def test_load_latents(run):
     code, out, _ = run("load", ITEM, "cells.zarr", "--asset", "embedding", "--upto", "latent", "--json")
     assert code == 0
     assert json.loads(out)["sizes"] == {"y": 39, "x": 38, "time": 1, "channel": 32}
-    cells = xr.open_zarr("cells.zarr", consolidated=False)["latent"]
+    cells = xr.open_zarr("cells.zarr")["latent"]
     assert np.isfinite(cells).all()
     assert cells.attrs["latent:kind"] == "embedding"
 
@@ -412,16 +425,15 @@ def test_load_that_is_interrupted(run, tmp_path, monkeypatch, name):
         ([ITEM, "--asset", "latent", "--bands", "B99"], 1, "B99"),
         ([ITEM, "--asset", "embedding"], 1, "embedding"),
         ([ITEM, "--upto", "bytes"], 2, "--upto is field or latent; got 'bytes'"),
-        ([ITEM, "cube.nc"], 2, "the output ends with .zarr or .tif; got 'cube.nc'"),
         (
-            [ITEM, "l.tif", "--asset", "latent", "--upto", "latent"],
+            [ITEM, "cube.png"],
             1,
-            "a GeoTIFF holds decoded bands of one date",
+            "the output ends with .tif (Cloud-Optimized GeoTIFF), .nc (NetCDF-4) or .zarr; got 'cube.png'",
         ),
         (
-            [CATALOG, "l.tif", "--asset", "latent", "--ids", "spyndex-s2-sample,synthetic-later"],
+            [ITEM, "l.tif", "--asset", "latent", "--upto", "latent", "--physical"],
             1,
-            "of one date",
+            "physical given with upto='latent'",
         ),
     ],
 )

@@ -106,7 +106,7 @@ def test_bands_of_other_types_are_read_apart(tmp_path, windows):
     item.assets["latent"].extra_fields["bands"][1]["nodata"] = 7
     windows.clear()
     ds = load(item)
-    assert [ds[n].attrs["nodata"] for n in NAMES] == [0, 7, 0]
+    assert [ds[n].attrs["_FillValue"] for n in NAMES] == [0, 7, 0]
     assert [b for _, b in windows] == [[0, 2], [1]]
 
 
@@ -138,7 +138,7 @@ def test_the_cube_knows_its_place_and_units(scenes):
     ds = load(item, chunks={"x": 50})
     assert ds.odc.crs == "EPSG:32633"
     assert ds.B02.odc.geobox == ds.odc.geobox
-    assert ds.B02.attrs == {"nodata": 0, "units": "1", "eo:common_name": "blue"}
+    assert ds.B02.attrs == {"_FillValue": 0, "units": "1", "eo:common_name": "blue"}
     assert set(ds.coords) == {"time", "y", "x", "spatial_ref"}
     assert ds.B02.chunks == ((1,), (187,), (50, 50, 50, 50, 13))
 
@@ -148,7 +148,7 @@ def test_scale_and_offset_are_told(tmp_path):
     item = encoded(tmp_path, "scaled", scene((64, 72)), pixel_grid((64, 72)), codec=codec_of(bands=bands))
     attrs = load(item).B02.attrs
     assert attrs.pop("eo:common_name") == "blue"
-    assert attrs == {"nodata": 0, "units": "reflectance", "raster:scale": 0.0001, "raster:offset": -0.1}
+    assert attrs == {"units": "reflectance", "scale_factor": 0.0001, "add_offset": -0.1, "_FillValue": 0}
 
 
 def test_items_are_grouped_by_time(tmp_path):

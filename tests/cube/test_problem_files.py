@@ -128,7 +128,7 @@ def test_tiles_of_a_geotiff_that_were_never_written_hold_nodata(tmp_path, fields
     truth = np.full((192, 192), 7, np.uint16)
     truth[64:128, 64:128] = data
     np.testing.assert_array_equal(cube.v.values[0], truth)
-    assert cube.v.attrs["nodata"] == 7
+    assert cube.v.attrs["_FillValue"] == 7
 
 
 @pytest.mark.parametrize("codec", ["zstd", "lin"])

@@ -216,7 +216,7 @@ def test_nodata_is_that_of_the_source(tmp_path, codec, where, dtype, nodata):
     empty = data == nodata
     own = math.nan if dtype == "float32" else nodata
     np.testing.assert_array_equal(cube.v.values[0], np.where(empty, own, data))
-    assert cube.v.attrs["nodata"] == pytest.approx(own, nan_ok=True)
+    assert cube.v.attrs["_FillValue"] == pytest.approx(own, nan_ok=True)
     grid = {"crs": CRS, "resolution": 25, "resampling": "bilinear"}
     tagged = scene({"v": (write(tmp_path / "tagged.tif", data, nodata=nodata), fields)}, proj=told())
     box = load(item_of(tmp_path), **grid).odc.geobox
@@ -291,7 +291,7 @@ def test_masks_beside_and_in_the_file(tmp_path, inside, dtype, codec):
             data[data == 9] = 10
             dst.write(data, 1)
     _, cube = coded(tmp_path, scene({"v": (path, {})}), codec, error_bound=0)
-    got, nodata = cube.v.values[0], cube.v.attrs.get("nodata", math.nan)
+    got, nodata = cube.v.values[0], cube.v.attrs.get("_FillValue", math.nan)
     np.testing.assert_array_equal(np.isnan(got) if dtype == "float32" else got == nodata, ~mask)
     np.testing.assert_array_equal(got[mask], data[mask])
 
@@ -304,7 +304,7 @@ def test_an_alpha_band_is_a_mask_unless_the_item_describes_it(tmp_path):
     names = [{"name": n} for n in ("r", "g", "b", "n")]
     codec = open_codec("zstd", bands=["r", "g", "b"])
     _, cube = coded(tmp_path, scene({"v": (path, {"bands": names[:3]})}), codec)
-    np.testing.assert_array_equal(cube.r.values[0], np.where(data[3] == 0, cube.r.attrs["nodata"], data[0]))
+    np.testing.assert_array_equal(cube.r.values[0], np.where(data[3] == 0, cube.r.attrs["_FillValue"], data[0]))
     _, whole = coded(
         tmp_path, scene({"v": (path, {"bands": names})}, name="four"), open_codec("zstd", bands=["r", "n"])
     )
@@ -504,7 +504,7 @@ def test_values_that_an_offset_brings_to_nodata_stay_values(tmp_path, codec, opt
         (out,) = encode(item, chosen, tmp_path / "cat", **options)
     got = load(out).B02
     assert (data == 1000).any()
-    np.testing.assert_array_equal(got.values[0] == got.attrs["nodata"], data == 0)
+    np.testing.assert_array_equal(got.values[0] == got.attrs["_FillValue"], data == 0)
     zero = got.values[0][data == 1000]
     np.testing.assert_array_equal(zero, 0)
     if "5%" not in str(options):
@@ -533,7 +533,7 @@ def test_latents_decode_to_the_types_and_scales_of_the_item(tmp_path):
             inner = got[name].sel(x=want.x, y=want.y, method="nearest")
             np.testing.assert_array_equal(inner.values[0], want[name].values[0])
             assert got[name].attrs == want[name].attrs
-    assert want.a.attrs["raster:scale"] == 0.5
+    assert want.a.attrs["scale_factor"] == 0.5
 
 
 def test_latents_of_dates_of_several_types(tmp_path):
@@ -634,7 +634,7 @@ def test_dates_of_other_nodata_share_one_and_a_warning_says_so(tmp_path, nodata)
     ) as caught:
         cube = load(items).v
     assert {w.filename for w in caught if w.category is SourceWarning} == {__file__}
-    assert cube.attrs["nodata"] == 0
+    assert cube.attrs["_FillValue"] == 0
     np.testing.assert_array_equal(cube.values == 0, empty)
     np.testing.assert_array_equal(np.isnan(load(items, physical=True).v.values), empty)
     np.testing.assert_array_equal(load(items, nodata=9999).v.values == 9999, empty)

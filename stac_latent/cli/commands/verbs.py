@@ -29,7 +29,6 @@ from stac_latent.cli.console import err, out, print_json, print_lines
 from stac_latent.cli.guard_messages import Heard, KeepGoing, heeding, report_failures, saying
 from stac_latent.cli.interrupts import placing
 from stac_latent.cli.progress import progress
-from stac_latent.errors import CatalogError
 
 if TYPE_CHECKING:
     import pystac
@@ -276,7 +275,10 @@ def load(
     source: Source,
     dest: Annotated[
         Path | None,
-        typer.Argument(metavar="OUT", help=".zarr or .tif to write; without it the cube is described."),
+        typer.Argument(
+            metavar="OUT",
+            help=".tif (Cloud-Optimized GeoTIFF, one for each date), .nc or .zarr to write; without it the cube is described.",
+        ),
     ] = None,
     bands: Annotated[str | None, typer.Option(help="Comma separated.")] = None,
     asset: Asset = None,
@@ -290,6 +292,9 @@ def load(
         typer.Option(help="nearest, bilinear, ...", show_default="nearest; embeddings: their own cells"),
     ] = None,
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
+    physical: Annotated[
+        bool, typer.Option("--physical", help="Values times scale plus offset, as float32; NaN without data.")
+    ] = False,
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
     max_items: MaxItems = None,
     key: KeyFile = None,
@@ -298,43 +303,33 @@ def load(
 ) -> None:
     """Load items as one cube, decoded or as latents, and write it."""
     from stac_latent.cube.read.load import load as run
+    from stac_latent.cube.save.save import format_of, save
 
     if upto not in ("field", "latent"):
         raise typer.BadParameter(f"--upto is field or latent; got {upto!r}")
-    if dest is not None and dest.suffix not in (".zarr", ".tif"):
-        raise typer.BadParameter(f"the output ends with .zarr or .tif; got {dest.name!r}")
+    if dest is not None:
+        format_of(dest)
     refuse_to_replace(dest, overwrite)
     box = numbers(bbox, 4, "--bbox")
     items = find(source, bbox=box, datetime=when, ids=names(ids), max_items=max_items)
+    side = 1024 if upto == "field" else 256
     cube = run(
         items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
         resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
-        chunks={"x": 1024, "y": 1024} if upto == "field" else {}, key=key,
+        physical=physical, chunks={"x": side, "y": side}, key=key,
     )  # fmt: skip
+    written: list[Path] = []
     with placing(dest):
         if dest is not None:
-            _write_cube(cube, dest)
+            with progress(as_json) as report:
+                written = save(cube, dest, overwrite=overwrite, progress=report)
         if as_json:
             variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
-            print_json({"sizes": dict(cube.sizes), "variables": variables, "out": dest and str(dest)})
-        else:
-            print_lines(repr(cube))
-
-
-def _write_cube(cube: Any, dest: Path) -> None:
-    """Write a cube as a Zarr store or a GeoTIFF, complete or not at all."""
-    import rioxarray  # noqa: F401 (registers .rio)
-
-    from stac_latent.system.files import replacing, replacing_folder, writing
-
-    if dest.suffix == ".zarr":
-        with writing(dest), replacing_folder(dest) as part:
-            cube.drop_encoding().to_zarr(part, mode="w", zarr_format=3, consolidated=False)
-        return
-    if cube.sizes.get("time", 1) != 1 or "latent" in cube:
-        raise CatalogError("a GeoTIFF holds decoded bands of one date; narrow --datetime, or write a .zarr")
-    with writing(dest), replacing(dest, parents=True) as part:
-        cube.isel(time=0, drop=True).rio.to_raster(part, driver="GTiff", compress="deflate", tiled=True)
+            print_json({"sizes": dict(cube.sizes), "variables": variables, "out": [str(p) for p in written]})
+            return
+        print_lines(repr(cube))
+        if len(written) > 1:
+            print_lines("\n".join(map(str, written)))
 
 
 def publish(

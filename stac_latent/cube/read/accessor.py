@@ -212,7 +212,7 @@ class LatentAccessor:
         dims = (*array.dims[:-3], *box.dimensions)
         coords = {d: array[d] for d in array.dims[:-3] if d in array.coords}
         planes = {
-            b.name: (dims, field[..., i, :, :].astype(b.data_type, copy=False), _attrs(b))
+            b.name: (dims, field[..., i, :, :].astype(b.data_type, copy=False), band_attrs(b))
             for i, b in enumerate(codec.bands)
         }
         out = xr.Dataset(planes, coords={**coords, **xr_coords(box)})
@@ -270,7 +270,3 @@ def _decode(codec: Codec, spec: Spec, values: npt.NDArray[Any]) -> npt.NDArray[A
     empty = np.isnan(values).any(axis=0)
     empty = empty.repeat(spec.stride[0], axis=0).repeat(spec.stride[1], axis=1)
     return apply_nodata(np.array(field), ~empty[None], codec.bands)
-
-
-def _attrs(band: Band) -> dict[str, Any]:
-    return band_attrs(band) | ({} if band.nodata is None else {"nodata": band.nodata})

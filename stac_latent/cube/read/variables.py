@@ -176,7 +176,7 @@ def read_variables(
     for variable in variables:
         for i, (name, band) in enumerate(zip(variable.names, variable.bands, strict=True)):
             bands[name] = ds[variable.key].isel({variable.coord.dim: i}, drop=True)
-            bands[name].attrs.update(band_attrs(band))
+            bands[name].attrs = band_attrs(_as_read(band, bands[name]))
     if taken := [name for name in properties if name in bands]:
         raise CatalogError(
             f"with_properties= gives a variable {taken[0]!r}, and so is a band called; give the property another name: {{'key': ..., "
@@ -184,6 +184,11 @@ def read_variables(
         )
     made = [*(v.key for v in variables), *(v.coord.name for v in variables)]
     return ds.drop_vars([*made, *properties]).assign({**bands, **properties})
+
+
+def _as_read(band: Band, variable: xr.DataArray) -> Band:
+    """The band with the type and the nodata value that its variable has, which the caller may have chosen."""
+    return replace(band, data_type=variable.dtype.name, nodata=variable.attrs.get("nodata"))
 
 
 class _Template:

@@ -201,8 +201,9 @@ def _field(given: _Given, bands: dict[str, Any]) -> xr.Dataset:
     out = {}
     for name, band in bands.items():
         data = indexing.LazilyIndexedArray(_Windowed(given, tuple(box.shape), band.data_type, views[name]))
-        attrs = band_attrs(band) | ({} if band.nodata is None else {"nodata": band.nodata})
-        out[name] = xr.Variable(box.dimensions, data, attrs, encoding={"grid_mapping": "spatial_ref"})
+        out[name] = xr.Variable(
+            box.dimensions, data, band_attrs(band), encoding={"grid_mapping": "spatial_ref"}
+        )
     return xr.Dataset(out, coords=xr_coords(box), attrs={"latent:space": ref.spec.space})
 
 

@@ -1,0 +1,84 @@
+"""Cubes to NetCDF-4 and Zarr, by the CF conventions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from zarr.errors import ZarrUserWarning
+
+from stac_latent.cube.save.pieces import check_derived, geobox_of, in_pieces, watched
+from stac_latent.errors import CatalogError
+from stac_latent.system.files import replacing, replacing_folder, writing
+
+__all__ = ["write_netcdf", "write_zarr"]
+
+_CHUNK = 512
+Progress = Callable[[str, int, int], Any]
+
+
+def write_netcdf(cube: xr.Dataset, path: Path, progress: Progress | None = None) -> None:
+    """Write NetCDF-4, compressed.
+
+    Raises
+    ------
+    CatalogError
+        If there are complex numbers, which NetCDF has not.
+    """
+    if pairs := [str(k) for k, v in cube.data_vars.items() if v.dtype.kind == "c"]:
+        raise CatalogError(
+            f"NetCDF holds no complex numbers, as {', '.join(pairs)} has; write a .zarr or a .tif"
+        )
+    ready = _conventional(cube)
+    halves = {k: v.astype("float32") for k, v in ready.data_vars.items() if v.dtype == np.float16}
+    ready = ready.assign(halves)
+    encoding = {
+        k: {"zlib": True, "complevel": 4, "shuffle": True, "chunksizes": chunk, **ready[k].encoding}
+        for k, chunk in _chunks(ready).items()
+    }
+    with writing(path), replacing(path, parents=True) as part, watched(progress, "write"):
+        ready.to_netcdf(part, engine="h5netcdf", encoding=encoding)
+
+
+def write_zarr(cube: xr.Dataset, path: Path, progress: Progress | None = None) -> None:
+    """Write a Zarr v3 store, whose metadata is gathered in one document."""
+    ready = _conventional(cube)
+    encoding = {k: {"chunks": chunk, **ready[k].encoding} for k, chunk in _chunks(ready).items()}
+    for name, variable in ready.data_vars.items():
+        if "_FillValue" in variable.attrs:
+            encoding[name]["fill_value"] = variable.attrs["_FillValue"]
+    with writing(path), replacing_folder(path) as part, watched(progress, "write"), warnings.catch_warnings():
+        # consolidated metadata is not yet part of the v3 text, and every reader knows it
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        ready.to_zarr(part, mode="w", zarr_format=3, consolidated=True, encoding=encoding)
+
+
+def _conventional(cube: xr.Dataset) -> xr.Dataset:
+    """The cube in pieces, with the attributes that readers of CF find grids by, and no encoding of where it came from."""
+    check_derived(cube)
+    box = geobox_of(cube)
+    if cube.odc.grid_mapping is None:
+        cube = cube.odc.assign_crs(box.crs)
+    mapping = cube.odc.grid_mapping
+    out = in_pieces(cube).drop_encoding()
+    out.attrs = {"Conventions": "CF-1.11"} | cube.attrs
+    geographic = bool(box.crs and box.crs.geographic)
+    names = (
+        ("latitude", "longitude") if geographic else ("projection_y_coordinate", "projection_x_coordinate")
+    )
+    for dim, name, axis in zip(box.dimensions, names, "YX", strict=True):
+        if dim in out.coords:
+            out[dim].attrs |= {"standard_name": name, "axis": axis}
+    for variable in out.data_vars.values():
+        if "grid_mapping" not in variable.attrs:
+            variable.encoding["grid_mapping"] = mapping
+    return out
+
+
+def _chunks(cube: xr.Dataset) -> dict[Any, tuple[int, ...]]:
+    """Stored chunks, which divide those that are written at once."""
+    return {k: tuple(min(_CHUNK, chunk[0]) for chunk in v.chunks or ()) for k, v in cube.data_vars.items()}
