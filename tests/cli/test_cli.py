@@ -347,7 +347,15 @@ def test_load_writes_zarr_and_geotiff(run):
 
 
 def test_load_writes_a_geotiff_for_each_date(run):
-    words = ("--asset", "latent", "--ids", "spyndex-s2-sample,synthetic-later", "--physical", "--bands", "red")
+    words = (
+        "--asset",
+        "latent",
+        "--ids",
+        "spyndex-s2-sample,synthetic-later",
+        "--physical",
+        "--bands",
+        "red",
+    )
     code, out, _ = run("load", CATALOG, "r.tif", *words, "--json")
     assert (code, json.loads(out)["out"]) == (0, ["r_2020-01-01.tif", "r_2020-07-01.tif"])
     assert sorted(p.name for p in Path().iterdir()) == ["r_2020-01-01.tif", "r_2020-07-01.tif"]

@@ -304,7 +304,9 @@ def test_an_alpha_band_is_a_mask_unless_the_item_describes_it(tmp_path):
     names = [{"name": n} for n in ("r", "g", "b", "n")]
     codec = open_codec("zstd", bands=["r", "g", "b"])
     _, cube = coded(tmp_path, scene({"v": (path, {"bands": names[:3]})}), codec)
-    np.testing.assert_array_equal(cube.r.values[0], np.where(data[3] == 0, cube.r.attrs["_FillValue"], data[0]))
+    np.testing.assert_array_equal(
+        cube.r.values[0], np.where(data[3] == 0, cube.r.attrs["_FillValue"], data[0])
+    )
     _, whole = coded(
         tmp_path, scene({"v": (path, {"bands": names})}, name="four"), open_codec("zstd", bands=["r", "n"])
     )
