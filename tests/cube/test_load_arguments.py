@@ -142,7 +142,7 @@ def test_integers_that_items_lack_are_nodata(dated):
     wanted = {"key": "eo:cloud_cover", "name": "clouds", "dtype": "int16", "nodata": -1}
     got = load(dated, ["B02"], with_properties=wanted, groupby="solar_day").clouds
     assert got.values.tolist() == [5, -1]
-    assert got.attrs["_FillValue"] == -1
+    assert got.attrs["nodata"] == -1
 
 
 def test_properties_of_latents(dated):

@@ -215,6 +215,15 @@ def test_channels_of_latents_are_bands(items, tmp_path):
     np.testing.assert_array_equal(again["latent"].values, cells["latent"].values)
 
 
+def test_properties_along_time_are_kept(tmp_path):
+    cube = cube_of([Band("red", nodata=0)], dates=2).assign(clouds=("time", np.array([5.5, 7.0])))
+    first, _ = stac_latent.save(cube, tmp_path / "a.tif")
+    stac_latent.save(cube, tmp_path / "a.zarr")
+    with rasterio.open(first) as src:
+        assert (src.count, src.tags()["clouds"]) == (1, "5.5")
+    assert xr.open_zarr(tmp_path / "a.zarr")["clouds"].values.tolist() == [5.5, 7.0]
+
+
 # -- what is refused, and what is left ------------------------------------------------------------------------
 
 

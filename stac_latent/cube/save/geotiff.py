@@ -123,6 +123,7 @@ def _describe(dst: Any, planes: Sequence[Plane], cube: xr.Dataset) -> None:
     dst.scales, dst.offsets = [p.scale for p in planes], [p.offset for p in planes]
     dst.units = [None if p.unit == "1" else p.unit for p in planes]
     tags = {k: str(v) for k, v in cube.attrs.items() if isinstance(v, str | int | float)}
+    tags |= {str(k): str(v.values) for k, v in cube.data_vars.items() if not v.dims}
     if "time" in cube.coords:
         tags["datetime"] = f"{np.datetime_as_string(cube['time'].values, unit='s')}Z"
     dst.update_tags(**tags)

@@ -29,7 +29,7 @@ def in_pieces(cube: xr.Dataset) -> xr.Dataset:
         Variables ``(..., y, x)``, lazy or in memory.
     """
     y, x = geobox_of(cube).dimensions
-    per_pixel = max(_pixel_bytes(v, (y, x)) for v in cube.data_vars.values())
+    per_pixel = max((_pixel_bytes(v, (y, x)) for v in cube.data_vars.values()), default=1)
     side = _SIDE
     while side > _LEAST and side * side * per_pixel > _BYTES:
         side //= 2

@@ -44,7 +44,7 @@ class Plane:
 
 
 def planes_of(cube: xr.Dataset, spatial: tuple[str, str]) -> list[Plane]:
-    """Bands of one date: a variable ``(y, x)`` is one, and one with channels has a band for each.
+    """Bands of one date: a variable ``(y, x)`` is one, one with channels has a band for each, and one without pixels none.
 
     Raises
     ------
@@ -54,6 +54,8 @@ def planes_of(cube: xr.Dataset, spatial: tuple[str, str]) -> list[Plane]:
     planes = []
     for name, variable in cube.data_vars.items():
         others = [d for d in variable.dims if d not in spatial]
+        if not variable.dims:
+            continue
         if len(others) > 1 or not set(spatial) <= set(variable.dims):
             raise CatalogError(
                 f"variable {name!r} has the dimensions {tuple(variable.dims)}; a GeoTIFF holds {spatial} and channels of one more "
