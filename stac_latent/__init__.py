@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.adopt.load_table import load_table as load_table
     from stac_latent.catalog.coverage.coverage import coverage as coverage
     from stac_latent.catalog.encode.encode import encode as encode
+    from stac_latent.catalog.files.items import items_from_files as items_from_files
     from stac_latent.catalog.place.minicube import minicube as minicube
     from stac_latent.catalog.publish.publish import publish as publish
     from stac_latent.catalog.push.push import push as push
@@ -38,6 +39,7 @@ else:
             "catalog.coverage.coverage": ["coverage"],
             "catalog.encode.encode": ["encode"],
             "catalog.place.minicube": ["minicube"],
+            "catalog.files.items": ["items_from_files"],
             "catalog.publish.publish": ["publish"],
             "catalog.push.push": ["push"],
             "catalog.search.search": ["search"],

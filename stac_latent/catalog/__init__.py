@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.adopt.products import product_names as product_names
     from stac_latent.catalog.coverage.coverage import Coverage as Coverage
     from stac_latent.catalog.coverage.vectors import vector_shares as vector_shares
+    from stac_latent.catalog.files.sensors import sensor_names as sensor_names
     from stac_latent.catalog.push.push import Pushed as Pushed
     from stac_latent.catalog.push.queryables import queryables as queryables
     from stac_latent.catalog.sample import sample_item as sample_item
@@ -26,6 +27,7 @@ else:
             "adopt.products": ["Product", "open_product", "product_names"],
             "coverage.coverage": ["Coverage"],
             "coverage.vectors": ["vector_shares"],
+            "files.sensors": ["sensor_names"],
             "push.push": ["Pushed"],
             "push.queryables": ["queryables"],
             "sample": ["sample_item"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -35,6 +35,8 @@ from stac_latent.system.names import safe_name
 __all__ = ["CatalogTree", "write_json"]
 
 _DEFAULT_COLLECTION = "latents"
+_ABOUT = "Latents, catalogued beside the imagery that they encode"
+_ABOUT_ITEMS = "Items whose assets are also stored as latents; see the latent extension"
 _OWN = ("codecs", "catalog.json")
 """What lies beside the Collections of a catalogue."""
 
@@ -109,9 +111,41 @@ class CatalogTree:
         with self.locked(), _all_or_none(path, collection_path, self.path):
             write_json(path, self._document(item))
             written = read_item(href_of(path))
-            self._update_collection(written, collection_path, path)
+            self._update_collection({path: written}, collection_path)
             self._update_root(collection_path, collection_id)
         return written
+
+    def add_many(self, items: Sequence[pystac.Item], about: str) -> None:
+        """Write Items without latents; each Collection and the root are written once for all of them.
+
+        Parameters
+        ----------
+        items
+            Of any Collections. Their hrefs stay as they are, but for files inside the catalogue.
+        about
+            Description of the catalogue and of Collections that are not there yet.
+        """
+        named: dict[str, dict[Path, pystac.Item]] = {}
+        for item in items:
+            path = self._item_path(item.id, item.collection_id)
+            named.setdefault(item.collection_id or _DEFAULT_COLLECTION, {})[path] = item
+        for collection, own in named.items():
+            collection_path = self.collection_folder(collection) / "collection.json"
+            with self.locked(), _all_or_none(collection_path, self.path):
+                for path, item in own.items():
+                    write_json(path, self._document(item))
+                self._update_collection(own, collection_path, about)
+                self._update_root(collection_path, collection, about)
+
+    def files_of(self, item_id: str, collection: str | None) -> set[Path] | None:
+        """Local files of the assets of a catalogued Item; None where there is no such Item."""
+        path = self._item_path(item_id, collection)
+        if not path.exists():
+            return None
+        assets = _read(path).get("assets")
+        hrefs = [a.get("href", "") for a in assets.values()] if isinstance(assets, dict) else []
+        found = (absolute(str(h), href_of(path)) for h in hrefs)
+        return {Path(os.path.normpath(local_path(h))) for h in found if is_local(h)}
 
     def renew(self, item: pystac.Item) -> pystac.Item:
         """As :meth:`add`, but an Item that is written already and says the same is linked alone."""
@@ -128,7 +162,7 @@ class CatalogTree:
         )
         with self.locked():
             if path not in _links_of(collection_path):
-                self._update_collection(item, collection_path, path)
+                self._update_collection({path: item}, collection_path)
             self._update_root(collection_path, collection or _DEFAULT_COLLECTION)
         return item
 
@@ -168,27 +202,32 @@ class CatalogTree:
         ]
         return doc
 
-    def _update_collection(self, item: pystac.Item, collection_path: Path, item_path: Path) -> None:
+    def _update_collection(
+        self, items: Mapping[Path, pystac.Item], collection_path: Path, about: str = _ABOUT_ITEMS
+    ) -> None:
         if collection_path.exists():
             collection = pystac.Collection.from_dict(_read(collection_path), preserve_dict=False)
-            _widen(collection, item)
         else:
-            collection = _new_collection(item)
-        LatentExtension.summaries(collection, add_if_missing=True).update(item)
+            collection = _new_collection(next(iter(items.values())), about)
+        doc_links = collection.to_dict(include_self_link=False, transform_hrefs=False)["links"]
+        keep = [link for link in doc_links if link["rel"] not in ("root", "parent", "self")]
+        linked = {link["href"] for link in keep if link["rel"] == "item"}
+        for path, item in items.items():
+            _widen(collection, item)
+            if latent_assets(item):
+                LatentExtension.summaries(collection, add_if_missing=True).update(item)
+            if (href := relative(str(path), collection_path)) not in linked:
+                keep.append({"rel": "item", "href": href, "type": "application/geo+json", "title": item.id})
         doc = collection.to_dict(include_self_link=False, transform_hrefs=False)
-        keep = [link for link in doc["links"] if link["rel"] not in ("root", "parent", "self")]
-        href = relative(str(item_path), collection_path)
-        if not any(link["rel"] == "item" and link["href"] == href for link in keep):
-            keep.append({"rel": "item", "href": href, "type": "application/geo+json", "title": item.id})
         up = {"href": "../catalog.json", "type": "application/json"}
         doc["links"] = [{"rel": "root", **up}, {"rel": "parent", **up}, *keep]
         write_json(collection_path, doc)
 
-    def _update_root(self, collection_path: Path, collection_id: str) -> None:
+    def _update_root(self, collection_path: Path, collection_id: str, about: str = _ABOUT) -> None:
         if self.path.exists():
             doc = _read(self.path)
         else:
-            catalog = pystac.Catalog("latents", "Latents, catalogued beside the imagery that they encode")
+            catalog = pystac.Catalog("latents" if about == _ABOUT else "items", about)
             doc = catalog.to_dict(include_self_link=False, transform_hrefs=False)
             doc["links"] = [{"rel": "root", "href": "./catalog.json", "type": "application/json"}]
         href = "./" + collection_path.relative_to(self.root).as_posix()
@@ -248,10 +287,10 @@ def _nodata_as_text(value: Any) -> Any:
     return {k: _nodata_as_text(v) for k, v in value.items()} | changed
 
 
-def _new_collection(item: pystac.Item) -> pystac.Collection:
+def _new_collection(item: pystac.Item, about: str) -> pystac.Collection:
     return pystac.Collection(
         id=item.collection_id or _DEFAULT_COLLECTION,
-        description="Items whose assets are also stored as latents; see the latent extension",
+        description=about,
         extent=_extent(item),
         license="other",
     )

@@ -7,6 +7,7 @@ or a failed check, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from stac_latent import __version__
 from stac_latent.cli.commands import adopt, assets, bench, verbs
 from stac_latent.cli.commands.coverage import coverage
 from stac_latent.cli.commands.fit import fit
+from stac_latent.cli.commands.items import items
 from stac_latent.cli.commands.map import write_map
 from stac_latent.cli.commands.nearest import index, label, nearest
 from stac_latent.cli.commands.object_store import copy
@@ -35,13 +37,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for panel, listed in {
-    "Make": (verbs.encode, fit, train, adopt.adopt),
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Make": (items, verbs.encode, fit, train, adopt.adopt),
     "Find": (verbs.search, coverage, nearest, index, label),
     "Read": (verbs.load, assets.info, write_map),
     "Share": (verbs.publish, copy, push, queryables, adopt.export),
     "Trust": (assets.verify, assets.validate, assets.keygen, assets.codecs, assets.demo),
-}.items():
+}
+for panel, listed in _PANELS.items():
     for command in listed:
         name = "map" if command is write_map else None
         app.command(name, cls=PlainHelp, rich_help_panel=panel)(command)

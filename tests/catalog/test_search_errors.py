@@ -150,7 +150,12 @@ SOURCES = {
         b"hello there",
         r"notes.txt is not JSON \(.*it begins with 'hello there'; expected a catalog.json",
     ),
-    "binary": ("image.tif", b"II*\0\xff\xfe\x00", r"image.tif is not JSON .*; expected a catalog.json"),
+    "binary": ("image.bin", b"II*\0\xff\xfe\x00", r"image.bin is not JSON .*; expected a catalog.json"),
+    "raster": (
+        "image.tif",
+        b"II*\0\xff\xfe\x00",
+        r"image.tif is one of raster files, not STAC Items: describe them with 'stac-latent items .*image.tif items'",
+    ),
     "list": (
         "list.json",
         b"[1, 2]",

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import pystac
 
+from stac_latent.catalog.files.listing import raster_below
 from stac_latent.catalog.search.api import ApiSource, is_api, page_count, pages
 from stac_latent.catalog.search.documents import Reader, to_item
 from stac_latent.catalog.search.order import item_view
@@ -270,6 +271,8 @@ def _open_local(href: str, reader: Reader) -> Source:
     if path.is_dir():
         names = [n for n in ("catalog.json", "collection.json") if (path / n).is_file()]
         if not names:
+            if raster_below(path):
+                raise SearchError(_are_files(f"folder {href} holds", href))
             raise SearchError(f"folder {href} has no catalog.json or collection.json; {_EXPECTED}")
         path = path / names[0]
     if not path.exists():
@@ -281,10 +284,19 @@ def _open_local(href: str, reader: Reader) -> Source:
     try:
         document = reader.json(href_of(path))
     except SearchError as exc:
+        if raster_below(path):
+            raise SearchError(_are_files(f"{href} is one of", href)) from exc
         raise SearchError(f"{exc}; {_EXPECTED}") from exc
     if document.get("type") in ("Catalog", "Collection"):
         return StaticSource(href_of(path), reader, document)
     return _features(document, f"{href} (JSON of type {document.get('type')!r})", href_of(path))
+
+
+def _are_files(what: str, href: str) -> str:
+    return (
+        f"{what} raster files, not STAC Items: describe them with 'stac-latent items {href} items' (stac_latent.items_from_files), then "
+        "give items/catalog.json"
+    )
 
 
 def _parquet(href: str, content: bytes | None = None) -> Source:
