@@ -29,6 +29,7 @@ __all__ = [
     "check_upto",
     "driver_data",
     "latent_attrs",
+    "named_index",
     "pick_refs",
     "reference",
 ]
@@ -102,6 +103,12 @@ def band_index(spec: Spec, name: str) -> int | None:
         return names.index(name)
     common = [b.common_name for b in spec.bands]
     return common.index(name) if common.count(name) == 1 else None
+
+
+def named_index(ref: LatentRef, name: str) -> int | None:
+    """As :func:`band_index`; the key of the asset may stand before the name: ``latent.B04``."""
+    found = band_index(ref.spec, name)
+    return found if found is not None else band_index(ref.spec, name.removeprefix(f"{ref.asset}."))
 
 
 def pick_refs(items: Sequence[pystac.Item], asset: str | None, upto: Upto) -> list[LatentRef]:
@@ -186,7 +193,7 @@ def check_bands(bands: str | Iterable[str] | None, refs: Sequence[LatentRef]) ->
     else:
         names = list(dict.fromkeys([bands] if isinstance(bands, str) else bands))
     for ref in refs:
-        if missing := [n for n in names if band_index(ref.spec, n) is None]:
+        if missing := [n for n in names if named_index(ref, n) is None]:
             existing = [n for b in ref.spec.bands for n in (b.name, b.common_name) if n]
             named = ", ".join(f"{n!r}{did_you_mean(n, existing)}" for n in missing)
             raise CatalogError(
@@ -194,7 +201,7 @@ def check_bands(bands: str | Iterable[str] | None, refs: Sequence[LatentRef]) ->
                 f"{', '.join(label(b.name, b.common_name) for b in ref.spec.bands)}"
             )
         check_names(names, f"asset {ref.asset!r} of item {ref.item_id!r}")
-    return {n: first.bands[cast("int", band_index(first, n))] for n in names}
+    return {n: first.bands[cast("int", named_index(refs[0], n))] for n in names}
 
 
 def band_attrs(band: Band) -> dict[str, Any]:

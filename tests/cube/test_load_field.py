@@ -16,6 +16,8 @@ from load_support import BANDS, NAMES, codec_of, encoded, pair, pixel_grid, ref_
 
 import stac_latent
 from stac_latent.cube import item_assets, ref
+from stac_latent.cube.odc_private import StacMDParser
+from stac_latent.cube.raw.named import RawBands
 from stac_latent.cube.read import reader
 from stac_latent.cube.read.load import load
 from stac_latent.cube.read.variables import ResolvedAsset
@@ -398,6 +400,7 @@ def test_the_assets_of_an_item_are_listed_once(scenes, monkeypatch):
 
 
 def test_a_band_is_placed_once(scenes):
-    asset = ResolvedAsset(scenes[0][0], ref_of(scenes[0][0]))
+    item = scenes[0][0]
+    asset = ResolvedAsset(item, ref_of(item), RawBands(item, StacMDParser({})))
     assert asset.view("B02") is asset.view("B02")
     assert asset.native_grid("B02") is None

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from odc.stac.model import PropertyLoadRequest
 from pyproj.exceptions import ProjError
 
 from stac_latent.aliases import Array
+from stac_latent.cube.bad_items import Errors
+from stac_latent.cube.grid.fusing import stacked
 from stac_latent.cube.grid.properties import property_variables
 from stac_latent.cube.grid.reach import reach, tiles_reached
 from stac_latent.errors import CatalogError, GridError
@@ -45,7 +48,7 @@ class Execution:
     groupby: Any = "time"
     pool: Any = None
     progress: Any = None
-    fail_on_error: bool = True
+    errors: Errors = "raise"
     preserve_original_order: bool = False
     properties: Sequence[PropertyLoadRequest] = ()
 
@@ -58,6 +61,7 @@ def mosaic(
     execution: Execution,
     grid: Mapping[str, Any],
     nodata: float | None = None,
+    fuse: Mapping[str, str] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Load virtual Items onto one grid.
 
@@ -77,6 +81,8 @@ def mosaic(
         What says where and on which grid, as ``odc.stac.output_geobox`` has it.
     nodata
         As of :func:`stac_latent.load`.
+    fuse
+        A method or the dotted name of a function, by variable; the first valid pixel where nothing is said.
 
     Raises
     ------
@@ -90,9 +96,14 @@ def mosaic(
     parsed = list(parse_items(virtual, md_plugin=driver.md_parser))
     meta = parsed[0].collection
     variables = meta.resolve_bands(bands)
-    fuse = {n: _FUSER for n, v in variables.items() if _is_nan_of_complex(v, nodata)}
+    by_fuser = {n: _FUSER for n, v in variables.items() if _is_nan_of_complex(v, nodata)}
+    by_fuser |= {n: name for n, name in fuse.items() if "." in name}
     how = resolve_load_cfg(
-        variables, dict(resampling), nodata=nodata, fail_on_error=execution.fail_on_error, fuse_func=fuse
+        variables,
+        dict(resampling),
+        nodata=nodata,
+        fail_on_error=execution.errors == "raise",
+        fuse_func=by_fuser,
     )
     try:
         box = output_geobox(parsed, bands=bands, **grid)
@@ -118,7 +129,9 @@ def mosaic(
         raise GridError(f"the items cannot be brought to the grid that was asked for: {exc}") from exc
     times = [_time(parsed[members[0]]).replace(tzinfo=None) for members in groups]
     properties = property_variables(items, execution.properties, bins, xr.DataArray(times, dims=("time",)))
-    sources = [p.resolve_bands(bands) for p in parsed]
+    sources: Sequence[Mapping[str, Any]] = [p.resolve_bands(bands) for p in parsed]
+    if methods := {n: name for n, name in fuse.items() if name != "first" and "." not in name}:
+        sources, bins = stacked(sources, bins, methods)
     ds = chunked_load(
         how, template, sources, bins, gbt, times, driver.capture_env(), driver,
         chunks=chunks, pool=execution.pool, progress=execution.progress,

@@ -19,7 +19,7 @@ from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.spec import Band
 from stac_latent.system.suggest import did_you_mean
 
-__all__ = ["AssetBand", "assign", "band_lists", "band_table", "described", "listing"]
+__all__ = ["AssetBand", "asset_rows", "assign", "band_lists", "band_table", "described", "listing"]
 
 _NEVER = frozenset(("latent", "latent:mask", "thumbnail", "overview"))
 _MASK_ROLES = frozenset(
@@ -53,10 +53,13 @@ class AssetBand(TypedDict):
 
 def band_table(item: pystac.Item) -> list[AssetBand]:
     """Every band of every raster asset but quick-looks and latents, as odc-stac tells raster assets."""
-    return [row for key, asset in item.assets.items() if _is_raster(key, asset) for row in _rows(key, asset)]
+    return [
+        row for key, asset in item.assets.items() if _is_raster(key, asset) for row in asset_rows(key, asset)
+    ]
 
 
-def _rows(key: str, asset: pystac.Asset, count: int | None = None) -> list[AssetBand]:
+def asset_rows(key: str, asset: pystac.Asset, count: int | None = None) -> list[AssetBand]:
+    """Every band of one asset; ``count`` is their number where the Item does not list them."""
     fields = asset.extra_fields
     lists, listed = band_lists(asset)
     count = count or listed
@@ -192,7 +195,7 @@ def _undescribed(item: pystac.Item, key: str) -> list[AssetBand]:
     asset = item.assets[key]
     try:
         with rasterio.open(asset.get_absolute_href() or asset.href) as src:
-            return _rows(key, asset, src.count)
+            return asset_rows(key, asset, src.count)
     except rasterio.errors.RasterioIOError:
         return []
 

@@ -12,6 +12,7 @@ import abc
 import copy
 import functools
 import logging
+import warnings
 from typing import Any, cast
 
 import numpy as np
@@ -24,9 +25,11 @@ from odc.loader.types import BandKey, RasterLoadParams
 from stac_latent.aliases import Array
 from stac_latent.cube.asset_choice import DriverData, driver_data, reference
 from stac_latent.cube.grid.boxes import cell_box, pixel_box
+from stac_latent.cube.grid.fusing import StackReader, is_stack
 from stac_latent.cube.grid.lattice import lattice_offset
 from stac_latent.cube.item_assets import decodable_assets, latent_assets
 from stac_latent.cube.odc_private import StacAuxReader, StacMDParser
+from stac_latent.cube.raw.band_reader import is_raw, read_raw
 from stac_latent.cube.read.band_views import NativeReader, view_of
 from stac_latent.cube.read.embedding_reader import ChannelField, PlainReader
 from stac_latent.cube.read.embedding_table_reader import TableReader
@@ -34,7 +37,7 @@ from stac_latent.cube.read.physical import PhysicalSource
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.resample import FieldSource, Roi, read_onto
 from stac_latent.cube.ref import LatentRef
-from stac_latent.errors import FieldError, StacLatentError, without_secrets
+from stac_latent.errors import CatalogError, FieldError, SourceWarning, StacLatentError, without_secrets
 from stac_latent.system.links import shown
 from stac_latent.window import Span, Window
 
@@ -113,8 +116,8 @@ def is_latent(driver_data: Any) -> bool:
 class _Reader(abc.ABC):
     """What both readers share: the source, and what happens when it cannot be read."""
 
-    def __init__(self, src: RasterSource) -> None:
-        self._src = src
+    def __init__(self, src: RasterSource, *, warn: bool = False) -> None:
+        self._src, self._warn = src, warn
         self._data: DriverData = src.driver_data
 
     def read(
@@ -137,7 +140,8 @@ class _Reader(abc.ABC):
         except (StacLatentError, OSError, rasterio.errors.RasterioError) as exc:
             if cfg.fail_on_error:
                 raise
-            log.warning("Ignoring read failure of %s: %s", shown(self._src.uri), without_secrets(str(exc)))
+            ref = self._data["ref"]
+            _left_out(f"asset {ref.asset!r} of item {ref.item_id!r}", self._src, exc, warn=self._warn)
             roi, pixels = (slice(0, 0), slice(0, 0)), np.empty((1, 0, 0), cfg.dtype)
             if self._src.band == 0:
                 pixels = np.empty((self._count(selection), 0, 0), cfg.dtype)
@@ -154,6 +158,48 @@ class _Reader(abc.ABC):
 
     def _count(self, selection: Any) -> int:
         return len(_select(range(len(self._data["bands"])), selection))
+
+
+class RawReader:
+    """Reads a raw band, onto any grid."""
+
+    def __init__(self, src: RasterSource, *, warn: bool = False) -> None:
+        self._src, self._warn = src, warn
+
+    def read(
+        self,
+        cfg: RasterLoadParams,
+        dst_geobox: GeoBox,
+        *,
+        dst: Array | None = None,
+        selection: Any = None,  # noqa: ARG002 - it is one band
+    ) -> tuple[Roi, Array]:
+        """Pixels (y, x) of the part of ``dst_geobox`` that the band reaches; as :meth:`FieldReader.read`."""
+        try:
+            roi, pixels = read_raw(self._src, cfg, dst_geobox)
+        except (StacLatentError, OSError, rasterio.errors.RasterioError) as exc:
+            ref = self._src.driver_data["raw"]
+            what = f"raw asset {ref.asset!r} of item {ref.item.id!r}"
+            if cfg.fail_on_error:
+                if isinstance(exc, StacLatentError):
+                    raise
+                raise CatalogError(f"{what} cannot be read: {without_secrets(str(exc))}") from None
+            _left_out(what, self._src, exc, warn=self._warn)
+            roi, pixels = (slice(0, 0), slice(0, 0)), np.empty((0, 0), cfg.dtype)
+        if dst is None:
+            return roi, pixels
+        target = dst[(..., *roi)]
+        target[...] = pixels
+        return roi, target
+
+
+def _left_out(what: str, src: RasterSource, exc: Exception, *, warn: bool) -> None:
+    """Say that a source is passed over: in a warning that names the Item, or in the log as the stock driver does."""
+    if warn:
+        text = f"{what} cannot be read, and is left out: {without_secrets(str(exc))}"
+        warnings.warn(text, SourceWarning, stacklevel=3)
+    else:
+        log.warning("Ignoring read failure of %s: %s", shown(src.uri), without_secrets(str(exc)))
 
 
 class FieldReader(_Reader):
@@ -248,6 +294,8 @@ class LatentDriver(RioDriver):
     ----------
     md_parser
         Metadata parser; the default understands STAC Items with latent assets.
+    warn
+        Whether sources that are passed over (``fail_on_error=False``) are named in a warning; else in the log.
 
     Examples
     --------
@@ -256,17 +304,22 @@ class LatentDriver(RioDriver):
     'LatentDriver'
     """
 
-    def __init__(self, md_parser: Any = None) -> None:
+    def __init__(self, md_parser: Any = None, *, warn: bool = False) -> None:
         super().__init__(md_parser=md_parser or LatentParser(), aux_reader=StacAuxReader())
+        self._warn = warn
 
     def open(self, src: RasterSource, ctx: Any) -> Any:
         """Make the reader of one source; the stock one if it is not a latent."""
+        if is_stack(src.driver_data):
+            return StackReader(src, functools.partial(self.open, ctx=ctx))
+        if is_raw(src.driver_data):
+            return RawReader(src, warn=self._warn)
         if not is_latent(src.driver_data):
             return super().open(src, ctx)
         data = cast("DriverData", src.driver_data)
         if data["upto"] == "channels":
-            return ChannelReader(src)
-        return FieldReader(src) if data["upto"] == "field" else CellReader(src)
+            return ChannelReader(src, warn=self._warn)
+        return (FieldReader if data["upto"] == "field" else CellReader)(src, warn=self._warn)
 
 
 def _select(values: Any, selection: Any) -> list[int]:

@@ -16,12 +16,17 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from stac_latent.cube.asset_choice import Upto, check_bands, pick_refs
+from stac_latent.cube.bad_items import Errors, error_policy, sound_items
+from stac_latent.cube.band_kinds import asked_names, check_decoded, check_known, raw_names
 from stac_latent.cube.grid.areas import Area
 from stac_latent.cube.grid.coverage import check_meets
+from stac_latent.cube.grid.fusing import Fuse
 from stac_latent.cube.grid.lattice import cell_geobox, common_lattice
 from stac_latent.cube.grid.mosaic import Execution
 from stac_latent.cube.grid.properties import Properties, property_requests
 from stac_latent.cube.item_assets import as_items
+from stac_latent.cube.odc_private import StacMDParser
+from stac_latent.cube.raw.named import RawBands
 from stac_latent.cube.read import accessor as _accessor  # noqa: F401 (registers the accessor)
 from stac_latent.cube.read.physical import check_stored, with_common_nodata
 from stac_latent.cube.read.request import LoadRequest, PerBand, Selection
@@ -30,6 +35,7 @@ from stac_latent.cube.read.variables import (
     channel_variable,
     field_variables,
     latent_variable,
+    raw_variables,
     read_variables,
 )
 from stac_latent.cube.ref import LatentRef
@@ -63,13 +69,16 @@ def load(
     dtype: Any = None,
     nodata: float | None = None,
     physical: bool = False,
+    fuse_func: Fuse = None,
     chunks: Mapping[str, Any] | None = None,
     groupby: Any = "time",
     preserve_original_order: bool = False,
     with_properties: Properties = None,
     pool: Any = None,
     progress: Any = None,
-    fail_on_error: bool = True,
+    errors: Errors | None = None,
+    fail_on_error: bool | None = None,
+    stac_cfg: dict[str, Any] | None = None,
     key: Key | str | os.PathLike[str] | None = None,
     patch_url: Callable[[str], str] | None = None,
 ) -> xr.Dataset:
@@ -83,7 +92,9 @@ def load(
     items
         Items with a latent asset each; one Item will do.
     bands
-        Bands of the decoded field, by name or common name; all when left out. Only with ``upto="field"``.
+        Decoded bands by name or common name, and raw ones as ``odc.stac.load`` calls them; all decoded ones when left out. A
+        name that both have is the decoded band; the key of an asset before it says which is meant: ``latent.B04``, ``red.1``
+        (the first band of raw asset ``red``), ``image.B04``. Only with ``upto="field"``.
     asset
         Key of the latent asset; needed where an Item has several that fit.
     upto
@@ -96,12 +107,16 @@ def load(
         ``upto="latent"`` an area is widened to whole cells, and cut to the Items'.
     resampling, dtype
         One for all bands, or a mapping from band name (``"*"``: the others). Only with ``upto="field"``, but for the
-        ``resampling`` of embeddings.
+        ``resampling`` of embeddings. Raw classes and masks stay ``nearest`` where values would be computed, unless named.
     nodata
         Value for pixels without data, instead of the bands' own; those of the first Item that has one, where Items differ.
     physical
         Values times scale plus offset, in physical units: float32, NaN without data. Sensors that store a band in
         other types or scales meet in one cube only so. Only with ``upto="field"``.
+    fuse_func
+        What a pixel has where several Items of a time step hold data: ``first`` (default), ``last``, ``min``, ``max``,
+        ``mean`` or ``median``, or a function ``(dst, src)`` of a module as ``odc.stac.load`` has it, as such or by its dotted
+        name; one for all bands, or a mapping. Integers are rounded, halves to even. A median holds all of a chunk's Items at once.
     chunks
         Sizes along ``time``, ``y`` and ``x`` make the arrays dask arrays; None loads at once.
     groupby
@@ -119,8 +134,13 @@ def load(
     pool
         Threads that load at once where ``chunks`` is None, or an executor; remote items are loaded by 16, or
         ``$STAC_LATENT_CONNECTIONS``, where it is left out.
-    progress, fail_on_error
-        As in ``odc.stac.load``.
+    errors
+        ``raise`` (default); ``warn`` and ``ignore`` leave out Items that cannot be loaded, and pixels that cannot be read have
+        no data; ``warn`` names the Items (:class:`~stac_latent.errors.SourceWarning`).
+    fail_on_error
+        ``False`` is ``errors="ignore"`` in the words of ``odc.stac.load``.
+    stac_cfg, progress
+        As in ``odc.stac.load``; ``stac_cfg`` is of raw assets.
 
     Returns
     -------
@@ -144,18 +164,19 @@ def load(
     >>> ds = stac_latent.load(item, bands=["B04"], resolution=20, resampling="average")  # doctest: +SKIP
     """
     request = LoadRequest(
-        Selection(bands, asset, upto, resampling, dtype, nodata, physical),
+        Selection(bands, asset, upto, resampling, dtype, nodata, physical, fuse_func),
         Area(bbox, geobox, like, geopolygon, intersects, crs, resolution, anchor, lon, lat, x, y),
         Execution(
             chunks,
             groupby,
             pool,
             progress,
-            fail_on_error,
+            error_policy(errors, fail_on_error),
             preserve_original_order,
             property_requests(with_properties),
         ),
         patch_url,
+        stac_cfg,
     )
     if key is not None:
         use(key)
@@ -172,14 +193,19 @@ def load(
 
 
 def load_field(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.Dataset:
-    """Decoded pixels on any grid, one variable for each band."""
+    """Decoded pixels on any grid, one variable for each band, and raw ones beside them."""
     selection, refs = request.selection, [a.ref for a in assets]
-    bands = check_bands(selection.bands, refs)
-    check_stored(bands, refs, physical=selection.physical)
+    asked = asked_names(selection.bands)
+    raw = raw_names(asked, assets)
+    bands = check_bands([n for n in asked if n not in raw] if asked else None, refs)
+    stored = {n: [(a.ref.item_id, a.band(n)) for a in assets] for n in (*bands, *raw)}
+    check_stored(stored, physical=selection.physical)
+    raw_bands = {n: assets[0].band(n) for n in raw}
     if selection.nodata is None and not selection.physical:
-        bands = with_common_nodata(bands, refs)
-    variables = field_variables(bands, assets, selection)
-    return read_variables(assets, variables, request, request.area.of_grid())
+        bands, raw_bands = (with_common_nodata(of, stored) for of in (bands, raw_bands))
+    variables = [*field_variables(bands, assets, selection), *raw_variables(raw_bands, assets, selection)]
+    ds = read_variables(assets, variables, request, request.area.of_grid())
+    return ds[[*asked, *(n for n in ds.data_vars if n not in asked)]]
 
 
 def load_latent(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.Dataset:
@@ -201,11 +227,32 @@ def load_channels(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.D
 
 
 def _resolved(items: Sequence[pystac.Item], request: LoadRequest) -> list[ResolvedAsset]:
-    """The asset of each Item that is loaded."""
+    """The asset of each Item that is loaded; Items without one, or without a band that is asked for, are refused or left out."""
     selection = request.selection
-    refs = pick_refs(items, selection.asset, selection.upto)
-    pairs = zip(items, refs, strict=True)
-    return [ResolvedAsset(item, ref.signed(request.patch_url)) for item, ref in pairs]
+    parser, asked = StacMDParser(request.stac_cfg or {}), asked_names(selection.bands)
+
+    def checked(item: pystac.Item, ref: LatentRef | None) -> ResolvedAsset:
+        if ref is None:
+            (ref,) = pick_refs([item], selection.asset, selection.upto)
+        found = ResolvedAsset(item, ref.signed(request.patch_url), RawBands(item, parser, request.patch_url))
+        if selection.upto == "field":
+            check_known(asked, found)
+        return found
+
+    errors = request.execution.errors
+    refs = pick_refs(items, selection.asset, selection.upto) if errors == "raise" else [None] * len(items)
+    found = sound_items(
+        [(i.id, (i, ref)) for i, ref in zip(items, refs, strict=True)], lambda p: checked(*p), errors
+    )
+    if selection.upto == "latent":
+        return found
+    decoded = [n for n in asked if n not in raw_names(asked, found)]
+
+    def decoding(asset: ResolvedAsset) -> ResolvedAsset:
+        check_decoded(decoded, asset)
+        return asset
+
+    return sound_items([(a.item.id, a) for a in found], decoding, errors)
 
 
 def _check_space(refs: Sequence[LatentRef]) -> None:

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stac_latent.cube.asset_choice import band_index
 from stac_latent.cube.read.resample import FieldSource
-from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, SourceWarning
 from stac_latent.spec import Band, Spec
 from stac_latent.window import Window
 
-__all__ = ["PhysicalSource", "check_stored", "physical_band", "with_common_nodata"]
+__all__ = ["PhysicalSource", "Stored", "check_stored", "physical_band", "with_common_nodata"]
+
+
+Stored = Mapping[str, Sequence[tuple[str, Band]]]
+"""By the name of a band: the id of each Item, and the band as that Item has it."""
 
 
 def physical_band(band: Band) -> Band:
@@ -56,7 +58,7 @@ class PhysicalSource:
         return out
 
 
-def check_stored(bands: Mapping[str, Band], refs: Sequence[LatentRef], *, physical: bool) -> None:
+def check_stored(stored: Stored, *, physical: bool) -> None:
     """See that the values of a band mean the same in all Items.
 
     Raises
@@ -64,18 +66,16 @@ def check_stored(bands: Mapping[str, Band], refs: Sequence[LatentRef], *, physic
     CatalogError
         If they are stored with other types, scales or offsets and are asked for as stored, or have other units.
     """
-    for name in bands:
+    for name, found in stored.items():
         kinds: dict[str, list[str]] = {}
-        for ref in refs:
-            index = band_index(ref.spec, name)
-            band = bands[name] if index is None else ref.spec.bands[index]
+        for item_id, band in found:
             text = (
                 f"unit {band.unit}"
                 if physical
                 else f"{band.data_type} x {band.scale:.10g} + {band.offset:.10g}"
             )
             if not (physical and band.unit is None):
-                kinds.setdefault(text, []).append(ref.item_id)
+                kinds.setdefault(text, []).append(item_id)
         if len(kinds) > 1:
             each = "; ".join(
                 f"{kind} (items {', '.join(ids[:3])}{', ...' * (len(ids) > 3)})"
@@ -89,7 +89,7 @@ def check_stored(bands: Mapping[str, Band], refs: Sequence[LatentRef], *, physic
             raise CatalogError(f"band {name!r} is not stored alike in all items: {each}; {way}")
 
 
-def with_common_nodata(bands: Mapping[str, Band], refs: Sequence[LatentRef]) -> dict[str, Band]:
+def with_common_nodata(bands: Mapping[str, Band], stored: Stored) -> dict[str, Band]:
     """The bands with a nodata value for all Items: the first that one has.
 
     Where Items have others, or none, valid pixels may hold it: :class:`SourceWarning` says so.
@@ -97,10 +97,8 @@ def with_common_nodata(bands: Mapping[str, Band], refs: Sequence[LatentRef]) -> 
     out = {}
     for name, band in bands.items():
         kinds: dict[str, tuple[float | None, str]] = {}
-        for ref in refs:
-            index = band_index(ref.spec, name)
-            value = band.nodata if index is None else ref.spec.bands[index].nodata
-            kinds.setdefault(str(value), (value, ref.item_id))
+        for item_id, own in stored[name]:
+            kinds.setdefault(str(own.nodata), (own.nodata, item_id))
         first = next((v for v, _ in kinds.values() if v is not None), None)
         out[name] = replace(band, nodata=first) if len(kinds) > 1 else band
         if len(kinds) > 1 and np.dtype(band.data_type).kind in "iu":

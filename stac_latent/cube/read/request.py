@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from stac_latent.cube.asset_choice import Upto, check_upto
 from stac_latent.cube.grid.areas import Area
+from stac_latent.cube.grid.fusing import Fuse
 from stac_latent.cube.grid.mosaic import Execution
 from stac_latent.cube.ref import LatentRef
 from stac_latent.net.answers import connections
@@ -30,6 +31,7 @@ class Selection:
     dtype: Any = None
     nodata: float | None = None
     physical: bool = False
+    fuse_func: Fuse = None
 
     def check_latents(self, **others: object) -> None:
         """Refuse what only pixels have where latents are asked for; ``others`` are more of that kind.
@@ -39,7 +41,12 @@ class Selection:
         CatalogError
             If any was given; all are named.
         """
-        pixels = {"dtype": self.dtype, "nodata": self.nodata, "physical": self.physical or None}
+        pixels = {
+            "dtype": self.dtype,
+            "nodata": self.nodata,
+            "physical": self.physical or None,
+            "fuse_func": self.fuse_func,
+        }
         check_upto(self.upto, self.bands, {**others, **pixels})
 
 
@@ -51,6 +58,8 @@ class LoadRequest:
     area: Area
     execution: Execution
     patch_url: Callable[[str], str] | None = None
+    stac_cfg: dict[str, Any] | None = None
+    """How raw assets are understood, as ``odc.stac.load`` has it."""
 
     def check(self) -> None:
         """Refuse what is wrong whatever the Items are.

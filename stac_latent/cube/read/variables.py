@@ -22,9 +22,12 @@ from odc.geo.warp import resampling_s2rio
 from odc.loader import FixedCoord, RasterBandMetadata, RasterGroupMetadata
 from rasterio.enums import Resampling
 
-from stac_latent.cube.asset_choice import Reading, band_attrs, band_index, driver_data, latent_attrs
+from stac_latent.cube.asset_choice import Reading, band_attrs, driver_data, latent_attrs, named_index
 from stac_latent.cube.grid.boxes import cell_box, pixel_box
+from stac_latent.cube.grid.fusing import check_fuser, fuser_of
 from stac_latent.cube.grid.mosaic import mosaic
+from stac_latent.cube.raw.band_reader import raw_data
+from stac_latent.cube.raw.named import RawBand, RawBands
 from stac_latent.cube.read.band_views import BandView, view_of
 from stac_latent.cube.read.driver import LatentDriver
 from stac_latent.cube.read.physical import physical_band
@@ -47,10 +50,13 @@ __all__ = [
     "channel_variable",
     "field_variables",
     "latent_variable",
+    "raw_variables",
     "read_variables",
 ]
 
 _DATA = "stac_latent:driver_data"
+_COMPUTING = frozenset(("bilinear", "cubic", "cubic_spline", "lanczos", "average", "gauss", "sum", "rms"))
+"""Ways to resample that make values which no pixel has: none for classes, masks and flags."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +65,20 @@ class ResolvedAsset:
 
     item: pystac.Item
     ref: LatentRef
+    raw: RawBands
+    """Its raw bands, which are looked at where one is asked for."""
     _views: dict[str, BandView] = field(default_factory=dict)
 
     def view(self, name: str) -> BandView:
         """Where a band is, by a name that the asset has."""
         if name not in self._views:
-            self._views[name] = view_of(self.ref, cast("int", band_index(self.ref.spec, name)))
+            self._views[name] = view_of(self.ref, cast("int", named_index(self.ref, name)))
         return self._views[name]
+
+    def band(self, name: str) -> Band:
+        """A decoded or a raw band, as this Item describes it."""
+        index = named_index(self.ref, name)
+        return self.ref.spec.bands[index] if index is not None else cast("RawBand", self.raw.find(name)).band
 
     def native_grid(self, name: str) -> tuple[int, Grid] | None:
         """Part and pixels of a band; None where all bands of the asset share them."""
@@ -83,20 +96,47 @@ class Variable:
     names: tuple[str, ...]
     bands: tuple[Band, ...]
     meta: RasterBandMetadata
-    coord: FixedCoord
+    coord: FixedCoord | None
+    """None of one band that is read as ``(y, x)``."""
     resampling: str = "nearest"
     reading: Reading = "field"
     physical: bool = False
+    fuse: str = "first"
 
-    def source(self, asset: ResolvedAsset) -> tuple[GeoBox, Mapping[str, Any]]:
-        """The grid that it lies on in an Item, and what a worker needs to read it."""
+    def bands_of(self, cube: xr.Dataset) -> dict[str, xr.DataArray]:
+        """Its bands, each with its name and attributes."""
+        found = {}
+        for i, (name, band) in enumerate(zip(self.names, self.bands, strict=True)):
+            whole = cube[self.key]
+            found[name] = whole if self.coord is None else whole.isel({self.coord.dim: i}, drop=True)
+            found[name].attrs = band_attrs(_as_read(band, found[name]))
+        return found
+
+    def source(self, asset: ResolvedAsset) -> pystac.Asset:
+        """What odc-loader is told of it: the grid that it lies on in an Item, and what a worker needs to read it."""
+        href = shown(asset.ref.href)
         if self.reading != "field":
-            return cell_box(asset.ref.grid), driver_data(asset.item, asset.ref, self.reading)
+            return _virtual_asset(
+                href, cell_box(asset.ref.grid), driver_data(asset.item, asset.ref, self.reading)
+            )
         views = [asset.view(name) for name in self.names]
         first = views[0]
-        return pixel_box(first.grid), driver_data(
+        data = driver_data(
             asset.item, first.ref, self.reading, [v.index for v in views], first.grid, physical=self.physical
         )
+        return _virtual_asset(href, pixel_box(first.grid), data)
+
+
+@dataclass(frozen=True)
+class RawVariable(Variable):
+    """A raw band."""
+
+    def source(self, asset: ResolvedAsset) -> pystac.Asset:
+        """What odc-loader is told of it."""
+        found = asset.raw.find(self.names[0])
+        assert found is not None  # noqa: S101 - every Item was asked for it
+        file = found.ref.item.assets[found.ref.asset]
+        return _virtual_asset(shown(file.href), found.box, raw_data(found, physical=self.physical))
 
 
 def field_variables(
@@ -109,17 +149,48 @@ def field_variables(
         nodata = "nan" if band.nodata is not None and math.isnan(band.nodata) else band.nodata
         resampling = _resampling(selection.resampling, name)
         dtype = _for_band(selection.dtype, name)
+        fuse = fuser_of(selection.fuse_func, name)
         check_complex(band, resampling, dtype)
+        check_fuser(band, fuse)
         grids = [asset.native_grid(name) for asset in assets]
-        members.setdefault((band.data_type, nodata, resampling, dtype, *grids), []).append(name)
+        alone = name if "." in fuse else None  # functions of others expect (y, x)
+        key = (band.data_type, nodata, resampling, dtype, fuse, alone, *grids)
+        members.setdefault(key, []).append(name)
     variables = []
-    for i, ((data_type, _, resampling, dtype, *_), names) in enumerate(members.items()):
+    for i, ((data_type, _, resampling, dtype, fuse, alone, *_), names) in enumerate(members.items()):
         dim = f"band_{i}"
-        meta = RasterBandMetadata(dtype or data_type, loaded[names[0]].nodata, dims=(dim, "y", "x"))
-        coord = FixedCoord(dim, list(names))
+        dims = () if alone else (dim, "y", "x")
+        meta = RasterBandMetadata(dtype or data_type, loaded[names[0]].nodata, dims=dims)
+        coord = None if alone else FixedCoord(dim, list(names))
         alike = tuple(loaded[n] for n in names)
         variables.append(
-            Variable(f"_g{i}", tuple(names), alike, meta, coord, resampling, physical=selection.physical)
+            Variable(
+                f"_g{i}", tuple(names), alike, meta, coord, resampling, "field", selection.physical, fuse
+            )
+        )
+    return variables
+
+
+def raw_variables(
+    bands: Mapping[str, Band], assets: Sequence[ResolvedAsset], selection: Selection
+) -> list[RawVariable]:
+    """Raw bands, each by itself."""
+    variables = []
+    for i, (name, stored) in enumerate(bands.items()):
+        band = physical_band(stored) if selection.physical else stored
+        resampling, dtype = _resampling(selection.resampling, name), _for_band(selection.dtype, name)
+        if (
+            cast("RawBand", assets[0].raw.find(name)).categorical
+            and resampling in _COMPUTING
+            and not _is_named(selection.resampling, name)
+        ):
+            resampling = "nearest"
+        fuse = fuser_of(selection.fuse_func, name)
+        check_complex(band, resampling, dtype)
+        check_fuser(band, fuse)
+        meta = RasterBandMetadata(dtype or band.data_type, band.nodata)
+        variables.append(
+            RawVariable(f"_r{i}", (name,), (band,), meta, None, resampling, "field", selection.physical, fuse)
         )
     return variables
 
@@ -155,34 +226,32 @@ def read_variables(
     grid
         Arguments of ``odc.stac.output_geobox``.
     """
+    coords = [v.coord for v in variables if v.coord is not None]
     meta = RasterGroupMetadata(
         bands={(v.key, 1): v.meta for v in variables},
-        extra_dims={v.coord.dim: len(v.coord.values) for v in variables},
-        extra_coords=[v.coord for v in variables],
+        extra_dims={c.dim: len(c.values) for c in coords},
+        extra_coords=coords,
     )
     ds = mosaic(
         [asset.item for asset in assets],
-        [_virtual(asset, variables) for asset in assets],
-        LatentDriver(_Template(meta)),
+        [_virtual(i, asset, variables) for i, asset in enumerate(assets)],
+        LatentDriver(_Template(meta), warn=request.execution.errors == "warn"),
         {v.key: v.resampling for v in variables},
         request.execution,
         grid,
         request.selection.nodata,
+        {v.key: v.fuse for v in variables},
     )
     if variables[0].reading != "field":
         return ds
     properties = {r.output_name: ds[r.output_name] for r in request.execution.properties}
-    bands = {}
-    for variable in variables:
-        for i, (name, band) in enumerate(zip(variable.names, variable.bands, strict=True)):
-            bands[name] = ds[variable.key].isel({variable.coord.dim: i}, drop=True)
-            bands[name].attrs = band_attrs(_as_read(band, bands[name]))
+    bands = {name: array for v in variables for name, array in v.bands_of(ds).items()}
     if taken := [name for name in properties if name in bands]:
         raise CatalogError(
             f"with_properties= gives a variable {taken[0]!r}, and so is a band called; give the property another name: {{'key': ..., "
             f"'name': '{taken[0]}_of_item'}}"
         )
-    made = [*(v.key for v in variables), *(v.coord.name for v in variables)]
+    made = [*(v.key for v in variables), *(c.name for c in coords)]
     return ds.drop_vars([*made, *properties]).assign({**bands, **properties})
 
 
@@ -204,7 +273,7 @@ class _Template:
         return md.assets[band_key[0]].extra_fields[_DATA]
 
 
-def _virtual(asset: ResolvedAsset, variables: Sequence[Variable]) -> pystac.Item:
+def _virtual(position: int, asset: ResolvedAsset, variables: Sequence[Variable]) -> pystac.Item:
     item = asset.item
     out = pystac.Item(
         item.id,
@@ -213,18 +282,21 @@ def _virtual(asset: ResolvedAsset, variables: Sequence[Variable]) -> pystac.Item
         in_utc(item.datetime),
         fields_in_utc(item.properties),
         stac_extensions=[PROJ_URI],
-        collection="stac-latent",
+        collection=f"stac-latent-{position}",  # odc-stac takes the grids of a collection's first Item for those of all
     )
     for variable in variables:
-        box, data = variable.source(asset)
-        fields = {
-            **crs_fields(str(box.crs)),
-            "proj:shape": list(box.shape),
-            "proj:transform": list(box.transform)[:6],
-            _DATA: data,
-        }
-        out.add_asset(variable.key, pystac.Asset(shown(asset.ref.href), roles=["data"], extra_fields=fields))
+        out.add_asset(variable.key, variable.source(asset))
     return out
+
+
+def _virtual_asset(href: str, box: GeoBox, data: Mapping[str, Any]) -> pystac.Asset:
+    fields = {
+        **crs_fields(str(box.crs)),
+        "proj:shape": list(box.shape),
+        "proj:transform": list(box.transform)[:6],
+        _DATA: data,
+    }
+    return pystac.Asset(href, roles=["data"], extra_fields=fields)
 
 
 def _footprint(geometry: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -243,6 +315,10 @@ def _resampling(resampling: PerBand, name: str) -> str:
         known = ", ".join(r.name for r in Resampling)
         raise GridError(f"resampling={how!r} is unknown; expected one of {known}") from exc
     return how
+
+
+def _is_named(value: Any, name: str) -> bool:
+    return isinstance(value, Mapping) and name in value
 
 
 def _for_band(value: Any, name: str) -> str | None:

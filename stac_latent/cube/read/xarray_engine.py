@@ -181,13 +181,13 @@ def _reference(obj: Any, asset: str | None, upto: Upto | None) -> _Given:
 def _field(given: _Given, bands: dict[str, Any]) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
-    from stac_latent.cube.asset_choice import band_attrs, band_index
+    from stac_latent.cube.asset_choice import band_attrs, named_index
     from stac_latent.cube.grid.boxes import pixel_box
     from stac_latent.cube.read.band_views import view_of
     from stac_latent.errors import GridError
 
     ref = given.ref
-    views = {name: view_of(ref, cast("int", band_index(ref.spec, name))) for name in bands}
+    views = {name: view_of(ref, cast("int", named_index(ref, name))) for name in bands}
     grids: dict[Any, list[str]] = {}
     for name, view in views.items():
         grids.setdefault((view.grid.transform, view.grid.shape), []).append(name)
