@@ -32,7 +32,6 @@ Fuser = Callable[[Array, Array], None]
 Fuse = str | Fuser | Mapping[str, str | Fuser | None] | None
 """One for all bands, or by the name of the band (``"*"``: the others)."""
 _STRIP = 32 * 2**20
-"""Bytes of float64 of all sources that a median sorts at a time."""
 _EXPECTED = (
     f"expected one of {', '.join(_METHODS)}, or a function fuser(dst, src) -> None of a module, as such or by its name as "
     "'module.function', which puts pixels of src into dst"
@@ -190,7 +189,11 @@ class StackReader:
 
 
 def reduced(
-    parts: Iterable[tuple[Any, Array]], method: str, shape: tuple[int, int], cfg: RasterLoadParams
+    parts: Iterable[tuple[Any, Array]],
+    method: str,
+    shape: tuple[int, int],
+    cfg: RasterLoadParams,
+    strip: int = _STRIP,
 ) -> Array:
     """Pixels ``(..., y, x)`` made of those of several sources.
 
@@ -205,12 +208,14 @@ def reduced(
         Pixels (y, x).
     cfg
         Type and nodata; integers without nodata have 0 there.
+    strip
+        Bytes of float64 of all sources that a median sorts at a time.
     """
     dtype = np.dtype(cfg.dtype)
     fill = cfg.fill_value
     empty = dtype.type(0 if dtype.kind not in "fc" else np.nan) if fill is None else dtype.type(fill)
     if method == "median":
-        return _median(list(parts), shape, empty)
+        return _median(list(parts), shape, empty, strip)
     out: Array | None = None
     total = count = np.empty(0)
     for roi, pixels in parts:
@@ -236,12 +241,12 @@ def reduced(
     return out
 
 
-def _median(parts: Sequence[tuple[Any, Array]], shape: tuple[int, int], empty: Any) -> Array:
+def _median(parts: Sequence[tuple[Any, Array]], shape: tuple[int, int], empty: Any, limit: int) -> Array:
     """Sorted strip by strip, so that the copy in float64 stays small whatever the sources hold."""
     lead = parts[0][1].shape[:-2]
     out = np.full((*lead, *shape), empty, empty.dtype)
     row = max(1, len(parts) * int(np.prod(lead)) * shape[1] * 8)
-    step = max(1, _STRIP // row)
+    step = max(1, limit // row)
     for top in range(0, shape[0], step):
         strip = out[..., top : top + step, :]
         stack = np.full((len(parts), *strip.shape), np.nan)
