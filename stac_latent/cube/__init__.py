@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stac_latent.cube.read.driver import LatentDriver as LatentDriver
     from stac_latent.cube.read.driver import open_cells as open_cells
     from stac_latent.cube.read.reader import LatentReader as LatentReader
+    from stac_latent.cube.read.xarray_engine import LatentBackendEntrypoint as LatentBackendEntrypoint
     from stac_latent.cube.ref import LatentRef as LatentRef
 else:
     __getattr__, __dir__, __all__ = lazy(
@@ -24,6 +25,7 @@ else:
             "read.accessor": ["LatentAccessor"],
             "read.driver": ["LatentDriver", "open_cells"],
             "read.reader": ["LatentReader"],
+            "read.xarray_engine": ["LatentBackendEntrypoint"],
             "ref": ["LatentRef"],
         },
     )

@@ -229,12 +229,12 @@ def band_attrs(band: Band) -> dict[str, Any]:
 def latent_attrs(ref: LatentRef, *others: LatentRef) -> dict[str, Any]:
     """Attributes of a latent variable: the ``latent:`` fields, the decoder, the size of the whole tile, and decoded bands.
 
-    ``latent:decoded_bands`` is JSON text, which files can hold: the Band Objects of the asset, and those of others in the
-    cube that differ.
+    ``latent:bands`` and ``latent:decoded_bands`` are JSON text, which files of every format can hold: names of the bands, and the
+    Band Objects of the asset with those of others in the cube that differ.
     """
     fields = ref.spec.to_fields()
     attrs = {k: v for k, v in fields.items() if k.startswith("latent:") or k == "data_type"}
-    attrs["latent:bands"] = [b.name for b in ref.spec.bands]
+    attrs["latent:bands"] = json.dumps([b.name for b in ref.spec.bands])
     decoded = (json.dumps([b.to_stac() for b in r.spec.bands]) for r in (ref, *others))
     attrs["latent:decoded_bands"] = f"[{', '.join(dict.fromkeys(decoded))}]"
     attrs["latent:shape"] = [ref.spec.dimensions, *ref.grid.cells]

@@ -59,7 +59,7 @@ class LruCache(Generic[T]):
     Parameters
     ----------
     limit
-        Of the sum of their sizes.
+        Of the sum of their sizes; a function is asked again whenever a value comes.
     size
         Size of a value, 1 by default; it is asked again whenever a value comes. A value whose size is 0 stays.
 
@@ -72,8 +72,8 @@ class LruCache(Generic[T]):
     (False, True)
     """
 
-    def __init__(self, limit: int, size: Callable[[T], int] = _one) -> None:
-        self.limit, self._size = limit, size
+    def __init__(self, limit: int | Callable[[], int], size: Callable[[T], int] = _one) -> None:
+        self._limit, self._size = limit, size
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, T] = OrderedDict()
 
@@ -105,6 +105,11 @@ class LruCache(Generic[T]):
             self._trim()
             return made
 
+    @property
+    def limit(self) -> int:
+        """Sum of the sizes that are kept."""
+        return self._limit() if callable(self._limit) else self._limit
+
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
@@ -113,9 +118,9 @@ class LruCache(Generic[T]):
     def _trim(self) -> None:
         """Forget the values that were not used for longest."""
         sizes = {k: self._size(v) for k, v in self._kept.items()}
-        held = sum(sizes.values())
+        held, limit = sum(sizes.values()), self.limit
         for key, size in list(sizes.items())[:-1]:
-            if held <= self.limit:
+            if held <= limit:
                 return
             if size:
                 del self._kept[key]

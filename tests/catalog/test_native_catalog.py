@@ -309,10 +309,33 @@ def test_engine(scene):
         xr.open_dataset(f"{store}/g60", engine="stac-latent")["B01"].values, decoded(item, "B01")[0]
     )
     text = (
-        r"several native grids \(B02, B03 at 10; B05, B06 at 20; B01 at 60\): choose those of one with bands="
+        r"several native grids \(B02, B03 in 'g10'; B05, B06 in 'g20'; B01 in 'g60'\): choose one with group= or bands=, "
+        r"open all with xarray\.open_datatree"
     )
     with pytest.raises(GridError, match=text):
         xr.open_dataset(item, engine="stac-latent")
+
+
+def test_tree(scene):
+    item, _, _ = scene
+    store = LatentRef.from_item(item).href
+    for target in (item, store):
+        tree = xr.open_datatree(target, engine="stac-latent", chunks={})
+        assert tree.groups == ("/", "/g10", "/g20", "/g60")
+        for group, names in {"g10": ["B02", "B03"], "g20": ["B05", "B06"], "g60": ["B01"]}.items():
+            assert list(tree[group].data_vars) == names
+            one = xr.open_dataset(target, engine="stac-latent", group=group)
+            for name in names:
+                want = decoded(item, name)[0]
+                np.testing.assert_array_equal(tree[group][name].values, want)
+                np.testing.assert_array_equal(one[name].values, want)
+                np.testing.assert_array_equal(one[name][::-7, [9, 3, 9]].values, want[::-7, [9, 3, 9]])
+                points = {d: xr.DataArray([0, -1, 5, 5], dims="p") for d in "yx"}
+                np.testing.assert_array_equal(
+                    one[name].isel(points).values, want[[0, -1, 5, 5], [0, -1, 5, 5]]
+                )
+    with pytest.raises(CatalogError, match=r"there is no group 'g30'; groups are 'g10', 'g20', 'g60'"):
+        xr.open_dataset(item, engine="stac-latent", group="g30")
 
 
 def test_zarr_alone(scene):

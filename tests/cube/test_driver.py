@@ -17,15 +17,16 @@ import odc.stac
 import pytest
 import xarray as xr
 from load_support import BANDS, NAMES, encoded, pair, pixel_grid, ref_of, scene
-from odc.loader import reader_driver
+from odc.loader import RasterBandMetadata, RioDriver, reader_driver
 from odc.loader.types import RasterLoadParams, RasterSource
 
 import stac_latent.cube
 from stac_latent.cube.asset_choice import driver_data
 from stac_latent.cube.grid.boxes import cell_box, pixel_box
+from stac_latent.cube.odc_private import LocalContext
 from stac_latent.cube.read import chunk_cache as chunks
 from stac_latent.cube.read import reader as decode
-from stac_latent.cube.read.driver import CellReader, FieldReader, LatentDriver, reader_for
+from stac_latent.cube.read.driver import CellReader, FieldReader, LatentDriver, LatentParser, reader_for
 from stac_latent.cube.read.load import load
 from stac_latent.cube.read.xarray_engine import LatentBackendEntrypoint
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
@@ -289,7 +290,7 @@ def test_chunks_are_decoded_once_for_many_threads():
 
 def test_chunks_are_kept_within_a_limit(monkeypatch):
     chunks.forget()
-    monkeypatch.setattr(chunks._chunks, "limit", 3 * 8 * 16)
+    monkeypatch.setenv("STAC_LATENT_DECODED_BYTES", str(3 * 8 * 16))
     calls = []
 
     def decoded(i):
@@ -314,6 +315,55 @@ def test_a_chunk_that_failed_is_tried_again():
     assert chunks.chunk("b", lambda: np.ones(2)).result().sum() == 2
 
 
+# -- what odc-loader expects of a driver ----------------------------------------------------------------------------
+
+
+def test_bands_come_last_where_the_source_has_them_so(scenes):
+    item = scenes[0][0]
+    box = pixel_box(ref_of(item).grid)
+    src = source(item, bands=[0, 2])
+    first = FieldReader(src).read(RasterLoadParams("uint16"), box)[1]
+    src = replace(src, meta=RasterBandMetadata("uint16", 0, dims=("y", "x", "band")))
+    for dst in (None, np.zeros((*box.shape, 2), "uint16")):
+        roi, last = FieldReader(src).read(RasterLoadParams("uint16"), box, dst=dst)
+        np.testing.assert_array_equal(last, np.moveaxis(first, 0, -1))
+        assert dst is None or (dst[roi] == last).all()
+
+
+@pytest.mark.parametrize("how", [{}, {"dtype": "uint16"}], ids=["no type", "another type"])
+def test_an_array_that_is_filled_says_its_type(scenes, how, tmp_path):
+    item, plain = scenes[0][0], scenes[1][0]
+    box = pixel_box(ref_of(item).grid)
+    want, got = (np.zeros(box.shape, "float32") for _ in range(2))
+    stock = RasterSource(plain.assets["image"].href, band=2, meta=RasterBandMetadata("uint16", 0))
+    cfg = RasterLoadParams(**how)
+    RioDriver().open(stock, LocalContext()).read(cfg, box, dst=want)
+    FieldReader(source(item, band=1, bands=[1])).read(cfg, box, dst=got)
+    assert np.isnan(want).any()
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("number", [0, 4, -1])
+def test_a_band_that_is_not_there(scenes, number):
+    item = scenes[0][0]
+    text = (
+        rf"there is no band {number} in asset 'latent' of item 's0'; it has 1 \(B02\), 2 \(B03\), 3 \(B04\)"
+    )
+    with pytest.raises(CatalogError, match=text):
+        LatentParser().driver_data(item, ("latent", number))
+    with pytest.raises(CatalogError, match=text):
+        FieldReader(source(item, bands=[number - 1])).read(
+            RasterLoadParams("uint16"), pixel_box(ref_of(item).grid)
+        )
+
+
+def test_readers_of_others_are_passed_on():
+    aux, dask = object(), object()
+    driver = LatentDriver(aux_reader=aux, dask_reader=dask)
+    assert (driver.aux_reader, driver.dask_reader) == (aux, dask)
+    assert isinstance(driver.md_parser, LatentParser)
+
+
 # -- the engine ----------------------------------------------------------------------------------------------------
 
 
@@ -322,8 +372,9 @@ def engine():
     return "stac-latent" if found else LatentBackendEntrypoint
 
 
+@pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
 @pytest.mark.parametrize("what", ["item file", "item", "group"])
-@pytest.mark.parametrize("chunks", [None, {"y": 70, "x": 90}], ids=["lazy", "dask"])
+@pytest.mark.parametrize("chunks", [None, {"y": 64, "x": 96}], ids=["lazy", "dask"])
 def test_open_dataset_decodes(scenes, what, chunks):
     item = scenes[0][0]
     href = {
@@ -407,7 +458,7 @@ def test_open_dataset_refuses(scenes, tmp_path):
         xr.open_dataset(tmp_path / "gone.json", engine=engine())
     with pytest.raises(CorruptDataError, match="is no Zarr v3 group"):
         xr.open_dataset(tmp_path, engine=engine())
-    with pytest.raises(CatalogError, match="opens the href of an Item or of a latent Zarr group; got int"):
+    with pytest.raises(CatalogError, match=r"opens a pystac Item, an asset of one, or the href .*; got int"):
         xr.open_dataset(3, engine=engine())
     with pytest.raises(
         CatalogError,

@@ -69,7 +69,7 @@ def test_attributes_are_the_fields(scenes):
     ):
         assert attrs[key] == fields[key]
     assert attrs["latent:shape"] == [192, 24, 27]
-    assert attrs["latent:bands"] == ["B02", "B03", "B04"]
+    assert attrs["latent:bands"] == '["B02", "B03", "B04"]'
     assert attrs["latent:decoder"].endswith("item.json")
 
 

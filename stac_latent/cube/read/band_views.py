@@ -20,6 +20,7 @@ from stac_latent.cube.band_grid import BandGrid
 from stac_latent.cube.grid.boxes import pixel_box
 from stac_latent.cube.grid.native_grids import cover, offset_of
 from stac_latent.cube.grid.tiling import lattice_grid
+from stac_latent.cube.read.engine.gather import Blocks
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import MALFORMED, FieldError, GridError, StacLatentError
@@ -27,7 +28,7 @@ from stac_latent.net.fetch import inner
 from stac_latent.spec import Grid, Spec
 from stac_latent.window import Window, WindowLike
 
-__all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "view_of"]
+__all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "steps_to", "view_of"]
 
 
 def group_names(boxes: Sequence[Sequence[GeoBox]]) -> list[str]:
@@ -158,10 +159,7 @@ class NativeReader:
 
     def __init__(self, reader: LatentReader, grid: Grid) -> None:
         self.reader, self.grid, self.spec = reader, grid, reader.spec
-        try:
-            self.step, self.offset = _steps(Affine(*reader.grid.transform), Affine(*grid.transform))
-        except ArithmeticError:
-            self.step, self.offset = 0, (0, 0)
+        self.step, self.offset = steps_to(reader.grid, grid)
         ends = [o + n * self.step for o, n in zip(self.offset, grid.shape, strict=True)]
         inside = min(self.offset) >= 0 and all(e <= n for e, n in zip(ends, reader.grid.shape, strict=True))
         if not self.step or not inside:
@@ -169,6 +167,11 @@ class NativeReader:
                 f"bands of asset {reader.ref.asset!r} of item {reader.ref.item_id!r} have pixels {grid.shape} at {grid.transform[:6]}, "
                 f"which are not whole ones of the asset's {reader.grid.shape} at {reader.grid.transform[:6]}"
             )
+
+    def blocks(self) -> list[Blocks]:
+        """How stored chunks cut the rows and columns of :attr:`grid`."""
+        lattice = zip(self.reader.chunk_pixels(), self.grid.shape, self.offset, strict=True)
+        return [Blocks(size, lead, n, self.step, offset) for (size, lead), n, offset in lattice]
 
     def read_field(self, window: WindowLike | None = None, bands: Sequence[int] | None = None) -> Array:
         """Decoded pixels ``(band, y, x)`` of a window of :attr:`grid`; see :meth:`LatentReader.read_field`."""
@@ -182,8 +185,15 @@ class NativeReader:
         return np.ascontiguousarray(field[:, ::s, ::s])
 
 
-def _steps(fine: Affine, own: Affine) -> tuple[int, tuple[int, int]]:
+def steps_to(fine: Grid, own: Grid) -> tuple[int, tuple[int, int]]:
     """Pixels of ``fine`` along one of ``own``, and to its corner (y, x); no step where they are not whole ones."""
+    try:
+        return _steps(Affine(*fine.transform), Affine(*own.transform))
+    except ArithmeticError:
+        return 0, (0, 0)
+
+
+def _steps(fine: Affine, own: Affine) -> tuple[int, tuple[int, int]]:
     step, offset = max(1, round(own.a / fine.a)), offset_of(fine, own)
     corner = fine * Affine.translation(*offset[::-1]) * Affine.scale(step)
     near = max(abs(s - round(s)) for s in ~fine * (own.c, own.f)) < 1e-2

@@ -13,12 +13,11 @@ from stac_latent.aliases import Array
 from stac_latent.system.settings import whole_number
 from stac_latent.system.threads import LruCache, ProcessPool
 
-__all__ = ["LIMIT", "aside", "chunk", "forget", "known", "workers"]
+__all__ = ["aside", "chunk", "forget", "known", "limit", "workers"]
 
 T = TypeVar("T")
 
-LIMIT = 256 * 2**20
-"""Bytes of decoded pixels that a process keeps."""
+_DEFAULT = 256 * 2**20
 
 
 def workers() -> int:
@@ -27,6 +26,11 @@ def workers() -> int:
     Each waits for zarr's event loop part of the time: with one more, the cores stay busy.
     """
     return whole_number("STAC_LATENT_THREADS", (os.cpu_count() or 1) + 1, "threads", least=1)
+
+
+def limit() -> int:
+    """Bytes of decoded pixels that a process keeps: ``$STAC_LATENT_DECODED_BYTES``, or 256 MiB."""
+    return whole_number("STAC_LATENT_DECODED_BYTES", _DEFAULT, "bytes")
 
 
 def chunk(key: Hashable, decode: Callable[[], Array]) -> Future[Array]:
@@ -75,4 +79,4 @@ def _size(future: Future[Array]) -> int:
 
 
 _pool = ProcessPool(workers, "stac-latent")
-_chunks: LruCache[Future[Array]] = LruCache(LIMIT, _size)
+_chunks: LruCache[Future[Array]] = LruCache(limit, _size)

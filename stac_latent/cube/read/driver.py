@@ -133,8 +133,13 @@ class _Reader(abc.ABC):
         Returns
         -------
         roi, array
-            ``dst_geobox[roi].shape == array.shape[-2:]``; ``(band, y, x)``, or ``(y, x)`` for one plain band.
+            Part of ``dst_geobox`` and its pixels: ``(band, y, x)``, ``(y, x)`` for one plain band, or ``(y, x, band)`` where
+            the source's dimensions begin so.
         """
+        meta = self._src.meta
+        last = self._src.band == 0 and meta is not None and len(meta.dims) > 2 and meta.ydim == 0
+        if dst is not None:
+            cfg = cfg.patch(dtype=dst.dtype.name)
         try:
             roi, pixels = self._read(cfg, dst_geobox, selection)
         except (StacLatentError, OSError, rasterio.errors.RasterioError) as exc:
@@ -147,9 +152,11 @@ class _Reader(abc.ABC):
                 pixels = np.empty((self._count(selection), 0, 0), cfg.dtype)
         if self._src.band != 0:
             pixels = pixels[0]
+        elif last:
+            pixels = np.moveaxis(pixels, 0, -1)
         if dst is None:
             return roi, pixels
-        target = dst[(..., *roi)]
+        target = dst[roi] if last else dst[(..., *roi)]
         target[...] = pixels
         return roi, target
 
@@ -208,6 +215,8 @@ class FieldReader(_Reader):
     def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, selection: Any) -> tuple[Roi, Array]:
         reader = reader_for(self._data["ref"], self._data["stamp"])
         bands, grid = _select(self._data["bands"], selection), self._data["grid"]
+        if beyond := [b + 1 for b in bands if not 0 <= b < len(reader.spec.bands)]:
+            raise CatalogError(_no_band(self._data["ref"], beyond[0]))
         source: FieldSource = reader if grid == reader.grid else NativeReader(reader, grid)
         source = PhysicalSource(source) if self._data["physical"] else source
         return read_onto(source, pixel_box(grid), bands, cfg, dst_geobox)
@@ -282,7 +291,10 @@ class LatentParser:
         """Give what the workers need to read a band; None for a raw one."""
         key, index = band_key
         if key in decodable_assets(md):
-            view = view_of(reference(md, key), index - 1)
+            ref = reference(md, key)
+            if not 1 <= index <= len(ref.spec.bands):
+                raise CatalogError(_no_band(ref, index))
+            view = view_of(ref, index - 1)
             return driver_data(md, view.ref, "field", [view.index], view.grid)
         return self._raw.driver_data(md, band_key)
 
@@ -294,6 +306,8 @@ class LatentDriver(RioDriver):
     ----------
     md_parser
         Metadata parser; the default understands STAC Items with latent assets.
+    aux_reader, dask_reader
+        As of ``odc.loader.RioDriver``; the default reads tables that Items name, as odc-stac does.
     warn
         Whether sources that are passed over (``fail_on_error=False``) are named in a warning; else in the log.
 
@@ -304,8 +318,10 @@ class LatentDriver(RioDriver):
     'LatentDriver'
     """
 
-    def __init__(self, md_parser: Any = None, *, warn: bool = False) -> None:
-        super().__init__(md_parser=md_parser or LatentParser(), aux_reader=StacAuxReader())
+    def __init__(
+        self, md_parser: Any = None, aux_reader: Any = None, dask_reader: Any = None, *, warn: bool = False
+    ) -> None:
+        super().__init__(md_parser or LatentParser(), aux_reader or StacAuxReader(), dask_reader)
         self._warn = warn
 
     def open(self, src: RasterSource, ctx: Any) -> Any:
@@ -320,6 +336,11 @@ class LatentDriver(RioDriver):
         if data["upto"] == "channels":
             return ChannelReader(src, warn=self._warn)
         return (FieldReader if data["upto"] == "field" else CellReader)(src, warn=self._warn)
+
+
+def _no_band(ref: LatentRef, number: int) -> str:
+    names = ", ".join(f"{i} ({b.name})" for i, b in enumerate(ref.spec.bands, 1))
+    return f"there is no band {number} in asset {ref.asset!r} of item {ref.item_id!r}; it has {names}"
 
 
 def _select(values: Any, selection: Any) -> list[int]:

@@ -16,7 +16,7 @@ from stac_latent.errors import CatalogError, SourceWarning
 from stac_latent.spec import Band, Spec
 from stac_latent.window import Window
 
-__all__ = ["PhysicalSource", "Stored", "check_stored", "physical_band", "with_common_nodata"]
+__all__ = ["PhysicalSource", "Stored", "check_stored", "physical_band", "to_physical", "with_common_nodata"]
 
 
 Stored = Mapping[str, Sequence[tuple[str, Band]]]
@@ -51,11 +51,17 @@ class PhysicalSource:
         stored = self._source.spec.bands
         out = np.empty(field.shape, self.spec.bands[0].data_type)
         for at, i in enumerate(range(len(stored)) if bands is None else bands):
-            np.multiply(field[at], stored[i].scale, out=out[at], casting="unsafe")
-            out[at] += np.float32(stored[i].offset)
-            if stored[i].nodata is not None:
-                out[at][field[at] == stored[i].nodata] = np.nan
+            to_physical(field[at], stored[i], out[at])
         return out
+
+
+def to_physical(stored: npt.NDArray[Any], band: Band, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Pixels of a band in its physical unit, NaN where it has no data, into an array of the type of :func:`physical_band`."""
+    np.multiply(stored, band.scale, out=out, casting="unsafe")
+    out += np.float32(band.offset)
+    if band.nodata is not None:
+        out[stored == band.nodata] = np.nan
+    return out
 
 
 def check_stored(stored: Stored, *, physical: bool) -> None:

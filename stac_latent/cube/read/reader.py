@@ -207,7 +207,10 @@ class LatentReader:
         out: Array | None = None
         self.arrays.mask_ahead(pixels)
         pending = aside(partial(self.arrays.read_mask, pixels))
-        for part, piece in self._pieces(pixels):
+        places = list(itertools.product(*self._chunks_of(pixels)))
+        parts = [(place, _shared(self._pixels_of(place), pixels)) for place in places]
+        for cut, piece in self._pieces(parts):
+            part = cut.counted_from(pixels)
             if out is None:
                 out = np.empty((len(chosen), *pixels.shape), piece.dtype)
             out[:, *part.slices] = piece if all_bands else piece[chosen]
@@ -216,6 +219,26 @@ class LatentReader:
         mask = pending.result()
         valid = mask if mask is None or len(mask) == 1 else mask[chosen]
         return apply_nodata(out, valid, [self.codec.bands[i] for i in chosen])
+
+    def read_windows(self, windows: Sequence[Window], bands: Sequence[int]) -> Iterator[Array]:
+        """Decoded pixels of many windows, in their order, as :meth:`read_field` gives them; a few are decoded ahead.
+
+        Parameters
+        ----------
+        windows
+            Each within the scene, and within one chunk of :meth:`chunk_pixels`.
+        bands
+            Positions of the bands to return.
+        """
+        chosen = list(bands)
+        parts = [((y.start, x.start), w) for w in windows for y, x in [self._chunks_of(w)]]
+        masks: deque[Future[Array | None]] = deque()
+        for i, (_, piece) in enumerate(self._pieces(parts)):
+            while len(masks) < min(len(parts) - i, 2 * workers()):
+                masks.append(aside(partial(self.arrays.read_mask, parts[i + len(masks)][1])))
+            mask = masks.popleft().result()
+            valid = mask if mask is None or len(mask) == 1 else mask[chosen]
+            yield apply_nodata(piece[chosen], valid, [self.codec.bands[b] for b in chosen])
 
     def decode_block(self, window: Window) -> tuple[Array, Array]:
         """One window of pixels at once (with residuals: the pixels of a stored chunk), and the symbols of the cells that cover it.
@@ -255,49 +278,44 @@ class LatentReader:
         )
         return self.codec.decode(symbols, window=inside)
 
-    def _pieces(self, window: Window) -> Iterator[tuple[Window, Array]]:
-        """Parts of a window, counted from its corner, and their pixels; one for each stored chunk, a few are decoded ahead."""
-        pending: deque[tuple[Window, Future[Array]]] = deque()
-        places = list(itertools.product(*self._chunks_of(window)))
-        self._ahead(places[:_AHEAD])
-        for i, place in enumerate(places):
-            if i and i % _AHEAD == 0:
-                self._ahead(places[i : i + _AHEAD])
+    def _pieces(self, parts: Sequence[tuple[tuple[int, ...], Window]]) -> Iterator[tuple[Window, Array]]:
+        """Windows within chunks, given with the numbers of these, and their pixels; a few chunks are decoded ahead."""
+        pending: deque[tuple[Window, Window, Future[Array]]] = deque()
+        for i, (place, window) in enumerate(parts):
+            if i % _AHEAD == 0:
+                self._ahead([p for p, _ in parts[i : i + _AHEAD]])
             whole = self._pixels_of(place)
-            pending.append((whole, chunk((self._token, place), partial(self._decode_alone, whole))))
+            decoded = chunk((self._token, place), partial(self._decode_alone, whole))
+            pending.append((window, window.counted_from(whole), decoded))
             if len(pending) > 2 * workers():
-                yield self._cut(*pending.popleft(), window)
+                yield self._cut(*pending.popleft())
         while pending:
-            yield self._cut(*pending.popleft(), window)
+            yield self._cut(*pending.popleft())
+
+    @staticmethod
+    def _cut(window: Window, inside: Window, future: Future[Array]) -> tuple[Window, Array]:
+        return window, future.result()[:, *inside.slices]
 
     def _ahead(self, places: Sequence[tuple[int, ...]]) -> None:
         """Start to read chunks that will be decoded from their bytes, and are not decoded yet."""
         if self.codec.tiled:
             self.arrays.ahead((p[0], p[1]) for p in places if not known((self._token, p)))
 
-    @staticmethod
-    def _cut(chunk_window: Window, future: Future[Array], window: Window) -> tuple[Window, Array]:
-        shared = Window.of(
-            (max(a, lo), min(b, hi)) for (a, b), (lo, hi) in zip(chunk_window, window, strict=True)
-        )
-        pixels = future.result()[:, *shared.counted_from(chunk_window).slices]
-        return shared.counted_from(window), pixels
-
-    def _chunk_pixels(self) -> list[tuple[int, int]]:
+    def chunk_pixels(self) -> list[tuple[int, int]]:
         """Pixels of a chunk and padding before the first, along y and x."""
         sizes = [c * s for c, s in zip(self.arrays.latent.chunks[1:], self.grid.stride, strict=True)]
         return list(zip(sizes, self.grid.lead, strict=True))
 
     def _chunks_of(self, window: Window) -> list[range]:
         """Numbers of the chunks that hold a window, along y and x."""
-        spans = zip(window, self._chunk_pixels(), strict=True)
+        spans = zip(window, self.chunk_pixels(), strict=True)
         return [range((lo + pad) // size, (hi - 1 + pad) // size + 1) for (lo, hi), (size, pad) in spans]
 
     def _pixels_of(self, place: tuple[int, ...]) -> Window:
         """Pixels of one chunk, within the scene."""
         return Window.of(
             (max(0, i * size - pad), min(n, (i + 1) * size - pad))
-            for i, (size, pad), n in zip(place, self._chunk_pixels(), self.grid.shape, strict=True)
+            for i, (size, pad), n in zip(place, self.chunk_pixels(), self.grid.shape, strict=True)
         )
 
     def decode_base(self, window: Window) -> Array:
@@ -337,7 +355,7 @@ class LatentReader:
         if self.reference is not None and self.reference.refers(y, x):
             coded = self.reference.restore(self.codec.entropy_decode(coded), y, x)
         pixels = self.codec.decode(coded)
-        (sy, py), (sx, px) = self._chunk_pixels()
+        (sy, py), (sx, px) = self.chunk_pixels()
         inside = window.shifted((py - y * sy, px - x * sx))
         cut = pixels[:, *inside.slices]
         if cut.shape[1:] != window.shape:
@@ -353,3 +371,7 @@ class LatentReader:
         if not all(0 <= lo < hi <= n for (lo, hi), n in zip(window, shape, strict=True)):
             raise GridError(f"window {window} is not inside the {shape[0]} x {shape[1]} {unit} of the asset")
         return Window.of(window)
+
+
+def _shared(one: Window, other: Window) -> Window:
+    return Window.of((max(a, lo), min(b, hi)) for (a, b), (lo, hi) in zip(one, other, strict=True))
