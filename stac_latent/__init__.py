@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.encode.encode import encode as encode
     from stac_latent.catalog.files.items import items_from_files as items_from_files
     from stac_latent.catalog.place.minicube import minicube as minicube
+    from stac_latent.catalog.place.points import points as points
     from stac_latent.catalog.publish.publish import publish as publish
     from stac_latent.catalog.push.push import push as push
     from stac_latent.catalog.search.search import search as search
@@ -40,6 +41,7 @@ else:
             "catalog.encode.encode": ["encode"],
             "catalog.place.minicube": ["minicube"],
             "catalog.files.items": ["items_from_files"],
+            "catalog.place.points": ["points"],
             "catalog.publish.publish": ["publish"],
             "catalog.push.push": ["push"],
             "catalog.search.search": ["search"],

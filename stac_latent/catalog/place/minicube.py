@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from stac_latent.catalog.place.found import Period, has_latents, items_at, name_
 from stac_latent.catalog.search.arguments import Time
 from stac_latent.catalog.search.search import search
 from stac_latent.cube.asset_choice import Upto
+from stac_latent.cube.grid.areas import Area
 from stac_latent.cube.grid.place import Square, square_at
 from stac_latent.cube.read.load import load
 from stac_latent.errors import CatalogError
@@ -25,14 +27,10 @@ from stac_latent.system.suggest import known_options
 
 __all__ = ["minicube"]
 
-_OF_PLACE = (
-    "items", "bands", "upto", "asset", "chunks", "bbox", "geobox", "like", "geopolygon", "intersects", "crs", "resolution", "anchor",
-)  # fmt: skip
-_OF_LOAD = tuple(n for n in inspect.signature(load).parameters if n not in _OF_PLACE)
+_OWN = {"items", "bands", "asset", "upto", "chunks", *(f.name for f in fields(Area))}
+_OF_LOAD = tuple(n for n in inspect.signature(load).parameters if n not in _OWN)
 """Options that are handed on to ``load`` as they are."""
-_RAW = frozenset(
-    ("resampling", "dtype", "nodata", "groupby", "pool", "progress", "fail_on_error", "patch_url")
-)
+_RAW = frozenset(_OF_LOAD) - {"key", "physical", "fuse_func", "errors"}
 """Of these, what ``odc.stac.load`` takes as well."""
 
 _NEAR = 0.1

@@ -28,7 +28,7 @@ from stac_latent.spec import Band, Spec
 from stac_latent.system.links import asset_href, is_http, is_remote
 from stac_latent.window import Window
 
-__all__ = ["RawData", "is_raw", "raw_data", "read_raw"]
+__all__ = ["FileSource", "RawData", "file_source", "is_raw", "raw_data", "read_raw"]
 
 
 class RawData(TypedDict):
@@ -63,7 +63,7 @@ def read_raw(src: RasterSource, cfg: RasterLoadParams, dst: GeoBox) -> tuple[Roi
     data: RawData = src.driver_data
     ref = data["raw"]
     if data["physical"]:
-        source = _in_physical_units(ref)
+        source = file_source(ref)
         roi, pixels = read_onto(source, source.file.box, [0], cfg, dst)
         return roi, pixels[0]
     if is_remote(ref.item.get_self_href()):
@@ -73,14 +73,18 @@ def read_raw(src: RasterSource, cfg: RasterLoadParams, dst: GeoBox) -> tuple[Roi
 
 
 @dataclass(frozen=True)
-class _PhysicalBand:
+class FileSource:
     """One band of a file times scale plus offset, NaN where it has no data; a :class:`~stac_latent.cube.read.resample.FieldSource`."""
 
     file: RasterFile
     index: int
     facts: Facts
+    """Values of the band, as file and Item agree on them."""
     masked: bool
+    """Whether masks of the file say which pixels hold data."""
     spec: Spec
+    notes: tuple[str, ...]
+    """Where Item and file disagree, in words."""
 
     def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:  # noqa: ARG002 - it has one
         """``(1, y, x)`` float32 or complex64 of a window."""
@@ -98,16 +102,19 @@ class _PhysicalBand:
         return out
 
 
-def _in_physical_units(ref: RawRef) -> _PhysicalBand:
+def file_source(ref: RawRef) -> FileSource:
+    """One raw band of a file, by the rules of a raw asset (:mod:`stac_latent.cube.raw.contract`)."""
     item, key, row, header = ref.item, ref.asset, ref.row, _header(ref)
     agreed_bands(item, key, row, header)
     own = header.bands[row["index"] - 1]
     band = Band(ref.name, own.data_type)
     facts = with_sentinel2_offset(item, row, band, agreed_values(item, ref.name, row["meta"], own))
-    box, _ = agreed_grid(item, key, header)
+    box, notes = agreed_grid(item, key, header)
     spec: Spec = Spec("codec", "", 1, (1, 1), (0, 0), (physical_band(band),))
     masked = own.masked and not is_data(item, key, header)
-    return _PhysicalBand(RasterFile(_address(ref), box), row["index"], facts, masked, spec)
+    return FileSource(
+        RasterFile(_address(ref), box), row["index"], facts, masked, spec, (*notes, *facts.notes)
+    )
 
 
 @functools.lru_cache(maxsize=256)

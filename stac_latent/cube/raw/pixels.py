@@ -15,10 +15,11 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from stac_latent.aliases import Array
+from stac_latent.cube.grid.points import Integers, by_tile
 from stac_latent.errors import GridError
 from stac_latent.net.raster import open_raster
 from stac_latent.system.links import is_remote, shown
-from stac_latent.window import Window
+from stac_latent.window import Span, Window
 
 __all__ = ["RasterFile"]
 
@@ -61,6 +62,42 @@ class RasterFile:
         """Pixels (y, x) of a window that the file's mask of a band leaves in, be it beside the file, in it, or an alpha band."""
         with self._opened() as src:
             return np.asarray(src.read_masks(band, window=window) > 0)
+
+    def at(
+        self, bands: Sequence[int], rows: Integers, columns: Integers, dtype: str, *, masked: bool
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Pixels at points, with the file opened once and each of its blocks read once; errors as of :meth:`read`.
+
+        Parameters
+        ----------
+        bands
+            Counted from one.
+        rows, columns
+            ``(n,)``, of the file.
+        dtype
+            Of the result.
+        masked
+            Whether the file's masks are looked at.
+
+        Returns
+        -------
+        values, valid
+            ``(band, n)``, and what the masks leave in.
+        """
+        out = np.zeros((len(bands), len(rows)), dtype)
+        valid = np.ones(out.shape, bool)
+        with self._opened() as src:
+            height, width = src.block_shapes[bands[0] - 1]
+            for (y, x), (inside,) in by_tile([(rows, columns)], (height, width)):
+                window = Window(
+                    Span(y * height, min(src.height, (y + 1) * height)),
+                    Span(x * width, min(src.width, (x + 1) * width)),
+                )
+                row, column = rows[inside] - window.y.start, columns[inside] - window.x.start
+                out[:, inside] = src.read(list(bands), window=window, out_dtype=dtype)[:, row, column]
+                if masked:
+                    valid[:, inside] = src.read_masks(list(bands), window=window)[:, row, column] > 0
+        return out, valid
 
     def resampled(
         self,

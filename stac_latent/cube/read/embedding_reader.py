@@ -132,6 +132,11 @@ class PlainReader:
             )
         return array
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns of the file that are decoded together."""
+        return self.array.tile
+
     @cached_property
     def scale(self) -> ForeignArray | None:
         """The scales of codes quantised per vector; None for the others."""

@@ -161,6 +161,11 @@ def _irregular(where: str, crs: str, why: str) -> str:
 class TableReader(PlainReader):
     """Windows of a table whose rows are cells: only the row groups with rows in the window are read."""
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """All cells: row groups hold what they like."""
+        return self.grid.shape
+
     @cached_property
     def table(self) -> VectorTable:
         """The file."""

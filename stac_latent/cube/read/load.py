@@ -43,7 +43,7 @@ from stac_latent.errors import CatalogError
 from stac_latent.secure import Key, use
 from stac_latent.system.suggest import known_options
 
-__all__ = ["load", "load_channels", "load_field", "load_latent"]
+__all__ = ["check_space", "load", "load_channels", "load_field", "load_latent", "resolved_assets"]
 
 
 @known_options()
@@ -181,7 +181,7 @@ def load(
     if key is not None:
         use(key)
     request.check()
-    assets = _resolved(as_items(items, "load"), request)
+    assets = resolved_assets(as_items(items, "load"), request)
     refs = [a.ref for a in assets]
     request = request.with_pool(refs)
     check_meets(refs, request.area.parts)
@@ -212,7 +212,7 @@ def load_latent(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.Dat
     """Dequantised cells as they are, on the lattice that all Items share."""
     selection, area, refs = request.selection, request.area, [a.ref for a in assets]
     selection.check_latents(resampling=selection.resampling, anchor=area.anchor)
-    _check_space(refs)
+    check_space(refs)
     box = cell_geobox(common_lattice(refs), refs, area)
     return read_variables(assets, [latent_variable(refs)], request, {"geobox": box})
 
@@ -221,12 +221,12 @@ def load_channels(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.D
     """Channels of embeddings on any grid, resampled as numbers."""
     selection, refs = request.selection, [a.ref for a in assets]
     selection.check_latents()
-    _check_space(refs)
+    check_space(refs)
     variable = channel_variable(refs, selection.resampling)
     return read_variables(assets, [variable], request, request.area.of_grid())
 
 
-def _resolved(items: Sequence[pystac.Item], request: LoadRequest) -> list[ResolvedAsset]:
+def resolved_assets(items: Sequence[pystac.Item], request: LoadRequest) -> list[ResolvedAsset]:
     """The asset of each Item that is loaded; Items without one, or without a band that is asked for, are refused or left out."""
     selection = request.selection
     parser, asked = StacMDParser(request.stac_cfg or {}), asked_names(selection.bands)
@@ -255,7 +255,8 @@ def _resolved(items: Sequence[pystac.Item], request: LoadRequest) -> list[Resolv
     return sound_items([(a.item.id, a) for a in found], decoding, errors)
 
 
-def _check_space(refs: Sequence[LatentRef]) -> None:
+def check_space(refs: Sequence[LatentRef]) -> None:
+    """Refuse latents of several spaces, with :class:`CatalogError`: they are no vectors of one kind."""
     spaces: dict[str, list[str]] = {}
     for ref in refs:
         spaces.setdefault(ref.spec.space, []).append(ref.item_id)

@@ -29,6 +29,9 @@ from stac_latent.window import Window
 
 __all__ = ["ForeignArray", "open_array"]
 
+_RUN = 4 << 20
+"""Bytes of a NumPy file that are read together."""
+
 
 class ForeignArray(Protocol):
     """An array with known axes, read by window."""
@@ -40,6 +43,8 @@ class ForeignArray(Protocol):
     dtype: np.dtype[Any]
     """Type in which numbers are read: that of the file, in the byte order of this machine."""
     header: ArrayHeader
+    tile: tuple[int, int]
+    """Rows and columns that are stored, and decoded, together."""
 
     def read(self, window: Window) -> Array:
         """``(channel, y, x)`` of a window of rows and columns as they are stored."""
@@ -106,6 +111,7 @@ class _GeoTiff:
             alpha = _alpha_band(src)
             self.bands = [i for i in src.indexes if i != alpha]
             self.shape = (len(self.bands), src.height, src.width)
+            self.tile = tuple(src.block_shapes[0])
             types = {src.dtypes[i - 1] for i in self.bands}
             self.header = ArrayHeader(_number(src.nodata), *_linear(src, self.bands), tuple(src.overviews(1)))
             flags = {f for i in self.bands for f in src.mask_flag_enums[i - 1]}
@@ -212,6 +218,8 @@ class _Npy:
                 f"{href} has {size} bytes, its header declares {need}; it is truncated, fetch it again"
             )
         self.shape = sizes_of(self.full, axes)
+        row_bytes = math.prod(self.full) // self.shape[1] * self.stored.itemsize
+        self.tile = (max(1, _RUN // row_bytes), self.shape[2])
         wide = self.stored.kind == "f" and self.stored.itemsize > 8
         self.dtype = np.dtype(np.float64) if wide else self.stored.newbyteorder("=")
 

@@ -37,6 +37,7 @@ class ZarrArray:
         self.array = found
         self.dtype = np.dtype(found.dtype).newbyteorder("=")
         self.shape = sizes_of(found.shape, axes)
+        self.tile = sizes_of(found.chunks, axes)[1:]
         self.steps = dict(zip(axes, found.shape, strict=True)).get("time", 1)
         if not 0 <= step < self.steps:
             raise CorruptDataError(
