@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from affine import Affine
 
 UTM = Affine(10, 0, 600000, 0, -10, 5300040)
@@ -91,3 +92,23 @@ def write_product(folder: Path, size: int = 1830, bands: dict[str, int] | None =
     (root / "MTD_MSIL2A.xml").write_text(_PRODUCT_XML.format(product=PRODUCT, offsets=offsets))
     (granule / "MTD_TL.xml").write_text(_GRANULE_XML)
     return root
+
+
+def write_netcdf(
+    path: Path, values: np.ndarray, times: tuple[int, ...], units: str, transform: Affine
+) -> Path:
+    """A variable ``t2m (time, lat, lon)`` of float32, as CF has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = values.shape
+    plain = path.with_suffix(".tif")
+    with rasterio.open(plain, "w", driver="GTiff", count=count, height=height, width=width, dtype="float32", crs="EPSG:4326", transform=transform) as dst:  # fmt: skip
+        dst.write(values.astype("float32"))
+        dst.update_tags(**{
+            "NETCDF_DIM_EXTRA": "{time}", "NETCDF_DIM_time_DEF": f"{{{count},6}}", "NETCDF_DIM_time_VALUES": "{" + ",".join(map(str, times)) + "}",
+            "time#units": units,
+        })  # fmt: skip
+        for i, value in enumerate(times):
+            dst.update_tags(i + 1, NETCDF_VARNAME="t2m", NETCDF_DIM_time=str(value), units="K")
+    rasterio.shutil.copy(plain, path, driver="netCDF")
+    plain.unlink()
+    return path

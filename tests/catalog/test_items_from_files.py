@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from files_support import PRODUCT, UTM, write, write_product
+from files_support import PRODUCT, UTM, write, write_netcdf, write_product
 from rasterio.control import GroundControlPoint
 from typer.testing import CliRunner
 
@@ -336,6 +336,57 @@ def test_the_whole_line(tmp_path):
     (coded,) = stac_latent.encode(raw, "s2-10m-4b", tmp_path / "latents", psnr=55, guard="off")
     cube = stac_latent.load(coded, bands=["red"])
     assert np.abs(cube["red"].values[0].astype(int) - (700 + 3 * x + 2 * y)).max() < 100
+
+
+# -- times of one file -------------------------------------------------------------------------------------------------
+
+GLOBE = Affine(10, 0, -5, 0, -10, 90)
+
+
+@pytest.fixture
+def series(tmp_path):
+    values = np.arange(2 * 18 * 36, dtype="float32").reshape(2, 18, 36) / 7
+    return write_netcdf(
+        tmp_path / "raw" / "era.nc", values, (0, 6), "hours since 2020-06-01 00:00:00", GLOBE
+    ), values
+
+
+def test_each_time_of_a_netcdf_file_is_an_item(series, tmp_path):
+    path, values = series
+    first, second = items_from_files(path, tmp_path / "items")
+    assert [first.id, second.id] == ["era_20200601T000000", "era_20200601T060000"]
+    assert second.datetime.isoformat() == "2020-06-01T06:00:00+00:00"
+    assert second.properties["proj:code"] == "EPSG:4326"
+    assert band(second, "t2m")["name"] == "t2m"
+    assert band(second, "t2m")["unit"] == "K"
+    assert second.bbox[0] == -180
+    text = (tmp_path / "items" / "items" / second.id / "t2m.vrt").read_text()
+    assert 'relativeToVRT="1">NETCDF:' in text
+    assert str(tmp_path) not in text
+    with rasterio.open(second.assets["t2m"].href) as src:
+        assert src.bounds.left == -185
+        assert np.array_equal(src.read(1), np.roll(values[1], 18, axis=1)), "begun at 180 degrees west"
+    assert items_from_files(path, tmp_path / "items") == []
+    raw = stac_latent.search(tmp_path / "items" / "catalog.json")
+    options = {"bands": ["t2m"]}
+    coded = stac_latent.encode(
+        raw, stac_latent.open_codec("lin", **options), tmp_path / "latents", error_bound=0.01
+    )
+    assert len(coded) == 2
+    assert max(i.properties["latent:max_error"] for i in coded) <= 0.01
+
+
+def test_times_that_are_not_the_clocks(tmp_path):
+    path = write_netcdf(tmp_path / "a.nc", np.ones((2, 18, 36)), (0, 1), "months since 2020-06-01", GLOBE)
+    with pytest.raises(
+        CatalogError, match=r"its time '0' in 'months since 2020-06-01' .* is none of the clock's; convert it"
+    ):
+        items_from_files(path, tmp_path / "items")
+
+
+def test_a_netcdf_file_needs_a_catalogue(series):
+    with pytest.raises(CatalogError, match=r"era.nc \(netCDF\) needs a catalogue"):
+        items_from_files(series[0])
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,12 @@ from stac_latent.catalog.files.sensors import ANY, Sensor
 from stac_latent.catalog.footprints import footprints
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension.schemas import EO_URI, PROJ_URI, RASTER_URI
-from stac_latent.geo.crs import crs_fields, crs_text
+from stac_latent.geo.crs import crs_fields
 from stac_latent.geo.extents import bbox_of
 from stac_latent.spec import Grid, stac_type
 from stac_latent.system.links import href_of
 
-__all__ = ["item_of", "placed"]
+__all__ = ["item_of"]
 
 _BASE = "https://stac-extensions.github.io"
 _EXTENSIONS = {
@@ -47,34 +46,6 @@ class Part:
     raster: Raster
     named: Named
     bands: tuple[str, ...]
-
-
-def placed(raster: Raster, said: SceneMetadata, told: Told) -> Raster:
-    """A file with the place that metadata or the caller give one that states none.
-
-    Raises
-    ------
-    GridError
-        If nothing says where its pixels lie.
-    """
-    crs, transform = raster.crs, raster.transform
-    if crs is None and told.crs is not None:
-        crs = crs_text(told.crs)
-    if transform is None and (known := said.sentinel2.transform(raster.shape)) is not None:
-        crs, transform = said.sentinel2.crs, known
-    if transform is None and raster.points:
-        raise GridError(
-            f"{raster.path} has ground control points and no grid: warp it to one first, for instance with gdalwarp -t_srs EPSG:32633"
-        )
-    if transform is None:
-        raise GridError(
-            f"{raster.path} does not say where its pixels lie: it has no transform; write it with one (gdal_translate -a_srs ... -a_ullr ...)"
-        )
-    if crs is None:
-        raise GridError(
-            f"{raster.path} has no CRS; state the one of its coordinates with --crs EPSG:32633 (crs=)"
-        )
-    return replace(raster, crs=crs, transform=transform)
 
 
 def item_of(
@@ -341,15 +312,17 @@ def _footprint(parts: Sequence[Part]) -> Any:
             continue
         corners = tuple(round(v, 3 if abs(v) > 1000 else 9) for v in (t.c, t.f, *(t * (width, height))))
         if (raster.crs, corners) not in outlines:
-            outlines[raster.crs, corners] = _outline(raster.path, raster.crs, tuple(t)[:6], raster.shape)
+            try:
+                outlines[raster.crs, corners] = _outline(raster.crs, tuple(t)[:6], raster.shape)
+            except GridError as exc:
+                raise GridError(f"{raster.path}: {exc}") from exc
     found = list(outlines.values())
     return found[0] if len(found) == 1 else shapely.union_all(found)
 
 
-def _outline(path: Path, crs: str, transform: tuple[float, ...], shape: tuple[int, int]) -> Any:
+@lru_cache(maxsize=1024)
+def _outline(crs: str, transform: tuple[float, ...], shape: tuple[int, int]) -> Any:
+    """Polygon in degrees; scenes of one series share it."""
     a, b, c, d, e, f = (float(v) for v in transform)
-    try:
-        grid = Grid(crs, (a, b, c, d, e, f), shape)
-        return footprints(grid, np.array([0]), np.array([0]), grid.cells)[0]
-    except GridError as exc:
-        raise GridError(f"{path}: {exc}") from exc
+    grid = Grid(crs, (a, b, c, d, e, f), shape)
+    return footprints(grid, np.array([0]), np.array([0]), grid.cells)[0]

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,21 +15,24 @@ import pystac
 from rasterio.errors import NotGeoreferencedWarning
 
 from stac_latent.aliases import Progress
-from stac_latent.catalog.files.describe import item_of, placed
+from stac_latent.catalog.files.describe import item_of
 from stac_latent.catalog.files.listing import Found, find_files
 from stac_latent.catalog.files.names import Pattern
 from stac_latent.catalog.files.rasters import Raster, read_raster
-from stac_latent.catalog.files.scenes import Scene, Told, group, metadata_of, time_of
+from stac_latent.catalog.files.scenes import Scene, SceneMetadata, Told, group, metadata_of, placed, time_of
 from stac_latent.catalog.files.sensors import ANY, AUTO, open_sensors
+from stac_latent.catalog.files.steps import DRIVERS, steps_of
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.errors import CatalogError, SkippedWarning, SourceWarning, StacLatentError
-from stac_latent.system.files import writing
+from stac_latent.system.files import write_whole, writing
 from stac_latent.system.links import href_of, local_path, relative
 from stac_latent.system.suggest import known_options
 
 __all__ = ["items_from_files"]
 
 OnError = Literal["raise", "skip"]
+Described = tuple[list[pystac.Item], list[str]]
+"""Items of a scene, and what their maker should know."""
 
 _BATCH = 1000
 """Scenes between two updates of the catalogue."""
@@ -128,7 +132,7 @@ def items_from_files(
         (tell or _silent)(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # its place is asked for in words of our own
-        return _made(todo, told, tree, on_error, progress)
+        return _made(todo, told, tree, overwrite, on_error, progress)
 
 
 def _silent(_text: str) -> None:
@@ -151,6 +155,7 @@ def _made(
     scenes: Sequence[Scene],
     told: Told,
     tree: CatalogTree | None,
+    overwrite: bool,
     on_error: OnError,
     progress: Progress | None,
 ) -> list[pystac.Item]:
@@ -158,7 +163,7 @@ def _made(
     out: list[pystac.Item] = []
     batch: list[pystac.Item] = []
     try:
-        for number, (scene, result) in enumerate(_described(scenes, told)):
+        for number, (scene, result) in enumerate(_described(scenes, told, tree, overwrite)):
             if isinstance(result, StacLatentError):
                 _failed(scene.id, result, on_error)
             else:
@@ -183,13 +188,13 @@ def _failed(name: str, exc: StacLatentError, on_error: OnError) -> None:
 
 
 def _described(
-    scenes: Sequence[Scene], told: Told
-) -> Iterator[tuple[Scene, tuple[list[pystac.Item], list[str]] | StacLatentError]]:
+    scenes: Sequence[Scene], told: Told, tree: CatalogTree | None, overwrite: bool
+) -> Iterator[tuple[Scene, Described | StacLatentError]]:
     """Items of scenes, in order: files are opened on several threads, a bounded number ahead."""
 
-    def one(scene: Scene) -> tuple[list[pystac.Item], list[str]] | StacLatentError:
+    def one(scene: Scene) -> Described | StacLatentError:
         try:
-            return _describe(scene, told)
+            return _describe(scene, told, tree, overwrite)
         except StacLatentError as exc:
             return exc
 
@@ -200,18 +205,45 @@ def _described(
             yield from zip(some, pool.map(one, some), strict=True)
 
 
-def _describe(scene: Scene, told: Told) -> tuple[list[pystac.Item], list[str]]:
+def _describe(scene: Scene, told: Told, tree: CatalogTree | None, overwrite: bool) -> Described:
     said = metadata_of(scene)
-    rasters: list[Raster] = []
-    for path, _ in scene.files:
-        raster = read_raster(path)
-        if raster.parts and not raster.bands:
-            raise CatalogError(
-                f"{path} holds {len(raster.parts)} arrays, which are not read; write the one that you mean as a GeoTIFF"
-            )
-        rasters.append(placed(raster, said, told))
+    found = [read_raster(path) for path, _ in scene.files]
+    if found[0].driver in DRIVERS and len(found) == 1:
+        return _of_steps(scene, found[0], said, told, tree, overwrite)
+    if lost := [r for r in found if r.parts and not r.bands]:
+        raise CatalogError(
+            f"{lost[0].path} ({lost[0].driver}) holds {len(lost[0].parts)} arrays, of which encode reads none; write what you mean as GeoTIFFs, "
+            f"for instance with gdal_translate '{lost[0].parts[0]}' 2020-06-01_B04.tif"
+        )
+    rasters = [placed(raster, said, told) for raster in found]
     item, notes = item_of(scene, rasters, said, time_of(scene, told, said, rasters), told)
     return [item], notes
+
+
+def _of_steps(
+    scene: Scene, raster: Raster, said: SceneMetadata, told: Told, tree: CatalogTree | None, overwrite: bool
+) -> Described:
+    """Items of the times of a netCDF or GRIB file, with a VRT file for each variable beside them."""
+    path, out = scene.files[0][0], []
+    if tree is None:
+        raise CatalogError(
+            f"{path} ({raster.driver}) needs a catalogue, where small VRT files name its arrays: pass dest="
+        )
+    for step in steps_of(path, raster, said, told):
+        name = scene.id if step.when is None else f"{scene.id}_{step.when:%Y%m%dT%H%M%S}"
+        if not overwrite and tree.files_of(name, scene.collection) is not None:
+            continue
+        folder = tree.collection_folder(scene.collection) / name
+        parts = list(step.rasters(scene.sensor, folder))
+        with writing(tree.root):
+            for part, _, text in parts:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(part.path, text.encode())
+        own = replace(scene, id=name, files=[(part.path, named) for part, named, _ in parts])
+        rasters = [part for part, _, _ in parts]
+        when = (step.when, step.when) if step.when is not None else time_of(scene, told, said, [raster])
+        out.append(item_of(own, rasters, said, when, replace(told, bands=None)))
+    return [item for item, _ in out], [note for _, notes in out for note in notes]
 
 
 # -- the catalogue -------------------------------------------------------------------------------------------------
@@ -232,7 +264,7 @@ def _new(
     for scene in scenes:
         there = tree.files_of(scene.id, scene.collection)
         mine = scene.paths
-        if there is None or there < mine:
+        if there is None or there < mine or all(path.is_relative_to(tree.root) for path in there):
             out.append(scene)
         elif not mine <= there:
             _failed(scene.id, CatalogError(_taken(scene, sorted(there - mine))), on_error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +26,11 @@ MEDIA = {
     "netCDF": "application/netcdf",
     "HDF5": "application/x-hdf5",
 }
-_MANY = 1000
+_MANY = 20_000
 """Bands of a file whose tags are read one by one."""
+_SHARED_LIBRARY = (".nc", ".nc4", ".cdf", ".h5", ".hdf", ".grib", ".grib2", ".grb", ".grb2")
+_ONE_AT_A_TIME = threading.Lock()
+"""Two threads that open netCDF files may wait for each other for ever: one has GDAL's lock of the library, the other Python's."""
 _GEOTIFF_PLACES = (Affine.identity(), Affine(1, 0, -0.5, 0, 1, -0.5))
 """Transforms of files that say nothing: with pixels counted from their corners, and from their centres."""
 
@@ -85,7 +90,8 @@ def read_raster(path: Path, name: str | None = None) -> Raster:
             f"{path} is a folder of arrays (Zarr), which encode does not read; write what you mean as GeoTIFFs, for instance with xarray: "
             "dataset.rio.to_raster('2020-06-01_B04.tif')"
         )
-    with open_raster(href_of(path) if name is None else name) as src:
+    alone = _ONE_AT_A_TIME if path.suffix.lower() in _SHARED_LIBRARY else nullcontext()
+    with alone, open_raster(href_of(path) if name is None else name) as src:
         return _read(path, src)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from stac_latent.catalog.files.names import Named, Pattern, read_name, stem_of
 from stac_latent.catalog.files.rasters import Raster
 from stac_latent.catalog.files.sensors import ANY, Sensor
 from stac_latent.catalog.files.sentinel2 import Sentinel2Metadata, read_metadata
-from stac_latent.errors import CatalogError, StacLatentError
+from stac_latent.errors import CatalogError, GridError, StacLatentError
 from stac_latent.geo.crs import crs_text
 from stac_latent.system.names import plain_name
 
-__all__ = ["Scene", "SceneMetadata", "Told", "group", "metadata_of"]
+__all__ = ["Scene", "SceneMetadata", "Told", "group", "metadata_of", "placed", "time_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,34 @@ def metadata_of(scene: Scene) -> SceneMetadata:
 
 def _grid_code(grid: str, tile: str) -> str:
     return f"WRS2-{tile[:3]}{tile[3:]}" if grid == "WRS2" else f"{grid}-{tile}"
+
+
+def placed(raster: Raster, said: SceneMetadata, told: Told) -> Raster:
+    """A file with the place that metadata or the caller give one that states none.
+
+    Raises
+    ------
+    GridError
+        If nothing says where its pixels lie.
+    """
+    crs, transform = raster.crs, raster.transform
+    if crs is None and told.crs is not None:
+        crs = crs_text(told.crs)
+    if transform is None and (known := said.sentinel2.transform(raster.shape)) is not None:
+        crs, transform = said.sentinel2.crs, known
+    if transform is None and raster.points:
+        raise GridError(
+            f"{raster.path} has ground control points and no grid: warp it to one first, for instance with gdalwarp -t_srs EPSG:32633"
+        )
+    if transform is None:
+        raise GridError(
+            f"{raster.path} does not say where its pixels lie: it has no transform; write it with one (gdal_translate -a_srs ... -a_ullr ...)"
+        )
+    if crs is None:
+        raise GridError(
+            f"{raster.path} has no CRS; state the one of its coordinates with --crs EPSG:32633, or EPSG:4326 for degrees (crs=)"
+        )
+    return replace(raster, crs=crs, transform=transform)
 
 
 def time_of(scene: Scene, told: Told, said: SceneMetadata, rasters: Sequence[Raster]) -> Period:
