@@ -75,10 +75,10 @@ def build(root: Path) -> Path:
     later = later_item(first, root / "raw" / "synthetic-later")
     for item in (first, later):
         for key, codec, payload in (("latent", CODEC, None), ("embedding", EMBEDDER, None)):
-            encode(item, codec, root, asset=key, payload=payload)
+            encode(item, codec, root, asset=key, payload=payload, thumbnail=False)
     dct = open_codec("dct", bands=["B02", "B03", "B04", "B08"], step=128, mean=1000)
-    (whole,) = encode(first, dct, root, asset="plain", payload="plain")
-    encode(whole, CODEC, root, asset="coarse", mode="derived", quality=25)
+    (whole,) = encode(first, dct, root, asset="plain", payload="plain", thumbnail=False)
+    encode(whole, CODEC, root, asset="coarse", mode="derived", quality=25, thumbnail=False)
     return root / "catalog.json"
 
 

@@ -301,7 +301,11 @@ def test_disk_full_during_an_overwrite_keeps_the_old_one(tmp_path, utm_scene, mo
     assert Path(old.get_self_href()).read_bytes() == before
     item = pystac.Item.from_file(old.get_self_href())
     np.testing.assert_array_equal(LatentReader.open(item).read_field(), utm_scene.field)
-    assert sorted(p.name for p in Path(old.get_self_href()).parent.iterdir()) == ["latent.zarr", "scene.json"]
+    assert sorted(p.name for p in Path(old.get_self_href()).parent.iterdir()) == [
+        "latent.zarr",
+        "scene.json",
+        "thumbnail.png",
+    ]
 
 
 def test_a_read_only_destination(tmp_path, utm_scene, monkeypatch):

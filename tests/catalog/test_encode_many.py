@@ -170,7 +170,7 @@ def test_overwrite_replaces_the_facts_and_keeps_other_latents(tmp_path):
     assert item.properties["eo:cloud_cover"] == 3
     assert "note" not in item.properties
     assert item.assets["red"].get_absolute_href() == new.assets["red"].href
-    assert list(item.assets) == ["red", "nir", "a", "a-mask", "b", "b-mask"]
+    assert list(item.assets) == ["red", "nir", "a", "a-mask", "thumbnail", "b", "b-mask"]
     np.testing.assert_array_equal(LatentReader.open(item, "a").read_field(), scene_field((40, 48), 0))
     assert [i.id for i in search(str(tmp_path / "cat/catalog.json"), bbox=new.bbox)] == ["s0"]
     decoders = [link.extra_fields["latent:space"] for link in item.links if link.rel == "latent:decoder"]

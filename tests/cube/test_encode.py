@@ -187,7 +187,7 @@ def test_a_moved_catalogue_still_reads(encoded, tmp_path, fresh_process):
 def test_derived_items(tmp_path, utm_scene):
     (item,) = encode(utm_scene.item, small_codec("dct"), tmp_path, mode="derived", asset="lat")
     assert item.id == "scene-lat"
-    assert set(item.assets) == {"lat", "lat-mask"}
+    assert set(item.assets) == {"lat", "lat-mask", "thumbnail"}
     link = item.get_single_link("derived_from")
     assert link.href.endswith("scene.json")
     assert LatentReader.open(item).read_field().shape == utm_scene.field.shape

@@ -33,6 +33,13 @@ from stac_latent.catalog.encode.options import (
     SourceGrid,
     items_to_encode,
 )
+from stac_latent.catalog.encode.thumbnail import (
+    Picture,
+    can_be_drawn,
+    describe_thumbnail,
+    has_other,
+    placed_picture,
+)
 from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.tree import CatalogTree, write_json
 from stac_latent.codec.bundle import save_bundle
@@ -91,6 +98,7 @@ def encode(
     key: Key | str | os.PathLike[str] | None = None,
     trust: Trust | None = None,
     layout: StoreLayout | None = None,
+    thumbnail: bool = True,
     progress: Progress | None = None,
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
@@ -160,6 +168,9 @@ def encode(
     layout
         Cells along the chunks and the shards of a store, where the usual ones (about 256 and 2048 pixels) do not fit; a chain whose
         tiles are coded alone needs chunks of whole tiles.
+    thumbnail
+        Whether an Item that is encoded by a codec, and has no thumbnail yet, gains one: a PNG of a few kB, at most 128 pixels wide and high, of
+        red, green and blue or else of the first band, made of pixels that are read anyway. Not of encrypted assets.
     progress
         Called with a label, the steps done and their number.
 
@@ -186,6 +197,7 @@ def encode(
         target={"psnr": psnr, "max_bits_per_pixel": max_bits_per_pixel, "max_error": max_error, "quality": quality, "step": step}, error_bound=error_bound,
         references=references, guard=guard, fallback_bound=fallback_bound, checks=checks, key=key,
         pixels=SourceGrid(bands, resolution, resampling, trust), layout=layout,
+        thumbnail=thumbnail,
     )  # fmt: skip
     opened = open_codec(codec)
     remember(opened)
@@ -213,6 +225,19 @@ class _Task:
     store: Path
     digest: str | None
     """Of all inputs; None where they cannot be told."""
+
+    @property
+    def thumbnail(self) -> Path:
+        """Where the Item's picture lies."""
+        return self.store.parent / "thumbnail.png"
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the Item gains a thumbnail, or a new one."""
+        options = self.options
+        wanted = options.thumbnail and options.key is None and options.codec.kind == "codec"
+        other = options.mode == "beside" and has_other(self.item, self.thumbnail)
+        return wanted and not other and can_be_drawn([b for s in self.sources for b in s.decoded])
 
     def job(self, folder: Path, bundle: Path) -> WriteJob:
         """What is to be written, with room for every value of the source where all of them are kept."""
@@ -275,11 +300,13 @@ class _Run:
             raise CatalogError(f"item {task.name!r} cannot be its own key frame; leave it out of references")
         with naming_refusals(item.id), new_store(task.store) as folder:
             job = task.job(folder, decoder.parent)
+            picture = Picture(job.sources) if task.is_drawn else None  # type: ignore[arg-type]
             encoded = write(job, self.progress)
+            drawn = None if picture is None else picture.png()
             with tree.locked():
                 if (finished := self._finished(task)) is not None:
                     return finished  # by another writer meanwhile
-                with placed(folder, task.store):
+                with placed(folder, task.store), placed_picture(drawn, task.thumbnail):
                     out = self._catalogue(task, encoded, decoder)
         warn_of(item.id, encoded.unusual)
         warn_of(item.id, dict.fromkeys(note for s in job.sources for note in s.notes), SourceWarning)
@@ -344,6 +371,8 @@ class _Run:
         describe(out, asset, encoded, task.store.parent, decoder, item)
         if task.digest is not None:
             out.assets[asset].extra_fields[INPUT] = task.digest
+        if task.is_drawn:
+            describe_thumbnail(out, task.thumbnail)
         set_reference(out, asset, task.key_frame if encoded.key_frame is not None else None)
         return self.tree.add(out)
 

@@ -77,6 +77,7 @@ class EncodeKeywords:
     key: Key | str | os.PathLike[str] | None
     pixels: SourceGrid
     layout: StoreLayout | None = None
+    thumbnail: bool = True
 
     def checked(self, codec: Codec) -> EncodeOptions:
         """The options that they state for a codec.
@@ -110,7 +111,7 @@ class EncodeKeywords:
         return EncodeOptions(
             codec=codec, asset=self.asset, mode=self.mode, overwrite=self.overwrite, skip_failing=self.on_error == "skip",
             payload=payload, target=target, error_bound=bound, quality=quality, key_frames=self.references, key=key,
-            pixels=self.pixels, layout=self._layout(codec),
+            pixels=self.pixels, layout=self._layout(codec), thumbnail=self.thumbnail,
         )  # fmt: skip
 
     def _payload(self, codec: Codec, target: Target) -> Payload:
@@ -199,6 +200,8 @@ class EncodeOptions:
         Bands and grid that are read.
     layout
         How stores are cut; None for the usual one.
+    thumbnail
+        Whether Items gain a picture.
     """
 
     codec: Codec
@@ -214,6 +217,7 @@ class EncodeOptions:
     key: Key | None
     pixels: SourceGrid
     layout: StoreLayout | None = None
+    thumbnail: bool = True
 
     def for_codec(self, codec: Codec) -> Self:
         """The same for a codec that was made for the types or the native grids of an Item's bands; these may be in another order.

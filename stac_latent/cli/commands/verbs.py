@@ -104,6 +104,9 @@ def encode(
     when: When = None,
     ids: Ids = None,
     max_items: MaxItems = None,
+    thumbnail: Annotated[
+        bool, typer.Option(help="Give items that have none a small picture (PNG, some kB).")
+    ] = True,
     key: Annotated[
         Path | None, typer.Option("--key-file", help="Encrypt the chunks with this key; see 'keygen'.")
     ] = None,
@@ -159,7 +162,7 @@ def encode(
                     batch, chosen, dest, asset=asset, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
                     on_error="skip" if keep_going and len(items) + len(heard.unread) > 1 else "raise",
-                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, **target,  # type: ignore[arg-type]
+                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(heard.refused) + len(heard.failed), len(items))
     rows = [item_row(item, asset) for item in done]

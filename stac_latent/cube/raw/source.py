@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -171,6 +171,7 @@ class ItemSource:
         trust: Trust | None = None,
     ) -> None:
         self.item = item
+        self.seen: Callable[[Window, Array, Array], None] | None = None
         self.resampling, self.infinite = resampling, bounded
         check_resampling(resampling, resolution)
         check_names([b.name for b in codec.bands], f"codec {codec.name!r}")
@@ -247,7 +248,10 @@ class ItemSource:
             layers.append(to_codec_unit(raw, valid, gain=b.gain, shift=b.shift, target=target))
             masks.append(valid)
         field, valid = np.stack(layers), np.stack(masks)
-        return field, valid[:1] if (valid == valid[:1]).all() else valid
+        valid = valid[:1] if (valid == valid[:1]).all() else valid
+        if self.seen is not None:
+            self.seen(window, field, valid)
+        return field, valid
 
     def _stored(self, window: Window) -> list[tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]]:
         """Stored values of each band in its own pixels, and which of these its file and its mask hold; files are read at once."""
