@@ -68,8 +68,12 @@ def heeding(heard: Heard) -> Iterator[None]:
             yield
         except GuardError as exc:
             _refused(exc, heard)
+    texts = set()
     for warning in caught:
         said = warning.message
+        if issubclass(warning.category, SourceWarning) and str(said) in texts:
+            continue  # of another part of the same file
+        texts.add(str(said))
         if isinstance(said, SkippedWarning) and isinstance(said.error, GuardError):
             _refused(said.error, heard)
         elif isinstance(said, SkippedWarning):

@@ -167,7 +167,7 @@ def test_the_driver_takes_properties_by_its_parser(dated):
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
-        (["platform"], r"property 'platform' is 'p0' in an item, and no float32 .* 'dtype': 'object'"),
+        (["platform"], r"property 'platform' is 'p0' in an item, and no float32 .* 'dtype': 'U'"),
         ([{"name": "a"}], "Dictionary input must contain 'key' field.*expected names of properties"),
         (5, "with_properties=5 cannot be read"),
         ([{"key": "gsd", "dtype": "large"}], "cannot be read .*data type 'large' not understood"),

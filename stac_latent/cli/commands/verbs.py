@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["encode", "load", "publish", "search"]
 
+_PLACE, _STEPS = "Place and grid", "Time steps"
+"""Groups of the options of ``load``."""
 Resampling = Annotated[str, typer.Option(help="nearest, bilinear, cubic, average, ...")]
 
 
@@ -283,28 +285,72 @@ def load(
             help=".tif (Cloud-Optimized GeoTIFF, one for each date), .nc or .zarr to write; without it the cube is described.",
         ),
     ] = None,
-    bands: Annotated[str | None, typer.Option(help="Comma separated.")] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Decoded or raw bands, comma separated, as red,scl,latent.B04.")
+    ] = None,
     asset: Asset = None,
-    bbox: Bbox = None,
     when: When = None,
     ids: Ids = None,
-    crs: Annotated[str | None, typer.Option(help="As EPSG:32633.")] = None,
-    resolution: Annotated[float | None, typer.Option(help="In units of the CRS.")] = None,
+    max_items: MaxItems = None,
+    bbox: Annotated[
+        str | None, typer.Option(help="west,south,east,north in degrees.", rich_help_panel=_PLACE)
+    ] = None,
+    lon: Annotated[
+        str | None, typer.Option(help="Two longitudes, as 13.7,13.8; with --lat.", rich_help_panel=_PLACE)
+    ] = None,
+    lat: Annotated[str | None, typer.Option(help="Two latitudes.", rich_help_panel=_PLACE)] = None,
+    x: Annotated[
+        str | None,
+        typer.Option("--x", help="Two numbers in units of --crs; with --y.", rich_help_panel=_PLACE),
+    ] = None,
+    y: Annotated[
+        str | None, typer.Option("--y", help="Two numbers in units of --crs.", rich_help_panel=_PLACE)
+    ] = None,
+    crs: Annotated[str | None, typer.Option(help="As EPSG:32633.", rich_help_panel=_PLACE)] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="In units of the CRS.", rich_help_panel=_PLACE)
+    ] = None,
     resampling: Annotated[
         str | None,
-        typer.Option(help="nearest, bilinear, ...", show_default="nearest; embeddings: their own cells"),
+        typer.Option(
+            help="nearest, bilinear, ...",
+            show_default="nearest; embeddings: their own cells",
+            rich_help_panel=_PLACE,
+        ),
     ] = None,
     upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
     physical: Annotated[
         bool, typer.Option("--physical", help="Values times scale plus offset, as float32; NaN without data.")
     ] = False,
-    groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...")] = "time",
-    max_items: MaxItems = None,
+    groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...", rich_help_panel=_STEPS)] = "time",
+    mosaic: Annotated[
+        str | None,
+        typer.Option(
+            help="Of several items in one time step: first, last, min, max, mean or median.",
+            show_default="first",
+            rich_help_panel=_STEPS,
+        ),
+    ] = None,
+    with_properties: Annotated[
+        str | None,
+        typer.Option(
+            help="Properties of items along time, comma separated, as eo:cloud_cover.", rich_help_panel=_STEPS
+        ),
+    ] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="raise; warn or ignore leave out items that cannot be loaded.", rich_help_panel=_STEPS
+        ),
+    ] = "raise",
     key: KeyFile = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Load items as one cube, decoded or as latents, and write it."""
+    from stac_latent.cube.bad_items import Errors
+    from stac_latent.cube.grid.areas import Area
+    from stac_latent.cube.grid.fusing import Method
     from stac_latent.cube.read.load import load as run
     from stac_latent.cube.save.save import format_of, save
 
@@ -313,26 +359,44 @@ def load(
     if dest is not None:
         format_of(dest)
     refuse_to_replace(dest, overwrite)
+    if mosaic is not None and mosaic not in get_args(Method):
+        raise typer.BadParameter(f"--mosaic is one of {', '.join(get_args(Method))}; got {mosaic!r}")
+    if on_error not in get_args(Errors):
+        raise typer.BadParameter(f"--on-error is one of {', '.join(get_args(Errors))}; got {on_error!r}")
     box = numbers(bbox, 4, "--bbox")
-    items = find(source, bbox=box, datetime=when, ids=names(ids), max_items=max_items)
-    side = 1024 if upto == "field" else 256
-    cube = run(
-        items, names(bands), asset=asset, bbox=box, crs=crs, resolution=resolution,  # type: ignore[arg-type]
-        resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
-        physical=physical, chunks={"x": side, "y": side}, key=key,
+    area = Area(
+        box, crs=crs, resolution=resolution, lon=numbers(lon, 2, "--lon"), lat=numbers(lat, 2, "--lat"), x=numbers(x, 2, "--x"),
+        y=numbers(y, 2, "--y"),
     )  # fmt: skip
+    area.check()
+    items = find(source, bbox=area.bounds, datetime=when, ids=names(ids), max_items=max_items)
+    side = 1024 if upto == "field" else 256
     written: list[Path] = []
-    with placing(dest):
+    with heeding(Heard()), placing(dest):
+        cube = run(
+            items, names(bands), asset=asset, bbox=box, lon=area.lon, lat=area.lat, x=area.x, y=area.y, crs=crs, resolution=resolution,  # type: ignore[arg-type]
+            resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
+            physical=physical, fuse_func=mosaic, errors=on_error, with_properties=_properties(names(with_properties) or [], items),  # type: ignore[arg-type]
+            chunks={"x": side, "y": side}, key=key,
+        )  # fmt: skip
         if dest is not None:
             with progress(as_json) as report:
                 written = save(cube, dest, overwrite=overwrite, progress=report)
-        if as_json:
-            variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
-            print_json({"sizes": dict(cube.sizes), "variables": variables, "out": [str(p) for p in written]})
-            return
-        print_lines(repr(cube))
-        if len(written) > 1:
-            print_lines("\n".join(map(str, written)))
+    if as_json:
+        variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
+        print_json({"sizes": dict(cube.sizes), "variables": variables, "out": [str(p) for p in written]})
+        return
+    print_lines(repr(cube))
+    if len(written) > 1:
+        print_lines("\n".join(map(str, written)))
+
+
+def _properties(keys: list[str], items: list[pystac.Item]) -> list[dict[str, str]]:
+    """Properties to load, as texts where any item has text."""
+    return [
+        {"key": key, "dtype": "U" if any(isinstance(i.properties.get(key), str) for i in items) else "float32"}
+        for key in keys
+    ]
 
 
 def publish(

@@ -22,6 +22,8 @@ from stac_latent.geo.extents import bbox_of, flat_bbox
 __all__ = ["Area", "area_parts", "geobox_like", "joined"]
 
 _LONLAT = "EPSG:4326"
+_EDGE = 64
+"""Points along the longer side of an area that is brought to degrees."""
 _ANCHORS = ("edge", "center", "centre", "floating", "default")
 
 
@@ -102,6 +104,19 @@ class Area:
                     f"crs={str(self.crs)[:100]!r} is no CRS that x= and y= can be in; expected such as 'EPSG:32633'"
                 ) from exc
         return area_parts(self.bbox, self.intersects if self.geopolygon is None else self.geopolygon)
+
+    @property
+    def bounds(self) -> Sequence[float] | None:
+        """West, south, east, north in degrees of what was asked for, to search by; None where nothing was, or it has none."""
+        if self.bbox is not None or not self.parts:
+            return self.bbox
+        area = joined(self.parts)
+        size = max(area.boundingbox.span_x, area.boundingbox.span_y)
+        degrees = (area.segmented(size / _EDGE) if size else area).to_crs(_LONLAT).boundingbox.bbox
+        if not all(map(math.isfinite, degrees)):
+            return None
+        west, south, east, north = degrees
+        return west, south, east if east <= 180 else east - 360, north
 
     def of_grid(self) -> dict[str, Any]:
         """Arguments of ``odc.stac.output_geobox``, those that were given."""

@@ -97,8 +97,9 @@ def property_variables(
             out[request.output_name] = StacAuxReader().read(sources, cfg, set(), {"time": time}, None)
         except (TypeError, ValueError, OverflowError) as exc:
             some = next((v for row in values for v in row if v is not None), None)
+            fitting = "U" if isinstance(some, str) else "object"
             raise CatalogError(
                 f"property {request.key!r} is {some!r:.60} in an item, and no {request.dtype} ({exc}); say its type: "
-                f"with_properties=[{{'key': {request.key!r}, 'dtype': 'object'}}]"
+                f"with_properties=[{{'key': {request.key!r}, 'dtype': {fitting!r}}}]"
             ) from exc
     return out
