@@ -14,6 +14,7 @@ from stac_latent.system.exports import lazy
 if TYPE_CHECKING:
     from stac_latent.cube.read.accessor import LatentAccessor as LatentAccessor
     from stac_latent.cube.read.driver import LatentDriver as LatentDriver
+    from stac_latent.cube.read.driver import LatentParser as LatentParser
     from stac_latent.cube.read.driver import open_cells as open_cells
     from stac_latent.cube.read.reader import LatentReader as LatentReader
     from stac_latent.cube.read.xarray_engine import LatentBackendEntrypoint as LatentBackendEntrypoint
@@ -23,7 +24,7 @@ else:
         __name__,
         {
             "read.accessor": ["LatentAccessor"],
-            "read.driver": ["LatentDriver", "open_cells"],
+            "read.driver": ["LatentDriver", "LatentParser", "open_cells"],
             "read.reader": ["LatentReader"],
             "read.xarray_engine": ["LatentBackendEntrypoint"],
             "ref": ["LatentRef"],

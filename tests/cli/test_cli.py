@@ -366,6 +366,62 @@ def test_load_writes_a_geotiff_for_each_date(run):
     assert (code, "r_2020-01-01.tif exists; pass overwrite=True (--overwrite)" in one_line(err)) == (1, True)
 
 
+def test_load_takes_places_names_and_properties(run):
+    place = ("--x", "600000,600500", "--y", "4498000,4498500", "--crs", "EPSG:32618")
+    words = (
+        "--bands",
+        "red,B04.1,latent.B04",
+        "--with-properties",
+        "latent:psnr,datetime",
+        "--groupby",
+        "id",
+    )
+    code, _, err = run(
+        "load", CATALOG, "some.zarr", "--asset", "latent", "--on-error", "warn", *place, *words
+    )
+    assert code == 0
+    assert "warning 1 of 2 item(s) cannot be loaded and are left out: 'spyndex-s2-sample-coarse'" in one_line(
+        err
+    )
+    cube = xr.open_zarr("some.zarr", mask_and_scale=False)
+    assert {"red", "B04.1", "latent.B04", "latent_psnr", "datetime"} <= set(cube.data_vars)
+    assert dict(cube.sizes) == {"time": 1, "y": 50, "x": 50}
+    np.testing.assert_array_equal(cube.red.values, cube["latent.B04"].values)
+    assert not np.array_equal(cube.red.values, cube["B04.1"].values)
+    assert cube.datetime.values.tolist() == ["2020-01-01T00:00:00Z"]
+    code, out, _ = run(
+        "load",
+        ITEM,
+        "--asset",
+        "latent",
+        "--lon",
+        "-73.79,-73.80",
+        "--lat",
+        "40.63,40.64",
+        "--mosaic",
+        "mean",
+        "--json",
+    )
+    assert (code, json.loads(out)["sizes"]) == (0, {"y": 113, "x": 87, "time": 1})
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("--mosaic", "meen"), 2, "--mosaic is one of first, last, min, max, mean, median; got 'meen'"),
+        (("--on-error", "skip"), 2, "--on-error is one of raise, warn, ignore; got 'skip'"),
+        (("--lon", "1", "--lat", "3,4"), 2, "--lon is 2 numbers with commas between; got 1"),
+        (("--lon", "1,2"), 1, "lon= was given alone: lon= and lat= say where to load together"),
+        (("--x", "1,2", "--y", "1,2"), 1, "x= and y= are in units of crs=, which was not given"),
+        (("--lon", "1,2", "--lat", "3,4"), 1, "items that match but for bbox lie between"),
+        (("--bands", "rad,slc"), 1, "no band 'rad' (did you mean 'red'?), 'slc' in asset 'latent'"),
+    ],
+)
+def test_load_refuses_what_it_cannot_do(run, words, code, text):
+    got, _, err = run("load", ITEM, "--asset", "latent", *words)
+    assert (got, text in one_line(err)) == (code, True)
+
+
 def test_load_latents(run):
     code, out, _ = run("load", ITEM, "cells.zarr", "--asset", "embedding", "--upto", "latent", "--json")
     assert code == 0

@@ -371,30 +371,36 @@ def load(
     area.check()
     items = find(source, bbox=area.bounds, datetime=when, ids=names(ids), max_items=max_items)
     side = 1024 if upto == "field" else 256
-    written: list[Path] = []
-    with heeding(Heard()), placing(dest):
+    with heeding(Heard()):
         cube = run(
             items, names(bands), asset=asset, bbox=box, lon=area.lon, lat=area.lat, x=area.x, y=area.y, crs=crs, resolution=resolution,  # type: ignore[arg-type]
             resampling=resampling or ("nearest" if upto == "field" else None), upto=upto, groupby=groupby,  # type: ignore[arg-type]
             physical=physical, fuse_func=mosaic, errors=on_error, with_properties=_properties(names(with_properties) or [], items),  # type: ignore[arg-type]
             chunks={"x": side, "y": side}, key=key,
         )  # fmt: skip
+    written: list[Path] = []
+    with placing(dest):
         if dest is not None:
-            with progress(as_json) as report:
+            with heeding(Heard()), progress(as_json) as report:
                 written = save(cube, dest, overwrite=overwrite, progress=report)
-    if as_json:
-        variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
-        print_json({"sizes": dict(cube.sizes), "variables": variables, "out": [str(p) for p in written]})
-        return
-    print_lines(repr(cube))
-    if len(written) > 1:
-        print_lines("\n".join(map(str, written)))
+        if as_json:
+            variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
+            print_json({"sizes": dict(cube.sizes), "variables": variables, "out": [str(p) for p in written]})
+            return
+        print_lines(repr(cube))
+        if len(written) > 1:
+            print_lines("\n".join(map(str, written)))
 
 
-def _properties(keys: list[str], items: list[pystac.Item]) -> list[dict[str, str]]:
-    """Properties to load, as texts where any item has text."""
+def _properties(keys: list[str], items: list[pystac.Item]) -> list[str | dict[str, Any]]:
+    """Properties to load, as texts where any item has text; each text of a time step once."""
+    text: dict[str, Any] = {
+        "dtype": "U",
+        "nodata": "",
+        "fuser": lambda found: ",".join(dict.fromkeys(map(str, found))),
+    }
     return [
-        {"key": key, "dtype": "U" if any(isinstance(i.properties.get(key), str) for i in items) else "float32"}
+        {"key": key, **text} if any(isinstance(i.properties.get(key), str) for i in items) else key
         for key in keys
     ]
 

@@ -20,7 +20,7 @@ from stac_latent.cube.raw.contract import Facts, agreed_bands, agreed_grid, agre
 from stac_latent.cube.raw.named import RawBand, RawRef
 from stac_latent.cube.raw.pixels import RasterFile
 from stac_latent.cube.raw.units import with_sentinel2_offset
-from stac_latent.cube.read.physical import physical_band
+from stac_latent.cube.read.physical import physical_band, to_physical
 from stac_latent.cube.read.resample import Roi, read_onto
 from stac_latent.net.fetch import signed
 from stac_latent.net.raster import gdal_name
@@ -95,9 +95,9 @@ class FileSource:
             missing |= stored == stored.dtype.type(value)
         if self.masked:
             missing |= ~self.file.read_mask(self.index, own)
-        out = np.empty(stored.shape, self.spec.bands[0].data_type)
-        np.multiply(stored, 1.0 if self.facts.scale is None else self.facts.scale, out=out, casting="unsafe")
-        out += np.float32(self.facts.offset or 0.0)
+        scale = 1.0 if self.facts.scale is None else self.facts.scale
+        band = Band("raw", self.facts.data_type, None, scale, self.facts.offset or 0.0)
+        out = to_physical(stored, band, np.empty(stored.shape, self.spec.bands[0].data_type))
         out[missing] = np.nan
         return out
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from zarr.errors import ZarrUserWarning
+from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from stac_latent.cube.save.pieces import check_derived, geobox_of, in_pieces, watched
 from stac_latent.errors import CatalogError
@@ -54,6 +54,9 @@ def write_zarr(cube: xr.Dataset, path: Path, progress: Progress | None = None) -
     with writing(path), replacing_folder(path) as part, watched(progress, "write"), warnings.catch_warnings():
         # consolidated metadata is not yet part of the v3 text, and every reader knows it
         warnings.simplefilter("ignore", ZarrUserWarning)
+        warnings.simplefilter(
+            "ignore", UnstableSpecificationWarning
+        )  # nor is the type of texts, as properties along time are
         ready.to_zarr(part, mode="w", zarr_format=3, consolidated=True, encoding=encoding)
 
 
