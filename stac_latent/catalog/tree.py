@@ -137,6 +137,13 @@ class CatalogTree:
                 self._update_collection(own, collection_path, about)
                 self._update_root(collection_path, collection, about)
 
+    def links_to(self, item_id: str, collection: str | None) -> bool:
+        """Whether an Item's Collection and the root know it."""
+        collection_path = self.collection_folder(collection) / "collection.json"
+        return self._item_path(item_id, collection) in _links_of(
+            collection_path
+        ) and collection_path in _links_of(self.path)
+
     def files_of(self, item_id: str, collection: str | None) -> set[Path] | None:
         """Local files of the assets of a catalogued Item; None where there is no such Item."""
         path = self._item_path(item_id, collection)

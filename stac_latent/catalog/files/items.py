@@ -268,7 +268,7 @@ def _new(
             out.append(scene)
         elif not mine <= there:
             _failed(scene.id, CatalogError(_taken(scene, sorted(there - mine))), on_error)
-        else:
+        elif not tree.links_to(scene.id, scene.collection):
             tree.relink(scene.id, scene.collection)
     return out
 

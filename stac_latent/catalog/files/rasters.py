@@ -91,7 +91,12 @@ def read_raster(path: Path, name: str | None = None) -> Raster:
             "dataset.rio.to_raster('2020-06-01_B04.tif')"
         )
     alone = _ONE_AT_A_TIME if path.suffix.lower() in _SHARED_LIBRARY else nullcontext()
-    with alone, open_raster(href_of(path) if name is None else name) as src:
+    # A listing of the folder for each of its files would take longer than the files.
+    with (
+        alone,
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
+        open_raster(href_of(path) if name is None else name) as src,
+    ):
         return _read(path, src)
 
 

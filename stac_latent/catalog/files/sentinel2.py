@@ -21,6 +21,11 @@ _PRODUCT_FILES = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
 _LARGEST = 64 << 20
 _PHYSICAL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """Bands in the order of ``band_id``."""
+_SHARES = (
+    "degraded_msi_data", "nodata_pixel", "saturated_defective_pixel", "dark_features", "cloud_shadow", "vegetation", "not_vegetated", "water",
+    "unclassified", "medium_proba_clouds", "high_proba_clouds", "thin_cirrus", "snow_ice",
+)  # fmt: skip
+"""Of the pixels of a granule, in per cent."""
 _SINCE = (4, 0)
 """Processing baseline from which on stored numbers are 1000 higher."""
 
@@ -162,8 +167,7 @@ def _of_granule(root: ET.Element, path: Path) -> dict[str, Any]:
         "s2:processing_baseline": None if baseline is None else baseline[1],
         "view:sun_azimuth": _float(sun, "AZIMUTH_ANGLE", path),
         "view:sun_elevation": None if zenith is None else 90 - zenith,
-        "s2:nodata_pixel_percentage": _float(root, "NODATA_PIXEL_PERCENTAGE", path),
-        "s2:snow_ice_percentage": _float(root, "SNOW_ICE_PERCENTAGE", path),
+        **{f"s2:{name}_percentage": _float(root, f"{name.upper()}_PERCENTAGE", path) for name in _SHARES},
         "eo:cloud_cover": _float(root, "CLOUDY_PIXEL_PERCENTAGE", path),
     }
     rows = [e for e in root.iter() if e.tag.rpartition("}")[2] == "Size" and e.get("resolution") == "10"]
