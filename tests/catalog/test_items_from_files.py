@@ -453,6 +453,14 @@ def test_bad_input_in_words(tmp_path, case):
     assert not (tmp_path / "out" / "catalog.json").exists()
 
 
+def test_the_catalogue_is_no_file_of_its_own(tmp_path):
+    path = write(tmp_path / "x_20200601.tif")
+    with pytest.raises(
+        CatalogError, match="all files that were given lie in the catalogue .*; give it a folder of its own"
+    ):
+        items_from_files(path, path)
+
+
 def test_links_in_circles_end(tmp_path):
     write(tmp_path / "raw" / "x_20200601.tif")
     (tmp_path / "raw" / "again").symlink_to(tmp_path / "raw")

@@ -251,7 +251,12 @@ def _of_steps(
 
 def _outside(found: Iterable[Found], tree: CatalogTree | None) -> list[Found]:
     """Files but those of the catalogue itself."""
-    return [f for f in found if tree is None or not f.path.is_relative_to(tree.root)]
+    out = [f for f in found if tree is None or not f.path.is_relative_to(tree.root)]
+    if tree is not None and not out:
+        raise CatalogError(
+            f"all files that were given lie in the catalogue {tree.root}; give it a folder of its own"
+        )
+    return out
 
 
 def _new(
