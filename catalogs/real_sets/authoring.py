@@ -18,11 +18,12 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform_geom
 
+from stac_latent.catalog.files.sensors import open_sensors
 from stac_latent.catalog.tree import write_json
 
-L2A = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
-COMMON = {"B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B08": "nir", "B8A": "nir08", "B09": "nir09",
-          "B11": "swir16", "B12": "swir22"}  # fmt: skip
+L2A = [
+    name for name, band in open_sensors("sentinel-2-l2a")[0].bands.items() if band["kind"] == "reflectance"
+]
 REFLECTANCE = {"raster:scale": 1e-4, "raster:offset": 0.0}
 NOMINAL = "Place and date are nominal: the source states neither."
 COPERNICUS = "Contains modified Copernicus Sentinel data."
@@ -55,9 +56,16 @@ class Raster:
     roles: tuple[str, ...] = ("data",)
 
 
+def named_bands(sensor: str, names: list[str]) -> list[dict[str, Any]]:
+    """Band Objects of a sensor: names and common names."""
+    (known,) = open_sensors(sensor)
+    common = {b: known.bands[b].get("eo:common_name") for b in names}
+    return [{"name": b} | ({} if c is None else {"eo:common_name": c}) for b, c in common.items()]
+
+
 def s2_bands(names: list[str]) -> list[dict[str, Any]]:
     """Band Objects of Sentinel-2."""
-    return [{"name": b} | ({"eo:common_name": COMMON[b]} if b in COMMON else {}) for b in names]
+    return named_bands("sentinel-2-l2a", names)
 
 
 def read(path: Path | str, index: list[int] | int | None = None) -> tuple[np.ndarray, Affine, Any]:

@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from real_sets.authoring import REFLECTANCE, Raster, quiet, read, whole_numbers, write_catalog, write_item
+from real_sets.authoring import (
+    REFLECTANCE,
+    Raster,
+    named_bands,
+    quiet,
+    read,
+    whole_numbers,
+    write_catalog,
+    write_item,
+)
 from real_sets.minicubes import Cube, cubes
 
 OPTICAL = ("blue", "green", "red", "nir08", "swir16", "swir22")
 ETM, OLI = (1, 2, 3, 4, 5, 7), (2, 3, 4, 5, 6, 7)
 FILL = -9999
-HLS = {
-    "B01": "coastal",
-    "B02": "blue",
-    "B03": "green",
-    "B04": "red",
-    "B05": "nir08",
-    "B06": "swir16",
-    "B07": "swir22",
-}
+HLS = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B09", "B10", "B11"]
 
 
 def landsat(data: Path, root: Path) -> Path | None:
@@ -107,15 +108,13 @@ def hls(data: Path, root: Path) -> Path | None:
         values, transform, crs = read(path)
         values = whole_numbers(values, "int16")
         fields = {"nodata": FILL, "gsd": 30}
-        names = [*HLS, "B09", "B10", "B11"]
         note = (
             "Harmonized Landsat Sentinel-2. The file names no bands; ten of them with these ranges are those of L30: seven "
             "reflectances, cirrus, and two thermal bands in 0.01 degC. Whole numbers, int16 as the product has them. The "
             "date is nominal: the file states none. NASA."
         )
         rasters = {}
-        for i, name in enumerate(names):
-            band = {"name": name} | ({"eo:common_name": HLS[name]} if name in HLS else {})
+        for i, (name, band) in enumerate(zip(HLS, named_bands("hls-l30", HLS), strict=True)):
             thermal = {"raster:scale": 0.01, "raster:offset": 0.0, "unit": "degC"}
             unit = thermal if name in ("B10", "B11") else REFLECTANCE
             rasters[name] = Raster(values[i : i + 1], transform, [band], {**fields, **unit})
