@@ -203,6 +203,26 @@ def test_every_sensor_is_well_formed():
             assert sensor.facts(key, "uint16")["roles"]
 
 
+def test_a_sensor_of_the_user(tmp_path):
+    doc = {
+        "title": "Mine", "names": [{"match": r"/(?P<scene>cam_(?P<when>\d{8}))_(?P<band>\w+)$"}], "platforms": {},
+        "kinds": {"light": {"roles": ["data"], "types": ["uint16"], "fields": {"raster:scale": 0.01}}}, "bands": {"r": {"kind": "light"}},
+    }  # fmt: skip
+    (tmp_path / "mine.json").write_text(json.dumps(doc))
+    path = write(tmp_path / "cam_20200601_r.tif")
+    (item,) = items_from_files(path, sensor=str(tmp_path / "mine.json"))
+    assert (item.id, item.collection_id, band(item, "r")["raster:scale"]) == ("cam_20200601", "mine", 0.01)
+    for change, text in (
+        ({"bans": {}}, "has unknown keys bans; expected title"),
+        ({"title": None, "bands": {"r": {"kind": "heat"}}}, "the kind of band 'r' is none of light"),
+        ({"names": [{"match": "("}]}, "has a pattern that is none"),
+        ({"names": [{"match": "(?P<band>a)"}]}, "names band; expected scene"),
+    ):
+        (tmp_path / "mine.json").write_text(json.dumps(doc | change))
+        with pytest.raises(CatalogError, match=text):
+            items_from_files(path, sensor=str(tmp_path / "mine.json"))
+
+
 # -- own names -------------------------------------------------------------------------------------------------------
 
 
@@ -456,7 +476,7 @@ def test_bad_input_in_words(tmp_path, case):
 def test_the_catalogue_is_no_file_of_its_own(tmp_path):
     path = write(tmp_path / "x_20200601.tif")
     with pytest.raises(
-        CatalogError, match="all files that were given lie in the catalogue .*; give it a folder of its own"
+        CatalogError, match=r"all files that were given lie in the catalogue .*; give it a folder of its own"
     ):
         items_from_files(path, path)
 

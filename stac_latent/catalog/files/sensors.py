@@ -51,7 +51,7 @@ class NameRule:
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """A sensor, or a product of one; the keys of its JSON object are in the documentation."""
+    """A sensor, or a product of one; the keys of its JSON object are those of ``_KEYS``."""
 
     name: str
     title: str

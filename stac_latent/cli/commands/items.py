@@ -127,10 +127,13 @@ def _say_few(style: str, label: str, texts: list[str]) -> None:
 
 
 def _row(item: pystac.Item) -> dict[str, Any]:
-    start = item.datetime or item.common_metadata.start_datetime
+    known = item.common_metadata
+    times = [
+        t for t in ([item.datetime] if item.datetime else [known.start_datetime, known.end_datetime]) if t
+    ]
     bands = [b["name"] for a in item.assets.values() for b in a.extra_fields.get("bands", ())]
     return {
-        "id": item.id, "collection": item.collection_id, "datetime": None if start is None else start.isoformat(),
+        "id": item.id, "collection": item.collection_id, "datetime": "/".join(t.isoformat() for t in times),
         "bands": bands, "crs": item.properties.get("proj:code"), "href": item.get_self_href(),
     }  # fmt: skip
 
@@ -140,7 +143,11 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for r in rows[:_SHOWN]:
         bands = r["bands"] if len(r["bands"]) <= 13 else [*r["bands"][:12], f"... {len(r['bands'])}"]
         table.add_row(
-            r["id"], r["collection"] or "", str(r["datetime"])[:16], r["crs"] or "(WKT)", " ".join(bands)
+            r["id"],
+            r["collection"] or "",
+            "/".join(t[:16] if "/" not in r["datetime"] else t[:10] for t in r["datetime"].split("/")),
+            r["crs"] or "(WKT)",
+            " ".join(bands),
         )
     if rows:
         out.print(table)
