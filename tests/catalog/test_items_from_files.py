@@ -481,6 +481,14 @@ def test_the_catalogue_is_no_file_of_its_own(tmp_path):
         items_from_files(path, path)
 
 
+def test_names_that_give_one_id(tmp_path):
+    for name in ("a#b_20200601.tif", "a%b_20200601.tif"):
+        write(tmp_path / "raw" / name)
+    with pytest.warns(SkippedWarning, match=r"both give an item 'a_b_20200601'.*--pattern"):
+        (item,) = items_from_files(tmp_path / "raw", tmp_path / "out", on_error="skip")
+    assert item.assets["b1"].href.endswith("a%23b_20200601.tif")
+
+
 def test_links_in_circles_end(tmp_path):
     write(tmp_path / "raw" / "x_20200601.tif")
     (tmp_path / "raw" / "again").symlink_to(tmp_path / "raw")

@@ -102,7 +102,8 @@ def group(
         _put(scenes, each, said[0], told)
     if unclear:
         raise CatalogError(_choices(unclear))
-    return _with_ids(scenes), failures
+    kept, others = _with_ids(scenes)
+    return kept, failures + others
 
 
 def _put(scenes: dict[tuple[str, str, str], Scene], found: Found, named: Named, told: Told) -> None:
@@ -126,8 +127,10 @@ def _choices(unclear: Mapping[tuple[str, ...], list[Path]]) -> str:
     return f"{'; '.join(parts)}: names alone do not tell; choose one with --sensor (sensor=)"
 
 
-def _with_ids(scenes: Mapping[tuple[str, str, str], Scene]) -> list[Scene]:
-    """Scenes with ids that differ: those of one name get the folders in front that tell them apart."""
+def _with_ids(
+    scenes: Mapping[tuple[str, str, str], Scene],
+) -> tuple[list[Scene], list[tuple[str, StacLatentError]]]:
+    """Scenes with ids that differ: those of one name get the folders in front that tell them apart; what is alike all the same is left out."""
     by_id: dict[tuple[str, str], list[Scene]] = {}
     for scene in scenes.values():
         by_id.setdefault((scene.collection, scene.id.casefold()), []).append(scene)
@@ -140,7 +143,20 @@ def _with_ids(scenes: Mapping[tuple[str, str, str], Scene]) -> list[Scene]:
                     scene.id = plain_name("_".join((*folder, scene.id)))
                 break
             depth += 1
-    return sorted(scenes.values(), key=lambda s: (s.collection, s.id))
+    kept: dict[tuple[str, str], Scene] = {}
+    failures: list[tuple[str, StacLatentError]] = []
+    for scene in sorted(scenes.values(), key=lambda s: (s.collection, s.id, s.files[0][0])):
+        first = kept.setdefault((scene.collection, scene.id.casefold()), scene)
+        if first is not scene:
+            failures.append((scene.id, CatalogError(_same_id(first, scene))))
+    return list(kept.values()), failures
+
+
+def _same_id(first: Scene, scene: Scene) -> str:
+    return (
+        f"{scene.files[0][0]} and {first.files[0][0]} both give an item {scene.id!r}: ids are cut at 100 bytes and have no marks of paths; "
+        "tell them apart with --pattern (pattern=), or put one into another --collection"
+    )
 
 
 def metadata_of(scene: Scene) -> SceneMetadata:
