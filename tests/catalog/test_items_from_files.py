@@ -67,6 +67,7 @@ def test_a_product_of_sentinel_2(product, tmp_path):
     assert "raster:scale" not in band(item, "SCL")
     assert item.assets["TCI"].roles == ["overview", "visual"]
     assert item.assets["B05"].extra_fields["proj:transform"][2] + 1 > 499980
+    assert items_from_files(product.parent, tmp_path / "items") == [], "nothing is new"
     assert item.bbox == pytest.approx([-9.0003, 52.2497, -7.3592, 53.2492], abs=0.01)
 
 

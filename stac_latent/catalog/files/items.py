@@ -217,6 +217,9 @@ def _describe(scene: Scene, told: Told, tree: CatalogTree | None, overwrite: boo
         )
     rasters = [placed(raster, said, told) for raster in found]
     item, notes = item_of(scene, rasters, said, time_of(scene, told, said, rasters), told)
+    files = {local_path(asset.href) for asset in item.assets.values()}
+    if tree is not None and not overwrite and tree.files_of(item.id, item.collection_id) == files:
+        return [], []  # what was not catalogued of the scene are coarser copies of its bands
     return [item], notes
 
 
