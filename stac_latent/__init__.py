@@ -12,6 +12,7 @@ from stac_latent.system.exports import lazy
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from stac_latent.arrays.zarr_codec import Latent as Latent
     from stac_latent.catalog.adopt.adopt import adopt as adopt
     from stac_latent.catalog.adopt.load_table import load_table as load_table
     from stac_latent.catalog.coverage.coverage import coverage as coverage
@@ -35,6 +36,7 @@ else:
     __getattr__, __dir__, __all__ = lazy(
         __name__,
         {
+            "arrays.zarr_codec": ["Latent"],
             "catalog.adopt.adopt": ["adopt"],
             "catalog.adopt.load_table": ["load_table"],
             "catalog.coverage.coverage": ["coverage"],

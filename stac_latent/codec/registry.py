@@ -23,6 +23,7 @@ from stac_latent.system.suggest import did_you_mean
 __all__ = [
     "codec_names",
     "describe_codec",
+    "factory_of",
     "open_codec",
     "opened",
     "remember",
@@ -96,6 +97,12 @@ def replace_known(codec: Codec) -> None:
     _codecs().opened[codec.space] = codec
 
 
+def factory_of(name: str) -> Callable[..., Codec] | None:
+    """What makes an installed codec from keyword options; None where none has that name."""
+    points = entry_points(group="stac_latent.codecs", name=name)
+    return next(iter(points)).load() if points else None
+
+
 def open_codec(name: Any, **options: Any) -> Codec:
     """Open a codec by name or bundle folder; :func:`stac_latent.open_codec` takes STAC Items as well.
 
@@ -106,8 +113,8 @@ def open_codec(name: Any, **options: Any) -> Codec:
     """
     if isinstance(name, Codec):
         return name
-    if isinstance(name, str) and (points := entry_points(group="stac_latent.codecs", name=name)):
-        return remember(_from_factory(name, next(iter(points)).load(), options))
+    if isinstance(name, str) and (factory := factory_of(name)) is not None:
+        return remember(_from_factory(name, factory, options))
     if isinstance(name, str | os.PathLike):
         path = Path(name)
         if path.is_dir():

@@ -8,30 +8,56 @@ from __future__ import annotations
 
 import asyncio
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
+from zarr.core.chunk_grids import RegularChunkGrid
 from zarr.registry import register_codec
 
-from stac_latent.codec.registry import resolve_space
-from stac_latent.errors import CorruptDataError, StacLatentError
+from stac_latent.codec.registry import opened, resolve_space
+from stac_latent.errors import CorruptDataError, FieldError, StacLatentError
 from stac_latent.system.limits import at_most
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
+    from zarr.core.chunk_grids import ChunkGrid
 
     from stac_latent.aliases import Array
     from stac_latent.codec.codec import Codec
 
-__all__ = ["Encoder", "LatentZarrCodec"]
+__all__ = ["Decoded", "Encoder", "LatentZarrCodec", "chunk_shape", "warn_of_part"]
 
 NAME = "stac_latent"
 _ROOM = 16
 """Bytes that decoding may take for each value of a chunk."""
 _SLACK = 1 << 20
+
+
+class Decoded(np.ndarray):
+    """Values as a chunk decodes to them, with loss. What zarr reads of them is copied into arrays without this mark.
+
+    A chunk of which a part is written is this with some values replaced: by the mark its codec knows.
+    """
+
+
+def warn_of_part(values: Array, name: str) -> None:
+    """Warn where a chunk to encode is one that was decoded, a part of which was written."""
+    if isinstance(values, Decoded):
+        warnings.warn(
+            f"part of a chunk was written in an array of codec {name!r}, which loses some: the rest of the chunk was decoded and is "
+            "coded once more, so that values nobody wrote may move, each time by as much as the codec loses. Write whole chunks "
+            f"({' x '.join(map(str, values.shape))})",
+            stacklevel=2,
+        )
+
+
+def chunk_shape(grid: ChunkGrid, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of an array's chunks; that of the array where they differ."""
+    return grid.chunk_shape if isinstance(grid, RegularChunkGrid) else shape
 
 
 class Encoder(Protocol):
@@ -83,6 +109,32 @@ class LatentZarrCodec(ArrayBytesCodec):
         config: dict[str, Any] = {"space": self.space, "bitstream": self.bitstream}
         return {"name": NAME, "configuration": config | ({"part": self.part} if self.part else {})}
 
+    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: ChunkGrid) -> None:
+        """Refuse arrays that hold no symbols of the space, where this process has opened its codec.
+
+        Raises
+        ------
+        FieldError
+            If dimensions, channels or type are others.
+        """
+        whole = opened(self.space)
+        if whole is None or self.part >= len(whole.grid_chains):
+            return
+        spec, chunk, kind = (
+            whole.grid_chains[self.part].spec,
+            chunk_shape(chunk_grid, shape),
+            dtype.to_native_dtype(),
+        )
+        if (
+            len(chunk) != 3
+            or chunk[0] != spec.dimensions
+            or not np.can_cast(spec.data_type, kind, "same_kind")
+        ):
+            raise FieldError(
+                f"codec {NAME!r} of space {self.space[:23]}... codes chunks (channel, y, x) of {spec.dimensions} channels of {spec.data_type}; "
+                f"the array has chunks of {chunk} {kind}. To code pixels, take stac_latent.Latent as the serializer"
+            )
+
     def _codec(self) -> Codec:
         parts = resolve_space(self.space).grid_chains
         if self.part >= len(parts):
@@ -114,10 +166,15 @@ class LatentZarrCodec(ArrayBytesCodec):
         dtype = chunk_spec.dtype.to_native_dtype()
         if symbols.dtype.kind == "c" != dtype.kind:
             raise CorruptDataError(f"a chunk decodes to complex values; the array is of {dtype}")
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(symbols.astype(dtype, copy=False))
+        symbols = symbols.astype(dtype, copy=False)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(
+            symbols if self._codec().exact_symbols else symbols.view(Decoded)
+        )
 
     def _encode(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
-        symbols = np.ascontiguousarray(chunk_array.as_numpy_array())
+        symbols = chunk_array.as_numpy_array()
+        warn_of_part(symbols, NAME)
+        symbols = np.ascontiguousarray(symbols)
         payload = (self.encoder or self._codec()).entropy_encode(symbols)
         return chunk_spec.prototype.buffer.from_bytes(payload)
 
