@@ -32,6 +32,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         if f"{{{{ {name} }}}}" in markdown:
             result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
             markdown = markdown.replace(f"{{{{ {name} }}}}", FACTS[name](result))
+    if "{{ arrays }}" in markdown:
+        found = json.loads((RESULTS / "arrays.json").read_text(encoding="utf-8"))
+        markdown = markdown.replace("{{ arrays }}", arrays(found))
     if "{{ time }}" in markdown:
         found = json.loads((RESULTS / "time.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ time }}", series(found))
@@ -94,6 +97,7 @@ def tables(folder: Path) -> str:
                     ("time", series),
                     ("error_bound", bounds),
                     ("guard", guard),
+                    ("arrays", arrays),
                 )
                 if path.stem.startswith(stem)
             ),
@@ -123,6 +127,36 @@ def bounds(result: dict[str, Any]) -> str:
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def arrays(result: dict[str, Any]) -> str:
+    """Tables of bytes at equal bounds as shares of zstd's, a star where the bound is broken, and of seconds of CPU."""
+    coders = list(dict.fromkeys(row["codec"] for case in result["cases"] for row in case["rows"]))
+    sizes, times = [], []
+    for case in result["cases"]:
+        found = {row["codec"]: row for row in case["rows"] if "bytes" in row}
+        shares = []
+        for name in coders[1:]:
+            row = found.get(name)
+            star = r"\*" if row and not row["kept"] else ""
+            shares.append("" if row is None else f"{row['bytes_to_zstd']:.3f}{star}")
+        label = [case["name"], f"{case['bound']:g}"]
+        sizes.append([*label, f"{found['zstd']['bytes']:,}", *shares])
+        speeds = (
+            ""
+            if (row := found.get(name)) is None
+            else f"{row['encode_to_zstd']:.2g} / {row['decode_to_zstd']:.2g}"
+            for name in coders[1:]
+        )
+        times.append([*label, *speeds])
+    return "\n\n".join(
+        (
+            "Bytes, as shares of zstd's (a star where the bound is broken):",
+            table(["Chunk", "Bound", "zstd, bytes", *coders[1:]], sizes),
+            "CPU time to encode / to decode, in those of zstd (level 3):",
+            table(["Chunk", "Bound", *coders[1:]], times),
+        )
+    )
 
 
 def guard(result: dict[str, Any]) -> str:

@@ -32,7 +32,14 @@ from stac_latent.cube.read.chunk_cache import forget
 from stac_latent.cube.read.driver import _open
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
-from stac_latent.errors import CatalogError, CorruptDataError, RemoteError, SearchError, StacLatentError
+from stac_latent.errors import (
+    CatalogError,
+    CorruptDataError,
+    OptionError,
+    RemoteError,
+    SearchError,
+    StacLatentError,
+)
 from stac_latent.net import fetch, retry
 from stac_latent.net.answers import connections
 from stac_latent.net.disk_cache import Cache
@@ -40,7 +47,7 @@ from stac_latent.net.fetch import inner, read_remote
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.net.retry import Retries, RetryPolicy
 from stac_latent.store.zarr.known_metadata import absent_chunks
-from stac_latent.store.zarr.remote_store import RemoteStore
+from stac_latent.store.zarr.remote_store import RemoteStore, part_of
 from stac_latent.system.files import tree_size
 from stac_latent.system.links import shown
 from stac_latent.system.session import session
@@ -625,3 +632,16 @@ def test_threads_do_not_wait_for_each_other(server, root, monkeypatch):
     assert len(out) == 6
     assert all((field == expected).all() for field in out)
     assert Path(root).is_dir()
+
+
+def test_remote_stores_are_stores_as_zarr_has_them():
+    known = {"zarr.json": b"abcdef"}
+    store = RemoteStore("https://example.invalid/x", known=known, read_only=True)
+    again = pickle.loads(pickle.dumps(store))  # noqa: S301
+    assert again == store
+    assert again.read_only
+    assert again.read("zarr.json", (1, 3)) == b"bc"
+    with pytest.raises(RemoteError, match="is read only: write to a folder"):
+        RemoteStore("https://example.invalid/x", read_only=False)
+    with pytest.raises(OptionError, match=r"asked for as \(0, 2\); expected a RangeByteRequest"):
+        part_of((0, 2))

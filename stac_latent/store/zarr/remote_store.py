@@ -7,11 +7,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 
-from stac_latent.errors import CorruptDataError, RemoteError
+from stac_latent.errors import CorruptDataError, OptionError, RemoteError
 from stac_latent.net.answers import WHOLE, Part
 from stac_latent.net.fetch import Sign, inner, network, read_remote
 from stac_latent.system.links import shown
@@ -39,18 +39,43 @@ class RemoteStore(Store):
         Signs the address of each object before it is asked for.
     known
         Objects that need not be read, by key.
+    read_only
+        True, as servers are not written to.
+
+    Raises
+    ------
+    RemoteError
+        If it shall be writable.
     """
 
     supports_writes = False
     supports_deletes = False
     supports_listing = False
 
-    def __init__(self, href: str, sign: Sign | None = None, known: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        href: str,
+        sign: Sign | None = None,
+        known: Mapping[str, bytes] | None = None,
+        *,
+        read_only: bool = True,
+    ) -> None:
+        if not read_only:
+            raise RemoteError(
+                f"{shown(href)} is read only: write to a folder, and copy that to the server or object store"
+            )
         super().__init__(read_only=True)
         self._href, self._sign = href, sign
         self._known: dict[str, bytes | None] = dict(known or {})
         self._lock = threading.Lock()
         self._coming: OrderedDict[tuple[str, Part], Future[bytes | None]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_coming")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock, self._coming = threading.Lock(), OrderedDict()
 
     def __str__(self) -> str:
         return shown(self._href)
@@ -173,9 +198,22 @@ class RemoteStore(Store):
 
 
 def part_of(request: ByteRequest | None) -> Part:
-    """Part of an object as zarr asks for it."""
+    """Part of an object as zarr asks for it.
+
+    Raises
+    ------
+    OptionError
+        If it is asked for in another way.
+    """
+    if request is None:
+        return WHOLE
     if isinstance(request, RangeByteRequest):
         return (request.start, request.end)
     if isinstance(request, OffsetByteRequest):
         return (request.offset, None)
-    return (-request.suffix, None) if isinstance(request, SuffixByteRequest) else WHOLE
+    if isinstance(request, SuffixByteRequest):
+        return (-request.suffix, None)
+    raise OptionError(
+        f"a part of an object is asked for as {request!r}; expected a RangeByteRequest, OffsetByteRequest or SuffixByteRequest of "
+        "zarr.abc.store, or None for all of it"
+    )
