@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import functools
 import json
@@ -320,6 +321,13 @@ def test_pickles_stay_lazy(item, whole, decoded):
     np.testing.assert_array_equal(ds.copy(deep=True)["B03"][:, 4], whole["B03"][:, 4])
 
 
+def test_loading_beside_other_things(item, whole):
+    async def load():
+        return await opened(item)["B02"].isel(y=[5, 180], x=slice(None, None, -9)).load_async()
+
+    np.testing.assert_array_equal(asyncio.run(load()), whole["B02"].isel(y=[5, 180], x=slice(None, None, -9)))
+
+
 # -- one decode for all bands --------------------------------------------------------------------------------------
 
 
@@ -476,6 +484,15 @@ def test_a_tree_of_several_assets(item, whole):
         opened(both)
     with pytest.raises(CatalogError, match=r"there is no group 'b'; groups are 'latent', 'other'"):
         xr.open_datatree(both, engine="stac-latent", group="b")
+
+
+def test_names_that_are_none(item):
+    with pytest.raises(CatalogError, match=r"group=3 is no path; expected such as 'g20'"):
+        opened(item, group=3)
+    with pytest.raises(CatalogError, match=r"bands=\[\] names no band; asset 'latent' has B02, B03, B04"):
+        opened(item, bands=[])
+    with pytest.raises(CatalogError, match=r"no band 'B77' in asset 'latent'"):
+        xr.open_datatree(item, engine="stac-latent", bands=["B77"])
 
 
 # -- damage --------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
+import xarray as xr
 from affine import Affine
 from core_support import BANDS, make_scene, scene_field
 from odc.geo.geobox import GeoBox
@@ -393,6 +394,22 @@ def test_a_function_signs_each_object(root, caplog):
         forget()
         load(item, bands=["red"], patch_url=lambda href: f"{href}?X-Amz-Signature=other-{SECRET}")
         assert len(server.requests) == again  # another signature is the same object
+
+
+def test_the_xarray_engine_signs_what_it_opens(root):
+    def sign(href):
+        return f"{href}?X-Amz-Signature={SECRET}"
+
+    with FileServer(root, token=SECRET) as server:
+        item = item_at(server)
+        with pytest.raises(RemoteError, match=r"answered HTTP 403: it wants credentials"):
+            xr.open_dataset(item, engine="stac-latent")
+        href = item.assets["latent"].get_absolute_href()
+        for target in (item.get_self_href(), item, item.assets["latent"], href):
+            ds = xr.open_dataset(target, engine="stac-latent", patch_url=sign, chunks={})
+            np.testing.assert_array_equal(ds["red"].values, local(root).read_field()[0])
+            said = repr(ds) + str(ds.encoding) + str(ds["red"].attrs) + str(list(ds["red"].data.dask))
+            assert SECRET not in said
 
 
 def test_a_function_that_signs_named_by_the_environment(root, monkeypatch):

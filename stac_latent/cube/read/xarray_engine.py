@@ -206,7 +206,9 @@ class _Wanted:
         from stac_latent.errors import CatalogError
         from stac_latent.secure import use
 
-        if not isinstance(self.mask_and_scale, bool | Mapping | None):
+        if not isinstance(self.group, str | None):
+            raise CatalogError(f"group={self.group!r} is no path; expected such as 'g20' or 'latent/g20'")
+        if not isinstance(self.mask_and_scale, bool | np.bool_ | Mapping | None):
             raise CatalogError(
                 f"mask_and_scale={self.mask_and_scale!r} is neither True, False nor None, nor a mapping from bands to these"
             )
@@ -217,7 +219,7 @@ class _Wanted:
 
     def _nodes(self, source: Source) -> Iterable[tuple[str, Latent, dict[str, BandView]]]:
         """Paths, and what is there: each native grid of each asset."""
-        keys = source.keys(self.upto)
+        keys = source.keys(self.upto or (None if self.bands is None else "field"))
         for key in keys if len(keys) > 1 else [None]:
             latent = source.latent(key, self.upto)
             grids = self._grids(latent)
@@ -235,6 +237,7 @@ class _Wanted:
         """Bands of each native grid, by names after the size of its pixels; cells have none."""
         from stac_latent.cube.asset_choice import check_bands, check_upto, named_index
         from stac_latent.cube.read.band_views import view_of
+        from stac_latent.errors import CatalogError
 
         check_upto(latent.upto, self.bands)
         if latent.upto == "latent":
@@ -243,6 +246,9 @@ class _Wanted:
         for name in check_bands(self.bands, [latent.ref]):
             view = view_of(latent.ref, cast("int", named_index(latent.ref, name)))
             grids.setdefault((view.grid.transform, view.grid.shape), {})[name] = view
+        if not grids:
+            names = ", ".join(b.name for b in latent.ref.spec.bands)
+            raise CatalogError(f"bands={self.bands!r} names no band; asset {latent.ref.asset!r} has {names}")
         out: dict[str, dict[str, BandView]] = {}
         for (transform, _), views in grids.items():
             name = f"g{abs(transform[0]):g}"

@@ -7,6 +7,7 @@ bands of an open Dataset have at the same places are put aside for them, within 
 from __future__ import annotations
 
 import abc
+import asyncio
 import math
 import threading
 import weakref
@@ -93,6 +94,10 @@ class _LazyArray(BackendArray, abc.ABC):
             indexing.IndexingSupport.OUTER,
             self._at_crossings,
         )
+
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
+        """As ``[key]``, for ``Dataset.load_async``."""
+        return await asyncio.to_thread(self.__getitem__, key)
 
     def _at_points(self, key: tuple[Any, ...]) -> Array:
         """Points of the plane; their dimensions come before that of a slice of channels."""
