@@ -104,9 +104,18 @@ class FastPath(ABC):
     def encoder(self, chain: Chain) -> Callable[[Array, Array | None], bytes] | None:
         """Function from a field and its mask to bytes, without the latents; None where there is none for the chain."""
 
+    @property
     @abstractmethod
-    def decoder(self, chain: Chain) -> Callable[[bytes], Array] | None:
-        """Function from bytes to pixels of the stored type, without the latents; None where there is none for the chain."""
+    def reductions(self) -> int:
+        """Times that the resolution of what :meth:`decoder` gives can be halved."""
+
+    @abstractmethod
+    def decoder(self, chain: Chain, reduction: int = 0) -> Callable[[bytes], Array] | None:
+        """Function from bytes to pixels of the stored type, without the latents; None where there is none for the chain.
+
+        With a ``reduction`` pixels are means of ``2**reduction`` by as many, or nearly, and what they do not need of the bytes is
+        not decoded.
+        """
 
 
 @dataclass(frozen=True)

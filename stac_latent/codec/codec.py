@@ -13,7 +13,8 @@ import numpy.typing as npt
 from stac_latent.aliases import Array
 from stac_latent.bytestring.formats import format_for, format_of
 from stac_latent.bytestring.options import CompressOptions
-from stac_latent.chain import Chain
+from stac_latent.chain import Chain, FastPath
+from stac_latent.errors import CodecError
 from stac_latent.field.error_bound import BoundLike
 from stac_latent.field.rate_target import Target
 from stac_latent.stages.transform.fused import synthesis
@@ -100,6 +101,47 @@ class Codec(Chain):
             If the bytes are truncated or changed, or of another space than the codec's.
         """
         return format_of(data).decode(self, data)
+
+    @cached_property
+    def reductions(self) -> int:
+        """Times that the resolution can be halved in :meth:`decode_reduced`."""
+        return len(self._reduced_decoders)
+
+    def decode_reduced(self, payload: bytes, reduction: int) -> Array:
+        """Pixels of one coded chunk at a fraction of the resolution, from the part of the bytes that they need.
+
+        Parameters
+        ----------
+        payload
+            Of a chunk, as :meth:`encode` gives it.
+        reduction
+            1 for half of the pixels along each axis, 2 for a quarter, ... up to :attr:`reductions`.
+
+        Returns
+        -------
+        ndarray
+            ``(band, y, x)`` in the bands' stored type: the low bands of the wavelet, each about the mean of the pixels under it.
+
+        Raises
+        ------
+        CodecError
+            If the codec cannot.
+        CorruptDataError
+            If the bytes are truncated or changed.
+        """
+        if not 1 <= reduction <= self.reductions:
+            raise CodecError(
+                f"codec {self.name!r} halves its resolution 0 to {self.reductions} times; got reduction={reduction}"
+            )
+        return self._reduced_decoders[reduction - 1](payload)
+
+    @cached_property
+    def _reduced_decoders(self) -> tuple[Callable[[bytes], Array], ...]:
+        last = self.stages[-1]
+        if self.kind == "embedding" or not isinstance(last, FastPath):
+            return ()
+        every = (last.decoder(self, k) for k in range(1, last.reductions + 1))
+        return tuple(decoder for decoder in every if decoder is not None)
 
     @cached_property
     def _synthesis(self) -> Callable[[Array], Array] | None:

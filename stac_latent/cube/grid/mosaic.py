@@ -51,6 +51,7 @@ class Execution:
     errors: Errors = "raise"
     preserve_original_order: bool = False
     properties: Sequence[PropertyLoadRequest] = ()
+    use_overviews: bool = True
 
 
 def mosaic(
@@ -104,6 +105,7 @@ def mosaic(
         nodata=nodata,
         fail_on_error=execution.errors == "raise",
         fuse_func=by_fuser,
+        use_overviews=execution.use_overviews,
     )
     try:
         box = output_geobox(parsed, bands=bands, **grid)

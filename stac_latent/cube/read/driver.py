@@ -35,6 +35,7 @@ from stac_latent.cube.read.embedding_reader import ChannelField, PlainReader
 from stac_latent.cube.read.embedding_table_reader import TableReader
 from stac_latent.cube.read.physical import PhysicalSource
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.cube.read.reduced import ReducedReader
 from stac_latent.cube.read.resample import FieldSource, Roi, read_onto
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, FieldError, SourceWarning, StacLatentError, without_secrets
@@ -218,8 +219,13 @@ class FieldReader(_Reader):
         if beyond := [b + 1 for b in bands if not 0 <= b < len(reader.spec.bands)]:
             raise CatalogError(_no_band(self._data["ref"], beyond[0]))
         source: FieldSource = reader if grid == reader.grid else NativeReader(reader, grid)
+        box = pixel_box(grid)
+        if cfg.use_overviews and source is reader:
+            coarser = ReducedReader.for_target(reader, dst_geobox, cfg.resampling)
+            if isinstance(coarser, ReducedReader):
+                source, box = coarser, coarser.box
         source = PhysicalSource(source) if self._data["physical"] else source
-        return read_onto(source, pixel_box(grid), bands, cfg, dst_geobox)
+        return read_onto(source, box, bands, cfg, dst_geobox)
 
 
 class CellReader(_Reader):

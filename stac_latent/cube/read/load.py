@@ -79,6 +79,7 @@ def load(
     errors: Errors | None = None,
     fail_on_error: bool | None = None,
     stac_cfg: dict[str, Any] | None = None,
+    use_overviews: bool = True,
     key: Key | str | os.PathLike[str] | None = None,
     patch_url: Callable[[str], str] | None = None,
 ) -> xr.Dataset:
@@ -141,6 +142,10 @@ def load(
         ``False`` is ``errors="ignore"`` in the words of ``odc.stac.load``.
     stac_cfg, progress
         As in ``odc.stac.load``; ``stac_cfg`` is of raw assets.
+    use_overviews
+        Whether a grid of a quarter of the resolution or less is read from coarser levels of the wavelet, where the codec has
+        them and ``resampling`` is of values (``nearest``, ``average``, ``bilinear``, ...): a fraction of the work, for a difference
+        below the codec's error. False decodes every pixel first.
 
     Returns
     -------
@@ -174,6 +179,7 @@ def load(
             error_policy(errors, fail_on_error),
             preserve_original_order,
             property_requests(with_properties),
+            use_overviews,
         ),
         patch_url,
         stac_cfg,

@@ -136,6 +136,21 @@ class LatentReader:
             return None
         return open_reference(self.ref, self.arrays, self.codec)
 
+    @cached_property
+    def reductions(self) -> int:
+        """Times that the resolution can be halved without decoding all of it: 0 where pixels need residuals or a key frame."""
+        alone = not self.bounded and self.reference is None and self.arrays.payloads is not None
+        return self.codec.reductions if alone and self.codec.tiled else 0
+
+    def reduced_chunk(self, place: tuple[int, int], reduction: int) -> Future[Array]:
+        """Decoded pixels of one stored chunk at a fraction of the resolution, padding included; see :meth:`Codec.decode_reduced`."""
+
+        def decode() -> Array:
+            payloads: Any = self.arrays.payloads
+            return self.codec.decode_reduced(payloads.read(*place), reduction)
+
+        return chunk((self._token, place, reduction), decode)
+
     def read_symbols(self, cells: WindowLike | None = None) -> Array:
         """Symbols ``(channel, y, x)`` of a window of cells (default: all), with what a key frame says of them."""
         window = self._within(cells, self.grid.cells, "cells")

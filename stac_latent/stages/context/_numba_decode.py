@@ -24,7 +24,7 @@ _MASK = TOTAL - 1
 @kernel
 def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and rans_encode, in one loop nest
     words: Array, states: Array, raw: Array, n_raw: int, tab: Array, weights: Array, counts: Array, runs: Array,
-    signs: Array, lut: Array, q: Array, m: Array, r: Array,
+    signs: Array, lut: Array, q: Array, m: Array, r: Array, whole: bool,
 ) -> int:  # fmt: skip
     """Decode planes; see :func:`choose` for the arguments.
 
@@ -36,6 +36,8 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
         int64 ``(lanes,)``, as stored.
     raw, n_raw
         Raw bits, and how many there are.
+    whole
+        Whether the stream ends with the planes of the table; if not, more planes follow that are not wanted.
 
     Returns
     -------
@@ -189,6 +191,8 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
             for j in range(n_filled):
                 if negative[j]:
                     q[filled[j]] = -q[filled[j]]
+    if not whole:
+        return 0
     for lane in range(states.size):
         if st[lane] != LOW:
             return 1

@@ -271,9 +271,9 @@ def rans_encode(freq: Array, cum: Array, lanes: int, words: Array, states: Array
 
 def decode(
     words: Array, states: Array, raw: Array, n_raw: int, tab: Array, weights: Array, counts: Array, runs: Array,
-    signs: Array, lut: Array, q: Array, _m: Array, _r: Array,
+    signs: Array, lut: Array, q: Array, _m: Array, _r: Array, whole: bool,
 ) -> int:  # fmt: skip
-    """As :func:`stac_latent.stages.context._numba_encode.decode`."""
+    """As :func:`stac_latent.stages.context._numba_decode.decode`."""
     reader = _Reader(words.tolist(), states.tolist())
     flags = np.unpackbits(raw, count=min(n_raw, 8 * raw.size)).astype(bool)
     at = 0
@@ -305,6 +305,8 @@ def decode(
             plane[...] = m.reshape(plane.shape)
     except IndexError:
         return 1
+    if not whole:
+        return 0
     ended = all(x == LOW for x in reader.states) and reader.at == len(reader.words) and at == n_raw
     return 0 if ended else 1
 

@@ -141,8 +141,10 @@ class ContextModel:
         start = int(_coder.rans_encode(freq[:n], cum[:n], lanes, words, states))
         return Coded(q, words[start:], states, raw[: -(-n_raw // 8)], n_raw)
 
-    def decode(self, coded: Coded, table: Array, size: int) -> Array:
+    def decode(self, coded: Coded, table: Array, size: int, *, whole: bool = True) -> Array:
         """Quantised planes, int32 ``(size,)`` in the layout of ``table``; valid until this thread decodes again.
+
+        Where not the ``whole`` stream is wanted the table has the first planes of it, and nothing is checked beyond them.
 
         Raises
         ------
@@ -156,7 +158,7 @@ class ContextModel:
         lut, _ = _tables()
         failed = _coder.decode(
             coded.words, coded.states, coded.raw, coded.raw_bits, table, self.weights.astype(np.int64),
-            *self._adaptive(), lut, q, m, r,
+            *self._adaptive(), lut, q, m, r, whole,
         )  # fmt: skip
         if failed:
             raise CorruptDataError("lin: the coded planes do not end where the stream does; it was changed")

@@ -191,6 +191,19 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         weights = None if self.weights is None else self._weight_map(window, source.cells)
         return truth, self.prepare(tile, weights, self.gains)
 
+    @property
+    def reductions(self) -> int:
+        """Times that a tile's resolution can be halved: as often as its cells can, where all bands have one grid."""
+        return CELL_LEVELS if self.nest.single else 0
+
+    def _reduced(self, payload: bytes, reduction: int) -> Array:
+        """Low bands ``(band, y, x)`` of a tile after some levels, in normalised units: each has a gain of two."""
+        planes = self.read_planes(payload, self.nest.counts, reduction=reduction)
+        (tile,) = self.mixed(planes, borrow=True)
+        synthesise(tile, planes.head.levels - reduction)
+        tile *= np.float32(2.0**-reduction)
+        return tile
+
     def _decoded(self, payload: bytes, *, borrow: bool = False) -> Array:
         """Pixels ``(band, y, x)`` of a tile in normalised units, those of larger ones repeated."""
         tile = self.decode_tile(payload, self.nest.counts, borrow=borrow)
@@ -238,20 +251,22 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
             synthesise(part, levels - depth, CELL_LEVELS - depth)
         return self.nest.pack(tile)
 
-    def decoder(self, chain: Chain) -> Callable[[bytes], Array] | None:
-        """Function from bytes to pixels ``(band, y, x)`` of the stored type, equal to the chain's, without the latents."""
+    def decoder(self, chain: Chain, reduction: int = 0) -> Callable[[bytes], Array] | None:
+        """Function from bytes to pixels ``(band, y, x)`` of the stored type; see :meth:`~stac_latent.chain.FastPath.decoder`."""
         first = self._normalise(chain)
-        if first is None:
+        if first is None or reduction > self.reductions:
             return None
+        side = CELL >> reduction
 
         def one(payload: bytes) -> Array:
-            return store(self._decoded(payload, borrow=True), first, chain.bands)
+            pixels = self._reduced(payload, reduction) if reduction else self._decoded(payload, borrow=True)
+            return store(pixels, first, chain.bands)
 
         def field(payload: bytes) -> Array:
             parts, (h, w) = split(payload)
-            check_bytes((self.bands, h * CELL, w * CELL), 4, "lin: the header")
+            check_bytes((self.bands, h * side, w * side), 4, "lin: the header")
             tiles = each(one, parts)
-            return tiles[0] if len(tiles) == 1 else assemble(tiles, (h * CELL, w * CELL), TILE)
+            return tiles[0] if len(tiles) == 1 else assemble(tiles, (h * side, w * side), TILE >> reduction)
 
         return field
 

@@ -90,6 +90,14 @@ class Layout:
         end = _program(self._heights, self._widths, counts, self._sets, table)
         return table, int(end) + 2 * int(self._widths.max(initial=0)) + 8
 
+    def coarser(self, reduction: int) -> Layout:
+        """The groups that the low bands after ``reduction`` levels are made of, in arrays of their size; all arrays share one grid."""
+        if not reduction:
+            return self
+        kept = tuple(g for g in self.groups if g.level == 0 or g.level > reduction)
+        shapes = tuple((n, sizes(h, reduction)[-1], sizes(w, reduction)[-1]) for n, h, w in self.shapes)
+        return Layout(kept, self.levels, shapes)
+
     @cached_property
     def _heights(self) -> Array:
         return self._sizes(0)

@@ -176,8 +176,13 @@ class TileCoder:
         """
         return self.mixed(self.read_planes(payload, counts), borrow=borrow)
 
-    def read_planes(self, payload: bytes, counts: Sequence[int] | None = None) -> ReadPlanes:
-        """First half of :meth:`decode_tile`: what the bytes hold, before any sample of a band is made of it."""
+    def read_planes(
+        self, payload: bytes, counts: Sequence[int] | None = None, *, reduction: int = 0
+    ) -> ReadPlanes:
+        """First half of :meth:`decode_tile`: what the bytes hold, before any sample of a band is made of it.
+
+        With a ``reduction`` only what the low bands after so many levels are made of: it comes first, and the rest is not decoded.
+        """
         head, side, coded = unpack(payload, self.bands)
         shapes = self.shapes(head.height, head.width, counts)
         if max(head.height, head.width) > TILE or head.levels != levels_of(
@@ -188,8 +193,11 @@ class TileCoder:
             )
         layout = layout_of(shapes, head.levels)
         bases, active = self._read_side(layout, side)
+        layout = layout.coarser(reduction)
+        bases, active = bases[: len(layout.groups)], active[: len(layout.groups)]
         table, size = layout.program(active)
-        return ReadPlanes(head, layout, bases, active, table, self.model.decode(coded, table, size))
+        q = self.model.decode(coded, table, size, whole=not reduction)
+        return ReadPlanes(head, layout, bases, active, table, q)
 
     def mixed(self, planes: ReadPlanes, *, borrow: bool = False) -> list[Array]:
         """Second half of :meth:`decode_tile`: samples of the bands from those of their components."""

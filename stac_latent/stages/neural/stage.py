@@ -112,6 +112,11 @@ class Fast(Lin):
                 total += gained
         return out, total
 
+    @property
+    def reductions(self) -> int:
+        """None: the network corrects a tile as a whole."""
+        return 0
+
     def decode_tile(
         self, payload: bytes, counts: Sequence[int] | None = None, *, borrow: bool = False
     ) -> list[Array]:
