@@ -11,7 +11,7 @@ from stac_latent.catalog.adopt.table_rows import described, parts_of
 from stac_latent.catalog.publish.inputs import region_of
 from stac_latent.cube.foreign_layout import Layout, is_table
 from stac_latent.cube.item_assets import as_items
-from stac_latent.cube.read.embedding_table_reader import table_of
+from stac_latent.cube.read.embedding.table import table_of
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Spec
 from stac_latent.store.embeddings import BBox

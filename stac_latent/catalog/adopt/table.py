@@ -15,7 +15,7 @@ from stac_latent.catalog.adopt.period import Period, time_of
 from stac_latent.catalog.adopt.products import Product
 from stac_latent.catalog.adopt.space import space_of
 from stac_latent.cube.foreign_layout import CONTAINERS
-from stac_latent.cube.read.embedding_table_reader import centres, in_lonlat, regular_grid
+from stac_latent.cube.read.embedding.table import centres, in_lonlat, regular_grid
 from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.extension import ROLE_SCALES
 from stac_latent.geo.crs import crs_fields, crs_text

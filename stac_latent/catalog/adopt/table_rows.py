@@ -15,8 +15,8 @@ import shapely
 from stac_latent.catalog.adopt.period import moments
 from stac_latent.catalog.publish.rows import Rows
 from stac_latent.cube.foreign_layout import Layout, layout_of
-from stac_latent.cube.read.embedding_reader import check_scales
-from stac_latent.cube.read.embedding_table_reader import dequantised, in_lonlat, table_of
+from stac_latent.cube.read.embedding.cells import check_scales
+from stac_latent.cube.read.embedding.table import dequantised, in_lonlat, table_of
 from stac_latent.errors import CatalogError, CorruptDataError
 from stac_latent.spec import Spec
 from stac_latent.store.foreign.table import Invalid, VectorTable, sound_vectors

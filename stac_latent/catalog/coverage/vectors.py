@@ -14,7 +14,7 @@ from stac_latent.catalog.verify.adopted import adopted_assets
 from stac_latent.cube.grid.boxes import cell_box
 from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.read.driver import open_cells
-from stac_latent.cube.read.embedding_reader import PlainReader
+from stac_latent.cube.read.embedding.cells import PlainReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.window import Window
 

@@ -15,8 +15,8 @@ from stac_latent.cube.foreign_layout import layout_of
 from stac_latent.cube.grid.tiling import tiles
 from stac_latent.cube.item_assets import latent_assets
 from stac_latent.cube.read.driver import open_cells
-from stac_latent.cube.read.embedding_reader import PlainReader
-from stac_latent.cube.read.embedding_table_reader import TableReader, table_of
+from stac_latent.cube.read.embedding.cells import PlainReader
+from stac_latent.cube.read.embedding.table import TableReader, table_of
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError
 from stac_latent.window import Window

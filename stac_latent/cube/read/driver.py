@@ -31,8 +31,8 @@ from stac_latent.cube.item_assets import decodable_assets, latent_assets
 from stac_latent.cube.odc_private import StacAuxReader, StacMDParser
 from stac_latent.cube.raw.band_reader import is_raw, read_raw
 from stac_latent.cube.read.band_views import NativeReader, view_of
-from stac_latent.cube.read.embedding_reader import ChannelField, PlainReader
-from stac_latent.cube.read.embedding_table_reader import TableReader
+from stac_latent.cube.read.embedding.cells import ChannelField, PlainReader
+from stac_latent.cube.read.embedding.table import TableReader
 from stac_latent.cube.read.physical import PhysicalSource
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.reduced import ReducedReader

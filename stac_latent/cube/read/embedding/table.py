@@ -12,7 +12,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from stac_latent.cube.grid.boxes import cell_box, to_pixels
-from stac_latent.cube.read.embedding_reader import PlainReader
+from stac_latent.cube.read.embedding.cells import PlainReader
 from stac_latent.errors import CatalogError, CorruptDataError, GridError
 from stac_latent.geo.antimeridian import to_lonlat
 from stac_latent.spec import Spec
