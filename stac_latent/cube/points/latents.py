@@ -16,7 +16,7 @@ from stac_latent.cube.grid.points import Integers, Pixels, by_tile
 from stac_latent.cube.item_assets import stamp_of
 from stac_latent.cube.read.band_views import NativeReader
 from stac_latent.cube.read.driver import cells_for
-from stac_latent.cube.read.embedding_reader import PlainReader
+from stac_latent.cube.read.embedding.cells import PlainReader
 from stac_latent.cube.read.physical import physical_band, to_physical
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.variables import ResolvedAsset
