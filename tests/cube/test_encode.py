@@ -386,7 +386,7 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
 @pytest.mark.parametrize(
     ("codec", "layout", "text"),
     [
-        ("dct", StoreLayout(4, 6), r"layout must have shards of whole chunks; got StoreLayout\(inner=4, shard=6\)"),
+        ("dct", StoreLayout(4, 6), r"layout must have shards of whole chunks; got StoreLayout\(inner=4, shard=6, sharded=True\)"),
         ("dct", StoreLayout(0, 0), r"shards of whole chunks; got"),
         ("lin", StoreLayout(8, 16), r"layout must have chunks of 32 cells, one tile of codec 'lin', and shards of whole chunks"),
     ],

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
+import rasterio
 import xarray as xr
 import zarr
 from core_support import BANDS, make_scene, small_codec
@@ -119,6 +120,53 @@ def test_an_unresolved_space_says_where_it_looked(coded, fresh_process):
 
 def test_coded_is_smaller_than_plain(coded, plain):
     assert coded.assets["latent"].extra_fields["file:size"] < plain.assets["latent"].extra_fields["file:size"]
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory, utm_scene):
+    """A store of chunks that are files, for GDAL."""
+    codec, layout = dct(BANDS, step=SPACE_STEP), StoreLayout(8, 16, sharded=False)
+    (item,) = encode(utm_scene.item, codec, tmp_path_factory.mktemp("stock"), payload="plain", layout=layout)
+    return item
+
+
+def test_a_store_without_shards_has_no_codec_but_zstd(stock, plain):
+    store = Path(LatentRef.from_item(stock).href)
+    for name in ("latent", "mask"):
+        meta = json.loads((store / name / "zarr.json").read_text())
+        codecs = meta["codecs"]
+        assert [c["name"] for c in codecs] == ["bytes", "zstd"]
+        assert codecs[1]["configuration"]["checksum"]
+    cells = stock.assets["latent"].extra_fields["latent:shape"][1:]
+    files = [p for p in (store / "latent" / "c").rglob("*") if p.is_file()]
+    assert len(files) == -(-cells[0] // 8) * -(-cells[1] // 8)
+    assert "32633" in json.loads((store / "latent" / "zarr.json").read_text())["attributes"]["_CRS"]["wkt"]
+    np.testing.assert_array_equal(whole(stock), whole(plain))
+
+
+def test_damage_of_a_store_without_shards_is_noticed(stock, tmp_path):
+    store = Path(shutil.copytree(LatentRef.from_item(stock).href, tmp_path / "s.zarr"))
+    chunk = max(
+        (p for p in (store / "latent" / "c").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+    data = bytearray(chunk.read_bytes())
+    for at in range(20, len(data) - 8, 97):
+        damaged = bytearray(data)
+        damaged[at] ^= 4
+        chunk.write_bytes(damaged)
+        with pytest.raises(CorruptDataError):
+            open_arrays(str(store)).read_all(open_arrays(str(store)).latent)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, rasterio.__gdal_version__.split(".")[:2])) < (3, 12),
+    reason="GDAL before 3.12 does not know Zarr's bytes",
+)
+def test_gdal_opens_a_store_without_shards(stock):
+    with rasterio.open(f'ZARR:"{LatentRef.from_item(stock).href}":/latent') as src:
+        assert src.crs.to_epsg() == 32633
+        assert src.transform[0] == 80
+        np.testing.assert_array_equal(src.read(), whole(stock))
 
 
 # -- nothing but the Item ------------------------------------------------------------------------------------------------

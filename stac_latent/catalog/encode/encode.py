@@ -167,7 +167,7 @@ def encode(
         pixels where the ``item`` says. See :mod:`stac_latent.cube.raw.contract`, also for what they may differ in.
     layout
         Cells along the chunks and the shards of a store, where the usual ones (about 256 and 2048 pixels) do not fit; a chain whose
-        tiles are coded alone needs chunks of whole tiles.
+        tiles are coded alone needs chunks of whole tiles. ``sharded=False`` with a ``plain`` payload is a store that GDAL 3.12 opens.
     thumbnail
         Whether an Item that is encoded by a codec, and has no thumbnail yet, gains one: a PNG of a few kB, at most 128 pixels wide and high, of
         red, green and blue or else of the first band, made of pixels that are read anyway. Not of encrypted assets.

@@ -251,7 +251,7 @@ class EncodeOptions:
         if key_frame is not None:
             out["reference"] = [key_frame.id, key_frame.assets[self.asset].extra_fields.get(INPUT)]
         if self.layout is not None:
-            out["layout"] = [self.layout.inner, self.layout.shard]
+            out["layout"] = [self.layout.inner, self.layout.shard] + [False] * (not self.layout.sharded)
         if self.key is not None:
             out["encrypt"] = self.key.id
         if self.error_bound is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -49,6 +50,12 @@ def encode(
         str, typer.Option(help="beside: in a copy of the item. derived: in an item of its own.")
     ] = "beside",
     payload: Annotated[str | None, typer.Option(help="coded or plain (zstd).")] = None,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            help="Gather chunks in shards; --no-shards with --payload plain is what GDAL 3.12 opens."
+        ),
+    ] = True,
     psnr: Annotated[float | None, typer.Option(help="At least this PSNR [dB] in each tile.")] = None,
     max_bits_per_pixel: Annotated[
         float | None, typer.Option(help="At most these bits per pixel and band in each tile.")
@@ -120,6 +127,7 @@ def encode(
     """Encode items; write stores, measure them by a cold decode, and catalogue them."""
     from stac_latent.catalog.encode.encode import encode as run
     from stac_latent.cube.open_codec import open_codec
+    from stac_latent.store.zarr.group import StoreLayout
 
     for name, value, allowed in (
         ("mode", mode, ("beside", "derived")),
@@ -143,6 +151,7 @@ def encode(
         target["step"] = step
     elif step is not None:
         chosen = open_codec(codec, **options, step=step)
+    layout = None if shards else replace(StoreLayout.of(chosen), sharded=False)
     heard = Heard()
     items = find(
         source, failures=heard.unread if keep_going else None, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids),
@@ -164,7 +173,7 @@ def encode(
                     batch, chosen, dest, asset=asset, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
                     on_error="skip" if keep_going and len(items) + len(heard.unread) > 1 else "raise",
-                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, **target,  # type: ignore[arg-type]
+                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, layout=layout, **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(heard.refused) + len(heard.failed), len(items))
     rows = [item_row(item, asset) for item in done]

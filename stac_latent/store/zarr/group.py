@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 import zarr
 import zarr.errors
+from pyproj import CRS
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
@@ -159,7 +160,14 @@ class LatentArrays:
             raise CorruptDataError(f"{_where(self.latent)}: the group has no mask to widen")
         old = np.asarray(self.mask[:1])
         group = zarr.open_group(self.latent.store, path=self.latent.path.rpartition("/")[0], mode="r+")
-        mask = _create_mask(group, bands, old.shape[1:], self.mask.chunks[1], overwrite=True)
+        mask = _create_mask(
+            group,
+            bands,
+            old.shape[1:],
+            self.mask.chunks[1],
+            compressors=self.mask.compressors,
+            overwrite=True,
+        )
         mask[:] = np.broadcast_to(old, mask.shape)
         return replace(self, mask=mask)
 
@@ -207,10 +215,14 @@ class StoreLayout:
         Cells along an inner chunk, the least that is decoded at once.
     shard
         Cells along a shard, one file of inner chunks.
+    sharded
+        Whether inner chunks are gathered in shards. Otherwise each is a file, and a ``plain`` payload has no codec but zstd, whose own checksum
+        guards it, and says its CRS as GDAL does: GDAL 3.12 opens it.
     """
 
     inner: int
     shard: int
+    sharded: bool = True
 
     @classmethod
     def of(cls, codec: Codec) -> StoreLayout:
@@ -280,7 +292,10 @@ def create(
     shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
     where = path if isinstance(path, MemoryStore) else for_writing(path, encryption)
     group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
-    coded: dict[str, Any] = {"compressors": [ZstdCodec(level=9), Crc32cCodec()]}
+    stock = payload == "plain" and not layout.sharded
+    compressors = [ZstdCodec(level=9, checksum=True)] if stock else [ZstdCodec(level=9), Crc32cCodec()]
+    place: dict[str, Any] = {"_CRS": {"wkt": CRS.from_user_input(grid.crs).to_wkt()}} if stock else {}
+    coded: dict[str, Any] = {"compressors": compressors}
     if payload == "coded":
         bitstream = codec.bitstream or ""
         coded = {
@@ -292,10 +307,10 @@ def create(
         shape=(channels, *cells),
         dtype=spec.data_type,
         chunks=(channels, inner, inner),
-        shards=(channels, *shards) if encryption is None else None,
+        shards=(channels, *shards) if encryption is None and layout.sharded else None,
         fill_value=np.nan if np.dtype(spec.data_type).kind in "fc" else 0,
         dimension_names=("channel", "y", "x"),
-        attributes={"latent:space": spec.space},
+        attributes={"latent:space": spec.space, **place},
         config={"write_empty_chunks": True},  # a missing shard is a loss, never zeros
         **coded,
     )
@@ -308,15 +323,23 @@ def create(
             chunks=(inner, inner),
             fill_value=100,
             dimension_names=("y", "x"),
+            attributes=place,
         )
     elif options.mask_bands:
-        mask = _create_mask(group, options.mask_bands, grid.shape, inner * max(codec.stride))
+        step = inner * max(codec.stride)
+        mask = _create_mask(group, options.mask_bands, grid.shape, step, compressors=compressors)
     _write_coordinates(group, grid)
     return LatentArrays(latent, mask, valid, dict(attributes))
 
 
 def _create_mask(
-    group: zarr.Group, bands: int, shape: tuple[int, ...], step: int, *, overwrite: bool = False
+    group: zarr.Group,
+    bands: int,
+    shape: tuple[int, ...],
+    step: int,
+    *,
+    compressors: Sequence[Any],
+    overwrite: bool = False,
 ) -> zarr.Array[Any]:
     return group.create_array(
         "mask",
@@ -324,7 +347,7 @@ def _create_mask(
         dtype="uint8",
         chunks=(bands, step, step),
         fill_value=1,
-        compressors=[ZstdCodec(level=9), Crc32cCodec()],
+        compressors=compressors,
         dimension_names=("mask_band", "py", "px"),
         overwrite=overwrite,
     )
