@@ -12,7 +12,7 @@ import pytest
 pytest.register_assert_rewrite("stac_latent.testing", "core_support")
 
 SLOW = {
-    "bench_peers", "bench_race", "bench_speed", "bounded", "catalogs", "docs", "doctests", "encode_many", "error_bound", "exact",
+    "array_chunk", "bench_peers", "bench_race", "bench_speed", "bounded", "catalogs", "docs", "doctests", "encode_many", "error_bound", "exact",
     "extension_node", "files_at_addresses", "fit", "fit_moments", "fit_real", "fitting", "golden", "guard", "index", "kills", "light_import",
     "lin_catalog", "lin_codec", "lin_damage", "lin_rate", "lin_spec", "load_oracle", "map", "map_browser", "native", "native_catalog",
     "native_trust", "nearest", "neural", "notebooks", "pgstac", "planes", "publish", "publish_footprints", "publish_tiles", "push", "rans", "recall", "references", "remote",

@@ -68,14 +68,14 @@ def test_configuration():
         numcodecs.get_codec({"id": "stac_latent.pixels", "cdec": "lin"})
 
 
-@pytest.mark.parametrize("bound", [1e-6, 1e-2, 1.0])
+@pytest.mark.parametrize("bound", [1e-6, 0.1])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_absolute_and_relative_bounds_of_made_fields(dtype, bound):
     """As benchmarks of climate data ask: smooth, over decades, with holes, constant."""
-    smooth = scene(30, 40, dtype=dtype)
+    smooth = scene(20, 20, dtype=dtype)
     holes = smooth.copy()
     holes[5:9, 3:], holes[0, 0] = np.nan, np.inf
-    for x in (smooth, np.exp(smooth - 280), holes, np.full((30, 40), 2.5, dtype), smooth - 280):
+    for x in (smooth, np.exp(smooth - 280), holes, np.full((20, 20), 2.5, dtype), smooth - 280):
         some = np.isfinite(x)
         for given, limit in ((bound, bound), (f"{bound / 2:%}", bound / 2 * np.abs(x[some].astype("f8")))):
             codec = NumcodecsLatent(error_bound=given)
@@ -87,11 +87,11 @@ def test_absolute_and_relative_bounds_of_made_fields(dtype, bound):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["f4", ">f4", ">i2", "u1", "?"])
 def test_zarr_2(tmp_path, order, dtype):
-    x = scene(40, 50).astype(dtype)
+    x = scene(20, 30).astype(dtype)
     a = zarr.create_array(
         tmp_path / "a.zarr",
         shape=x.shape,
-        chunks=(40, 32),
+        chunks=(20, 20),
         dtype=x.dtype,
         order=order,
         zarr_format=2,
