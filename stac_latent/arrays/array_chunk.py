@@ -27,7 +27,7 @@ from stac_latent.arrays.frames import Numbers, full, number, thin
 from stac_latent.arrays.layout import Layout
 from stac_latent.arrays.settings import NAME, Settings
 from stac_latent.bytestring.framing import pack_mask, unpack_mask
-from stac_latent.errors import CodecError, CorruptDataError, FieldError, StacLatentError, VerificationError
+from stac_latent.errors import CodecError, CorruptDataError, FieldError, VerificationError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.field.validity import fits
 from stac_latent.spec import Band
@@ -138,7 +138,7 @@ def decode_chunk(
     """
     try:
         return _decode(data, settings, shape, dtype)
-    except StacLatentError:
+    except (CorruptDataError, CodecError):
         raise
     except (ValueError, IndexError, OverflowError, AssertionError, MemoryError, struct.error) as exc:
         raise CorruptDataError(f"a chunk of codec {NAME!r} does not decode: {exc}") from exc
