@@ -142,7 +142,9 @@ def test_attributes_and_distances_are_those_of_cubo(dates):
 def test_raw_items_are_loaded_by_the_stock_reader(dates):
     raw, _ = dates
     box = square_at(LAT, LON, 10, 10).box
-    cube = stac_latent.minicube(raw, LAT, LON, edge_size=10, bands=["image.3"])
+    cube = stac_latent.minicube(raw, LAT, LON, edge_size=10, bands=["red", "image.3", "B02"])
+    assert list(cube.data_vars) == ["red", "image.3", "B02"]
+    np.testing.assert_array_equal(cube["red"], cube["image.3"])
     expected = odc.stac.load(raw, bands=["image.3"], geobox=box)
     np.testing.assert_array_equal(cube["image.3"], expected["image.3"])
     with rasterio.open(raw[0].assets["image"].href) as src:
@@ -214,7 +216,9 @@ def test_what_makes_no_cube(dates, place, options, kind, text):
 def test_options_of_latents_are_refused_for_raw_items(dates):
     with pytest.raises(CatalogError, match=r"physical=True given, and none of 2 item\(s\) has a latent"):
         stac_latent.minicube(dates[0], LAT, LON, physical=True)
-    with pytest.raises(CatalogError, match=r"No such band/alias: B99; their assets are image"):
+    with pytest.raises(
+        CatalogError, match=r"no raw band 'B99' in 2 item\(s\); item 'd0' has image \(B02, blue\)"
+    ):
         stac_latent.minicube(dates[0], LAT, LON, bands=["B99"])
 
 

@@ -17,13 +17,16 @@ from stac_latent.catalog.place.found import Period, has_latents, items_at, name_
 from stac_latent.catalog.search.arguments import Time
 from stac_latent.catalog.search.search import search
 from stac_latent.cube.asset_choice import Upto
+from stac_latent.cube.band_kinds import asked_names
 from stac_latent.cube.grid.areas import Area
 from stac_latent.cube.grid.place import Square, square_at
+from stac_latent.cube.odc_private import StacMDParser
+from stac_latent.cube.raw.named import RawBands
 from stac_latent.cube.read.load import load
 from stac_latent.errors import CatalogError
 from stac_latent.geo.extents import times_in_utc
 from stac_latent.system.links import shown
-from stac_latent.system.suggest import known_options
+from stac_latent.system.suggest import did_you_mean, known_options
 
 __all__ = ["minicube"]
 
@@ -153,13 +156,36 @@ def _raw(
             f"{'it' if len(refused) == 1 else 'them'} out, or encode the items first"
         )
     known = {name: value for name, value in options.items() if name in _RAW}
+    names = _raw_names(items, asked_names(bands), options.get("stac_cfg"))
     try:
-        return odc.stac.load(items, bands=bands, geobox=square.box, chunks=chunks, **known)
+        cube = odc.stac.load(
+            items,
+            bands=list(dict.fromkeys(names.values())) or None,
+            geobox=square.box,
+            chunks=chunks,
+            **known,
+        )
     except (ValueError, KeyError) as exc:
         keys = sorted({key for item in items for key in item.assets})
         raise CatalogError(
             f"the {len(items)} raw item(s) cannot be loaded: {exc}; their assets are {', '.join(keys)}"
         ) from exc
+    return cube.drop_vars(names.values()).assign({name: cube[own] for name, own in names.items()})
+
+
+def _raw_names(items: Sequence[pystac.Item], asked: Sequence[str], stac_cfg: Any) -> dict[str, str]:
+    """What ``odc.stac.load`` calls the bands that were asked for, in the first Item that has each."""
+    raw = [RawBands(item, StacMDParser(stac_cfg or {})) for item in items]
+    out = {}
+    for name in asked:
+        found = next((band for of_item in raw if (band := of_item.find(name)) is not None), None)
+        if found is None:
+            raise CatalogError(
+                f"no raw band {name!r}{did_you_mean(name, raw[0].names)} in {len(items)} item(s); item {items[0].id!r} has "
+                f"{raw[0].listing or 'no raster asset'}"
+            )
+        out[name] = str(found.ref.row["names"][0])
+    return out
 
 
 def _attributes(
