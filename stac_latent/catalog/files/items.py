@@ -111,8 +111,16 @@ def items_from_files(
 
     Examples
     --------
-    >>> files = [f"catalogs/sample/raw/spyndex-s2-sample/{b}.tif" for b in ("B04", "B08")]
-    >>> (item,) = items_from_files(files, sensor="sentinel-2-l2a", datetime="2020-01-01")
+    >>> import numpy as np
+    >>> import rasterio
+    >>> grid = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5000000)}
+    >>> for band in ("B04", "B08"):
+    ...     size = {"count": 1, "height": 8, "width": 8, "dtype": "uint16"}
+    ...     with rasterio.open(f"lake_2020-06-01_{band}.tif", "w", driver="GTiff", **size, **grid) as dst:
+    ...         dst.write(np.full((1, 8, 8), 900, "uint16"))
+    >>> (item,) = items_from_files(".", sensor="sentinel-2-l2a")
+    >>> item.id, list(item.assets)
+    ('lake_2020-06-01', ['B04', 'B08'])
     >>> item.assets["B04"].extra_fields["bands"][0]["raster:scale"]
     0.0001
     """
