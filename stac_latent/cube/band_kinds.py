@@ -42,14 +42,16 @@ def asked_names(bands: str | Iterable[str] | None) -> list[str]:
     CatalogError
         If they are no texts.
     """
-    names = [bands] if isinstance(bands, str) else list(dict.fromkeys(bands or ()))
-    if wrong := [n for n in names if not isinstance(n, str)]:
+    if not (bands is None or isinstance(bands, str | Iterable)):
+        raise CatalogError(f"bands={bands!r:.60} is no list of names; expected such as ['red', 'scl']")
+    given = [bands] if isinstance(bands, str) else list(bands or ())
+    if wrong := [n for n in given if not isinstance(n, str)]:
         raise CatalogError(
             f"bands={wrong[0]!r:.60} is no name of a band; expected texts such as 'red' or 'latent.B04'"
         )
-    if bands is not None and not names:
+    if bands is not None and not given:
         raise CatalogError("bands= is empty; name bands, or leave it out to load all decoded ones")
-    return names
+    return list(dict.fromkeys(given))
 
 
 def check_known(names: Sequence[str], of: _Choice) -> None:
@@ -76,6 +78,9 @@ def check_known(names: Sequence[str], of: _Choice) -> None:
         raise CatalogError(
             f"no band {named} in asset {ref.asset!r} of item {ref.item_id!r}; it has {decoded}{_raw_part(of)}"
         )
+    for name in names:
+        if named_index(ref, name) is None and (found := of.raw.find(name)) is not None:
+            _ = found.box  # which is refused where it is none
     if taken := [n for n in names if n in RESERVED]:
         raise CatalogError(
             f"a variable of a cube cannot be called {taken[0]!r}; ask for the band as 'asset key.{taken[0]}'"

@@ -121,6 +121,29 @@ def test_places_that_are_none(scenes, place, text):
         load(scenes[0], **place)
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"nodata": -1},
+            "nodata=-1 is no value of band 'B02', which is uint16; give one that it can have, or dtype=",
+        ),
+        ({"nodata": 0.5}, r"nodata=0\.5 is no value of band 'B02', which is uint16"),
+        ({"nodata": "none"}, "nodata='none' is no number"),
+        ({"dtype": "large"}, "dtype='large' is no type of numbers; expected such as 'float32'"),
+        ({"dtype": {"B02": "U5"}}, "dtype='U5' is no type of numbers"),
+        ({"resampling": 5}, "resampling=5 is no text; expected such as 'bilinear'"),
+        ({"chunks": 512}, "chunks=512 is no cutting; expected sizes by dimension"),
+        ({"chunks": {"x": "large"}}, "chunks=.*'large'.* is no cutting"),
+        ({"pool": "many"}, "pool='many' is no number of threads, and no executor"),
+        ({"bands": 5}, r"bands=5 is no list of names; expected such as \['red', 'scl'\]"),
+    ],
+)
+def test_arguments_of_another_kind(dated, given, text):
+    with pytest.raises(CatalogError, match=text):
+        load(dated, **given)
+
+
 # -- properties ----------------------------------------------------------------------------------------------------
 
 

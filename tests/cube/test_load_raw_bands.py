@@ -332,6 +332,25 @@ def test_a_raw_file_that_is_gone(items, tmp_path, caplog):
     assert "Ignoring read failure of" in caplog.text
 
 
+def test_a_raw_asset_that_has_no_grid_is_one_of_a_bad_item(items):
+    item = items[0].clone()
+    item.set_self_href(items[0].get_self_href())
+    item.assets["scl"].extra_fields["proj:shape"] = "large"
+    with pytest.raises(GridError, match="the proj: fields of asset 'scl' of item 'a' are no grid"):
+        load([item, items[1]], ["red", "scl"])
+    got = load([item, items[1]], ["red", "scl"], errors="ignore")
+    assert got.identical(load(items[1], ["red", "scl"]))
+
+
+def test_nodata_that_no_pixel_has_counts_as_not_said(items):
+    item = items[0].clone()
+    item.set_self_href(items[0].get_self_href())
+    item.assets["scl"].extra_fields["nodata"] = 999
+    got = load(item, ["scl"]).scl
+    assert "_FillValue" not in got.attrs
+    np.testing.assert_array_equal(got.data, load(items[0], ["scl"]).scl.data)
+
+
 def test_a_raw_band_travels_small(items):
     got = load(items, ["red", "scl"], chunks={"y": 50, "x": 50})
     parcel = pickle.dumps(got)

@@ -99,7 +99,7 @@ class Area:
             (left, right), (bottom, top) = _pair("x", self.x), _pair("y", self.y)
             try:
                 return [geom.box(left, bottom, right, top, self.crs)]
-            except (ValueError, ProjError) as exc:
+            except (ValueError, AssertionError, ProjError) as exc:
                 raise GridError(
                     f"crs={str(self.crs)[:100]!r} is no CRS that x= and y= can be in; expected such as 'EPSG:32633'"
                 ) from exc

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pystac
 from odc.geo.geobox import GeoBox
 from odc.loader import RasterBandMetadata
@@ -23,6 +24,7 @@ from stac_latent.cube.raw.assets import FileBand
 from stac_latent.cube.raw.contract import agreed_values
 from stac_latent.cube.raw.units import with_sentinel2_offset
 from stac_latent.errors import MALFORMED, CatalogError, GridError, StacLatentError
+from stac_latent.field.validity import fits
 from stac_latent.net.fetch import Sign
 from stac_latent.spec import Band, numpy_type
 from stac_latent.system.links import asset_href
@@ -76,7 +78,7 @@ class RawBand:
     categorical: bool
     """Whether its values are classes, masks or flags, of which no others can be made by computing."""
 
-    @property
+    @cached_property
     def box(self) -> GeoBox:
         """Its grid, as the Item says, or else the file."""
         try:
@@ -186,6 +188,7 @@ class RawBands:
         facts = with_sentinel2_offset(small, row, band, facts)
         scale, offset = 1.0 if facts.scale is None else facts.scale, facts.offset or 0.0
         unit = facts.unit or (None if meta.units in (None, "1") else meta.units)
-        band = described(Band(name, data_type, meta.nodata, scale, offset, unit), row)
+        nodata = meta.nodata if fits(meta.nodata, np.dtype(data_type)) else None
+        band = described(Band(name, data_type, nodata, scale, offset, unit), row)
         classes = any(k in fields for k in _CLASSES for fields in (row["meta"], asset.extra_fields))
         return RawBand(RawRef(small, row, name, self._sign), meta, band, classes or row["kind"] == "mask")

@@ -36,6 +36,7 @@ from stac_latent.cube.read.resample import check_complex
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension.schemas import PROJ_URI
+from stac_latent.field.validity import fits
 from stac_latent.geo.crs import crs_fields
 from stac_latent.geo.extents import fields_in_utc, in_utc
 from stac_latent.spec import Band, Grid
@@ -152,6 +153,7 @@ def field_variables(
         fuse = fuser_of(selection.fuse_func, name)
         check_complex(band, resampling, dtype)
         check_fuser(band, fuse)
+        _check_nodata(selection.nodata, name, dtype or band.data_type)
         grids = [asset.native_grid(name) for asset in assets]
         alone = name if "." in fuse else None  # functions of others expect (y, x)
         key = (band.data_type, nodata, resampling, dtype, fuse, alone, *grids)
@@ -188,11 +190,19 @@ def raw_variables(
         fuse = fuser_of(selection.fuse_func, name)
         check_complex(band, resampling, dtype)
         check_fuser(band, fuse)
+        _check_nodata(selection.nodata, name, dtype or band.data_type)
         meta = RasterBandMetadata(dtype or band.data_type, band.nodata)
         variables.append(
             RawVariable(f"_r{i}", (name,), (band,), meta, None, resampling, "field", selection.physical, fuse)
         )
     return variables
+
+
+def _check_nodata(nodata: float | None, name: str, dtype: str) -> None:
+    if nodata is not None and not fits(nodata, np.dtype(dtype)):
+        raise CatalogError(
+            f"nodata={nodata!r} is no value of band {name!r}, which is {dtype}; give one that it can have, or dtype= a type that holds it"
+        )
 
 
 def latent_variable(refs: Sequence[LatentRef]) -> Variable:
