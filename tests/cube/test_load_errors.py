@@ -37,8 +37,7 @@ def damaged(item, how):
 
 
 @pytest.mark.parametrize("how", ["no latent", "no grid", "no band", "fields"])
-@pytest.mark.parametrize("position", [0, 2])
-@pytest.mark.parametrize("chunks", [None, {}], ids=["eager", "dask"])
+@pytest.mark.parametrize(("position", "chunks"), [(0, None), (2, {})], ids=["first, eager", "last, dask"])
 def test_an_item_that_is_wrong_is_left_out(three, how, position, chunks):
     items = list(three)
     items[position] = damaged(three[position], how)
