@@ -289,7 +289,8 @@ def test_several_latents_need_a_choice(scenes):
         load(two)
     assert list(load(two, asset="other", chunks={}).data_vars) == NAMES
     with pytest.raises(
-        CatalogError, match=r"no latent asset 'third' in 's0' \(assets: image, latent, latent-mask, thumbnail, other\)"
+        CatalogError,
+        match=r"no latent asset 'third' in 's0' \(assets: image, latent, latent-mask, thumbnail, other\)",
     ):
         load(two, asset="third")
 
