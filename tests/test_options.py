@@ -100,7 +100,7 @@ def test_forms_that_there_are_not(tmp_path, scene):
         (lambda i, d: encode(i, "s2-10m-4b", d, samples=4), r"encode\(\) has no option 'samples'"),
         (lambda i, d: encode(i, dest=d), r"encode\(\): missing a required argument: 'codec'; it takes items"),
         (lambda i, d: load(i, band=["red"]), r"load\(\) has no option 'band' \(did you mean 'bands'\?\)"),
-        (lambda i, d: load(i, x=(1, 2)), r"load\(\) has no option 'x'; it takes items, bands"),
+        (lambda i, d: load(i, driver="rio"), r"load\(\) has no option 'driver'; it takes items, bands"),
         (lambda i, d: stac_latent.search(i, min_pnsr=3), r"search\(\) has no option 'min_pnsr' \(did you mean 'min_psnr'\?\)"),
         (lambda i, d: stac_latent.publish(i, d / "v.parquet", dtpye="int8"), r"publish\(\) has no option 'dtpye' \(did you mean 'dtype'\?\)"),
         (lambda i, d: stac_latent.nearest("t.parquet", i, kk=3), r"nearest\(\) has no option 'kk'"),

@@ -30,6 +30,7 @@ class NumcodecsLatent(Codec):  # type: ignore[misc]
     Examples
     --------
     >>> import numcodecs
+    >>> import numpy as np
     >>> codec = NumcodecsLatent(error_bound=0.5)
     >>> x = np.hypot(*np.mgrid[:64, :64]).astype(np.float32)
     >>> y = numcodecs.get_codec(codec.get_config()).decode(codec.encode(x))

@@ -20,7 +20,7 @@ from stac_latent.cli.commands.items import items
 from stac_latent.cli.commands.map import write_map
 from stac_latent.cli.commands.nearest import index, label, nearest
 from stac_latent.cli.commands.object_store import copy
-from stac_latent.cli.commands.place import minicube, points
+from stac_latent.cli.commands.place import cube, points
 from stac_latent.cli.commands.push import push, queryables
 from stac_latent.cli.commands.train import train
 from stac_latent.cli.console import say, speaking
@@ -41,7 +41,7 @@ app = typer.Typer(
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make": (items, verbs.encode, fit, train, adopt.adopt),
     "Find": (verbs.search, coverage, nearest, index, label),
-    "Read": (verbs.load, minicube, points, assets.info, write_map),
+    "Read": (verbs.load, cube, points, assets.info, write_map),
     "Share": (verbs.publish, copy, push, queryables, adopt.export),
     "Trust": (assets.verify, assets.validate, assets.keygen, assets.codecs, assets.demo),
 }

@@ -1,4 +1,4 @@
-"""``minicube`` and ``points`` from a shell: what they write, say and refuse."""
+"""``cube`` and ``points`` from a shell: what they write, say and refuse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLACE = ("--lat", LAT, "--lon", LON)
 
 def test_a_minicube_is_written_as_the_verb_gives_it(run, tmp_path):
     options = ("--asset", "latent", "--edge-size", 12, "--bands", "red,nir", "--start-date", "2020-07")
-    code, out, err = run("minicube", SAMPLE, "a.zarr", *PLACE, *options, "--json")
+    code, out, err = run("cube", SAMPLE, "a.zarr", *PLACE, *options, "--json")
     assert code == 0, err
     said = json.loads(out)
     assert (said["sizes"], said["out"]) == ({"time": 1, "y": 12, "x": 12}, ["a.zarr"])
@@ -33,7 +33,7 @@ def test_a_minicube_is_written_as_the_verb_gives_it(run, tmp_path):
         np.testing.assert_array_equal(stored.red, cube.red)
         np.testing.assert_array_equal(stored["cubo:distance_from_center"], cube["cubo:distance_from_center"])
         assert dict(cube.attrs).items() <= dict(stored.attrs).items()
-    code, out, err = run("minicube", SAMPLE, "a.tif", *PLACE, *options)
+    code, out, err = run("cube", SAMPLE, "a.tif", *PLACE, *options)
     assert code == 0, err
     with rasterio.open(tmp_path / "a.tif") as src:
         np.testing.assert_array_equal(src.read(1), cube.red[0])
@@ -41,7 +41,7 @@ def test_a_minicube_is_written_as_the_verb_gives_it(run, tmp_path):
 
 
 def test_a_minicube_is_described_where_nothing_is_written(run, tmp_path):
-    code, out, _ = run("minicube", SAMPLE, *PLACE, "--asset", "embedding", "--upto", "latent")
+    code, out, _ = run("cube", SAMPLE, *PLACE, "--asset", "embedding", "--upto", "latent")
     assert code == 0
     assert "latent" in out
     assert "central_lat" in out
@@ -88,10 +88,10 @@ def test_values_as_csv_and_vectors_as_parquet(run, tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "text"),
     [
-        (("minicube", SAMPLE, "--lat", 100, "--lon", 3), 1, "did you mean lat=3, lon=100?"),
-        (("minicube", SAMPLE, "x.png", *PLACE), 1, "x.png"),
-        (("minicube", SAMPLE, *PLACE, "--upto", "pixels"), 2, "--upto is field or latent"),
-        (("minicube", SAMPLE, *PLACE, "--collections", "none"), 1, "it has none elsewhere either"),
+        (("cube", SAMPLE, "--lat", 100, "--lon", 3), 1, "did you mean lat=3, lon=100?"),
+        (("cube", SAMPLE, "x.png", *PLACE), 1, "x.png"),
+        (("cube", SAMPLE, *PLACE, "--upto", "pixels"), 2, "--upto is field or latent"),
+        (("cube", SAMPLE, *PLACE, "--collections", "none"), 1, "it has none elsewhere either"),
         (("points", SAMPLE, "none.csv", "o.csv"), 1, "no such file: none.csv"),
         (("points", SAMPLE, "t.xls", "o.csv"), 1, "table 't.xls' must end with .csv"),
         (("points", SAMPLE, "t.csv", "o.txt"), 1, "'o.txt' must end with .csv or .parquet"),

@@ -1,4 +1,4 @@
-"""The commands ``minicube`` and ``points``."""
+"""The commands ``cube`` and ``points``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stac_latent.cli.console import print_json, print_lines
 from stac_latent.cli.interrupts import placing
 from stac_latent.cli.progress import progress
 
-__all__ = ["minicube", "points"]
+__all__ = ["cube", "points"]
 
 Start = Annotated[str | None, typer.Option(help="First date, as 2023-06-01 or 2023-06; included.")]
 End = Annotated[str | None, typer.Option(help="Last date; included.")]
@@ -32,7 +32,7 @@ Physical = Annotated[
 ]
 
 
-def minicube(
+def cube(
     source: Source,
     dest: Annotated[
         Path | None,
@@ -78,7 +78,7 @@ def minicube(
     options |= {} if resampling is None else {"resampling": resampling}
     options |= {} if key is None else {"key": key}
     side = 1024 if upto == "field" else 256
-    cube = run(
+    loaded = run(
         source, lat, lon, start_date=start_date, end_date=end_date, bands=names(bands), edge_size=edge_size, units=units,
         resolution=resolution, crs=crs, collections=names(collections), asset=asset, upto=upto, groupby=groupby,  # type: ignore[arg-type]
         chunks={"x": side, "y": side}, **options,
@@ -87,19 +87,19 @@ def minicube(
     with placing(dest):
         if dest is not None:
             with progress(as_json) as report:
-                written = save(cube, dest, overwrite=overwrite, progress=report)
+                written = save(loaded, dest, overwrite=overwrite, progress=report)
     if as_json:
-        variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
+        variables = {k: str(v.dtype) for k, v in loaded.data_vars.items()}
         print_json(
             {
-                "sizes": dict(cube.sizes),
+                "sizes": dict(loaded.sizes),
                 "variables": variables,
-                "attributes": cube.attrs,
+                "attributes": loaded.attrs,
                 "out": [str(p) for p in written],
             }
         )
         return
-    print_lines(repr(cube))
+    print_lines(repr(loaded))
     if len(written) > 1:
         print_lines("\n".join(map(str, written)))
 
