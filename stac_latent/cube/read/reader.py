@@ -218,7 +218,6 @@ class LatentReader:
             )
         pixels = self._within(window, self.grid.shape, "pixels")
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
-        all_bands = chosen == list(range(len(self.codec.bands)))
         out: Array | None = None
         self.arrays.mask_ahead(pixels)
         pending = aside(partial(self.arrays.read_mask, pixels))
@@ -228,7 +227,8 @@ class LatentReader:
             part = cut.counted_from(pixels)
             if out is None:
                 out = np.empty((len(chosen), *pixels.shape), piece.dtype)
-            out[:, *part.slices] = piece if all_bands else piece[chosen]
+            for plane, band in zip(out, chosen, strict=True):
+                plane[part.slices] = piece[band]
         if out is None:
             raise GridError(f"window {window} holds no pixel")
         mask = pending.result()

@@ -69,7 +69,7 @@ class FieldSource(Protocol):
         ...
 
     def read_field(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Array:
-        """``(band, y, x)`` of a pixel window, in the bands' stored unit."""
+        """``(band, y, x)`` of a pixel window, in the bands' stored unit; the caller may change it."""
         ...
 
 
@@ -111,20 +111,19 @@ def read_onto(
     if far is not None:
         return _warped(reader, pixels, bands, cfg, dst, far.window(dst), dtype, scratch)
     info = compute_reproject_roi(pixels, dst, ttol=0.9 if cfg.nearest else 0.05)
+    paste = info.paste_ok and info.read_shrink == 1
+    reaches = not roi_is_empty(info.roi_dst) and not roi_is_empty(info.roi_src)
+    if reaches and paste and all(np.dtype(b.data_type) == dtype for b in chosen):
+        field = reader.read_field(_window(info.roi_src), bands)
+        for band, plane in zip(chosen, field, strict=True):
+            _remap_nodata(plane, band, cfg)
+        return info.roi_dst, field
     out = np.zeros((len(bands), *roi_shape(info.roi_dst)), dtype)
-    if roi_is_empty(info.roi_dst):
-        return info.roi_dst, out
-    if roi_is_empty(info.roi_src):
+    if not reaches:
         for band, plane in zip(chosen, out, strict=True):
             _fill(plane, resolve_dst_nodata(dtype, cfg, resolve_src_nodata(band.nodata, cfg)))
         return info.roi_dst, out
-    paste = info.paste_ok and info.read_shrink == 1
     window = _window(info.roi_src) if paste else warp_window(pixels, dst[info.roi_dst], info, cfg.resampling)
-    if paste and all(np.dtype(b.data_type) == dtype for b in chosen):
-        out[:] = reader.read_field(window, bands)
-        for band, plane in zip(chosen, out, strict=True):
-            _remap_nodata(plane, band, cfg)
-        return info.roi_dst, out
     with _scratch(reader, pixels, bands, window, scratch) as paths:
         for path, plane in zip(paths, out, strict=True):
             stock = RioReader(RasterSource(path), LocalContext())
