@@ -19,6 +19,8 @@ from stac_latent.stages.transform.normalise import Normalise, store
 __all__ = ["Objective", "Reached", "measure", "search"]
 
 _TRIALS = 14
+_TRUSTED = 5
+"""Trials up to which a secant may end close to either side of what is known."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def search(trial: Callable[[float], Reached], target: Target, own: float, *, nea
 
     Notes
     -----
-    A regula falsi on the logarithm of the step: PSNR and the logarithm of the rate are nearly straight in it. Every
-    trial is a real one; the coarsest that reached the target is returned.
+    Secants on the logarithm of the step, kept between what reached the target and what did not: PSNR and the logarithm of the
+    rate are nearly straight in it. Every trial is a real one; the coarsest that reached the target is returned.
     """
     if target.step is not None:
         return trial(target.step)
@@ -128,17 +130,17 @@ def search(trial: Callable[[float], Reached], target: Target, own: float, *, nea
     gap: Callable[[Reached], float]
     if target.psnr is not None:
         goal = target.psnr
-        gap, tolerance, slope = (lambda r: (r.psnr - goal) / 6.02), 0.003, -1.0
+        gap, tolerance, slope = (lambda r: (r.psnr - goal) / 6.02), 0.003, -0.55
     elif target.max_bits_per_pixel is not None:
         rate = target.max_bits_per_pixel
         gap, tolerance, slope = (lambda r: math.log2(rate / r.bits_per_pixel)), 0.01, 1.0
     else:
         gap, tolerance, slope = (lambda r: -math.log2(max(r.max_error, 2.0**-20))), 0.03, -1.0
     near = near and target.max_bits_per_pixel is not None
-    return _regula_falsi(trial, gap, tolerance, slope, math.log2(own), target, near=near)
+    return _secants(trial, gap, tolerance, slope, math.log2(own), target, near=near)
 
 
-def _regula_falsi(
+def _secants(
     trial: Callable[[float], Reached],
     gap: Callable[[Reached], float],
     tolerance: float,
@@ -148,11 +150,11 @@ def _regula_falsi(
     *,
     near: bool,
 ) -> Reached:
-    """``gap`` is non-negative where the target is reached; ``slope`` is the sign of its change with the step."""
+    """``gap`` is non-negative where the target is reached; ``slope`` is what it is likely to change by with each octave of the step."""
     at, best, nearest = start, None, None
     good: tuple[float, float] | None = None
     bad: tuple[float, float] | None = None
-    tried, outside = _Tried(), 0
+    tried, points = _Tried(), []
     for _ in range(_TRIALS):
         try:
             r = trial(2.0**at)
@@ -176,15 +178,12 @@ def _regula_falsi(
         else:
             bad = (at, g)
             nearest = r if nearest is None or g > gap(nearest) else nearest
+        points.append((at, g))
+        at = _next(points, good, bad, slope, tolerance)
         if good and bad:
-            share = good[1] / (good[1] - bad[1])
-            at = good[0] + min(max(share, 0.05), 0.95) * (bad[0] - good[0])
             if abs(good[0] - bad[0]) < 0.004:
                 break
         else:
-            outside += 1
-            step = min(max(abs(g), 0.02) * 1.05 * 2.0 ** max(0, outside - 2), 6.0)
-            at += -slope * step if g >= 0 else slope * step
             at = tried.allowed(at)
         if not -30 < at < 40:
             break
@@ -192,6 +191,31 @@ def _regula_falsi(
     if best is None:
         raise CodecError(_out_of_reach(target, nearest))
     return best
+
+
+def _next(
+    points: Sequence[tuple[float, float]],
+    good: tuple[float, float] | None,
+    bad: tuple[float, float] | None,
+    slope: float,
+    tolerance: float,
+) -> float:
+    """Where the secant of the last two trials, or the slope, reaches half of the tolerance; between ``good`` and ``bad`` where both are known."""
+    at, g = points[-1]
+    if len(points) > 1:
+        before, h = points[-2]
+        seen = (g - h) / (at - before) if at != before else slope
+        slope = seen if 0.1 < seen / slope < 10 else slope
+    step = (tolerance / 2 - g) / slope
+    if good is None or bad is None:
+        far = 2.0 ** max(0, len(points) - 2)
+        return at + math.copysign(min(max(abs(step) * far, 0.02), 6.0), step)
+    width = bad[0] - good[0]
+    share = (at + step - good[0]) / width
+    if not 0 < share < 1:
+        share = (good[1] - tolerance / 2) / (good[1] - bad[1])
+    edge = 0.05 if len(points) > _TRUSTED else min(0.05, 0.002 / abs(width))
+    return good[0] + min(max(share, edge), 1 - edge) * width
 
 
 class _Tried:
