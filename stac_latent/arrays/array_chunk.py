@@ -114,6 +114,13 @@ def encode_chunk(values: Array, settings: Settings, fill: Any = None) -> bytes:
             coded = None
         if coded is not None:
             best = min(best, _frame(_CODED, head + coded), key=len)
+        most = settings.max_bits_per_pixel
+        if coded is None and most is not None and 8 * len(best) > most * x.size:
+            raise CodecError(
+                f"a chunk of {x.shape} {x.dtype} can only be kept bit for bit, which takes {8 * len(best) / x.size:.3g} bits for each "
+                f"value, more than max_bits_per_pixel={most:g}: its integers are beyond 2**53, or its values no codec can hold. Ask for "
+                "more bits, or leave max_bits_per_pixel out"
+            )
     return best
 
 
@@ -194,7 +201,12 @@ def _coded(x: Array, settings: Settings, fill: Any) -> bytes | None:
     nodata = _nodata(x.dtype, settings, fill)
     some = field[np.isfinite(field)] if x.dtype.kind == "f" else field.ravel()
     some = some if nodata is None else some[some != nodata]
-    if not some.size or not _held(some) or (settings.exact and x.dtype.kind == "f" and not _plain_nan(field)):
+    if (
+        not some.size
+        or not _held(some)
+        or not _within_type(some, settings)
+        or (settings.exact and x.dtype.kind == "f" and not _plain_nan(field))
+    ):
         return None
     scale, count = _scale(some, settings)
     if scale is None:
@@ -325,6 +337,24 @@ def _nodata(dtype: np.dtype[Any], settings: Settings, fill: Any) -> float | None
 def _held(x: Array) -> bool:
     """Whether float64, in which chains compute, holds values one by one: 64-bit integers may be too large."""
     return x.dtype.kind == "f" or (int(x.max()) < _EXACT_IN_FLOAT and int(x.min()) > -_EXACT_IN_FLOAT)
+
+
+def _within_type(x: Array, settings: Settings) -> bool:
+    """Whether decoded values stay in their type, and shares of values are numbers that float64 holds to the last bit."""
+    if x.dtype.kind != "f":
+        return True
+    sizes = np.abs(x[x != 0].astype(np.float64))
+    if settings.bound is None:  # nothing looks at single values, and one may become infinite
+        return not sizes.size or float(sizes.max()) < float(np.finfo(x.dtype).max) / 2
+    shares = [v for v, r in _bounds(settings) if r]
+    return not shares or not sizes.size or float(sizes.min()) * min(shares) > np.finfo(np.float64).tiny
+
+
+def _bounds(settings: Settings) -> list[tuple[float, bool]]:
+    """Each band's bound, and whether it is a share."""
+    names = None if takes_any_bands(settings.codec) else chain_for(settings.codec).bands
+    bound = ErrorBound.of(settings.bound or 0, names or [Band("0")])
+    return list(zip(bound.values, bound.relative, strict=True))
 
 
 def _plain_nan(field: Array) -> bool:

@@ -68,6 +68,10 @@ class Settings:
             isinstance(self.nodata, bool) or not isinstance(self.nodata, int | float | np.number)
         ):
             raise OptionError(f"nodata={self.nodata!r}: expected a number")
+        if isinstance(self.nodata, int) and not -(2**63) <= self.nodata < 2**64:
+            raise OptionError(
+                f"nodata is a whole number of {self.nodata.bit_length()} bits: expected one that the array's type holds, of at most 64"
+            )
         if self.band_axis is not None and type(self.band_axis) is not int:
             raise OptionError(f"band_axis={self.band_axis!r}: expected the number of an axis, such as -1")
         for name in ("error_bound", "nodata", *TARGETS):  # JSON has no types of NumPy
@@ -155,7 +159,7 @@ class Settings:
         FieldError
             If type, dimensions or bands are none that the codec takes.
         """
-        if dtype.kind not in KINDS or dtype.itemsize > 16:
+        if dtype.kind not in KINDS or dtype.itemsize > (16 if dtype.kind == "c" else 8):
             raise FieldError(
                 f"codec {NAME!r} takes numbers of 8 to 64 bits, complex ones and bool; got {dtype}. View or convert the array "
                 "to one of these"

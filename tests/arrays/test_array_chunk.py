@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from fractions import Fraction
 
 import hypothesis.strategies as st
 import numpy as np
@@ -262,6 +263,30 @@ def test_a_rate_that_cannot_be_kept_is_an_error():
     assert 8 * len(encode_chunk(x, how)) <= 1.5 * x.size
     with pytest.raises(CodecError, match=r"no step reaches max_bits_per_pixel=0\.01"):
         encode_chunk(x, Settings(max_bits_per_pixel=0.01))
+
+
+@pytest.mark.parametrize(
+    "values", [scene(20, 20) * np.float32(1e36), np.arange(400).reshape(20, 20) ** 3 << 34]
+)
+def test_a_rate_is_no_less_an_error_where_only_bits_would_do(values):
+    with pytest.raises(CodecError, match=r"can only be kept bit for bit, .* more than max_bits_per_pixel=2:"):
+        encode_chunk(values, Settings(max_bits_per_pixel=2))
+
+
+@pytest.mark.parametrize("asked", [{"psnr": 30}, {"step": 1e30}, {"max_bits_per_pixel": 40}])
+def test_a_value_does_not_become_infinite(asked):
+    largest = np.finfo("f4").max
+    x = np.random.default_rng(0).choice(np.array([-largest, largest, largest / 2]), (30, 30))
+    assert np.isfinite(decode_chunk(encode_chunk(x, Settings(**asked)), Settings(**asked)).values).all()
+
+
+def test_shares_of_subnormal_numbers_are_kept_to_the_last_bit():
+    x = 5e-320 * np.cumsum(np.random.default_rng(0).normal(size=(40, 40)), -1)
+    how = Settings(error_bound="1%")
+    y = decode_chunk(encode_chunk(x, how), how).values
+    assert all(
+        100 * Fraction(gap) <= abs(Fraction(v)) for gap, v in zip(exact_gap(x, y), x.ravel(), strict=True)
+    )
 
 
 def test_layouts():

@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from stac_latent.arrays import NumcodecsLatent
-from stac_latent.errors import CorruptDataError, OptionError
+from stac_latent.errors import CorruptDataError, FieldError, OptionError
 
 
 def scene(*shape, dtype="f4"):
@@ -50,6 +50,14 @@ def test_codes_arrays_and_buffers_without_loss(x):
     assert codec.decode(codec.encode(x.tobytes())).tobytes() == x.tobytes()
     with pytest.raises(CorruptDataError, match="out has 1"):
         codec.decode(data, out=bytearray(1))
+
+
+@pytest.mark.skipif(np.dtype("g").itemsize == 8, reason="long double is float64 here")
+def test_floats_of_more_than_64_bits_are_refused():
+    with pytest.raises(
+        FieldError, match=r"takes numbers of 8 to 64 bits.*got float.*View or convert the array"
+    ):
+        NumcodecsLatent().encode(np.zeros((4, 4), "g"))
 
 
 def test_configuration():

@@ -232,6 +232,7 @@ def test_xarray_packs_integers(tmp_path):
             "error_bound names x; the bands are t2m",
         ),
         (lambda: Latent(nodata="x"), OptionError, "nodata='x': expected a number"),
+        (lambda: Latent(nodata=10**400), OptionError, "nodata is a whole number of 1329 bits"),
         (lambda: Latent(band_axis="x"), OptionError, "band_axis='x': expected the number of an axis"),
         (lambda: Latent(quality=200), CodecError, "quality must be at least 0 and at most 100"),
         (lambda: Latent(3), OptionError, "codec=3: expected the name of an installed codec"),
