@@ -23,6 +23,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu"}
 """What is installed under another name than it is imported by."""
 UNSEEN = {
     "h5netcdf": "NetCDF-4, which xarray writes",
+    "h5py": "what h5netcdf writes it with",
     "spyndex": "the sample of the demo, a file of its wheel",
 }
 """Dependencies that nothing imports."""

@@ -21,9 +21,7 @@ from stac_latent.spec import Band
 
 NETCDF = pytest.param(
     ".nc",
-    marks=pytest.mark.skipif(
-        importlib.util.find_spec("h5netcdf") is None, reason="h5netcdf is not installed"
-    ),
+    marks=pytest.mark.skipif(importlib.util.find_spec("h5py") is None, reason="h5py is not installed"),
 )
 KINDS = {
     "sentinel-2": ("uint16", 0, 1e-4, 0.0, None),
@@ -240,6 +238,12 @@ def test_properties_along_time_are_kept(tmp_path):
         (lambda c: (c.astype("f4") / 2).assign_attrs(), "a.tif", CatalogError, "carries the scale of uint16 values"),
         (lambda c: c.assign(b=c.red.astype("u4").assign_attrs(_FillValue=7)), "a.tif", CatalogError, r"one nodata value .* \(red: 0, b: 7\)"),
         (lambda c: c.astype("c8"), "a.nc", CatalogError, "NetCDF holds no complex numbers, as red"),
+        (lambda c: c.isel(x=[0, 1, 5, 9]), "a.tif", GridError, "x are not evenly spaced: number 2 is 500055, and .* leads to 500025"),
+        (lambda c: c.isel(y=[3, 2, 0]), "a.zarr", GridError, r"y are not evenly spaced: number 2 .* cube.isel\(y=slice\(0, 100, 2\)\)"),
+        (lambda c: c.isel(time=[]), "a.tif", CatalogError, "the cube has no pixels: time of length 0"),
+        (lambda c: c.isel(x=[], y=[]), "a.zarr", CatalogError, "the cube has no pixels: y, x of length 0"),
+        (lambda c: c.rename(red="s/red"), "a.zarr", CatalogError, r"'s/red' has a '/' .* cube.rename\(\{'s/red': 's_red'\}\)"),
+        (lambda c: c.assign(b=c.red.assign_attrs(_FillValue=-9999)), "a.zarr", CatalogError, "'b' is uint16, and its nodata value -9999 is none"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_written_is_refused(tmp_path, change, name, error, text):
@@ -248,6 +252,41 @@ def test_what_cannot_be_written_is_refused(tmp_path, change, name, error, text):
     with pytest.raises(error, match=text):
         stac_latent.save(cube, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", [1, -1, 3])
+def test_slices_keep_their_place(tmp_path, step):
+    cube = cube_of([Band("red", nodata=0)]).isel(x=slice(None, None, step), y=slice(None, None, step))
+    (path,) = stac_latent.save(cube, tmp_path / "a.tif")
+    with rasterio.open(path) as src:
+        assert src.xy(1, 2) == (cube.x.values[2], cube.y.values[1])
+
+
+def test_netcdf_without_its_writer_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(
+        CatalogError, match=r"h5py, which is not installed: pip install h5py, or write a \.zarr"
+    ):
+        stac_latent.save(cube_of([Band("red", nodata=0)]), tmp_path / "a.nc")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [NETCDF, ".zarr"])
+def test_attributes_and_types_that_a_format_lacks_are_written(tmp_path, suffix):
+    cube = cube_of([Band("red", nodata=0)])
+    cube = cube.assign(seen=(cube.red > 5).assign_attrs(_FillValue=0)).assign_attrs(
+        a={"b": 1}, n=None, l=["x"]
+    )
+    if suffix == ".zarr":
+        cube = cube.assign(both=cube.red.astype("c8").assign_attrs(_FillValue=np.uint16(0)))
+    path = tmp_path / f"a{suffix}"
+    stac_latent.save(cube, path)
+    with xr.open_dataset(
+        path, mask_and_scale=False, **({} if suffix == ".nc" else {"engine": "zarr"})
+    ) as got:
+        for name, variable in cube.data_vars.items():
+            np.testing.assert_array_equal(got[name].values, variable.values)
+        assert got.attrs["a"] == ('{"b": 1}' if suffix == ".nc" else {"b": 1})
 
 
 def test_overviews_are_for_geotiff(tmp_path):

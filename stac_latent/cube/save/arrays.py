@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,13 @@ def write_netcdf(cube: xr.Dataset, path: Path, progress: Progress | None = None)
         raise CatalogError(
             f"NetCDF holds no complex numbers, as {', '.join(pairs)} has; write a .zarr or a .tif"
         )
+    if importlib.util.find_spec("h5py") is None:
+        raise CatalogError(
+            "NetCDF-4 is written by h5py, which is not installed: pip install h5py, or write a .zarr or a .tif"
+        )
     ready = _conventional(cube)
+    for part in (ready, *ready.variables.values()):
+        part.attrs = {k: v if _is_plain(v) else json.dumps(v, default=str) for k, v in part.attrs.items()}
     halves = {k: v.astype("float32") for k, v in ready.data_vars.items() if v.dtype == np.float16}
     ready = ready.assign(halves)
     encoding = {
@@ -63,6 +71,11 @@ def write_zarr(cube: xr.Dataset, path: Path, progress: Progress | None = None) -
 def _conventional(cube: xr.Dataset) -> xr.Dataset:
     """The cube in pieces, with the attributes that readers of CF find grids by, and no encoding of where it came from."""
     check_derived(cube)
+    if groups := [str(k) for k in cube.variables if "/" in str(k)]:
+        raise CatalogError(
+            f"variable {groups[0]!r} has a '/' in its name, which NetCDF and Zarr take for a group, so that no reader would find it; rename "
+            f"it: cube.rename({{{groups[0]!r}: {groups[0].replace('/', '_')!r}}})"
+        )
     box = geobox_of(cube)
     if cube.odc.grid_mapping is None:
         cube = cube.odc.assign_crs(box.crs)
@@ -79,7 +92,35 @@ def _conventional(cube: xr.Dataset) -> xr.Dataset:
     for variable in out.data_vars.values():
         if "grid_mapping" not in variable.attrs:
             variable.encoding["grid_mapping"] = mapping
+        if variable.dtype == bool:  # neither format has a third value
+            variable.attrs.pop("_FillValue", None)
+        elif "_FillValue" in variable.attrs:
+            variable.attrs["_FillValue"] = _of_type(variable)
     return out
+
+
+def _of_type(variable: xr.DataArray) -> Any:
+    """The nodata value of a variable in its own type, as both formats want it."""
+    given = np.asarray(variable.attrs["_FillValue"])
+    with np.errstate(all="ignore"):
+        own = given.astype(variable.dtype)
+    if given.shape or not (own == given or (own != own and given != given)):  # noqa: PLR0124
+        raise CatalogError(
+            f"variable {variable.name!r} is {variable.dtype}, and its nodata value {variable.attrs['_FillValue']!r} is none of that type; "
+            "give it one that is (variable.attrs['_FillValue'] = ...), or remove that attribute"
+        )
+    return own[()]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether NetCDF has attributes of this kind: texts, numbers, and lists of either."""
+    if isinstance(value, str | bytes | np.ndarray | np.generic):
+        return True
+    if isinstance(value, list | tuple):
+        return len({isinstance(v, str) for v in value}) == 1 and all(
+            not isinstance(v, list | tuple) and _is_plain(v) for v in value
+        )
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _chunks(cube: xr.Dataset) -> dict[Any, tuple[int, ...]]:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from dask.callbacks import Callback
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 from stac_latent.errors import CatalogError, GridError
 
@@ -18,6 +19,8 @@ __all__ = ["check_derived", "geobox_of", "in_pieces", "watched"]
 
 _SIDE, _LEAST = 1024, 128
 _BYTES = 64 << 20
+_FEW, _OFF = 3, 0.25
+"""Coordinates that say how evenly they are spaced, and the share of a pixel that they may be off."""
 
 
 def in_pieces(cube: xr.Dataset) -> xr.Dataset:
@@ -51,6 +54,21 @@ def geobox_of(cube: xr.Dataset) -> GeoBox:
             "the cube has no CRS, or no evenly spaced rows and columns, so no file can say where it lies; keep the coordinates y, x and "
             "spatial_ref that load gives"
         )
+    even = xr_coords(box)
+    for dim in box.dimensions:  # odc-geo looks at the first two only
+        there = cube[dim].values if dim in cube.coords else None
+        if there is None or len(there) < _FEW:
+            continue
+        off = np.abs(there.astype(np.float64) - even[dim].values) > _OFF * abs(
+            float(there[1]) - float(there[0])
+        )
+        if off.any():
+            at = int(np.flatnonzero(off)[0])
+            raise GridError(
+                f"the cube's {dim} are not evenly spaced: number {at} is {there[at]:.10g}, and the step of the first two leads to "
+                f"{even[dim].values[at]:.10g}. No file can say where such pixels lie; take a slice, as cube.isel({dim}=slice(0, 100, 2)), or "
+                "load onto a regular grid"
+            )
     return box
 
 

@@ -122,6 +122,10 @@ def _as_dataset(cube: Any) -> xr.Dataset:
         raise CatalogError(f"save takes a Dataset or a DataArray; got {type(cube).__name__}")
     if not cube.data_vars:
         raise CatalogError("the cube has no variables; there is nothing to write")
+    if empty := [str(k) for k, n in cube.sizes.items() if not n]:
+        raise CatalogError(
+            f"the cube has no pixels: {', '.join(empty)} of length 0; there is nothing to write. Select something that is there"
+        )
     return cube
 
 
