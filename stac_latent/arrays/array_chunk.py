@@ -347,7 +347,7 @@ def _within_type(x: Array, settings: Settings) -> bool:
     if settings.bound is None:  # nothing looks at single values, and one may become infinite
         return not sizes.size or float(sizes.max()) < float(np.finfo(x.dtype).max) / 2
     shares = [v for v, r in _bounds(settings) if r]
-    return not shares or not sizes.size or float(sizes.min()) * min(shares) > np.finfo(np.float64).tiny
+    return not shares or not sizes.size or float(sizes.min()) * min(shares) > float(np.finfo(np.float64).tiny)
 
 
 def _bounds(settings: Settings) -> list[tuple[float, bool]]:

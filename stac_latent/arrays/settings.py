@@ -68,9 +68,10 @@ class Settings:
             isinstance(self.nodata, bool) or not isinstance(self.nodata, int | float | np.number)
         ):
             raise OptionError(f"nodata={self.nodata!r}: expected a number")
-        if isinstance(self.nodata, int) and not -(2**63) <= self.nodata < 2**64:
+        nodata: Any = self.nodata
+        if isinstance(nodata, int) and not -(2**63) <= nodata < 2**64:
             raise OptionError(
-                f"nodata is a whole number of {self.nodata.bit_length()} bits: expected one that the array's type holds, of at most 64"
+                f"nodata is a whole number of {nodata.bit_length()} bits: expected one that the array's type holds, of at most 64"
             )
         if self.band_axis is not None and type(self.band_axis) is not int:
             raise OptionError(f"band_axis={self.band_axis!r}: expected the number of an axis, such as -1")

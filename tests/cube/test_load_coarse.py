@@ -126,6 +126,25 @@ def test_means_of_real_pixels_differ_by_less_than_the_codec_loses(sample, factor
         assert 0 < np.sqrt((off**2).mean()) < 10000 / peak
 
 
+@pytest.mark.parametrize("factor", [4, 8, 16])
+def test_no_filling_is_in_pixels_beside_holes(tmp_path, factor):
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    field = np.stack([2000 + 800 * np.sin((x + 30 * b) / 60) * np.cos(y / 50) for b in range(3)]).astype(
+        np.uint16
+    )
+    field[:, (np.random.default_rng(0).random(SHAPE) < 0.02) | (x // 37 % 5 == 0) | (x + y < 250)] = 0
+    item = encoded(tmp_path, "holes", field, GRID, codec=lin(1.0))
+    full, fast = (
+        load(item, ["B02"], resolution=10 * factor, resampling="average", use_overviews=used)["B02"].values
+        for used in (False, True)
+    )
+    both = (full != 0) & (fast != 0)
+    off = fast[both].astype(float) - full[both]
+    assert both.mean() > 0.5
+    assert np.sqrt((off**2).mean()) < 0.7 * factor  # 17, 31 and 50 with the filling
+    assert np.abs(off).max() < 60
+
+
 def test_less_is_decoded(item, monkeypatch):
     seen = []
 
@@ -135,10 +154,12 @@ def test_less_is_decoded(item, monkeypatch):
             super().__init__(reader, reduction)
 
     monkeypatch.setattr(driver, "ReducedReader", Counted)
-    monkeypatch.setattr(LatentReader, "_decode_alone", lambda *_: pytest.fail("a whole chunk was decoded"))
+    whole, alone = [], LatentReader._decode_alone
+    monkeypatch.setattr(LatentReader, "_decode_alone", lambda *args: whole.append(args) or alone(*args))
     forget()
     ds = load(item, resolution=80, resampling="bilinear")
     assert seen == [2]
+    assert len(whole) == 1  # the one with a corner and a hole without data, of nine
     assert (ds.B02.values != 0).any()
 
 

@@ -4,6 +4,9 @@ A wavelet codes coarse levels first: a half, a quarter or an eighth of the resol
 chunk's bytes. What comes are low bands, whose samples lie on every ``2**reduction``-th pixel of the lattice, so that their grid
 is half a pixel off that of means; resampling takes it as it is. One level finer than the target is read, and the rest is
 left to resampling: means over a target pixel then differ from those of all decoded pixels by less than the codec's error.
+
+Where there is no data the wavelet coded a filling, which is no pixel of anything and is part of the low bands about it. Samples
+there are means of the decoded pixels that hold data instead, for which the chunks with such places are decoded as a whole.
 """
 
 from __future__ import annotations
@@ -56,6 +59,10 @@ def reduction_for(source: GeoBox, target: GeoBox, resampling: str) -> int:
     return max(0, math.floor(math.log2(1 / longest) + 1e-6) - 1)
 
 
+_REACH = 2
+"""Samples on either side whose pixels have a noticeable share in a low band."""
+
+
 @dataclass(frozen=True)
 class _Axis:
     """Samples of one axis that lie over the pixels of a scene."""
@@ -88,6 +95,14 @@ class _Axis:
         """Pixels about the centres of samples, as a range of the scene and positions in it."""
         at = np.clip((self.first + np.arange(lo, hi)) * self.step - self.lead, 0, self.pixels - 1)
         return range(int(at[0]), int(at[-1]) + 1), at - at[0]
+
+    def reached(self, lo: int, hi: int) -> tuple[range, Array]:
+        """Pixels that the low bands of samples are made of, and which of them those of each are, 0 or 1."""
+        span, at = self.centres(lo, hi)
+        reach = _REACH * self.step
+        about = range(max(0, span.start - reach), min(self.pixels, span.stop + reach))
+        off = np.abs(np.arange(about.start, about.stop) - (at + span.start)[:, None])
+        return about, (off <= reach).astype(np.float64)
 
 
 class ReducedReader:
@@ -158,6 +173,7 @@ class ReducedReader:
             out[:, iy[0] : iy[-1] + 1, ix[0] : ix[-1] + 1] = future.result()[
                 np.ix_(np.asarray(chosen), ys, xs)
             ]
+            self._without_filling(out, own, Window.of(((iy[0], iy[-1] + 1), (ix[0], ix[-1] + 1))), chosen)
         return apply_nodata(out, self._valid(own, chosen), [known[i] for i in chosen])
 
     def _valid(self, window: Window, bands: Sequence[int]) -> Array | None:
@@ -169,3 +185,50 @@ class ReducedReader:
             return None
         mask = mask[:, at_y][:, :, at_x]
         return mask if len(mask) == 1 else mask[list(bands)]
+
+    def _without_filling(self, out: Array, window: Window, part: Window, bands: Sequence[int]) -> None:
+        """Replace samples of a part of a window by means of pixels with data, where some about them have none."""
+        place = part.shifted((window.y.start, window.x.start))
+        (rows, by_y), (columns, by_x) = (a.reached(*span) for a, span in zip(self._axes, place, strict=True))
+        mask = self.reader.arrays.read_mask(
+            Window.of(((rows.start, rows.stop), (columns.start, columns.stop)))
+        )
+        if mask is None or mask.all():
+            return
+        mask = mask if len(mask) == 1 else mask[list(bands)]
+        holes = (by_y @ ~mask @ by_x.T > 0) & (by_y @ mask @ by_x.T > 0)
+        if not holes.any():
+            return
+        half = (1 << self.reduction) // 2
+        centres = [
+            span.start + at for span, at in (a.centres(*s) for a, s in zip(self._axes, place, strict=True))
+        ]
+        needed = [c[holes.any(axis=axes)] for c, axes in zip(centres, ((0, 2), (0, 1)), strict=True)]
+        area = Window.of(
+            (max(r.start, int(n[0]) - half), min(r.stop, int(n[-1]) + half + 1))
+            for n, r in zip(needed, (rows, columns), strict=True)
+        )
+        pixels = self.reader.read_field(area, bands)
+        mask = mask[:, area.y.start - rows.start : area.y.stop - rows.start]
+        mask = mask[:, :, area.x.start - columns.start : area.x.stop - columns.start]
+        total = np.where(mask, pixels, 0).astype(np.float64)
+        share = mask.astype(np.float64)
+        for axis, (c, span) in enumerate(zip(centres, area, strict=True), start=1):
+            total, share = (_sums(v, c - span.start, half, axis) for v in (total, share))
+        kept = np.broadcast_to(holes & (share > 0), total.shape)
+        means = (total / np.where(share > 0, share, 1))[kept]
+        out[(slice(None), *part.slices)][kept] = np.rint(means) if out.dtype.kind in "iu" else means
+
+
+def _sums(values: Array, centres: Array, half: int, axis: int) -> Array:
+    """Sums of the pixels about centres, with halves of the first and the last; of each in one order, whatever is about it."""
+    length = values.shape[axis]
+    out: Array | None = None
+    for off in range(-half, half + 1):
+        at = centres + off
+        weight = np.where((at >= 0) & (at < length), 0.5 if abs(off) == half else 1.0, 0.0)
+        term = np.take(values, np.clip(at, 0, length - 1), axis) * weight.reshape(
+            [-1 if i == axis else 1 for i in range(3)]
+        )
+        out = term if out is None else out + term
+    return np.asarray(out)

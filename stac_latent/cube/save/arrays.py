@@ -40,8 +40,8 @@ def write_netcdf(cube: xr.Dataset, path: Path, progress: Progress | None = None)
             "NetCDF-4 is written by h5py, which is not installed: pip install h5py, or write a .zarr or a .tif"
         )
     ready = _conventional(cube)
-    for part in (ready, *ready.variables.values()):
-        part.attrs = {k: v if _is_plain(v) else json.dumps(v, default=str) for k, v in part.attrs.items()}
+    for attrs in (ready.attrs, *(v.attrs for v in ready.variables.values())):
+        attrs |= {k: json.dumps(v, default=str) for k, v in attrs.items() if not _is_plain(v)}
     halves = {k: v.astype("float32") for k, v in ready.data_vars.items() if v.dtype == np.float16}
     ready = ready.assign(halves)
     encoding = {
