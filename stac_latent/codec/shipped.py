@@ -50,7 +50,7 @@ _FRACTION = 16
 def _bands(bands: Sequence[Band | str] | None, name: str) -> tuple[Band, ...]:
     if not bands:
         raise CodecError(
-            f"codec {name!r} takes any bands and needs to be told which: bands=['B02', ...] or Band objects"
+            f"codec {name!r} takes any bands and needs to be told which: bands=['B02', ...] or Band objects (--bands B02,...)"
         )
     return tuple(b if isinstance(b, Band) else Band(b, nodata=0) for b in bands)
 

@@ -54,6 +54,11 @@ def item_of(doc: Any, href: str) -> pystac.Item:
     except StacLatentError:
         raise
     except Exception as exc:
+        if doc.get("type") in ("Catalog", "Collection", "FeatureCollection"):
+            raise CatalogError(
+                f"{shown(href)} is no STAC Item but a {doc['type']}; stac_latent.search finds its Items, and stac_latent.load makes one cube of "
+                "them"
+            ) from exc
         raise CatalogError(f"{shown(href)} is no STAC Item ({type(exc).__name__}: {exc})") from exc
     item.set_self_href(own)
     return item

@@ -251,6 +251,16 @@ def test_a_day_says_that_it_is_one(tmp_path):
     assert item.properties["end_datetime"] == "2020-06-01T23:59:59Z"
 
 
+def test_a_format_reads_the_date_of_a_pattern(tmp_path):
+    """Digits around it do not matter: the pattern says where it begins and ends."""
+    write(tmp_path / "LE70220491999322EDC01_stack.tif")
+    options = {"sensor": "any", "datetime_pattern": "%Y%j"}
+    with pytest.raises(CatalogError, match="states no time as %Y%j"):
+        items_from_files(tmp_path, **options)
+    (item,) = items_from_files(tmp_path, pattern="LE7022049{date}EDC{site}.tif", **options)
+    assert item.datetime.isoformat()[:10] == "1999-11-18"
+
+
 def test_a_year_is_a_range(tmp_path):
     write(tmp_path / "1985.tif")
     (item,) = items_from_files(tmp_path, sensor="any", datetime_pattern="%Y")
@@ -335,6 +345,18 @@ def test_a_catalogue_is_valid_relative_and_grows(tmp_path):
     assert [i.id for i in items_from_files(raw, out, sensor="sentinel-2-l2a")] == ["x_20200611", "x_20200621"]
     assert len(items_from_files(raw, out, sensor="sentinel-2-l2a", overwrite=True)) == 3
     assert len(list(pystac.Catalog.from_file(str(out / "catalog.json")).get_items(recursive=True))) == 3
+
+
+def test_a_scene_in_two_collections_is_told(tmp_path):
+    raw, out, told = tmp_path / "raw", tmp_path / "items", []
+    write(raw / "x_20200601_B04.tif")
+    items_from_files(raw, out, sensor="any", tell=told.append)
+    assert told == []
+    items_from_files(raw, out, sensor="sentinel-2-l2a", tell=told.append)
+    (text,) = told
+    assert text.startswith(
+        "1 of 1 scenes are in collection 'items' of this catalogue already, which keeps them: encode takes both"
+    )
 
 
 def test_an_item_of_other_files_is_not_replaced(tmp_path):

@@ -452,7 +452,9 @@ def test_open_dataset_of_an_embedding_gives_latents(tmp_path):
 def test_open_dataset_refuses(scenes, tmp_path):
     item = scenes[0][0]
     (tmp_path / "a.json").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
-    with pytest.raises(CatalogError, match=r"a\.json is no STAC Item"):
+    with pytest.raises(
+        CatalogError, match=r"a\.json is no STAC Item but a FeatureCollection; stac_latent\.search"
+    ):
         xr.open_dataset(tmp_path / "a.json", engine=engine())
     with pytest.raises(CatalogError, match=r"cannot read .*gone\.json"):
         xr.open_dataset(tmp_path / "gone.json", engine=engine())

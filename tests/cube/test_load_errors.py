@@ -95,6 +95,9 @@ def test_damaged_bytes(three, tmp_path):
             chunk.write_bytes(data)
     with pytest.warns(SourceWarning, match="of item 'i1' cannot be read, and is left out: .*do not decode"):
         load([three[0], item], errors="warn")
+    named = "^asset 'latent' of item 'i1': .*do not decode.*; fetch the item again, or encode it again with --overwrite"
+    with pytest.raises(CorruptDataError, match=named):
+        load([three[0], item])
 
 
 def test_nothing_left_is_an_error(three):

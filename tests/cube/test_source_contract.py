@@ -387,6 +387,19 @@ def test_contradictions_of_the_grid(tmp_path, proj, text):
     np.testing.assert_array_equal(cube.v.values[0], data)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("trust", [None, "file", "item"])
+def test_fewer_pixels_without_a_place_are_refused(tmp_path, trust):
+    """A file of a scene made smaller, without georeference: the item's transform is of the pixels before."""
+    path = write(tmp_path / "v.tif", values(), crs=None, transform=None)
+    item = scene({"v": (path, {})}, proj=told(shape=(SHAPE[0] * 12, SHAPE[1] * 12)))
+    with pytest.raises(
+        GridError, match="does not say where they lie: proj:transform of the item is of other pixels"
+    ):
+        coded(tmp_path, item, trust=trust)
+    assert nothing_catalogued(tmp_path / "cat")
+
+
 def test_the_item_is_trusted_where_that_is_meant(tmp_path):
     """The pixels are placed where it says, and measured there again."""
     data = values()

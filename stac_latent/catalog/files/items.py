@@ -136,7 +136,7 @@ def items_from_files(
     for name, exc in failures:
         _failed(name, exc, on_error)
     todo = _new(scenes, tree, overwrite, on_error)
-    for text in _told_first(scenes, todo, sensor):
+    for text in (*_told_first(scenes, todo, sensor), *_told_twice(todo, tree)):
         (tell or _silent)(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # its place is asked for in words of our own
@@ -157,6 +157,20 @@ def _told_first(scenes: Sequence[Scene], todo: Sequence[Scene], asked: str) -> I
         yield (
             f"{len(scenes) - len(todo):,} of {len(scenes):,} scenes are not new to the catalogue; --overwrite (overwrite=True) writes them anew"
         )
+
+
+def _told_twice(todo: Sequence[Scene], tree: CatalogTree | None) -> Iterator[str]:
+    """Which scenes the catalogue has in another collection already: after a run with another sensor or collection it would hold both."""
+    folders = [] if tree is None else sorted(path.parent for path in tree.root.glob("*/collection.json"))
+    for folder in folders:
+        there = [
+            s for s in todo if s.collection != folder.name and (folder / s.id / f"{s.id}.json").is_file()
+        ]
+        if there:
+            yield (
+                f"{len(there):,} of {len(todo):,} scenes are in collection {folder.name!r} of this catalogue already, which keeps them: encode takes "
+                "both; write to another folder if these replace them"
+            )
 
 
 def _made(

@@ -229,7 +229,8 @@ def time_of(scene: Scene, told: Told, said: SceneMetadata, rasters: Sequence[Ras
     if told.when is not None:
         return times.moment(told.when)
     if told.datetime_pattern is not None:
-        return times.of_format(told.datetime_pattern, text)
+        fields = (told.pattern.match(path) if told.pattern is not None else None) or {}
+        return times.of_format(told.datetime_pattern, text if "time" in fields else fields.get("date", text))
     if said.when is not None:
         return times.moment(said.when)
     if named.when is not None:

@@ -215,6 +215,11 @@ def agreed_grid(
     if problem is None:
         same = stated.crs is not None and stated.crs == own.crs
         return (GeoBox(own.shape, own.affine, stated.crs) if same else own), tuple(notes)
+    if file.transform is None and wrong is not None and stated.shape != file.shape[::-1]:
+        raise GridError(
+            f"{name}: {problem}, and {file.href} does not say where they lie: proj:transform of the item is of other pixels; correct the "
+            "item, or write the file's transform"
+        )
     if trust == "item" and wrong is None:
         return theirs, (*notes, f"{asset}: {problem}; the item's grid is taken, as trust='item' has it")
     if trust == "file":

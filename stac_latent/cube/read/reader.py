@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -147,7 +148,8 @@ class LatentReader:
 
         def decode() -> Array:
             payloads: Any = self.arrays.payloads
-            return self.codec.decode_reduced(payloads.read(*place), reduction)
+            with self._named():
+                return self.codec.decode_reduced(payloads.read(*place), reduction)
 
         return chunk((self._token, place, reduction), decode)
 
@@ -356,9 +358,21 @@ class LatentReader:
         return decode_residual(data, base, self.arrays.read_mask(window), self.codec.bands)
 
     def _decode_alone(self, window: Window) -> Array:
-        if self.codec.tiled and self.arrays.payloads is not None:
-            return self._restored(self._decode_payload(window), window)
-        return self._restored(self.decode_base(window), window)
+        with self._named():
+            if self.codec.tiled and self.arrays.payloads is not None:
+                return self._restored(self._decode_payload(window), window)
+            return self._restored(self.decode_base(window), window)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let an error about the bytes of a chunk say whose they are, and what helps."""
+        try:
+            yield
+        except CorruptDataError as exc:
+            raise CorruptDataError(
+                f"asset {self.ref.asset!r} of item {self.ref.item_id!r}: {exc}; fetch the item again, or encode it again with --overwrite "
+                "(overwrite=True)"
+            ) from exc
 
     def _decode_payload(self, window: Window) -> Array:
         """Pixels of the one chunk of a window, from its bytes: its latents are never laid out."""
