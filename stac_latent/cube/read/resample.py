@@ -114,7 +114,7 @@ def read_onto(
     paste = info.paste_ok and info.read_shrink == 1
     reaches = not roi_is_empty(info.roi_dst) and not roi_is_empty(info.roi_src)
     if reaches and paste and all(np.dtype(b.data_type) == dtype for b in chosen):
-        field = reader.read_field(_window(info.roi_src), bands)
+        field = reader.read_field(_window(info.roi_src), bands).astype(dtype, copy=False)
         for band, plane in zip(chosen, field, strict=True):
             _remap_nodata(plane, band, cfg)
         return info.roi_dst, field
