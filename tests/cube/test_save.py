@@ -166,6 +166,19 @@ def test_each_date_is_a_file(tmp_path):
         stac_latent.save(same, tmp_path / "s.tif")
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.nc", "a.zarr"])
+def test_folders_of_others_are_not_replaced(tmp_path, name):
+    cube = cube_of([Band("red", nodata=0)], dates=1)
+    kept = tmp_path / name / "kept.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    with pytest.raises(
+        CatalogError, match=rf"{name} is a folder, and no Zarr v3 store that could be replaced"
+    ):
+        stac_latent.save(cube, tmp_path / name, overwrite=True)
+    assert kept.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("bands", "dtype", "nodata"),
     [

@@ -134,3 +134,8 @@ def _refuse_to_replace(paths: Sequence[Path], *, overwrite: bool) -> None:
         raise CatalogError(
             f"{there} exists; pass overwrite=True (--overwrite) to replace it, or choose another name"
         )
+    for path in paths:
+        if path.is_dir() and not (path.suffix.lower() == ".zarr" and (path / "zarr.json").is_file()):
+            raise CatalogError(
+                f"{path} is a folder, and no Zarr v3 store that could be replaced; choose another name"
+            )
