@@ -208,7 +208,7 @@ def load_field(assets: Sequence[ResolvedAsset], request: LoadRequest) -> xr.Data
     check_stored(stored, physical=selection.physical)
     raw_bands = {n: assets[0].band(n) for n in raw}
     if selection.nodata is None and not selection.physical:
-        bands, raw_bands = (with_common_nodata(of, stored) for of in (bands, raw_bands))
+        bands, raw_bands = with_common_nodata(bands, stored), with_common_nodata(raw_bands, stored)
     variables = [*field_variables(bands, assets, selection), *raw_variables(raw_bands, assets, selection)]
     ds = read_variables(assets, variables, request, request.area.of_grid())
     return ds[[*asked, *(n for n in ds.data_vars if n not in asked)]]
