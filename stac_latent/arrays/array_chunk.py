@@ -183,11 +183,13 @@ def _decode(
         x, exact = np.full(size, np.frombuffer(read.rest(), own, 1)[0], own), True
     elif form == _BITS:
         x, exact = lossless.unpack(read.rest(), size, own), True
-    elif form == _CODED:
+    elif form == _CODED and own.kind in "iuf":
         with at_most(math.prod(size) * _ROOM + _SLACK):
             x, exact = _decoded(read, settings, size, own)
     else:
-        raise CorruptDataError(f"a chunk is of form {form}; this version reads 0 to {_CODED}")
+        raise CorruptDataError(
+            f"a chunk of {own} is of form {form}; this version reads 0 to {_CODED}, the last of real numbers alone"
+        )
     order: Any = "F" if code & _FORTRAN else "C"
     return Chunk(np.asarray(x, given, order=order).reshape(size, order="A"), exact)
 
