@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
-from zarr.core.chunk_grids import RegularChunkGrid
 from zarr.registry import register_codec
 
 from stac_latent.codec.registry import opened, resolve_space
@@ -57,7 +56,8 @@ def warn_of_part(values: Array, name: str) -> None:
 
 def chunk_shape(grid: ChunkGrid, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of an array's chunks; that of the array where they differ."""
-    return grid.chunk_shape if isinstance(grid, RegularChunkGrid) else shape
+    described: Any = grid.to_dict()  # classes of grids are others in zarr 3.1 and 3.4
+    return tuple(described["configuration"]["chunk_shape"]) if described["name"] == "regular" else shape
 
 
 class Encoder(Protocol):
