@@ -12,7 +12,7 @@ import numpy.typing as npt
 from stac_latent.aliases import Array
 from stac_latent.spec import Band
 
-__all__ = ["apply_nodata", "fill_invalid", "fits", "valid_mask", "zero_invalid"]
+__all__ = ["apply_nodata", "fill_invalid", "fits", "mask_of", "valid_mask", "zero_invalid"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -92,6 +92,11 @@ def valid_mask(field: Array, bands: Sequence[Band]) -> npt.NDArray[np.bool_] | N
     if valid.all():
         return None
     return valid[:1] if (valid == valid[:1]).all() else valid
+
+
+def mask_of(mask: npt.NDArray[np.bool_] | None, bands: Sequence[int]) -> npt.NDArray[np.bool_] | None:
+    """The part of a mask ``(1 or band, y, x)`` that is of some bands; one for all of them stays one."""
+    return mask if mask is None or len(mask) == 1 else mask[list(bands)]
 
 
 def apply_nodata(field: Array, mask: npt.NDArray[np.bool_] | None, bands: Sequence[Band]) -> Array:

@@ -222,7 +222,7 @@ class FieldReader(_Reader):
         box = pixel_box(grid)
         if cfg.use_overviews and source is reader:
             coarser = ReducedReader.for_target(reader, dst_geobox, cfg.resampling)
-            if isinstance(coarser, ReducedReader):
+            if coarser is not None:
                 source, box = coarser, coarser.box
         source = PhysicalSource(source) if self._data["physical"] else source
         return read_onto(source, box, bands, cfg, dst_geobox)

@@ -21,7 +21,7 @@ from stac_latent.cube.open_store import open_store
 from stac_latent.cube.read.chunk_cache import aside, chunk, known, workers
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CorruptDataError, FieldError, GridError
-from stac_latent.field.validity import apply_nodata
+from stac_latent.field.validity import apply_nodata, mask_of
 from stac_latent.spec import Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM, decode_residual
 from stac_latent.store.zarr.group import LatentArrays
@@ -233,9 +233,7 @@ class LatentReader:
                 plane[part.slices] = piece[band]
         if out is None:
             raise GridError(f"window {window} holds no pixel")
-        mask = pending.result()
-        valid = mask if mask is None or len(mask) == 1 else mask[chosen]
-        return apply_nodata(out, valid, [self.codec.bands[i] for i in chosen])
+        return apply_nodata(out, mask_of(pending.result(), chosen), [self.codec.bands[i] for i in chosen])
 
     def read_windows(self, windows: Sequence[Window], bands: Sequence[int]) -> Iterator[Array]:
         """Decoded pixels of many windows, in their order, as :meth:`read_field` gives them; a few are decoded ahead.
@@ -253,8 +251,7 @@ class LatentReader:
         for i, (_, piece) in enumerate(self._pieces(parts)):
             while len(masks) < min(len(parts) - i, 2 * workers()):
                 masks.append(aside(partial(self.arrays.read_mask, parts[i + len(masks)][1])))
-            mask = masks.popleft().result()
-            valid = mask if mask is None or len(mask) == 1 else mask[chosen]
+            valid = mask_of(masks.popleft().result(), chosen)
             yield apply_nodata(piece[chosen], valid, [self.codec.bands[b] for b in chosen])
 
     def decode_block(self, window: Window) -> tuple[Array, Array]:

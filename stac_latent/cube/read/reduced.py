@@ -23,9 +23,9 @@ from odc.geo.geobox import GeoBox
 from stac_latent.aliases import Array
 from stac_latent.cube.grid.boxes import pixel_box, to_pixels, to_world
 from stac_latent.cube.read.reader import LatentReader
-from stac_latent.field.validity import apply_nodata
+from stac_latent.field.validity import apply_nodata, mask_of
 from stac_latent.spec import Spec
-from stac_latent.window import Window, WindowLike
+from stac_latent.window import Span, Window, WindowLike
 
 __all__ = ["SMOOTH", "ReducedReader", "reduction_for"]
 
@@ -96,13 +96,17 @@ class _Axis:
         at = np.clip((self.first + np.arange(lo, hi)) * self.step - self.lead, 0, self.pixels - 1)
         return range(int(at[0]), int(at[-1]) + 1), at - at[0]
 
-    def reached(self, lo: int, hi: int) -> tuple[range, Array]:
+    def reached(self, lo: int, hi: int) -> tuple[Span, Array]:
         """Pixels that the low bands of samples are made of, and which of them those of each are, 0 or 1."""
         span, at = self.centres(lo, hi)
+        about = self.about(span)
+        off = np.abs(np.arange(*about) - (at + span.start)[:, None])
+        return about, (off <= _REACH * self.step).astype(np.float64)
+
+    def about(self, centres: range) -> Span:
+        """Pixels that the low bands of samples with these centres are made of."""
         reach = _REACH * self.step
-        about = range(max(0, span.start - reach), min(self.pixels, span.stop + reach))
-        off = np.abs(np.arange(about.start, about.stop) - (at + span.start)[:, None])
-        return about, (off <= reach).astype(np.float64)
+        return Span(max(0, centres.start - reach), min(self.pixels, centres.stop + reach))
 
 
 class ReducedReader:
@@ -132,11 +136,11 @@ class ReducedReader:
         ]
 
     @classmethod
-    def for_target(cls, reader: LatentReader, target: GeoBox, resampling: str) -> Self | LatentReader:
-        """The reader itself, or a reduced one where a target is so much coarser, and the asset allows it."""
+    def for_target(cls, reader: LatentReader, target: GeoBox, resampling: str) -> Self | None:
+        """The reader of a target that is so much coarser; None where it is not, or the asset does not allow it."""
         reduction = reduction_for(pixel_box(reader.grid), target, resampling)
         reduction = min(reduction, reader.reductions) if reduction else 0
-        return cls(reader, reduction) if reduction else reader
+        return cls(reader, reduction) if reduction else None
 
     @property
     def spec(self) -> Spec:
@@ -159,43 +163,41 @@ class ReducedReader:
             np.minimum(np.arange(lo, hi) + axis.first, axis.stored - 1)
             for (lo, hi), axis in zip(own, self._axes, strict=True)
         )
-        chunks = self.reader.arrays.latent.chunks[1:]
-        sizes = [c * s >> self.reduction for c, s in zip(chunks, self.reader.grid.stride, strict=True)]
+        sizes = [size >> self.reduction for size, _ in self.reader.chunk_pixels()]
         parts = [
             [(int(n), np.flatnonzero(at // size == n)) for n in np.unique(at // size)]
             for at, size in zip((rows, columns), sizes, strict=True)
         ]
         places = list(itertools.product(*parts))
+        (over_y, at_y), (over_x, at_x) = (a.centres(*span) for a, span in zip(self._axes, own, strict=True))
+        about = Window(*(axis.about(span) for span, axis in zip((over_y, over_x), self._axes, strict=True)))
         pending = [self.reader.reduced_chunk((y, x), self.reduction) for (y, _), (x, _) in places]
+        mask = mask_of(self.reader.arrays.read_mask(about), chosen)
         out = np.empty((len(chosen), *own.shape), pending[0].result().dtype)
         for ((y, iy), (x, ix)), future in zip(places, pending, strict=True):
             ys, xs = rows[iy] - y * sizes[0], columns[ix] - x * sizes[1]
             out[:, iy[0] : iy[-1] + 1, ix[0] : ix[-1] + 1] = future.result()[
                 np.ix_(np.asarray(chosen), ys, xs)
             ]
-            self._without_filling(out, own, Window.of(((iy[0], iy[-1] + 1), (ix[0], ix[-1] + 1))), chosen)
-        return apply_nodata(out, self._valid(own, chosen), [known[i] for i in chosen])
-
-    def _valid(self, window: Window, bands: Sequence[int]) -> Array | None:
-        (ys, at_y), (xs, at_x) = (
-            axis.centres(lo, hi) for (lo, hi), axis in zip(window, self._axes, strict=True)
+            if mask is not None:
+                part = Window.of(((iy[0], iy[-1] + 1), (ix[0], ix[-1] + 1)))
+                self._without_filling(out, own, part, chosen, mask, about)
+        valid = (
+            None
+            if mask is None
+            else mask[:, at_y + over_y.start - about.y.start][:, :, at_x + over_x.start - about.x.start]
         )
-        mask = self.reader.arrays.read_mask(Window.of(((ys.start, ys.stop), (xs.start, xs.stop))))
-        if mask is None:
-            return None
-        mask = mask[:, at_y][:, :, at_x]
-        return mask if len(mask) == 1 else mask[list(bands)]
+        return apply_nodata(out, valid, [known[i] for i in chosen])
 
-    def _without_filling(self, out: Array, window: Window, part: Window, bands: Sequence[int]) -> None:
-        """Replace samples of a part of a window by means of pixels with data, where some about them have none."""
+    def _without_filling(
+        self, out: Array, window: Window, part: Window, bands: Sequence[int], mask: Array, about: Window
+    ) -> None:
+        """Replace samples of a part of a window by means of pixels with data, where some about them have none; ``mask`` is of ``about``."""
         place = part.shifted((window.y.start, window.x.start))
         (rows, by_y), (columns, by_x) = (a.reached(*span) for a, span in zip(self._axes, place, strict=True))
-        mask = self.reader.arrays.read_mask(
-            Window.of(((rows.start, rows.stop), (columns.start, columns.stop)))
-        )
-        if mask is None or mask.all():
+        mask = mask[:, *Window(rows, columns).counted_from(about).slices]
+        if mask.all():
             return
-        mask = mask if len(mask) == 1 else mask[list(bands)]
         holes = (by_y @ ~mask @ by_x.T > 0) & (by_y @ mask @ by_x.T > 0)
         if not holes.any():
             return
