@@ -24,7 +24,9 @@ __all__ = [
     "flat_bbox",
     "in_utc",
     "item_bbox",
+    "rfc3339",
     "spanning",
+    "spanning_text",
     "times_in_utc",
 ]
 
@@ -87,6 +89,11 @@ def spanning(boxes: Iterable[BBox]) -> BBox:
         if hi > reach:
             reach, edge = hi, right
     return west, south, east, north
+
+
+def spanning_text(boxes: Iterable[BBox]) -> str:
+    """Smallest box that holds some boxes, for messages: west, south, east, north."""
+    return ", ".join(f"{v:.6g}" for v in spanning(boxes))
 
 
 def bbox_of(geometry: shapely.Geometry) -> BBox:
@@ -153,7 +160,12 @@ def in_utc(value: Any) -> Any:
         found: datetime = in_utc(str_to_datetime(value))
     except (ValueError, OverflowError):
         return value
-    return found.isoformat().replace("+00:00", "Z")
+    return rfc3339(found)
+
+
+def rfc3339(time: datetime) -> str:
+    """Text of an aware UTC time, as STAC has it."""
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def fields_in_utc(fields: Mapping[str, Any]) -> dict[str, Any]:

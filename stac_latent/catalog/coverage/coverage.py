@@ -16,12 +16,12 @@ import pystac
 import shapely
 
 from stac_latent.aliases import Progress
-from stac_latent.catalog.search.arguments import parse_bbox, rfc3339
+from stac_latent.catalog.search.arguments import parse_bbox
 from stac_latent.catalog.search.cql2_operators import parse_time
 from stac_latent.catalog.search.query import Query
 from stac_latent.catalog.search.search import search
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.geo.extents import bbox_of, spanning
+from stac_latent.geo.extents import bbox_of, rfc3339, spanning
 from stac_latent.system.suggest import known_options
 
 __all__ = ["WHOLE", "Coverage", "coverage"]

@@ -23,7 +23,7 @@ from stac_latent.catalog.footprints import footprints
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension.schemas import EO_URI, PROJ_URI, RASTER_URI
 from stac_latent.geo.crs import crs_fields
-from stac_latent.geo.extents import bbox_of
+from stac_latent.geo.extents import bbox_of, rfc3339
 from stac_latent.spec import Grid, stac_type
 from stac_latent.system.links import href_of
 
@@ -77,7 +77,7 @@ def item_of(
     if len(crss) == 1:
         properties |= crs_fields(str(parts[0].raster.crs))
     if start != end:
-        properties |= {"start_datetime": _text(start), "end_datetime": _text(end)}
+        properties |= {"start_datetime": rfc3339(start), "end_datetime": rfc3339(end)}
     whole_day = end - start < timedelta(days=1)
     geometry = _footprint(parts)
     item = pystac.Item(
@@ -97,10 +97,6 @@ def item_of(
             "state it with --offset -0.1 (offset=), and 0 ends this warning"
         )
     return item, notes
-
-
-def _text(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _keys(value: Any) -> set[str]:

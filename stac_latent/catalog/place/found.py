@@ -13,7 +13,7 @@ from stac_latent.catalog.search.arguments import Time
 from stac_latent.catalog.search.search import search
 from stac_latent.cube.item_assets import latent_assets
 from stac_latent.errors import CatalogError, SearchError
-from stac_latent.geo.extents import item_bbox, spanning, times_in_utc
+from stac_latent.geo.extents import item_bbox, spanning_text, times_in_utc
 
 __all__ = ["Period", "has_latents", "items_at", "name_of"]
 
@@ -122,5 +122,4 @@ def _others(
     boxes = [b for b in map(item_bbox, anywhere) if b is not None]
     if not boxes:
         return "; it has none elsewhere either: look at the dates and collections that are asked for"
-    where = ", ".join(f"{v:.6g}" for v in spanning(boxes))
-    return f"; its items lie within ({where}): west, south, east, north in degrees"
+    return f"; its items lie within ({spanning_text(boxes)}): west, south, east, north in degrees"

@@ -22,7 +22,6 @@ __all__ = [
     "parse_bbox",
     "parse_datetime",
     "parse_place",
-    "rfc3339",
     "sort_keys",
 ]
 
@@ -134,11 +133,6 @@ def _span(value: Any) -> tuple[datetime, datetime]:
             "2024, or an interval of two such as 2024-06-01/2024-06-30 or 2024-06-01/.."
         ) from exc
     return time, time
-
-
-def rfc3339(time: datetime) -> str:
-    """Text of an aware UTC time, as STAC has it."""
-    return time.isoformat().replace("+00:00", "Z")
 
 
 def names(argument: str, value: Any) -> tuple[str, ...] | None:

@@ -12,7 +12,6 @@ from stac_latent.catalog.search.arguments import (
     names,
     parse_datetime,
     parse_place,
-    rfc3339,
     sort_keys,
 )
 from stac_latent.catalog.search.cql2 import Predicate, Row, compile_filter, parse_filter, properties_of
@@ -20,6 +19,7 @@ from stac_latent.catalog.search.cql2_operators import conjunction, parse_time
 from stac_latent.catalog.search.known_fields import KnownFields, named_in
 from stac_latent.catalog.search.measures import MeasuredLatent
 from stac_latent.errors import SearchError
+from stac_latent.geo.extents import rfc3339
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry

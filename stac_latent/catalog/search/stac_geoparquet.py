@@ -17,14 +17,13 @@ import pyarrow as pa
 import pystac
 import shapely
 
-from stac_latent.catalog.search.arguments import rfc3339
 from stac_latent.catalog.search.arrow import python_values, time_values, without_views
 from stac_latent.catalog.search.cql2 import compared_with_numbers
 from stac_latent.catalog.search.documents import to_item
 from stac_latent.catalog.search.query import TIMES, Query
 from stac_latent.errors import CatalogError, CorruptDataError, SearchError
 from stac_latent.geo.antimeridian import within_180
-from stac_latent.geo.extents import bbox_of
+from stac_latent.geo.extents import bbox_of, rfc3339
 from stac_latent.store.geoparquet.file import UNREADABLE, open_parquet
 from stac_latent.store.geoparquet.geometry import geometry_of, in_degrees
 from stac_latent.system.files import replacing

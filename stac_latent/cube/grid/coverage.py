@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from stac_latent.cube.grid.boxes import pixel_box, to_world
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import GridError
-from stac_latent.geo.extents import bbox_of, spanning
+from stac_latent.geo.extents import bbox_of, spanning_text
 
 __all__ = ["check_meets"]
 
@@ -95,7 +95,7 @@ def _span(places: Sequence[BaseGeometry]) -> str:
         west, south, east, north = bbox_of(place)
         west, east = (-180.0, 180.0) if east - west >= 360 else (_turned(west), _turned(east))
         boxes.append((west, south, east, north))
-    return ", ".join(f"{v:.6g}" for v in spanning(boxes))
+    return spanning_text(boxes)
 
 
 def _turned(longitude: float) -> float:
