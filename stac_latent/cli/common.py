@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from stac_latent.cli.console import out
+from stac_latent.cli.console import out, print_json, print_lines
 from stac_latent.errors import CatalogError, SearchError
 
 if TYPE_CHECKING:
     import pystac
+    import xarray as xr
 
 __all__ = [
-    "AsJson", "Asset", "Bbox", "Ids", "KeyFile", "MaxItems", "Overwrite", "Source", "When", "find", "item_row", "latent_rows", "names",
-    "numbers", "print_rows", "refuse_to_replace",
+    "AsJson", "Asset", "Bbox", "Ids", "KeyFile", "MaxItems", "Overwrite", "Physical", "Source", "Upto", "When", "check_upto", "find", "item_row",
+    "latent_rows", "names", "numbers", "print_rows", "refuse_to_replace", "show_cube",
 ]  # fmt: skip
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -35,6 +36,10 @@ KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help="Key file of encrypted latents; see 'keygen'.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Upto = Annotated[str, typer.Option(help="field (pixels) or latent.")]
+Physical = Annotated[
+    bool, typer.Option("--physical", help="Values times scale plus offset, as float32; NaN without data.")
+]
 MaxItems = Annotated[int | None, typer.Option(help="Stop after so many items.", min=1)]
 
 
@@ -48,6 +53,25 @@ def refuse_to_replace(dest: Path | None, overwrite: bool) -> None:
     """
     if dest is not None and os.path.lexists(dest) and not overwrite:
         raise CatalogError(f"{dest} exists; pass --overwrite to replace it, or choose another name")
+
+
+def check_upto(upto: str) -> None:
+    """Refuse what is no level of a decode."""
+    if upto not in ("field", "latent"):
+        raise typer.BadParameter(f"--upto is field or latent; got {upto!r}")
+
+
+def show_cube(cube: xr.Dataset, written: Sequence[Path], *, as_json: bool, **more: Any) -> None:
+    """Print what a cube is, and the files that were written of it; ``more`` is for JSON alone."""
+    if as_json:
+        variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
+        print_json(
+            {"sizes": dict(cube.sizes), "variables": variables, **more, "out": [str(p) for p in written]}
+        )
+        return
+    print_lines(repr(cube))
+    if len(written) > 1:
+        print_lines("\n".join(map(str, written)))
 
 
 def numbers(text: str | None, count: int, what: str) -> tuple[float, ...] | None:
@@ -86,7 +110,7 @@ def find(source: str, *, failures: list[tuple[str, str]] | None = None, **query:
 def _elsewhere(source: str, query: Mapping[str, Any]) -> str:
     """Where items lie that match all but the place."""
     from stac_latent.catalog.search.search import search
-    from stac_latent.geo.extents import item_bbox, spanning
+    from stac_latent.geo.extents import item_bbox, spanning_text
 
     if query.get("bbox") is None:
         return ""
@@ -94,8 +118,7 @@ def _elsewhere(source: str, query: Mapping[str, Any]) -> str:
     boxes = [b for b in map(item_bbox, others) if b is not None]
     if not boxes:
         return ""
-    where = ", ".join(f"{v:.6g}" for v in spanning(boxes))
-    return f"; items that match but for bbox lie between ({where}): west, south, east, north in degrees"
+    return f"; items that match but for bbox lie between ({spanning_text(boxes)}): west, south, east, north in degrees"
 
 
 def item_row(item: pystac.Item, key: str | None = None) -> dict[str, Any]:

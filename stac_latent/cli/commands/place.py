@@ -12,9 +12,13 @@ from stac_latent.cli.common import (
     Asset,
     KeyFile,
     Overwrite,
+    Physical,
     Source,
+    Upto,
+    check_upto,
     names,
     refuse_to_replace,
+    show_cube,
 )
 from stac_latent.cli.console import print_json, print_lines
 from stac_latent.cli.interrupts import placing
@@ -26,10 +30,6 @@ Start = Annotated[str | None, typer.Option(help="First date, as 2023-06-01 or 20
 End = Annotated[str | None, typer.Option(help="Last date; included.")]
 Collections = Annotated[str | None, typer.Option(help="Ids of collections, comma separated.")]
 Bands = Annotated[str | None, typer.Option(help="Comma separated.")]
-Upto = Annotated[str, typer.Option(help="field (pixels) or latent.")]
-Physical = Annotated[
-    bool, typer.Option("--physical", help="Values times scale plus offset, as float32; NaN without data.")
-]
 
 
 def cube(
@@ -69,8 +69,7 @@ def cube(
     from stac_latent.catalog.place.minicube import minicube as run
     from stac_latent.cube.save.save import format_of, save
 
-    if upto not in ("field", "latent"):
-        raise typer.BadParameter(f"--upto is field or latent; got {upto!r}")
+    check_upto(upto)
     if dest is not None:
         format_of(dest)
     refuse_to_replace(dest, overwrite)
@@ -88,20 +87,7 @@ def cube(
         if dest is not None:
             with progress(as_json) as report:
                 written = save(loaded, dest, overwrite=overwrite, progress=report)
-    if as_json:
-        variables = {k: str(v.dtype) for k, v in loaded.data_vars.items()}
-        print_json(
-            {
-                "sizes": dict(loaded.sizes),
-                "variables": variables,
-                "attributes": loaded.attrs,
-                "out": [str(p) for p in written],
-            }
-        )
-        return
-    print_lines(repr(loaded))
-    if len(written) > 1:
-        print_lines("\n".join(map(str, written)))
+    show_cube(loaded, written, as_json=as_json, attributes=loaded.attrs)
 
 
 def points(
@@ -150,8 +136,7 @@ def points(
     from stac_latent.catalog.place.points import points as run
     from stac_latent.catalog.place.table_files import check_output, read_table, write_table
 
-    if upto not in ("field", "latent"):
-        raise typer.BadParameter(f"--upto is field or latent; got {upto!r}")
+    check_upto(upto)
     check_output(dest, vectors=upto == "latent")
     refuse_to_replace(dest, overwrite)
     with progress(as_json) as report:

@@ -16,8 +16,11 @@ from stac_latent.cli.common import (
     KeyFile,
     MaxItems,
     Overwrite,
+    Physical,
     Source,
+    Upto,
     When,
+    check_upto,
     find,
     item_row,
     latent_rows,
@@ -25,8 +28,9 @@ from stac_latent.cli.common import (
     numbers,
     print_rows,
     refuse_to_replace,
+    show_cube,
 )
-from stac_latent.cli.console import err, out, print_json, print_lines
+from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.guard_messages import Heard, KeepGoing, heeding, report_failures, saying
 from stac_latent.cli.interrupts import placing
 from stac_latent.cli.progress import progress
@@ -327,10 +331,8 @@ def load(
             rich_help_panel=_PLACE,
         ),
     ] = None,
-    upto: Annotated[str, typer.Option(help="field (pixels) or latent.")] = "field",
-    physical: Annotated[
-        bool, typer.Option("--physical", help="Values times scale plus offset, as float32; NaN without data.")
-    ] = False,
+    upto: Upto = "field",
+    physical: Physical = False,
     groupby: Annotated[str, typer.Option(help="time, solar_day, id, ...", rich_help_panel=_STEPS)] = "time",
     mosaic: Annotated[
         str | None,
@@ -363,8 +365,7 @@ def load(
     from stac_latent.cube.read.load import load as run
     from stac_latent.cube.save.save import format_of, save
 
-    if upto not in ("field", "latent"):
-        raise typer.BadParameter(f"--upto is field or latent; got {upto!r}")
+    check_upto(upto)
     if dest is not None:
         format_of(dest)
     refuse_to_replace(dest, overwrite)
@@ -392,13 +393,7 @@ def load(
         if dest is not None:
             with heeding(Heard()), progress(as_json) as report:
                 written = save(cube, dest, overwrite=overwrite, progress=report)
-        if as_json:
-            variables = {k: str(v.dtype) for k, v in cube.data_vars.items()}
-            print_json({"sizes": dict(cube.sizes), "variables": variables, "out": [str(p) for p in written]})
-            return
-        print_lines(repr(cube))
-        if len(written) > 1:
-            print_lines("\n".join(map(str, written)))
+        show_cube(cube, written, as_json=as_json)
 
 
 def _properties(keys: list[str], items: list[pystac.Item]) -> list[str | dict[str, Any]]:
