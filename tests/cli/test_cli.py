@@ -449,7 +449,7 @@ def test_load_replaces_only_when_told_to(run):
 @pytest.mark.parametrize("name", ["cube.zarr", "cube.tif"])
 def test_load_that_is_interrupted(run, tmp_path, monkeypatch, name):
     """Before the cube is in place it says to run the same command again, and the old cube stays; afterwards, that it is whole."""
-    import stac_latent.cli.commands.verbs as module
+    import stac_latent.cli.common as module
     from stac_latent.system import files
     from stac_latent.system.files import remove
 
