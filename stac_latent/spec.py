@@ -105,7 +105,7 @@ class Band:
         return 1.0 / abs(self.scale) if self.scale != 1 else spread
 
     def to_stac(self) -> dict[str, Any]:
-        """Band Object of STAC 1.1, with the raster 2.0 scale and offset where they are not the identity."""
+        """Band Object of STAC 1.1, with the raster 2.0 scale where it is not 1, and the offset where it is not 0."""
         out: dict[str, Any] = {"name": self.name, "data_type": stac_type(self.data_type)}
         if self.nodata is not None:
             out["nodata"] = "nan" if math.isnan(self.nodata) else self.nodata
@@ -115,8 +115,9 @@ class Band:
             out["gsd"] = self.gsd
         eo = {"common_name": self.common_name, "center_wavelength": self.center_wavelength, "full_width_half_max": self.full_width_half_max}  # fmt: skip
         out |= {f"eo:{k}": v for k, v in eo.items() if v is not None}
-        if (self.scale, self.offset) != (1.0, 0.0):
+        if self.scale != 1.0:
             out["raster:scale"] = self.scale
+        if self.offset != 0.0:
             out["raster:offset"] = self.offset
         return out
 

@@ -26,7 +26,7 @@ from stac_latent.extension import LatentExtension
 from stac_latent.geo.extents import WORLD, bbox_of, extent_of, fields_in_utc, flat_bbox, item_bbox, spanning
 from stac_latent.net.items import read_item
 from stac_latent.spec import Grid
-from stac_latent.system.documents import read_json, unicode_text
+from stac_latent.system.documents import json_text, read_json, unicode_text
 from stac_latent.system.files import write_whole
 from stac_latent.system.links import absolute, asset_href, href_of, is_local, link_href, local_path, relative
 from stac_latent.system.locks import locked
@@ -51,7 +51,7 @@ def write_json(path: Path, doc: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        text = json.dumps(_nodata_as_text(doc), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json_text(_nodata_as_text(doc))
     except ValueError as exc:
         raise CatalogError(
             f"{path.name} cannot be written: {exc}; remove the field that is NaN or infinite"

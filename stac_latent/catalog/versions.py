@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from stac_latent.errors import CatalogError
-from stac_latent.system.documents import parse_json, read_json, unicode_text
+from stac_latent.system.documents import json_text, parse_json, read_json, unicode_text
 
 __all__ = ["is_same", "renamed", "stores_of", "versioned"]
 
@@ -78,7 +77,7 @@ def renamed(path: Path, root: Path, names: Mapping[Path, str]) -> bytes:
             inside = os.path.relpath(_target(asset["href"], path), store)
             target = store.with_name(names[store]) / ("" if inside == "." else inside)
             asset["href"] = "./" + Path(os.path.relpath(target, path.parent)).as_posix()
-    return unicode_text(json.dumps(doc, indent=2, ensure_ascii=False) + "\n")
+    return unicode_text(json_text(doc, allow_nan=True) + "\n")
 
 
 def _assets(doc: Any) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from stac_latent.errors import CatalogError
 
-__all__ = ["DEPTH", "parse_json", "read_json", "unicode_text"]
+__all__ = ["DEPTH", "json_text", "parse_json", "read_json", "unicode_text"]
 
 DEPTH = 200
 """Objects and lists within one another that are read; Python ends a program that follows thousands."""
@@ -64,6 +64,50 @@ def read_json(path: Path) -> Any:
     except OSError as exc:
         raise CatalogError(f"cannot read {path}: {exc.strerror or exc}") from None
     return parse_json(data, str(path))
+
+
+def json_text(value: Any, indent: int = 0, *, allow_nan: bool = False) -> str:
+    """JSON to be read by people, in little room: objects and lists that hold neither objects nor lists are one line each.
+
+    Parameters
+    ----------
+    value
+        What JSON holds.
+    indent
+        Spaces before the lines after the first.
+    allow_nan
+        Whether numbers may be NaN or infinite, which JSON has no words for.
+
+    Raises
+    ------
+    ValueError
+        If a number may not be what it is.
+
+    Examples
+    --------
+    >>> print(json_text({"id": "a", "bands": [{"name": "red", "gsd": 10}]}))
+    {
+      "id": "a",
+      "bands": [
+        {"name": "red", "gsd": 10}
+      ]
+    }
+    """
+    members = (
+        list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    )
+    if not any(isinstance(member, dict | list | tuple) for member in members):
+        return json.dumps(value, ensure_ascii=False, allow_nan=allow_nan)
+    names = (
+        [f"{json.dumps(str(k), ensure_ascii=False)}: " for k in value] if isinstance(value, dict) else None
+    )
+    inside = indent + 2
+    lines = [
+        " " * inside + name + json_text(member, inside, allow_nan=allow_nan)
+        for name, member in zip(names or [""] * len(members), members, strict=True)
+    ]
+    first, last = "[]" if names is None else "{}"
+    return first + "\n" + ",\n".join(lines) + "\n" + " " * indent + last
 
 
 def unicode_text(text: str) -> bytes:

@@ -381,6 +381,19 @@ def test_small_files(tmp_path):
         read_bytes(str(path), checksum="1220ff")
 
 
+def test_metadata_is_written_in_little_room(coded):
+    store = local_path(coded.assets["latent"].get_absolute_href())
+    documents = {p.parent.name: p.read_text() for p in store.rglob("zarr.json")}
+    group = json.loads(documents.pop(store.name))
+    assert sorted(documents) == ["latent", "mask", "x", "y"]
+    for name, text in documents.items():
+        array = json.loads(text)
+        assert array == group["consolidated_metadata"]["metadata"][name]
+        assert text == json.dumps(array, separators=(",", ":"), ensure_ascii=False)
+        assert array.get("attributes") != {}
+        assert array.get("storage_transformers") != []
+
+
 def test_masks_cost_little_where_nothing_is_missing(tmp_path):
     scene = make_scene(tmp_path / "raw", make_field([replace(b, nodata=None) for b in BANDS], (64, 64)))
     (item,) = encode(scene.item, small_codec("dct"), tmp_path / "cat")
