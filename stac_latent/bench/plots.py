@@ -10,7 +10,7 @@ import numpy as np
 from stac_latent.bench.coder import need
 from stac_latent.bench.curves import Curve
 
-__all__ = ["plot_rd", "plot_speed"]
+__all__ = ["plot_load", "plot_rd", "plot_speed"]
 
 
 def _axes(title: str) -> tuple[Any, Any]:
@@ -83,4 +83,29 @@ def plot_speed(result: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="Mpixel/s of all bands")
     axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def plot_load(result: dict[str, Any], path: Path) -> None:
+    """Seconds of each load, by format.
+
+    Parameters
+    ----------
+    result
+        Of :func:`~stac_latent.bench.loads.run.run_load`.
+    path
+        PNG to write.
+    """
+    figure, axes = _axes(f"{result['scene']['title']}, about {result['psnr']:g} dB")
+    rows, tasks = result["rows"], result["table"]
+    names = list(dict.fromkeys(r["format"] for r in rows))
+    at, width = np.arange(len(tasks)), 0.8 / len(names)
+    for i, name in enumerate(names):
+        seconds = {r["task"]: r["cpu_s"] for r in rows if r["format"] == name}
+        values = [seconds.get(t["task"], np.nan) for t in tasks]
+        axes.barh(at + (i - (len(names) - 1) / 2) * width, values, width, label=name)
+    axes.set_yticks(at, [t["title"] for t in tasks], fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="seconds of a processor")
+    axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)

@@ -23,7 +23,7 @@ from stac_latent.field.validity import valid_mask
 from stac_latent.quality.distortion import Distortion, peak_of
 from stac_latent.spec import Band
 
-__all__ = ["ANCHOR", "Row", "compare", "distortion", "open_team", "run_rd"]
+__all__ = ["ANCHOR", "Row", "compare", "contexts_of", "distortion", "open_team", "run_rd"]
 
 ANCHOR = "KLT of the image + JPEG 2000"
 _SECOND = "JPEG 2000, rate shared among bands"
@@ -103,12 +103,18 @@ def open_team(
     entrant: Entrant, dataset: Dataset, fit: Sequence[Tile], tiles: Sequence[Tile], threads: int
 ) -> Team:
     """Coders of an entrant for the grids of a data set; raises the reason where it cannot run."""
+    contexts = contexts_of(dataset, fit, tiles, threads)
+    return Team([entrant.open(c) for c in contexts]) if entrant.joint is None else entrant.joint(contexts)
+
+
+def contexts_of(dataset: Dataset, fit: Sequence[Tile], tiles: Sequence[Tile], threads: int) -> list[Context]:
+    """What coders may know of each grid of a data set."""
     contexts = []
     for i, bands in enumerate(dataset.groups):
         facts = [_facts(bands, tile.fields[i]) for tile in tiles]
         peaks, ranges = zip(*(_peak_and_range(b, k, facts) for k, b in enumerate(bands)), strict=True)
         contexts.append(Context(bands, tuple(t.fields[i] for t in fit), peaks, threads, ranges))
-    return Team([entrant.open(c) for c in contexts]) if entrant.joint is None else entrant.joint(contexts)
+    return contexts
 
 
 def _facts(bands: Sequence[Band], field: Array) -> Distortion:

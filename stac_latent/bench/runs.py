@@ -14,16 +14,21 @@ from stac_latent.aliases import Progress
 from stac_latent.bench.coder import Entrant, UnavailableError
 from stac_latent.bench.data.base import Dataset, Tile, split, thinned
 from stac_latent.bench.data.open import open_dataset
+from stac_latent.bench.loads.files import FORMATS
+from stac_latent.bench.loads.run import run_load
 from stac_latent.bench.own_codecs import chains, fitted_on
 from stac_latent.bench.peers import peers
-from stac_latent.bench.plots import plot_rd, plot_speed
+from stac_latent.bench.plots import plot_load, plot_rd, plot_speed
 from stac_latent.bench.race import run_rd
+from stac_latent.bench.scene import assemble
 from stac_latent.bench.speed import run_speed
-from stac_latent.errors import CatalogError
+from stac_latent.codec.registry import codec_names
+from stac_latent.cube.open_codec import open_codec
+from stac_latent.errors import CatalogError, StacLatentError
 
-__all__ = ["Run", "rd", "speed"]
+__all__ = ["Run", "load", "rd", "speed"]
 
-_LIBRARIES = ("stac-latent", "numpy", "numba", "rasterio", "imagecodecs")
+_LIBRARIES = ("stac-latent", "numpy", "numba", "rasterio", "imagecodecs", "odc-stac", "zarr")
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,6 @@ class Run:
         return {
             "dataset": {"name": found.name, "title": found.title, "peak": found.peak},
             "fitted_places": sorted({t.place for t in fit}),
-            "peers": [p.name for p in chosen(self.only_peers)],
             "versions": versions(),
         }
 
@@ -108,6 +112,7 @@ def rd(
     entrants = run.entrants(found)
     result = {
         **run.facts(found, fit),
+        "peers": [p.name for p in chosen(run.only_peers)],
         **run_rd(found, fit, tiles, entrants, interval=interval, jobs=jobs, progress=run.progress),
     }
     return written(result, run.dest, f"rd-{found.name}", plot_rd)
@@ -134,6 +139,7 @@ def speed(
     entrants = run.entrants(found)
     result = {
         **run.facts(found, fit),
+        "peers": [p.name for p in chosen(run.only_peers)],
         **run_speed(
             found, fit, tiles, entrants, size=size, psnr=psnr, threads=threads, progress=run.progress
         ),
@@ -141,16 +147,62 @@ def speed(
     return written(result, run.dest, f"speed-{found.name}", plot_speed)
 
 
+def load(run: Run, *, size: int = 1830, psnr: float = 42.0) -> dict[str, Any]:
+    """Measure loads of a scene made of tiles; see :func:`~stac_latent.bench.loads.run.run_load` for most of the result.
+
+    Parameters
+    ----------
+    run
+        Tiles and place for results; the first codec is that of the latents (default: the shipped one of these bands, else ``lin``).
+    size, psnr
+        Pixels of a side, quality [dB].
+
+    Returns
+    -------
+    dict
+        Also ``dataset``, ``versions`` and ``files``.
+
+    Raises
+    ------
+    CatalogError
+        If no tile is left to make a scene of, the bands have several grids, or no peer has such a name.
+    """
+    found, fit, tiles = run.tiles()
+    codec = run.codecs[0] if run.codecs else shipped_for([b.name for b in found.groups[0]])
+    named = {f.name: f for f in FORMATS}
+    formats = [named[n] for n in _named(list(named), run.only_peers)]
+    result = {
+        **run.facts(found, fit),
+        "peers": [f.name for f in formats],
+        **run_load(found, assemble(tiles, size), codec, psnr=psnr, formats=formats, progress=run.progress),
+    }
+    return written(result, run.dest, f"load-{found.name}", plot_load)
+
+
+def shipped_for(bands: Sequence[str]) -> str:
+    """Name of a codec of exactly these bands; ``lin``, which takes any, where none is installed."""
+    for name in codec_names():
+        try:
+            if [b.name for b in open_codec(name).bands] == list(bands):
+                return name
+        except StacLatentError:  # it needs to be told its bands
+            continue
+    return "lin"
+
+
 def chosen(texts: Sequence[str] | None) -> list[Entrant]:
     """Peers by parts of their names, any case; None: all."""
-    every = peers()
+    every = {p.name: p for p in peers()}
+    return [every[n] for n in _named(list(every), texts)]
+
+
+def _named(names: Sequence[str], texts: Sequence[str] | None) -> list[str]:
+    """Names that contain one of the texts."""
     if texts is None:
-        return every
-    out = [p for p in every if any(t.lower() in p.name.lower() for t in texts)]
+        return list(names)
+    out = [n for n in names if any(t.lower() in n.lower() for t in texts)]
     if not out and any(t.lower() != "none" for t in texts):
-        raise CatalogError(
-            f"no peer is named like {', '.join(texts)}; there are {', '.join(p.name for p in every)}"
-        )
+        raise CatalogError(f"no peer is named like {', '.join(texts)}; there are {', '.join(names)}")
     return out
 
 

@@ -38,9 +38,7 @@ def assemble(tiles: Sequence[Tile], size: int) -> Tile:
         tuple(f.shape for f in t.fields) for t in tiles if all(f.shape[1] == f.shape[2] for f in t.fields)
     )
     if not shapes:
-        raise CatalogError(
-            "no tile is square; a scene for 'bench speed' is made of square tiles of one shape"
-        )
+        raise CatalogError("no tile is square; a scene is made of square tiles of one shape")
     shape = shapes.most_common(1)[0][0]
     chosen = [t for t in tiles if tuple(f.shape for f in t.fields) == shape]
     side = max(s[1] for s in shape)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stac_latent.bench.coder import Array
+from stac_latent.bench.loads.files import raster_item
 from stac_latent.codec.codec import Codec
-from stac_latent.extension.schemas import PROJ_URI
-from stac_latent.spec import Band
 from stac_latent.window import Window
 
 __all__ = ["run_windows"]
-
-_CRS, _ORIGIN, _RESOLUTION = "EPSG:32633", (499_840, 5_200_000), 10
 
 
 def run_windows(
@@ -58,7 +53,7 @@ def run_windows(
     places = [(int(rng.integers(high[0])), int(rng.integers(high[1]))) for _ in range(count)]
     times: dict[str, list[float]] = {"cold": [], "opened": [], "aligned": [], "warm": []}
     with tempfile.TemporaryDirectory() as folder:
-        raw = _item(field, codec.bands, Path(folder))
+        raw = raster_item(field, codec.bands, Path(folder), "GTiff", {"tiled": True, "compress": "deflate"})
         (item,) = encode(raw, codec, Path(folder) / "latents", step=step)
         opened = LatentReader.open(item)
         opened.read_field(_window((0, 0), 64, field))
@@ -86,44 +81,3 @@ def _seconds(function: Any) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def _item(field: Array, bands: tuple[Band, ...], folder: Path) -> Any:
-    """Item with one GeoTIFF for each band."""
-    import pystac
-    import rasterio
-    from affine import Affine
-    from odc.geo.geobox import GeoBox
-
-    transform = Affine(_RESOLUTION, 0, _ORIGIN[0], 0, -_RESOLUTION, _ORIGIN[1])
-    box = GeoBox(field.shape[1:], transform, _CRS).geographic_extent
-    item = pystac.Item("scene", box.json, list(box.boundingbox.bbox), datetime(2023, 1, 1, tzinfo=UTC), {})
-    profile = {
-        "driver": "GTiff", "count": 1, "height": field.shape[1], "width": field.shape[2], "dtype": field.dtype.name,
-        "crs": _CRS, "transform": transform, "tiled": True, "compress": "deflate",
-    }  # fmt: skip
-    for x, band in zip(field, bands, strict=True):
-        path = folder / f"{band.name}.tif"
-        with rasterio.open(path, "w", nodata=band.nodata, **profile) as dst:
-            dst.write(x, 1)
-        facts: dict[str, Any] = {
-            "data_type": field.dtype.name,
-            "raster:scale": band.scale,
-            "raster:offset": band.offset,
-        }
-        if band.nodata is not None:
-            facts["nodata"] = "nan" if np.isnan(band.nodata) else band.nodata
-        item.add_asset(
-            band.name,
-            pystac.Asset(str(path), media_type=pystac.MediaType.COG, roles=["data"], extra_fields=facts),
-        )
-    item.properties |= {
-        "proj:code": _CRS,
-        "proj:shape": list(field.shape[1:]),
-        "proj:transform": list(transform)[:6],
-    }
-    item.stac_extensions = [PROJ_URI]
-    path = folder / "item.json"
-    item.set_self_href(str(path))
-    path.write_text(json.dumps(item.to_dict(transform_hrefs=False)), encoding="utf-8")
-    return item

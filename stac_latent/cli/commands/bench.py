@@ -1,4 +1,4 @@
-"""The commands ``bench rd`` and ``bench speed``."""
+"""The commands ``bench rd``, ``bench speed`` and ``bench load``."""
 
 from __future__ import annotations
 
@@ -98,6 +98,34 @@ def speed(
     _print_speed(result)
 
 
+@app.command(cls=PlainHelp)
+def load(
+    data: Data,
+    dataset: Name = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(help="Codec or bundle folder.", show_default="the shipped one of these bands, else lin"),
+    ] = None,
+    peer: PeerNames = None,
+    size: Annotated[int, typer.Option(help="Pixels of a side of the scene.", min=64)] = 1830,
+    psnr: Annotated[float, typer.Option(help="Quality of the latents, in dB.")] = 42.0,
+    dest: Out = Path("bench-results"),
+    as_json: AsJson = False,
+) -> None:
+    """Time to load a scene, windows, bands and series of it, beside GeoTIFF and JPEG 2000 through odc-stac."""
+    from stac_latent.bench.runs import Run
+    from stac_latent.bench.runs import load as run
+
+    with progress(as_json) as report:
+        result = run(
+            Run(data, dataset, None if codec is None else [codec], peer, dest, report), size=size, psnr=psnr
+        )
+    if as_json:
+        print_json(result)
+        return
+    _print_load(result)
+
+
 def _number(value: Any, form: str) -> str:
     return "" if value is None else format(value, form)
 
@@ -180,4 +208,32 @@ def _print_speed(result: dict[str, Any]) -> None:
             times = (_number(w[k]["median_ms"], ".1f") for k in ("cold", "opened", "aligned", "warm"))
             table.add_row(name, *times, _number(w["bits_per_pixel"], ".3f"))
         out.print(table)
+    _print_end(result)
+
+
+def _print_load(result: dict[str, Any]) -> None:
+    title = (
+        f"{result['scene']['title']}, {result['codec']} at {result['psnr']:g} dB; milliseconds of a processor"
+    )
+    table = Table("task", "ours", "best peer", "", "limit", "ours / peer", "ours / limit", title=title)
+    for row in result["table"]:
+        times = [_number(None if row[k] is None else 1e3 * row[k], ".4g") for k in ("ours", "best", "limit")]
+        ratios = [_number(row[k], ".3g") for k in ("ratio", "limit_ratio")]
+        table.add_row(row["title"], times[0], times[1], row["peer"] or "", times[2], *ratios)
+    out.print(table)
+    out.print("limit: the bytes read from the files, and the pixels copied")
+    table = Table("format", "MB", "PSNR", "MB read for the whole scene", "for a window", "for the series")
+    for name, about in result["formats"].items():
+        read = {
+            r["task"]: r["bytes_read"] for r in result["rows"] if r["format"] == name and "bytes_read" in r
+        }
+        shown = (
+            _number(None if read.get(t) is None else read[t] / 1e6, ".3g")
+            for t in ("whole", "window", "series")
+        )
+        table.add_row(name, f"{about['bytes'] / 1e6:.3g}", f"{about['psnr']:.4g}", *shown)
+    out.print(table)
+    if result["budget"]:
+        parts = ", ".join(f"{k} {1e3 * v:.0f}" for k, v in result["budget"].items())
+        out.print(f"ours, whole scene, by part in ms: {parts}")
     _print_end(result)
