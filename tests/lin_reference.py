@@ -1,4 +1,4 @@
-"""A decoder of ``stac-latent-lin-1`` written from docs/lin.md alone: plain Python, slow, of one tile on one grid."""
+"""A decoder of ``stac-latent-lin-1`` written from docs/lin.md alone: plain Python, slow, of one tile."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ class Bits:
         return value
 
 
+def varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+
+
 def read_payload(data, bands):
     assert data[:3] == b"SL\x01"
     assert struct.unpack_from("<I", data, 3)[0] == zlib.crc32(data[7:])
@@ -46,13 +56,7 @@ def read_payload(data, bands):
         at += 4 * bands
     sizes = []
     for _ in range(3):
-        value = shift = 0
-        while True:
-            value |= (data[at] & 127) << shift
-            shift += 7
-            at += 1
-            if data[at - 1] < 128:
-                break
+        value, at = varint(data, at)
         sizes.append(value)
     side = Bits(data[at : at + -(-sizes[0] // 8)], sizes[0])
     at += -(-sizes[0] // 8)
@@ -235,27 +239,30 @@ def unlift(low, high):
     return out
 
 
-def decode(payload, basis, model, unit, mean):  # noqa: C901, PLR0912 - as the page has it
-    """Pixels of each band, in stored units and not yet rounded: lists of rows."""
-    bands = len(unit)
+def pixels_of(payload, basis, model, counts):  # noqa: C901, PLR0912 - as the page has it
+    """Pixels of each band in normalised units, lists of rows, of a tile of one part; ``counts`` are the bands of its arrays."""
+    bands = sum(counts)
     height, width, levels, step, gains, side, raw, states, words = read_payload(payload, bands)
     coder = Coder(model, raw, states, words)
+    depth_of = [d for d, n in enumerate(counts) for _ in range(n)]
     heights, widths = [height], [width]
     for _ in range(levels):
         heights.append(-(-heights[-1] // 2))
         widths.append(-(-widths[-1] // 2))
     groups, last = [], None
     for level in (0, *range(levels, 0, -1)):
-        last = read_basis(side, [[float(v) for v in row] for row in basis[level]], last)
-        counts = [side.take(bands.bit_length()) for _ in range(3 if level else 1)]
-        groups.append((level, last, counts))
+        members = [b for b in range(bands) if not level or level > depth_of[b]]
+        fixed = [[float(v) for v in row[: len(members)]] for row in basis[level][: len(members)]]
+        last = read_basis(side, fixed, last)
+        counted = [side.take(len(members).bit_length()) for _ in range(3 if level else 1)]
+        groups.append((level, members, last, counted))
     assert side.at == len(side.bits)
-    image = [[[0.0] * width for _ in range(height)] for _ in range(bands)]
+    image = [[[0.0] * widths[d] for _ in range(heights[d])] for d in depth_of]
     planes, shapes = {}, {}
-    for g, (level, rows, counts) in enumerate(groups):
+    for g, (level, members, rows, counted) in enumerate(groups):
         h, w = heights[level or levels], widths[level or levels]
         details = [(heights[level - 1] - h, widths[level - 1] - w)] if level else []
-        for o, count in enumerate(counts):
+        for o, count in enumerate(counted):
             dh, dw = details[0] if level else (0, 0)
             shape = (h, w) if not level else ((h, dw), (dh, w), (dh, dw))[o]
             top, left = (0, 0) if not level else ((0, w), (h, 0), (h, w))[o]
@@ -268,9 +275,9 @@ def decode(payload, basis, model, unit, mean):  # noqa: C901, PLR0912 - as the p
                 kind = (2 + 2 * (3 * (min(level, 3) - 1) + o) if level else 0) + (c > 0)
                 planes[g, o, c] = coder.plane(*shape, kind, o if level else -1, parent, before, others)
             norm = 1.0 if not level else NORMS[level - 1][o == 2]
-            for b in range(bands):
+            for m, b in enumerate(members):
                 for c in range(count):
-                    factor = f32(f32(rows[c][b]) * f32(step / norm))
+                    factor = f32(f32(rows[c][m]) * f32(step / norm))
                     factor = factor if gains is None else f32(factor / gains[b])
                     for (y, x), v in planes[g, o, c].items():
                         line = image[b][top + y]
@@ -278,8 +285,8 @@ def decode(payload, basis, model, unit, mean):  # noqa: C901, PLR0912 - as the p
     assert all(x == 2**16 for x in coder.states)
     assert coder.word == len(words)
     assert raw.at == len(raw.bits)
-    for band in image:
-        for level in range(levels, 0, -1):
+    for band, depth in zip(image, depth_of, strict=True):
+        for level in range(levels, depth, -1):
             h, w, n, m = heights[level - 1], widths[level - 1], heights[level], widths[level]
             for x in range(w):
                 column = [band[y][x] for y in range(h)]
@@ -287,6 +294,65 @@ def decode(payload, basis, model, unit, mean):  # noqa: C901, PLR0912 - as the p
                     band[y][x] = v
             for y in range(h):
                 band[y][:w] = unlift(band[y][:m], band[y][m:w])
+    return image
+
+
+def identity(n):
+    return [[[float(i == j) for j in range(n)] for i in range(n)]] * 7
+
+
+def read_runs(data, at, size):
+    """For each row or column of a tile the own pixel that covers it, and the next position."""
+    common, at = varint(data, at)
+    if common:
+        first, at = varint(data, at)
+        return [0 if i < first else 1 + (i - first) // common for i in range(size)], at
+    new = Bits(data[at : at + -(-(size - 1) // 8)], size - 1)
+    out = [0]
+    for bit in new.bits:
+        out.append(out[-1] + bit)
+    return out, at + -(-(size - 1) // 8)
+
+
+def in_parts(data, basis, model, bands):
+    assert struct.unpack_from("<I", data, 4)[0] == zlib.crc32(data[8:])
+    height, at = varint(data, 8)
+    width, at = varint(data, at)
+    count, at = varint(data, at)
+    parts = []
+    for _ in range(count):
+        arrays, n = [], 0
+        n, at = varint(data, at)
+        for _ in range(n):
+            arrays.append([])
+            members, at = varint(data, at)
+            for _ in range(members):
+                band, at = varint(data, at)
+                arrays[-1].append(band)
+        rows, at = read_runs(data, at, height)
+        columns, at = read_runs(data, at, width)
+        size, at = varint(data, at)
+        parts.append((arrays, rows, columns, size))
+    out = [None] * bands
+    for arrays, rows, columns, size in parts:
+        known = basis if arrays == [list(range(bands))] else identity(sum(map(len, arrays)))
+        own = iter(pixels_of(data[at : at + size], known, model, [len(a) for a in arrays]))
+        for depth, members in enumerate(arrays):
+            for band in members:
+                x = next(own)
+                out[band] = [[x[r >> depth][c >> depth] for c in columns] for r in rows]
+        at += size
+    assert at == len(data)
+    return out
+
+
+def decode(payload, basis, model, unit, mean):
+    """Pixels of each band, in stored units and not yet rounded: lists of rows."""
+    bands = len(unit)
+    if payload[:4] == b"SLR\x01":
+        image = in_parts(payload, basis, model, bands)
+    else:
+        image = pixels_of(payload, basis, model, [bands])
     return [
         [[v * 16 * (u / 16) + o for v in row] for row in band]
         for band, u, o in zip(image, unit, mean, strict=True)

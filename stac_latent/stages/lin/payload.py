@@ -12,7 +12,7 @@ from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages.context.coder import Coded
 
-__all__ = ["GAINS", "STEPS", "Head", "pack", "unpack"]
+__all__ = ["GAINS", "STEPS", "Head", "pack", "read_varint", "unpack", "varint"]
 
 STEPS = (2.0**-40, 2.0**40)
 """Finest and coarsest step: what is decoded stays far within float32."""
@@ -59,7 +59,7 @@ def pack(head: Head, side: Array) -> bytes:
     lanes = coded.states.size
     packed = head.levels | (lanes.bit_length() - 1) << 4 | (0 if head.gains is None else _HAS_GAINS)
     gains = b"" if head.gains is None else head.gains.astype("<f4").tobytes()
-    sizes = b"".join(_varint(n) for n in (head.side_bits, coded.raw_bits, coded.words.size))
+    sizes = b"".join(varint(n) for n in (head.side_bits, coded.raw_bits, coded.words.size))
     body = (
         struct.pack("<HHBf", head.height, head.width, packed, head.step)
         + gains
@@ -98,9 +98,9 @@ def unpack(data: bytes, bands: int) -> tuple[Head, Array, Coded]:
         at += 4 * bands
         if not ((gains >= GAINS[0]) & (gains <= GAINS[1])).all():
             raise CorruptDataError(f"lin: a band's gain is not {GAINS[0]:g} to {GAINS[1]:g}")
-    side_bits, at = _read_varint(data, at)
-    raw_bits, at = _read_varint(data, at)
-    n_words, at = _read_varint(data, at)
+    side_bits, at = read_varint(data, at)
+    raw_bits, at = read_varint(data, at)
+    n_words, at = read_varint(data, at)
     lanes = 1 << (packed >> 4 & 7)
     cut = np.cumsum([at, -(-side_bits // 8), -(-raw_bits // 8), 4 * lanes, 2 * n_words])
     if cut[-1] != len(data) or lanes > 8 or not (height and width and STEPS[0] <= step <= STEPS[1]):
@@ -115,7 +115,8 @@ def unpack(data: bytes, bands: int) -> tuple[Head, Array, Coded]:
     return Head(height, width, packed & 15, step, side_bits, coded, gains), side, coded
 
 
-def _varint(n: int) -> bytes:
+def varint(n: int) -> bytes:
+    """A number of seven bits a byte, the lowest first; the highest bit says that another byte follows."""
     out = bytearray()
     while True:
         out.append(n & 127 | (128 if n > 127 else 0))
@@ -124,7 +125,8 @@ def _varint(n: int) -> bytes:
             return bytes(out)
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Inverse of :func:`varint`: the number and the next position."""
     value = 0
     for shift in range(0, 35, 7):
         if at >= len(data):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, Self, TypeVar
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -18,14 +20,16 @@ from stac_latent.spec import Band
 from stac_latent.stage import EntropyCoder, GridStage
 from stac_latent.stages.base import BaseStage, take
 from stac_latent.stages.context.coder import ContextModel
+from stac_latent.stages.context.layout import scratch
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
-from stac_latent.stages.lin.lifting import levels_of, synthesise
+from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
 from stac_latent.stages.lin.payload import unpack
 from stac_latent.stages.lin.plan import Prepared
 from stac_latent.stages.lin.pyramid import TILE, tiles_of
 from stac_latent.stages.lin.rate_control import Objective, Reached, measure, search
+from stac_latent.stages.lin.repeats import Part, is_split, join_parts, split_parts
 from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, TileCoder
-from stac_latent.stages.lin.tile_source import FromField, FromLatents, Source
+from stac_latent.stages.lin.tile_source import FromField, FromLatents, Repeated, Source
 from stac_latent.stages.transform.normalise import Normalise, store
 from stac_latent.system.limits import MAX_PIXELS, check_bytes
 from stac_latent.system.threads import each
@@ -35,8 +39,15 @@ __all__ = ["Lin", "stages_of"]
 
 _SEVERAL = b"SLT\x01"
 _COUNTS = struct.Struct("<4sII")
-T = TypeVar("T")
-R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A tile with repeated pixels, ready to be coded either way."""
+
+    known: Repeated
+    whole: Prepared
+    parts: list[tuple[Part, TileCoder, Prepared]]
 
 
 class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStage):
@@ -55,6 +66,8 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
     name: ClassVar[str] = "lin"
     level: ClassVar[Level] = "bytes"
     bitstream = "stac-latent-lin-1"
+    splits: ClassVar[bool] = True
+    """Whether tiles with repeated pixels are coded in parts."""
     objective: Objective | None = None
     """What is coded towards, and how it is measured; None for the stage's own step."""
     weights: Array | None = None
@@ -137,7 +150,11 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
     def step_of(self, payload: bytes) -> float:
         """Quantiser step of a payload (of its first tile), in units of the normalised field."""
-        return unpack(split(payload)[0][0], self.bands)[0].step
+        first = split(payload)[0][0]
+        if not is_split(first):
+            return unpack(first, self.bands)[0].step
+        parts, payloads = split_parts(first, self.bands, TILE)
+        return unpack(payloads[0], len(parts[0].bands))[0].step * math.sqrt(parts[0].weight)
 
     # -- to bytes ------------------------------------------------------------------------------------------------
 
@@ -158,7 +175,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         fixed = self._known_step()
         if fixed is not None or self.objective is None:  # tile by tile: none is kept
             step = fixed or self.step
-            return join(each(lambda w: self.code(self._prepared(source, w)[1], step), windows), cells)
+            return join(each(lambda w: self._coded_tile(self._prepared(source, w)[1], step), windows), cells)
         truth, prepared = zip(*each(lambda w: self._prepared(source, w, pixels=True), windows), strict=True)
         objective = self.objective
         valid = [
@@ -170,7 +187,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         bounds = None if objective.target.max_error is None else objective.bounds(truth)
 
         def trial(step: float) -> Reached:
-            coded = each(lambda p: self.code(p, step), prepared)
+            coded = each(lambda p: self._coded_tile(p, step), prepared)
             payload = join(coded, cells)
             decoded = each(self._decoded, coded)
             psnr, worst = measure(wanted, each(objective.stored, decoded), valid, peaks, objective.lost)
@@ -185,11 +202,69 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         part = objective.pixels is not None and cells[0] * cells[1] < (TILE // CELL) ** 2
         return search(trial, objective.target, self.step, near=part).payload
 
-    def _prepared(self, source: Source, window: Window, *, pixels: bool = False) -> tuple[Any, Prepared]:
+    def _prepared(
+        self, source: Source, window: Window, *, pixels: bool = False
+    ) -> tuple[Any, Prepared | Split]:
         """Pixels of a tile in normalised units where they are asked for, and its coefficients, ready to be coded."""
         truth, tile = source.tile(window, pixels)
+        repeated = source.repeated(window) if self.splits and self.weights is None else None
+        if repeated is not None:
+            return truth, Split(repeated, self.prepare(tile, None, self.gains), self._parts(repeated.parts))
         weights = None if self.weights is None else self._weight_map(window, source.cells)
         return truth, self.prepare(tile, weights, self.gains)
+
+    def _parts(self, parts: Sequence[tuple[Part, list[Array]]]) -> list[tuple[Part, TileCoder, Prepared]]:
+        """Parts of a tile, ready to be coded: each own pixel counts as often as it is repeated."""
+        out = []
+        for part, tile in parts:
+            gains = np.repeat(np.float32(2) ** np.arange(len(tile), dtype=np.float32), part.counts)
+            if self.gains is not None:
+                gains *= self.gains[list(part.bands)]
+            coder = self._coder(part)
+            out.append((part, coder, coder.prepare(tile, None, None if (gains == 1).all() else gains)))
+        return out
+
+    def _coder(self, part: Part) -> TileCoder:
+        """Coder of a part: with the bases of the space if it has all bands on one array, else without."""
+        if part.arrays == (tuple(range(self.bands)),):
+            return TileCoder(self.basis, self.model, self.lam)
+        return TileCoder(_identity(len(part.bands)), self.model, self.lam)
+
+    def _coded_tile(self, prepared: Prepared | Split, step: float) -> bytes:
+        """Payload of a tile: whole or in parts, by what its squared error and its bits cost together."""
+        if isinstance(prepared, Prepared):
+            return self.code(prepared, step)
+        coded = [coder.code(tile, step / math.sqrt(part.weight)) for part, coder, tile in prepared.parts]
+        known = prepared.known
+        choices = self.code(prepared.whole, step), join_parts([part for part, _, _ in prepared.parts], coded)
+
+        def cost(payload: bytes) -> float:
+            error = np.square(self._decoded(payload, borrow=True) - known.pixels, dtype=np.float64)
+            valid = error if known.valid is None else error * known.valid
+            return float(valid.sum()) + self.lam * step**2 * 8 * len(payload)
+
+        return min(choices, key=cost)
+
+    def _joined(self, payload: bytes, *, borrow: bool) -> Array:
+        """Pixels ``(band, y, x)`` of a tile in parts, in normalised units."""
+        parts, payloads = split_parts(payload, self.bands, TILE)
+        shape = self.bands, *parts[0].shape
+        out = (
+            scratch("joined", math.prod(shape), np.float32).reshape(shape)
+            if borrow
+            else np.empty(shape, np.float32)
+        )
+        for part, data in zip(parts, payloads, strict=True):
+            tile = self._coder(part).decode_tile(data, part.counts, borrow=True)
+            if tile[0].shape[1:] != (part.rows.size, part.columns.size):
+                raise CorruptDataError(
+                    f"lin: a part is {tile[0].shape[1:]} pixels; its place has {(part.rows.size, part.columns.size)}"
+                )
+            levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
+            for depth, own in enumerate(tile):
+                synthesise(own, levels - depth)
+            part.spread(tile, out)
+        return out
 
     @property
     def reductions(self) -> int:
@@ -198,6 +273,11 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
     def _reduced(self, payload: bytes, reduction: int) -> Array:
         """Low bands ``(band, y, x)`` of a tile after some levels, in normalised units: each has a gain of two."""
+        if is_split(payload):
+            tile = self._joined(payload, borrow=False)
+            analyse(tile, reduction)
+            tile = tile[:, : -(-tile.shape[1] >> reduction), : -(-tile.shape[2] >> reduction)]
+            return np.ascontiguousarray(tile) * np.float32(2.0**-reduction)
         planes = self.read_planes(payload, self.nest.counts, reduction=reduction)
         (tile,) = self.mixed(planes, borrow=True)
         synthesise(tile, planes.head.levels - reduction)
@@ -206,6 +286,8 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
     def _decoded(self, payload: bytes, *, borrow: bool = False) -> Array:
         """Pixels ``(band, y, x)`` of a tile in normalised units, those of larger ones repeated."""
+        if is_split(payload):
+            return self._joined(payload, borrow=borrow)
         tile = self.decode_tile(payload, self.nest.counts, borrow=borrow)
         levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
         for depth, part in enumerate(tile):
@@ -242,11 +324,16 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         return assemble(tiles, (h, w), TILE // CELL)
 
     def _latents(self, payload: bytes) -> Array:
-        tile = self.decode_tile(payload, self.nest.counts)
+        joined = is_split(payload)
+        tile = (
+            [self._joined(payload, borrow=False)] if joined else self.decode_tile(payload, self.nest.counts)
+        )
         shape = tile[0].shape[1:]
         if any(n % CELL for n in shape):
             raise CorruptDataError(f"lin: a tile of {shape} pixels is not made of cells of {CELL}")
-        levels = levels_of(*shape, most=MAX_LEVELS)
+        if joined:
+            analyse(tile[0], CELL_LEVELS)
+        levels = CELL_LEVELS if joined else levels_of(*shape, most=MAX_LEVELS)
         for depth, part in enumerate(tile):
             synthesise(part, levels - depth, CELL_LEVELS - depth)
         return self.nest.pack(tile)
@@ -296,6 +383,11 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         basis = take(tensors, "basis", cls.name, 3, "f")
         model, lattices = ContextModel.build(tensors), config.get("lattices")
         return cls(basis, model, float(config["step"]), float(config["lam"]), lattices)
+
+
+@cache
+def _identity(bands: int) -> Array:
+    return np.tile(np.eye(bands, dtype=np.float32), (MAX_LEVELS + 1, 1, 1))
 
 
 def _cut(valid: Array | None, cells: Any) -> Array | None:

@@ -47,6 +47,7 @@ class Fast(Lin):
 
     name: ClassVar[str] = "fast"
     bitstream = "stac-latent-fast-1"
+    splits: ClassVar[bool] = False
 
     def __init__(
         self,
