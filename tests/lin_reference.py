@@ -303,12 +303,13 @@ def identity(n):
 
 def read_runs(data, at, size):
     """For each row or column of a tile the own pixel that covers it, and the next position."""
+    empty, at = varint(data, at)
     common, at = varint(data, at)
     if common:
         first, at = varint(data, at)
-        return [0 if i < first else 1 + (i - first) // common for i in range(size)], at
+        return [empty + (0 if i < first else 1 + (i - first) // common) for i in range(size)], at
     new = Bits(data[at : at + -(-(size - 1) // 8)], size - 1)
-    out = [0]
+    out = [empty]
     for bit in new.bits:
         out.append(out[-1] + bit)
     return out, at + -(-(size - 1) // 8)

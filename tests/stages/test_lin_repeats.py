@@ -65,6 +65,12 @@ def test_pairs_of_pairs_share_a_part_and_others_have_their_own():
     assert [(p.rows.size, p.columns.size) for p in parts] == [(64, 64), (11, 11)]
 
 
+def test_pairs_may_begin_anywhere():
+    parts = find_parts(repeated((1, 1, 2, 4, 2), (64, 64), offset=3), None)
+    assert [p.arrays for p in parts] == [((0, 1), (2, 4)), ((3,),)]
+    assert parts[0].rows[:4].tolist() == [0, 0, 1, 2]
+
+
 def test_a_field_without_repeats_has_no_parts():
     assert find_parts(make_field(BANDS, (64, 64), 1), None) is None
 

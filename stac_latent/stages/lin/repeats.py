@@ -20,6 +20,7 @@ from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages.lin.grids import DEEPEST
 from stac_latent.stages.lin.payload import read_varint, varint
+from stac_latent.stages.lin.pyramid import TILE
 
 __all__ = ["Part", "find_parts", "is_split", "join_parts", "split_parts"]
 
@@ -37,7 +38,7 @@ class Part:
     arrays
         Bands of each array, the finest first; own pixels of each are two by two of those of the one before.
     rows, columns
-        First row and column of the tile that each own pixel of the finest array covers, int64, from 0 on.
+        First row and column of the tile that each own pixel of the finest array covers, int64, from 0 on; the first ones may cover none.
     shape
         Rows and columns of the tile.
     """
@@ -58,9 +59,14 @@ class Part:
         return tuple(map(len, self.arrays))
 
     @property
+    def own(self) -> tuple[int, int]:
+        """Rows and columns of the finest array."""
+        return self.rows.size, self.columns.size
+
+    @property
     def weight(self) -> float:
         """Pixels of the tile for each own pixel of the finest array."""
-        return math.prod(self.shape) / (self.rows.size * self.columns.size)
+        return math.prod(self.shape) / math.prod(self.own)
 
     def _starts(self) -> Iterator[tuple[list[int], Array, Array]]:
         for d, bands in enumerate(self.arrays):
@@ -115,14 +121,23 @@ def find_parts(field: Array, mask: Array | None) -> tuple[Part, ...] | None:
 
 
 def _joined(part: Part, rows: Array, columns: Array, bands: tuple[int, ...]) -> Part | None:
-    """The part with more bands, in the first of its arrays, or in the next, that has all their runs and few others."""
+    """The part with more bands, in the first of its arrays, or in the next, that has all their runs and few others.
+
+    While it has one array, own pixels that cover nothing may go before the first, so that pairs begin where those of the bands do.
+    """
     for d in range(min(len(part.arrays), DEEPEST) + 1):
-        ys, xs = part.rows[:: 1 << d], part.columns[:: 1 << d]
-        few = rows.size * columns.size >= _WORTH * ys.size * xs.size
-        if few and np.isin(rows, ys).all() and np.isin(columns, xs).all():
-            arrays = [*part.arrays, ()] if d == len(part.arrays) else list(part.arrays)
-            arrays[d] = tuple(sorted((*arrays[d], *bands)))
-            return replace(part, arrays=tuple(arrays))
+        shifts = range(1 << d if len(part.arrays) == 1 else 1)
+        for sy, sx in itertools.product(shifts, shifts):
+            every = (
+                np.concatenate([np.zeros(s, np.int64), x]) for s, x in ((sy, part.rows), (sx, part.columns))
+            )
+            wider = replace(part, rows=next(every), columns=next(every))
+            ys, xs = wider.rows[:: 1 << d], wider.columns[:: 1 << d]
+            few = rows.size * columns.size >= _WORTH * ys.size * xs.size
+            if few and max(wider.own) <= TILE and np.isin(rows, ys).all() and np.isin(columns, xs).all():
+                arrays = [*part.arrays, ()] if d == len(part.arrays) else list(part.arrays)
+                arrays[d] = tuple(sorted((*arrays[d], *bands)))
+                return replace(wider, arrays=tuple(arrays))
     return None
 
 
@@ -211,28 +226,32 @@ def split_parts(data: bytes, bands: int, most: int) -> tuple[list[Part], list[by
 
 
 def _runs(starts: Array, size: int) -> bytes:
-    """Runs along an axis: their common length and that of the first, or 0 and a bit for each place but the first."""
-    if starts.size > 1:
-        first = int(starts[1])
-        common = int(starts[2]) - first if starts.size > 2 else max(first, size - first)
-        if first <= common and np.array_equal(starts[1:], np.arange(first, size, common)):
-            return varint(common) + varint(first)
-    else:
-        return varint(size) + varint(size)
+    """Runs along an axis: how many cover nothing, then a common length and that of the first, or 0 and a bit for each place but the first."""
+    empty = int(np.count_nonzero(starts == 0)) - 1
+    starts = starts[empty:]
+    first, second = (int(starts[i]) if starts.size > i else size for i in (1, 2))
+    common = max(first, second - first)
+    if np.array_equal(starts[1:], np.arange(first, size, common)):
+        return varint(empty) + varint(common) + varint(first)
     new = np.zeros(size, np.uint8)
     new[starts] = 1
-    return varint(0) + np.packbits(new[1:]).tobytes()
+    return varint(empty) + varint(0) + np.packbits(new[1:]).tobytes()
 
 
 def _read_runs(data: bytes, at: int, size: int) -> tuple[Array, int]:
+    empty, at = read_varint(data, at)
     common, at = read_varint(data, at)
     if common:
         first, at = read_varint(data, at)
         if not 0 < first <= common <= size:
             raise CorruptDataError(f"lin: runs of {common} pixels of which the first has {first} cannot be")
-        return np.concatenate([[0], np.arange(first, size, common)]).astype(np.int64), at
-    n = -(-(size - 1) // 8)
-    if at + n > len(data):
-        raise CorruptDataError("lin: the runs of a part end too soon")
-    new = np.unpackbits(np.frombuffer(data, np.uint8, n, at), count=size - 1)
-    return np.concatenate([[0], np.flatnonzero(new) + 1]).astype(np.int64), at + n
+        later = np.arange(first, size, common)
+    else:
+        n = -(-(size - 1) // 8)
+        if at + n > len(data):
+            raise CorruptDataError("lin: the runs of a part end too soon")
+        later = np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8, n, at), count=size - 1)) + 1
+        at += n
+    if empty >= 1 << DEEPEST:
+        raise CorruptDataError(f"lin: {empty} runs that cover nothing cannot be")
+    return np.concatenate([np.zeros(empty + 1), later]).astype(np.int64), at

@@ -18,7 +18,7 @@ from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldE
 from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band
 from stac_latent.stage import EntropyCoder, GridStage
-from stac_latent.stages.base import BaseStage, take
+from stac_latent.stages.base import FRACTION_BITS, BaseStage, take
 from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.layout import scratch
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
@@ -27,9 +27,9 @@ from stac_latent.stages.lin.payload import unpack
 from stac_latent.stages.lin.plan import Prepared
 from stac_latent.stages.lin.pyramid import TILE, tiles_of
 from stac_latent.stages.lin.rate_control import Objective, Reached, measure, search
-from stac_latent.stages.lin.repeats import Part, is_split, join_parts, split_parts
+from stac_latent.stages.lin.repeats import Part, find_parts, is_split, join_parts, split_parts
 from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, TileCoder
-from stac_latent.stages.lin.tile_source import FromField, FromLatents, Repeated, Source
+from stac_latent.stages.lin.tile_source import FromField, FromLatents, Source, transform
 from stac_latent.stages.transform.normalise import Normalise, store
 from stac_latent.system.limits import MAX_PIXELS, check_bytes
 from stac_latent.system.threads import each
@@ -38,6 +38,7 @@ from stac_latent.window import Window
 __all__ = ["Lin", "stages_of"]
 
 _SEVERAL = b"SLT\x01"
+_FINE = 2.0**FRACTION_BITS
 _COUNTS = struct.Struct("<4sII")
 
 
@@ -45,7 +46,10 @@ _COUNTS = struct.Struct("<4sII")
 class Split:
     """A tile with repeated pixels, ready to be coded either way."""
 
-    known: Repeated
+    pixels: Array
+    """float32 ``(band, y, x)`` in normalised units."""
+    valid: Array | None
+    """Those that hold data, bool ``(1 or band, y, x)``; None for all."""
     whole: Prepared
     parts: list[tuple[Part, TileCoder, Prepared]]
 
@@ -206,23 +210,29 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         self, source: Source, window: Window, *, pixels: bool = False
     ) -> tuple[Any, Prepared | Split]:
         """Pixels of a tile in normalised units where they are asked for, and its coefficients, ready to be coded."""
-        truth, tile = source.tile(window, pixels)
-        repeated = source.repeated(window) if self.splits and self.weights is None else None
-        if repeated is not None:
-            return truth, Split(repeated, self.prepare(tile, None, self.gains), self._parts(repeated.parts))
+        split = self.splits and self.nest.single and self.weights is None
+        truth, tile = source.tile(window, pixels or split)
         weights = None if self.weights is None else self._weight_map(window, source.cells)
-        return truth, self.prepare(tile, weights, self.gains)
+        whole = self.prepare(tile, weights, self.gains)
+        if split and truth is not None:
+            exact = np.rint(truth * np.float32(_FINE)) / np.float32(
+                _FINE
+            )  # latents are rounded, fields are not
+            valid = None if self.objective is None else _cut(self.objective.valid, window)
+            parts = find_parts(exact, valid)
+            if parts is not None:
+                return truth, Split(exact, valid, whole, [self._part(exact, part) for part in parts])
+        return truth, whole
 
-    def _parts(self, parts: Sequence[tuple[Part, list[Array]]]) -> list[tuple[Part, TileCoder, Prepared]]:
-        """Parts of a tile, ready to be coded: each own pixel counts as often as it is repeated."""
-        out = []
-        for part, tile in parts:
-            gains = np.repeat(np.float32(2) ** np.arange(len(tile), dtype=np.float32), part.counts)
-            if self.gains is not None:
-                gains *= self.gains[list(part.bands)]
-            coder = self._coder(part)
-            out.append((part, coder, coder.prepare(tile, None, None if (gains == 1).all() else gains)))
-        return out
+    def _part(self, pixels: Array, part: Part) -> tuple[Part, TileCoder, Prepared]:
+        """A part of a tile, ready to be coded: each own pixel counts as often as it is repeated."""
+        tile = [np.ascontiguousarray(x) for x in part.gather(pixels)]
+        transform(tile)
+        gains = np.repeat(np.float32(2) ** np.arange(len(tile), dtype=np.float32), part.counts)
+        if self.gains is not None:
+            gains *= self.gains[list(part.bands)]
+        coder = self._coder(part)
+        return part, coder, coder.prepare(tile, None, None if (gains == 1).all() else gains)
 
     def _coder(self, part: Part) -> TileCoder:
         """Coder of a part: with the bases of the space if it has all bands on one array, else without."""
@@ -235,12 +245,11 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         if isinstance(prepared, Prepared):
             return self.code(prepared, step)
         coded = [coder.code(tile, step / math.sqrt(part.weight)) for part, coder, tile in prepared.parts]
-        known = prepared.known
         choices = self.code(prepared.whole, step), join_parts([part for part, _, _ in prepared.parts], coded)
 
         def cost(payload: bytes) -> float:
-            error = np.square(self._decoded(payload, borrow=True) - known.pixels, dtype=np.float64)
-            valid = error if known.valid is None else error * known.valid
+            error = np.square(self._decoded(payload, borrow=True) - prepared.pixels, dtype=np.float64)
+            valid = error if prepared.valid is None else error * prepared.valid
             return float(valid.sum()) + self.lam * step**2 * 8 * len(payload)
 
         return min(choices, key=cost)

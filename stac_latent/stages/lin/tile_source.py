@@ -11,7 +11,6 @@ from stac_latent.aliases import Array
 from stac_latent.errors import FieldError
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Nest
 from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
-from stac_latent.stages.lin.repeats import Part, find_parts
 from stac_latent.stages.lin.tile import MAX_LEVELS
 from stac_latent.stages.transform.normalise import Normalise, load
 
@@ -20,19 +19,7 @@ if TYPE_CHECKING:
 
     from stac_latent.window import Window
 
-__all__ = ["FromField", "FromLatents", "Source"]
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """A tile whose pixels are repeated."""
-
-    pixels: Array
-    """float32 ``(band, y, x)`` in normalised units."""
-    valid: Array | None
-    """Those that hold data, bool ``(1 or band, y, x)``; None for all."""
-    parts: list[tuple[Part, list[Array]]]
-    """Its parts, and all coefficients of each array of each."""
+__all__ = ["FromField", "FromLatents", "Source", "transform"]
 
 
 class Source(Protocol):
@@ -45,10 +32,6 @@ class Source(Protocol):
 
     def tile(self, window: Window, pixels: bool) -> tuple[Array | None, list[Array]]:
         """Pixels ``(band, y, x)`` in normalised units, if they are asked for, and all coefficients of each grid; float32."""
-        ...
-
-    def repeated(self, window: Window) -> Repeated | None:
-        """What is known of a tile whose pixels are repeated; None of any other."""
         ...
 
 
@@ -100,10 +83,6 @@ class FromLatents:
             analyse(x, levels - depth, CELL_LEVELS - depth)
         return truth, grids
 
-    def repeated(self, window: Window) -> None:
-        """As :meth:`Source.repeated`: latents do not tell."""
-        del window
-
 
 @dataclass(frozen=True)
 class FromField:
@@ -131,40 +110,6 @@ class FromField:
             truth = tile.copy() if self.nest.single else self.nest.spread(grids)
         transform(grids)
         return truth, grids
-
-    def repeated(self, window: Window) -> Repeated | None:
-        """What is known of a tile whose pixels are repeated; None of any other."""
-        if not self.nest.single:
-            return None
-        ys, xs = (slice(lo * CELL, hi * CELL) for lo, hi in window)
-        mask = None if self.mask is None else self.mask[:, ys, xs]
-        field = self.field[:, ys, xs]
-        found = find_parts(field, mask)
-        if found is None:
-            return None
-        out = []
-        for part in found:
-            arrays = []
-            every = (
-                [None] * len(part.arrays) if mask is None else part.gather(np.broadcast_to(mask, field.shape))
-            )
-            for bands, own, valid in zip(part.arrays, part.gather(field), every, strict=True):
-                first = Normalise(
-                    self.first.mean[list(bands)].tolist(), self.first.unit[list(bands)].tolist()
-                )
-                arrays.append(_filled(own, first, valid))
-            transform(arrays)
-            out.append((part, arrays))
-        return Repeated(load(field, self.first, mask, (CELL, CELL)), mask, out)
-
-
-def _filled(x: Array, first: Normalise, valid: Array | None) -> Array:
-    """As :func:`load`, of pixels that need not make whole cells."""
-    if valid is None or valid.all():
-        return load(x, first, None, (CELL, CELL))
-    beyond = (0, 0), (0, -x.shape[1] % CELL), (0, -x.shape[2] % CELL)
-    whole = load(np.pad(x, beyond, "edge"), first, np.pad(valid, beyond), (CELL, CELL))
-    return np.ascontiguousarray(whole[:, : x.shape[1], : x.shape[2]])
 
 
 def transform(grids: Sequence[Array]) -> None:
