@@ -33,6 +33,7 @@ from stac_latent.catalog.search.sources import StaticSource
 from stac_latent.catalog.search.stac_geoparquet import ParquetSource, to_geoparquet
 from stac_latent.codec.bundle import FILES, read_bundle, write_bundle
 from stac_latent.codec.codec import Codec
+from stac_latent.codec.native_grids import native_codec
 from stac_latent.codec.shipped import dct, fit, jpeg2000, lin, wavelet, zstd
 from stac_latent.cube.read.band_views import NativeReader, lattices_of, view_of
 from stac_latent.cube.read.reader import LatentReader
@@ -42,7 +43,6 @@ from stac_latent.field.error_bound import ErrorBound
 from stac_latent.fitting.lin import fit_lin
 from stac_latent.secure import Key
 from stac_latent.spec import Band
-from stac_latent.stages.lin.derive import native_codec
 from stac_latent.stages.residual.payload import decode_residual, encode_residual
 from stac_latent.store.embeddings import read_table, vectors
 from stac_latent.system.digests import multihash

@@ -11,13 +11,13 @@ import numpy as np
 
 from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
+from stac_latent.codec.native_grids import block_basis, members_of
 from stac_latent.errors import CodecError
 from stac_latent.field.validity import fill_invalid
 from stac_latent.spec import Band, Stats
 from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.fit import ModelFit
-from stac_latent.stages.lin.derive import block_basis, members_of
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest
 from stac_latent.stages.lin.lifting import analyse, levels_of
 from stac_latent.stages.lin.pyramid import Pyramid

@@ -26,6 +26,7 @@ from odc.geo.geobox import GeoBox
 from stac_latent import load, open_codec, publish, search
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.codec.bundle import load_bundle, save_bundle
+from stac_latent.codec.native_grids import native_codec
 from stac_latent.cube.grid.native_grids import arrange, cover
 from stac_latent.cube.read.band_views import NativeReader, view_of
 from stac_latent.cube.read.reader import LatentReader
@@ -43,7 +44,6 @@ from stac_latent.field.rate_target import Target
 from stac_latent.fitting.items import fit
 from stac_latent.page.describe import describe_asset
 from stac_latent.spec import Band
-from stac_latent.stages.lin.derive import native_codec
 from stac_latent.stages.lin.grids import Nest
 from stac_latent.testing import make_field
 from stac_latent.train.sample import check_base

@@ -9,6 +9,7 @@ import numpy as np
 import pystac
 
 from stac_latent.codec.codec import Codec
+from stac_latent.codec.native_grids import native_codec
 from stac_latent.codec.registry import remember
 from stac_latent.cube.grid.native_grids import arrange
 from stac_latent.cube.raw.contract import Trust
@@ -16,7 +17,6 @@ from stac_latent.cube.raw.source import SourceBand, find_bands
 from stac_latent.errors import FieldError
 from stac_latent.spec import Band
 from stac_latent.stages.classical import Zstd
-from stac_latent.stages.lin.derive import native_codec
 from stac_latent.stages.lin.stage import Lin
 
 __all__ = ["codec_for"]
