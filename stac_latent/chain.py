@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ from stac_latent.stage import (
 from stac_latent.system.digests import canonical_json
 from stac_latent.window import WindowLike
 
-__all__ = ["Chain", "ChainT", "FastPath", "MultiGrid", "RateControlled"]
+__all__ = ["BandDecoder", "Chain", "ChainT", "FastPath", "MultiGrid", "RateControlled"]
 
 
 ChainT = TypeVar("ChainT", bound="Chain")
@@ -97,6 +97,14 @@ class RateControlled(ABC):
         """Quantiser step of a payload, in units of the normalised field."""
 
 
+class BandDecoder(Protocol):
+    """From bytes to pixels ``(band, y, x)``."""
+
+    def __call__(self, payload: bytes, bands: Sequence[int] | None = None, /) -> Array:
+        """Pixels of the bands at these positions, in this order; of all where None are given."""
+        ...
+
+
 class FastPath(ABC):
     """A last stage that knows shorter ways between pixels and bytes, equal to the chain's bit for bit."""
 
@@ -106,12 +114,19 @@ class FastPath(ABC):
 
     @property
     @abstractmethod
+    def by_band(self) -> bool:
+        """Whether :meth:`decoder` does less for fewer bands."""
+
+    @property
+    @abstractmethod
     def reductions(self) -> int:
         """Times that the resolution of what :meth:`decoder` gives can be halved."""
 
     @abstractmethod
-    def decoder(self, chain: Chain, reduction: int = 0) -> Callable[[bytes], Array] | None:
+    def decoder(self, chain: Chain, reduction: int = 0) -> BandDecoder | None:
         """Function from bytes to pixels of the stored type, without the latents; None where there is none for the chain.
+
+        It takes the positions of the bands to give, or None for all.
 
         With a ``reduction`` pixels are means of ``2**reduction`` by as many, or nearly, and what they do not need of the bytes is
         not decoded.
@@ -328,7 +343,14 @@ class Chain:
             x = stage.forward(x)
         return x
 
-    def decode(self, payload: Any, *, upto: Level = "field", window: WindowLike | None = None) -> Array:
+    def decode(
+        self,
+        payload: Any,
+        *,
+        upto: Level = "field",
+        window: WindowLike | None = None,
+        bands: Sequence[int] | None = None,
+    ) -> Array:
         """Invert the chain from bytes or symbols down to ``upto``.
 
         Parameters
@@ -339,6 +361,8 @@ class Chain:
             ``symbols``; ``latent`` (dequantised, float32); ``field``.
         window
             Pixels ``((y0, y1), (x0, x1))`` of the field to return; only their cells and the halo are inverted.
+        bands
+            Positions of the bands of the field to return; default: all.
 
         Returns
         -------
@@ -351,7 +375,7 @@ class Chain:
             )
         coded = isinstance(payload, bytes | bytearray | memoryview)
         if coded and upto == "field" and window is None and self._decoder is not None:
-            return self._decoder(bytes(payload))
+            return self._decoder(bytes(payload), bands)
         symbols = self.entropy_decode(payload) if coded else payload
         if upto in ("symbols", "latent"):
             return cast("Array", symbols if upto == "symbols" else self.spec.quantization.dequantise(symbols))
@@ -359,11 +383,18 @@ class Chain:
         if window is not None:
             symbols, crop = self._cells(symbols, window)
         if self._synthesis is not None:
-            return self._synthesis(symbols)[:, crop[0], crop[1]]
+            return _chosen(self._synthesis(symbols)[:, crop[0], crop[1]], bands)
         x = symbols.copy() if self.stages[0].level == "bytes" else symbols  # never a view of the caller's
         for stage in reversed([s for s in self.stages if s.level != "bytes"]):
             x = stage.inverse(x)
-        return to_field(x[:, crop[0], crop[1]], self.bands)
+        return _chosen(to_field(x[:, crop[0], crop[1]], self.bands), bands)
+
+    @cached_property
+    def by_band(self) -> bool:
+        """Whether :meth:`decode` does less from bytes to pixels where fewer bands are asked for."""
+        last = self.stages[-1]
+        alike = len({b.data_type for b in self.bands}) == 1
+        return isinstance(last, FastPath) and self._decoder is not None and last.by_band and alike
 
     @cached_property
     def _encoder(self) -> Callable[[Array, Array | None], bytes] | None:
@@ -372,7 +403,7 @@ class Chain:
         return last.encoder(self) if isinstance(last, FastPath) else None
 
     @cached_property
-    def _decoder(self) -> Callable[[bytes], Array] | None:
+    def _decoder(self) -> BandDecoder | None:
         """Function from bytes to pixels, where the last stage knows a short way."""
         last = self.stages[-1]
         return last.decoder(self) if isinstance(last, FastPath) else None
@@ -522,3 +553,7 @@ class Chain:
             cuts.append(slice(first, last))
             crops.append(slice(lo - first * s, hi - first * s))
         return symbols[:, cuts[0], cuts[1]], (crops[0], crops[1])
+
+
+def _chosen(x: Array, bands: Sequence[int] | None) -> Array:
+    return x if bands is None else x[list(bands)]

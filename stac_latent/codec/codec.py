@@ -13,7 +13,7 @@ import numpy.typing as npt
 from stac_latent.aliases import Array
 from stac_latent.bytestring.formats import format_for, format_of
 from stac_latent.bytestring.options import CompressOptions
-from stac_latent.chain import Chain, FastPath
+from stac_latent.chain import BandDecoder, Chain, FastPath
 from stac_latent.errors import CodecError
 from stac_latent.field.error_bound import BoundLike
 from stac_latent.field.rate_target import Target
@@ -136,7 +136,7 @@ class Codec(Chain):
         return self._reduced_decoders[reduction - 1](payload)
 
     @cached_property
-    def _reduced_decoders(self) -> tuple[Callable[[bytes], Array], ...]:
+    def _reduced_decoders(self) -> tuple[BandDecoder, ...]:
         last = self.stages[-1]
         if self.kind == "embedding" or not isinstance(last, FastPath):
             return ()

@@ -276,7 +276,7 @@ def test_bands_of_one_lattice_decode_once(scene, monkeypatch):
     calls = []
     real = LatentReader._decode_alone
     monkeypatch.setattr(
-        LatentReader, "_decode_alone", lambda self, w: calls.append(self.ref.part) or real(self, w)
+        LatentReader, "_decode_alone", lambda self, *a: calls.append(self.ref.part) or real(self, *a)
     )
     from stac_latent.cube.read import chunk_cache as chunks
     from stac_latent.cube.read import driver

@@ -71,9 +71,9 @@ def reads(monkeypatch):
     seen = Counter()
     decode, opened = LatentReader._decode_alone, driver.open_cells
 
-    def counted(self, window):
+    def counted(self, window, bands):
         seen[self.ref.item_id, window] += 1
-        return decode(self, window)
+        return decode(self, window, bands)
 
     def counted_open(ref):
         seen["opened", ref.item_id] += 1

@@ -124,9 +124,9 @@ def test_a_band_by_band_load_decodes_once(scenes, monkeypatch):
     seen = []
     real = decode.LatentReader._decode_alone
 
-    def spy(self, window):
+    def spy(self, window, bands):
         seen.append(window)
-        return real(self, window)
+        return real(self, window, bands)
 
     monkeypatch.setattr(decode.LatentReader, "_decode_alone", spy)
     item = without_raw(scenes[0][0])

@@ -12,10 +12,12 @@ from core_support import BANDS, check, make_scene, nothing_catalogued, scene_fie
 
 from stac_latent import encode, load, open_codec
 from stac_latent.codec.registry import remember
+from stac_latent.cube.read.chunk_cache import forget
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CodecError, CorruptDataError, FieldError, GridError
 from stac_latent.system.files import tree_size
+from stac_latent.window import Window
 
 SHAPE = (299, 273)  # four chunks: 256 + 48 rows, 256 + 24 columns, padding on every side
 
@@ -105,6 +107,41 @@ def test_windows_are_cut_from_the_whole(item, scene):
         np.testing.assert_array_equal(part, whole[:, y0:y1, x0:x1])
     one = LatentReader.open(item).read_field(((250, 260), (10, 20)), bands=[1])
     np.testing.assert_array_equal(one, whole[1:, 250:260, 10:20])
+
+
+def test_few_bands_are_decoded_alone_and_equal(item, monkeypatch):
+    """Only those that are asked for; all where others of a chunk are kept, and none again where all are."""
+    whole = LatentReader.open(item).read_field()
+    seen, real = [], LatentReader._decode_alone
+
+    def spy(self, window, bands):
+        seen.append(bands)
+        return real(self, window, bands)
+
+    monkeypatch.setattr(LatentReader, "_decode_alone", spy)
+    place = ((0, 9), (3, 40))
+    reader = LatentReader.open(item)
+
+    def read(bands, *, alone=True):
+        found = reader.read_field(place, bands, alone=alone)
+        np.testing.assert_array_equal(found, whole[bands, :9, 3:40])
+
+    for bands in ([1], [1], [0], [1], [0], [1, 0], [1, 1]):
+        read(bands)
+    assert seen == [(1,), None]
+    forget()
+    seen.clear()
+    read([0])  # what was asked for before is gone
+    read([0], alone=False)
+    assert seen == [(0,), None]
+    forget()
+    seen.clear()
+    (found,) = reader.read_windows([Window.of(place)], [1], alone=True)
+    np.testing.assert_array_equal(found, whole[1:, :9, 3:40])
+    forget()
+    cube = load(item, BANDS[1].name)
+    np.testing.assert_array_equal(cube[BANDS[1].name].values[0], whole[1])
+    assert set(seen) == {(1,)}
 
 
 def test_chunks_decode_alike_from_bytes_and_over_latents(item, codec):

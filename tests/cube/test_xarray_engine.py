@@ -58,9 +58,9 @@ def decoded(monkeypatch):
     seen = []
     real = LatentReader._decode_alone
 
-    def spy(self, window):
+    def spy(self, window, bands):
         seen.append(window)
-        return real(self, window)
+        return real(self, window, bands)
 
     monkeypatch.setattr(LatentReader, "_decode_alone", spy)
     return seen

@@ -213,3 +213,31 @@ def test_the_same_bytes_without_numba():
         outs.append(done.stdout.split())
     assert outs[0][0] == outs[1][0]
     assert outs[1][1] == "False"
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_some_bands_are_those_of_all(kind):
+    bands = [Band(f"b{i}", kind, nodata=0, scale=1e-4) for i in range(5)]
+    codec = open_codec("lin", bands=bands)
+    assert codec.by_band
+    payload = codec.encode(make_field(bands, (264, 80), 4))
+    whole = codec.decode(payload)
+    for chosen in ([3], [0, 4], [4, 1, 1]):
+        np.testing.assert_array_equal(codec.decode(payload, bands=chosen), whole[chosen])
+    coarse = make_field(bands, (132, 40), 4).repeat(2, axis=1).repeat(2, axis=2)
+    coarse[:2] = make_field(bands, (264, 80), 4)[:2]
+    parts = codec.encode(coarse)  # bands with repeated pixels apart from others
+    for chosen in ([3], [0, 4], [4, 1, 1]):
+        np.testing.assert_array_equal(codec.decode(parts, bands=chosen), codec.decode(parts)[chosen])
+    symbols = codec.entropy_decode(payload)
+    np.testing.assert_array_equal(codec.decode(symbols, bands=[2]), codec.decode(symbols)[2:3])
+
+
+def test_bands_of_several_types_are_decoded_together():
+    bands = [Band("a", "uint8", nodata=0), Band("b", "uint16", nodata=0)]
+    codec = open_codec("lin", bands=bands)
+    payload = codec.encode(make_field(bands[:1], (64, 64), 4).repeat(2, axis=0).astype(np.uint16))
+    assert not codec.by_band
+    one = codec.decode(payload, bands=[0])
+    assert one.dtype == np.uint16
+    np.testing.assert_array_equal(one, codec.decode(payload)[:1])

@@ -138,6 +138,12 @@ def test_direct_is_the_chain():
     assert np.array_equal(fast.decode(payload), fast.decode(fast.entropy_decode(payload)))
 
 
+def test_some_bands_are_those_of_all():
+    _, fast = chains(network(size=0.3))
+    payload = fast.encode(make_field(BANDS, (64, 64), 3))
+    np.testing.assert_array_equal(fast.decode(payload, bands=[1]), fast.decode(payload)[1:2])
+
+
 def test_latents_are_corrected():
     base, fast = chains(network(size=0.3))
     field = make_field(BANDS, (64, 64), 3)

@@ -114,7 +114,7 @@ def _sampled(reader: LatentReader, parts: Sequence[_Part], pixels: Sequence[Pixe
     out = [
         np.zeros((len(part.indices), len(rows)), dtype) for part, (rows, _) in zip(parts, places, strict=True)
     ]
-    fields = reader.read_windows(windows, bands)
+    fields = reader.read_windows(windows, bands, alone=True)
     for field, window, inside in zip(fields, windows, tiles, strict=True):
         for part, values, (rows, columns), at in zip(parts, out, places, inside, strict=True):
             chosen = np.array([bands.index(i) for i in part.indices])[:, None]

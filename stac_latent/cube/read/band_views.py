@@ -28,7 +28,16 @@ from stac_latent.net.fetch import inner
 from stac_latent.spec import Grid, Spec
 from stac_latent.window import Window, WindowLike
 
-__all__ = ["BandView", "NativeReader", "band_objects", "group_names", "lattices_of", "steps_to", "view_of"]
+__all__ = [
+    "BandView",
+    "BandsAlone",
+    "NativeReader",
+    "band_objects",
+    "group_names",
+    "lattices_of",
+    "steps_to",
+    "view_of",
+]
 
 
 def group_names(boxes: Sequence[Sequence[GeoBox]]) -> list[str]:
@@ -183,6 +192,22 @@ class NativeReader:
         if bands is None:
             raise FieldError("bands of several pixel sizes are read by name; pass bands=")
         return np.ascontiguousarray(field[:, ::s, ::s])
+
+
+@dataclass(frozen=True)
+class BandsAlone:
+    """A reader, of bands besides which no others will be asked for; a source for :func:`~stac_latent.cube.read.resample.read_onto`."""
+
+    reader: LatentReader
+
+    @property
+    def spec(self) -> Spec:
+        """The asset's contract."""
+        return self.reader.spec
+
+    def read_field(self, window: WindowLike | None = None, bands: Sequence[int] | None = None) -> Array:
+        """As :meth:`LatentReader.read_field`."""
+        return self.reader.read_field(window, bands, alone=True)
 
 
 def steps_to(fine: Grid, own: Grid) -> tuple[int, tuple[int, int]]:

@@ -30,7 +30,7 @@ from stac_latent.cube.grid.lattice import lattice_offset
 from stac_latent.cube.item_assets import decodable_assets, latent_assets
 from stac_latent.cube.odc_private import StacAuxReader, StacMDParser
 from stac_latent.cube.raw.band_reader import is_raw, read_raw
-from stac_latent.cube.read.band_views import NativeReader, view_of
+from stac_latent.cube.read.band_views import BandsAlone, NativeReader, view_of
 from stac_latent.cube.read.embedding.cells import ChannelField, PlainReader
 from stac_latent.cube.read.embedding.table import TableReader
 from stac_latent.cube.read.physical import PhysicalSource
@@ -224,6 +224,8 @@ class FieldReader(_Reader):
             coarser = ReducedReader.for_target(reader, dst_geobox, cfg.resampling)
             if coarser is not None:
                 source, box = coarser, coarser.box
+        if source is reader and self._src.band == 0:  # all bands that are wanted are here
+            source = BandsAlone(reader)
         source = PhysicalSource(source) if self._data["physical"] else source
         return read_onto(source, box, bands, cfg, dst_geobox)
 

@@ -57,6 +57,7 @@ class LatentReader:
         self._codec = codec
         self._lock = threading.Lock()
         self._token = object()
+        self._subsets: dict[tuple[int, ...], tuple[int, ...]] = {}
         if codec is not None and codec.space != ref.spec.space:
             raise GridError(
                 f"codec {codec.name!r} is {codec.space}, asset {ref.asset!r} needs {ref.spec.space}"
@@ -198,7 +199,9 @@ class LatentReader:
         valid[oy : oy + y1 - y0, ox : ox + x1 - x0] = 1.0 if mask is None else mask.any(axis=0)
         return np.asarray(valid.reshape(cy1 - cy0, sy, cx1 - cx0, sx).mean(axis=(1, 3)), dtype=np.float32)
 
-    def read_field(self, window: WindowLike | None = None, bands: Sequence[int] | None = None) -> Array:
+    def read_field(
+        self, window: WindowLike | None = None, bands: Sequence[int] | None = None, *, alone: bool = False
+    ) -> Array:
         """Decoded pixels of a window.
 
         Parameters
@@ -206,7 +209,10 @@ class LatentReader:
         window
             Pixels ``((y0, y1), (x0, x1))`` of the asset's grid; default: all.
         bands
-            Positions of the bands to return; all are decoded at once in any case.
+            Positions of the bands to return; all are decoded at once, and kept for whoever asks for others.
+        alone
+            Whether others will hardly be asked for: then few bands are decoded alone, where the codec can and no others of the same
+            chunk are kept.
 
         Returns
         -------
@@ -225,34 +231,37 @@ class LatentReader:
         pending = aside(partial(self.arrays.read_mask, pixels))
         places = list(itertools.product(*self._chunks_of(pixels)))
         parts = [(place, _shared(self._pixels_of(place), pixels)) for place in places]
-        for cut, piece in self._pieces(parts):
+        for cut, piece, at in self._pieces(parts, chosen, self._few(chosen) if alone else None):
             part = cut.counted_from(pixels)
             if out is None:
                 out = np.empty((len(chosen), *pixels.shape), piece.dtype)
-            for plane, band in zip(out, chosen, strict=True):
-                plane[part.slices] = piece[band]
+            for plane, i in zip(out, at, strict=True):
+                plane[part.slices] = piece[i]
         if out is None:
             raise GridError(f"window {window} holds no pixel")
         return apply_nodata(out, mask_of(pending.result(), chosen), [self.codec.bands[i] for i in chosen])
 
-    def read_windows(self, windows: Sequence[Window], bands: Sequence[int]) -> Iterator[Array]:
+    def read_windows(
+        self, windows: Sequence[Window], bands: Sequence[int], *, alone: bool = False
+    ) -> Iterator[Array]:
         """Decoded pixels of many windows, in their order, as :meth:`read_field` gives them; a few are decoded ahead.
 
         Parameters
         ----------
         windows
             Each within the scene, and within one chunk of :meth:`chunk_pixels`.
-        bands
-            Positions of the bands to return.
+        bands, alone
+            As of :meth:`read_field`.
         """
         chosen = list(bands)
         parts = [((y.start, x.start), w) for w in windows for y, x in [self._chunks_of(w)]]
         masks: deque[Future[Array | None]] = deque()
-        for i, (_, piece) in enumerate(self._pieces(parts)):
+        few = self._few(chosen) if alone else None
+        for i, (_, piece, at) in enumerate(self._pieces(parts, chosen, few)):
             while len(masks) < min(len(parts) - i, 2 * workers()):
                 masks.append(aside(partial(self.arrays.read_mask, parts[i + len(masks)][1])))
             valid = mask_of(masks.popleft().result(), chosen)
-            yield apply_nodata(piece[chosen], valid, [self.codec.bands[b] for b in chosen])
+            yield apply_nodata(piece[at], valid, [self.codec.bands[b] for b in chosen])
 
     def decode_block(self, window: Window) -> tuple[Array, Array]:
         """One window of pixels at once (with residuals: the pixels of a stored chunk), and the symbols of the cells that cover it.
@@ -292,28 +301,60 @@ class LatentReader:
         )
         return self.codec.decode(symbols, window=inside)
 
-    def _pieces(self, parts: Sequence[tuple[tuple[int, ...], Window]]) -> Iterator[tuple[Window, Array]]:
-        """Windows within chunks, given with the numbers of these, and their pixels; a few chunks are decoded ahead."""
-        pending: deque[tuple[Window, Window, Future[Array]]] = deque()
+    def _pieces(
+        self,
+        parts: Sequence[tuple[tuple[int, ...], Window]],
+        chosen: Sequence[int],
+        few: tuple[int, ...] | None,
+    ) -> Iterator[tuple[Window, Array, list[int]]]:
+        """Windows within chunks, given with the numbers of these, their pixels, and where in them the chosen bands are.
+
+        A few chunks are decoded ahead.
+        """
+        pending: deque[tuple[Window, Window, list[int], Future[Array]]] = deque()
         for i, (place, window) in enumerate(parts):
             if i % _AHEAD == 0:
-                self._ahead([p for p, _ in parts[i : i + _AHEAD]])
-            whole = self._pixels_of(place)
-            decoded = chunk((self._token, place), partial(self._decode_alone, whole))
-            pending.append((window, window.counted_from(whole), decoded))
+                self._ahead([p for p, _ in parts[i : i + _AHEAD]], few)
+            whole, bands = self._pixels_of(place), self._decoded_bands(place, few)
+            decoded = chunk((self._token, place, bands), partial(self._decode_alone, whole, bands))
+            at = list(chosen) if bands is None else [bands.index(b) for b in chosen]
+            pending.append((window, window.counted_from(whole), at, decoded))
             if len(pending) > 2 * workers():
                 yield self._cut(*pending.popleft())
         while pending:
             yield self._cut(*pending.popleft())
 
     @staticmethod
-    def _cut(window: Window, inside: Window, future: Future[Array]) -> tuple[Window, Array]:
-        return window, future.result()[:, *inside.slices]
+    def _cut(
+        window: Window, inside: Window, at: list[int], future: Future[Array]
+    ) -> tuple[Window, Array, list[int]]:
+        return window, future.result()[:, *inside.slices], at
 
-    def _ahead(self, places: Sequence[tuple[int, ...]]) -> None:
+    def _few(self, chosen: Sequence[int]) -> tuple[int, ...] | None:
+        """The bands that are decoded for the chosen ones; None for all, where they are many or fewer would be no less work."""
+        bands = tuple(sorted(set(chosen)))
+        few = 0 < 2 * len(bands) <= len(self.codec.bands)
+        alone = few and self.codec.by_band and self.codec.tiled and not self.bounded
+        return bands if alone and self.arrays.payloads is not None else None
+
+    def _decoded_bands(self, place: tuple[int, ...], few: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """The bands of a chunk to decode, or that are kept: all where these are kept, or others than the ones asked for are."""
+        if few is None or known((self._token, place, None)):
+            return None
+        with self._lock:
+            other = self._subsets.get(place, few)
+            if other != few and known((self._token, place, other)):
+                return None
+            self._subsets[place] = few
+        return few
+
+    def _ahead(self, places: Sequence[tuple[int, ...]], few: tuple[int, ...] | None) -> None:
         """Start to read chunks that will be decoded from their bytes, and are not decoded yet."""
         if self.codec.tiled:
-            self.arrays.ahead((p[0], p[1]) for p in places if not known((self._token, p)))
+            missing = (
+                p for p in places if not (known((self._token, p, few)) or known((self._token, p, None)))
+            )
+            self.arrays.ahead((p[0], p[1]) for p in missing)
 
     def chunk_pixels(self) -> list[tuple[int, int]]:
         """Pixels of a chunk and padding before the first, along y and x."""
@@ -354,10 +395,11 @@ class LatentReader:
             return base
         return decode_residual(data, base, self.arrays.read_mask(window), self.codec.bands)
 
-    def _decode_alone(self, window: Window) -> Array:
+    def _decode_alone(self, window: Window, bands: Sequence[int] | None) -> Array:
+        """Pixels of the one chunk of a window; of some bands only where :meth:`_few` gives them."""
         with self._named():
             if self.codec.tiled and self.arrays.payloads is not None:
-                return self._restored(self._decode_payload(window), window)
+                return self._restored(self._decode_payload(window, bands), window)
             return self._restored(self.decode_base(window), window)
 
     @contextmanager
@@ -371,7 +413,7 @@ class LatentReader:
                 "(overwrite=True)"
             ) from exc
 
-    def _decode_payload(self, window: Window) -> Array:
+    def _decode_payload(self, window: Window, bands: Sequence[int] | None) -> Array:
         """Pixels of the one chunk of a window, from its bytes: its latents are never laid out."""
         (y, x) = (spans[0] for spans in self._chunks_of(window))
         payloads = self.arrays.payloads
@@ -380,7 +422,7 @@ class LatentReader:
         coded: Any = payloads.read(y, x)
         if self.reference is not None and self.reference.refers(y, x):
             coded = self.reference.restore(self.codec.entropy_decode(coded), y, x)
-        pixels = self.codec.decode(coded)
+        pixels = self.codec.decode(coded, bands=bands)
         (sy, py), (sx, px) = self.chunk_pixels()
         inside = window.shifted((py - y * sy, px - x * sx))
         cut = pixels[:, *inside.slices]

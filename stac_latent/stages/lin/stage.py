@@ -7,13 +7,13 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from stac_latent.aliases import Array, Level
-from stac_latent.chain import Chain, FastPath, RateControlled
+from stac_latent.chain import BandDecoder, Chain, FastPath, RateControlled
 from stac_latent.errors import BundleError, CodecError, CorruptDataError, FieldError
 from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band
@@ -254,8 +254,8 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
         return min(choices, key=cost)
 
-    def _joined(self, payload: bytes, *, borrow: bool) -> Array:
-        """Pixels ``(band, y, x)`` of a tile in parts, in normalised units."""
+    def _joined(self, payload: bytes, *, borrow: bool, bands: Sequence[int] | None = None) -> Array:
+        """Pixels ``(band, y, x)`` of a tile in parts, in normalised units; parts that hold none of some bands are left alone."""
         parts, payloads = split_parts(payload, self.bands, TILE)
         shape = self.bands, *parts[0].shape
         out = (
@@ -264,6 +264,8 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
             else np.empty(shape, np.float32)
         )
         for part, data in zip(parts, payloads, strict=True):
+            if bands is not None and set(bands).isdisjoint(part.bands):
+                continue
             tile = self._coder(part).decode_tile(data, part.counts, borrow=True)
             if tile[0].shape[1:] != (part.rows.size, part.columns.size):
                 raise CorruptDataError(
@@ -273,7 +275,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
             for depth, own in enumerate(tile):
                 synthesise(own, levels - depth)
             part.spread(tile, out)
-        return out
+        return out if bands is None else out[list(bands)]
 
     @property
     def reductions(self) -> int:
@@ -293,11 +295,11 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         tile *= np.float32(2.0**-reduction)
         return tile
 
-    def _decoded(self, payload: bytes, *, borrow: bool = False) -> Array:
+    def _decoded(self, payload: bytes, *, borrow: bool = False, bands: Sequence[int] | None = None) -> Array:
         """Pixels ``(band, y, x)`` of a tile in normalised units, those of larger ones repeated."""
         if is_split(payload):
-            return self._joined(payload, borrow=borrow)
-        tile = self.decode_tile(payload, self.nest.counts, borrow=borrow)
+            return self._joined(payload, borrow=borrow, bands=bands)
+        tile = self.decode_tile(payload, self.nest.counts, borrow=borrow, bands=bands)
         levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
         for depth, part in enumerate(tile):
             synthesise(part, levels - depth)
@@ -347,21 +349,32 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
             synthesise(part, levels - depth, CELL_LEVELS - depth)
         return self.nest.pack(tile)
 
-    def decoder(self, chain: Chain, reduction: int = 0) -> Callable[[bytes], Array] | None:
+    @property
+    def by_band(self) -> bool:
+        """Where all bands have one grid, only those that are asked for are mixed of their components, and synthesised."""
+        return self.nest.single
+
+    def decoder(self, chain: Chain, reduction: int = 0) -> BandDecoder | None:
         """Function from bytes to pixels ``(band, y, x)`` of the stored type; see :meth:`~stac_latent.chain.FastPath.decoder`."""
         first = self._normalise(chain)
         if first is None or reduction > self.reductions:
             return None
         side = CELL >> reduction
 
-        def one(payload: bytes) -> Array:
-            pixels = self._reduced(payload, reduction) if reduction else self._decoded(payload, borrow=True)
-            return store(pixels, first, chain.bands)
+        def one(payload: bytes, bands: Sequence[int] | None = None) -> Array:
+            if reduction:
+                return store(self._reduced(payload, reduction), first, chain.bands)
+            pixels = self._decoded(payload, borrow=True, bands=bands)
+            if bands is None:
+                return store(pixels, first, chain.bands)
+            return store(pixels, first.of_bands(bands), [chain.bands[i] for i in bands])
 
-        def field(payload: bytes) -> Array:
+        def field(payload: bytes, bands: Sequence[int] | None = None, /) -> Array:
+            if bands is not None and (reduction or not chain.by_band):
+                return field(payload)[list(bands)]
             parts, (h, w) = split(payload)
             check_bytes((self.bands, h * side, w * side), 4, "lin: the header")
-            tiles = each(one, parts)
+            tiles = each(partial(one, bands=bands), parts)
             return tiles[0] if len(tiles) == 1 else assemble(tiles, (h * side, w * side), TILE >> reduction)
 
         return field

@@ -156,7 +156,12 @@ class TileCoder:
         return pack(head, planned.side)
 
     def decode_tile(
-        self, payload: bytes, counts: Sequence[int] | None = None, *, borrow: bool = False
+        self,
+        payload: bytes,
+        counts: Sequence[int] | None = None,
+        *,
+        borrow: bool = False,
+        bands: Sequence[int] | None = None,
     ) -> list[Array]:
         """Coefficients of a tile in Mallat's layout, float32, as :meth:`prepare` takes them.
 
@@ -168,13 +173,15 @@ class TileCoder:
             Bands of each array, finest first; None where all share one.
         borrow
             Give arrays that are valid until this thread decodes again: fresh memory is slow.
+        bands
+            Positions of the bands to give, where all share one grid; None for all.
 
         Raises
         ------
         CorruptDataError
             If the payload was truncated or changed, or is none of a tile of so many bands.
         """
-        return self.mixed(self.read_planes(payload, counts), borrow=borrow)
+        return self.mixed(self.read_planes(payload, counts), borrow=borrow, bands=bands)
 
     def read_planes(
         self, payload: bytes, counts: Sequence[int] | None = None, *, reduction: int = 0
@@ -199,12 +206,16 @@ class TileCoder:
         q = self.model.decode(coded, table, size, whole=not reduction)
         return ReadPlanes(head, layout, bases, active, table, q)
 
-    def mixed(self, planes: ReadPlanes, *, borrow: bool = False) -> list[Array]:
+    def mixed(
+        self, planes: ReadPlanes, *, borrow: bool = False, bands: Sequence[int] | None = None
+    ) -> list[Array]:
         """Second half of :meth:`decode_tile`: samples of the bands from those of their components."""
         head, layout, table, q = planes.head, planes.layout, planes.table, planes.q
+        chosen = slice(None) if bands is None else list(bands)
+        shapes = layout.shapes if bands is None else [(len(bands), *layout.shapes[0][1:])]
         tile = [
             scratch(f"tile{i}", math.prod(s), np.float32).reshape(s) if borrow else np.empty(s, np.float32)
-            for i, s in enumerate(layout.shapes)
+            for i, s in enumerate(shapes)
         ]
         p = 0
         for group, basis, coded_of in zip(layout.groups, planes.bases, planes.active, strict=True):
@@ -212,7 +223,7 @@ class TileCoder:
                 matrix = (basis[:k].astype(np.float32) * np.float32(head.step / group.norms[o])).T
                 if head.gains is not None:
                     matrix = matrix / head.gains[list(group.members), None]
-                self._mix(q, table[p : p + k], matrix, tile, group, o)
+                self._mix(q, table[p : p + k], matrix[chosen], tile, group, o)
                 p += k
         return tile
 

@@ -119,7 +119,12 @@ class Fast(Lin):
         return 0
 
     def decode_tile(
-        self, payload: bytes, counts: Sequence[int] | None = None, *, borrow: bool = False
+        self,
+        payload: bytes,
+        counts: Sequence[int] | None = None,
+        *,
+        borrow: bool = False,
+        bands: Sequence[int] | None = None,
     ) -> list[Array]:
         """As of ``lin``, corrected; tiles of several grids are left as they are."""
         size = (len(self.network.scales) + 1) // 2
@@ -141,7 +146,7 @@ class Fast(Lin):
                 for part, (ys, xs) in zip(parts, details(tile.shape, used.levels, level), strict=True):
                     if share:
                         tile[:, ys, xs] += share * part
-        return tiles
+        return tiles if bands is None else [tiles[0][list(bands)]]
 
     # -- the stage -----------------------------------------------------------------------------------------------
 

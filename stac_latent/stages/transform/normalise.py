@@ -77,6 +77,11 @@ class Normalise(BaseStage, PointWise, GridStage):
         out += self.mean[:, None, None]
         return out
 
+    def of_bands(self, bands: Sequence[int]) -> Self:
+        """The stage of the bands at these positions."""
+        at = list(bands)
+        return type(self)(self.mean[at].tolist(), self.unit[at].tolist())
+
     def for_grid(self, bands: slice, counts: tuple[int, ...]) -> Self:
         """See :meth:`~stac_latent.stage.GridStage.for_grid`."""
         del counts
