@@ -16,9 +16,14 @@ from stac_latent.field.rate_target import Target
 from stac_latent.stages.base import FRACTION_BITS
 from stac_latent.stages.transform.normalise import Normalise, store
 
-__all__ = ["Objective", "Reached", "measure", "search"]
+__all__ = ["Objective", "Reached", "expected_step", "measure", "search"]
 
 _TRIALS = 14
+_SAMPLE = 2**16
+_DEAD = 0.65
+"""Magnitudes below this are mostly rounded to zero, in steps."""
+_UNDER = 0.133
+"""Octaves by which rounding to what is cheap raises the error above that of :func:`expected_step`."""
 _TRUSTED = 5
 """Trials up to which a secant may end close to either side of what is known."""
 
@@ -99,7 +104,52 @@ class Reached:
     """Largest error over its bound; 0 where no bound is wanted."""
 
 
-def search(trial: Callable[[float], Reached], target: Target, own: float, *, near: bool = False) -> Reached:
+def expected_step(u: Array, lost: float, samples: int, step: float, error: float) -> tuple[float, float]:
+    """Step at which planes are likely to have a mean square error, and how that changes with the step.
+
+    Parameters
+    ----------
+    u
+        Samples of the planes in units of ``step``, before they are rounded.
+    lost
+        Squared error of what is in no plane, in normalised units.
+    samples
+        Number of samples in all.
+    step
+        Step of ``u``.
+    error
+        Mean square error, in normalised units.
+
+    Returns
+    -------
+    step, slope
+        The step, and octaves of the root mean square error for each octave of the step.
+    """
+    some = np.abs(u[:: 1 + u.size // _SAMPLE]).astype(np.float64)
+    share = u.size / max(1, some.size)
+
+    def log_error(octaves: float) -> float:
+        v = some * 2.0**-octaves
+        e = np.where(v < _DEAD, v, v - np.maximum(1, np.rint(v)))
+        kept = float(np.square(e).sum()) * share * (step * 2.0**octaves) ** 2
+        return 0.5 * math.log2(max(lost + kept, 1e-30) / samples)
+
+    goal, low, high = 0.5 * math.log2(max(error, 1e-30)) - _UNDER, -12.0, 12.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (low, middle) if log_error(middle) > goal else (middle, high)
+    slope = (log_error(low + 0.1) - log_error(low - 0.1)) / 0.2
+    return step * 2.0**low, slope
+
+
+def search(
+    trial: Callable[[float], Reached],
+    target: Target,
+    own: float,
+    *,
+    near: bool = False,
+    slope: float | None = None,
+) -> Reached:
     """Code at the coarsest step that reaches a target.
 
     Parameters
@@ -109,9 +159,11 @@ def search(trial: Callable[[float], Reached], target: Target, own: float, *, nea
     target
         What to reach.
     own
-        The codec's own step, where the search starts.
+        Where the search starts.
     near
         Take the least where no step reaches a rate: of some pixels at the end of a scene the header alone may pass it.
+    slope
+        Octaves of the error for each octave of the step about the start, where they are known.
 
     Raises
     ------
@@ -130,7 +182,8 @@ def search(trial: Callable[[float], Reached], target: Target, own: float, *, nea
     gap: Callable[[Reached], float]
     if target.psnr is not None:
         goal = target.psnr
-        gap, tolerance, slope = (lambda r: (r.psnr - goal) / 6.02), 0.003, -0.55
+        gap, tolerance = (lambda r: (r.psnr - goal) / 6.02), 0.003
+        slope = -0.55 if slope is None else -slope
     elif target.max_bits_per_pixel is not None:
         rate = target.max_bits_per_pixel
         gap, tolerance, slope = (lambda r: math.log2(rate / r.bits_per_pixel)), 0.01, 1.0

@@ -24,9 +24,9 @@ from stac_latent.stages.context.layout import scratch
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
 from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
 from stac_latent.stages.lin.payload import unpack
-from stac_latent.stages.lin.plan import Prepared
+from stac_latent.stages.lin.plan import Prepared, plan
 from stac_latent.stages.lin.pyramid import TILE, tiles_of
-from stac_latent.stages.lin.rate_control import Objective, Reached, measure, search
+from stac_latent.stages.lin.rate_control import Objective, Reached, expected_step, measure, search
 from stac_latent.stages.lin.repeats import Part, find_parts, is_split, join_parts, split_parts
 from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, TileCoder
 from stac_latent.stages.lin.tile_source import FromField, FromLatents, Source, transform
@@ -204,7 +204,28 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
             return Reached(payload, rate, psnr, ratio)
 
         part = objective.pixels is not None and cells[0] * cells[1] < (TILE // CELL) ** 2
-        return search(trial, objective.target, self.step, near=part).payload
+        start, slope = self._likely_step(prepared, peaks, valid)
+        return search(trial, objective.target, start, near=part, slope=slope).payload
+
+    def _likely_step(
+        self, prepared: Sequence[Prepared | Split], peaks: Array, valid: Sequence[Array | None]
+    ) -> tuple[float, float | None]:
+        """Where to begin to search for a PSNR, of one tile: what its samples would lose if all were rounded alike."""
+        tile, goal = prepared[0], None if self.objective is None else self.objective.target.psnr
+        whole = tile if isinstance(tile, Prepared) else tile.whole
+        weighted = self.gains is not None and not (self.gains == 1).all()
+        if goal is None or len(prepared) > 1 or weighted:
+            return self.step, None
+        assert self.objective is not None  # noqa: S101 - narrows the type
+        share = 1.0 if valid[0] is None else float(np.mean(valid[0]))
+        error = 10.0 ** (-goal / 10) * share / float(np.mean((self.objective.first.unit / peaks) ** 2))
+        step = float(np.clip(math.sqrt(12 * error), self.step / 64, self.step))
+        try:
+            planned = plan(self.basis, whole, step)
+        except FieldError:  # too fine for the values
+            return self.step, None
+        lost = sum(float(np.square(z, dtype=np.float64).sum()) for z in planned.lost)
+        return expected_step(planned.u, lost, whole.samples, step, error)
 
     def _prepared(
         self, source: Source, window: Window, *, pixels: bool = False
