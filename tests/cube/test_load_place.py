@@ -195,6 +195,7 @@ def test_functions_of_groupby_see_the_real_items(tmp_path):
     assert {s[0] for s in seen} == {"s2", "landsat"}
     assert all(s[1] and {"v", "latent"} <= s[2] for s in seen)
     assert load(made, groupby=lambda i, *_: i.assets["v"].href[-3:]).sizes["time"] == 1
+    assert load(made, groupby=lambda _, parsed, __: round(parsed.geometry.area, 3)).sizes["time"] == 1
     assert load(made, groupby="orbit").sizes["time"] == 1
     assert load(made, groupby="solar_day").sizes["time"] == 2
     assert load(made, groupby=None).sizes["time"] == 2

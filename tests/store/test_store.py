@@ -19,6 +19,9 @@ import rasterio
 import xarray as xr
 import zarr
 from core_support import BANDS, make_scene, small_codec
+from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from stac_latent import encode, open_codec
@@ -33,6 +36,7 @@ from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridE
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.store.zarr.codec import LatentZarrCodec
 from stac_latent.store.zarr.group import GroupOptions, StoreLayout, create, open_arrays
+from stac_latent.store.zarr.open_store import store_at
 from stac_latent.system.files import tree_size
 from stac_latent.system.links import is_local, local_path
 from stac_latent.testing import make_field
@@ -399,3 +403,25 @@ def test_masks_cost_little_where_nothing_is_missing(tmp_path):
     (item,) = encode(scene.item, small_codec("dct"), tmp_path / "cat")
     mask = Path(LatentRef.from_item(item).href) / "mask"
     assert [p.name for p in mask.rglob("*") if p.is_file()] == ["zarr.json"]
+
+
+def test_parts_of_local_files_are_read_as_zarr_reads_them(tmp_path):
+    """Ranges and ends, also beyond the file; nothing of what is no file, and refused where a file is empty."""
+    (tmp_path / "zarr.json").write_text("{}")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "c").write_bytes(bytes(range(100)))
+    (tmp_path / "a" / "none").write_bytes(b"")
+    store = store_at(str(tmp_path))
+    for part in (
+        RangeByteRequest(3, 9),
+        RangeByteRequest(90, 200),
+        SuffixByteRequest(7),
+        SuffixByteRequest(300),
+    ):
+        same = sync(store.get("a/c", default_buffer_prototype(), part))
+        assert store.read("a/c", part) == same.to_bytes()
+    for lacking in ("a/d", "a", "a/c/d"):
+        assert store.read(lacking, SuffixByteRequest(7)) is None
+    for key, part in (("a/none", SuffixByteRequest(7)), ("a/c", RangeByteRequest(100, 120))):
+        with pytest.raises(ValueError, match=f"{key} is empty"):
+            store.read(key, part)

@@ -173,6 +173,8 @@ class ReducedReader:
         about = Window(*(axis.about(span) for span, axis in zip((over_y, over_x), self._axes, strict=True)))
         pending = [self.reader.reduced_chunk((y, x), self.reduction) for (y, _), (x, _) in places]
         mask = mask_of(self.reader.arrays.read_mask(about), chosen)
+        if mask is not None and mask.all():
+            mask = None
         out = np.empty((len(chosen), *own.shape), pending[0].result().dtype)
         for ((y, iy), (x, ix)), future in zip(places, pending, strict=True):
             ys, xs = rows[iy] - y * sizes[0], columns[ix] - x * sizes[1]
@@ -194,10 +196,11 @@ class ReducedReader:
     ) -> None:
         """Replace samples of a part of a window by means of pixels with data, where some about them have none; ``mask`` is of ``about``."""
         place = part.shifted((window.y.start, window.x.start))
-        (rows, by_y), (columns, by_x) = (a.reached(*span) for a, span in zip(self._axes, place, strict=True))
+        rows, columns = (a.about(a.centres(*span)[0]) for a, span in zip(self._axes, place, strict=True))
         mask = mask[:, *Window(rows, columns).counted_from(about).slices]
         if mask.all():
             return
+        by_y, by_x = (a.reached(*span)[1] for a, span in zip(self._axes, place, strict=True))
         holes = (by_y @ ~mask @ by_x.T > 0) & (by_y @ mask @ by_x.T > 0)
         if not holes.any():
             return

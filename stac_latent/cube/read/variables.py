@@ -244,7 +244,10 @@ def read_variables(
     )
     ds = mosaic(
         [asset.item for asset in assets],
-        [_virtual(i, asset, variables) for i, asset in enumerate(assets)],
+        [
+            _virtual(i, a, variables, outline=callable(request.execution.groupby))
+            for i, a in enumerate(assets)
+        ],
         LatentDriver(_Template(meta), warn=request.execution.errors == "warn"),
         {v.key: v.resampling for v in variables},
         request.execution,
@@ -283,11 +286,14 @@ class _Template:
         return md.assets[band_key[0]].extra_fields[_DATA]
 
 
-def _virtual(position: int, asset: ResolvedAsset, variables: Sequence[Variable]) -> pystac.Item:
+def _virtual(
+    position: int, asset: ResolvedAsset, variables: Sequence[Variable], *, outline: bool
+) -> pystac.Item:
+    """The Item that odc-loader sees; its outline, of which parsing takes long, for functions of the caller's alone: grids say the rest."""
     item = asset.item
     out = pystac.Item(
         item.id,
-        _footprint(item.geometry),
+        _footprint(item.geometry) if outline else None,
         item.bbox,
         in_utc(item.datetime),
         fields_in_utc(item.properties),

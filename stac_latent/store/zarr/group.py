@@ -26,6 +26,7 @@ import numpy as np
 import zarr
 import zarr.errors
 from pyproj import CRS
+from zarr.api.asynchronous import open_group
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -387,6 +388,15 @@ def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
         out[:] = centres
 
 
+async def _members(store: Any) -> list[Any]:
+    """Attributes of a group, its latents and what may lie beside them, in one visit of zarr's event loop: each visit takes longer than the work."""
+    group = await open_group(store, mode="r", zarr_format=3)
+    latent = await group.getitem("latent")
+    beside = [await group.get(n) for n in ("mask", "valid", "residual", "reference_gain", "reference_crc")]
+    arrays = [zarr.Array(a) if isinstance(a, zarr.AsyncArray) else a for a in (latent, *beside)]
+    return [dict(group.attrs), *arrays]
+
+
 def open_arrays(
     href: str,
     spec: Spec | None = None,
@@ -418,11 +428,7 @@ def open_arrays(
         with zarr.config.set(CONFIG):
             store = store_at(href, sign, known)
             store = store if encryption is None else SealedStore(store, encryption, written=True)
-            group = zarr.open_group(store, mode="r", zarr_format=3)
-            latent = group["latent"]
-            mask, valid = group.get("mask"), group.get("valid")
-            residual = group.get("residual")
-            gain, crc = group.get("reference_gain"), group.get("reference_crc")
+            attributes, latent, mask, valid, residual, gain, crc = sync(_members(store))
     except StacLatentError:
         raise
     except UNREADABLE as exc:
@@ -454,7 +460,7 @@ def open_arrays(
         latent,
         mask if isinstance(mask, zarr.Array) else None,
         valid if isinstance(valid, zarr.Array) else None,
-        dict(group.attrs),
+        attributes,
         (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
         residual if isinstance(residual, zarr.Array) else None,
     )

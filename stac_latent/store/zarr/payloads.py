@@ -24,6 +24,7 @@ from zarr.core.sync import sync
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.net.fetch import fetch, keep, kept, network
 from stac_latent.store.zarr.codec import LatentZarrCodec
+from stac_latent.store.zarr.open_store import LocalFiles
 from stac_latent.store.zarr.remote_store import RemoteStore, part_of
 from stac_latent.system.threads import LruCache
 
@@ -211,6 +212,8 @@ class PayloadReader:
                 self.array.store, RemoteStore
             ):  # this may be one of the threads that its get() waits for
                 found = self.array.store.read(key, part_of(part))
+            elif isinstance(self.array.store, LocalFiles) and part is not None:
+                found = self.array.store.read(key, part)
             else:
                 buffer = sync(self.array.store.get(key, default_buffer_prototype(), byte_range=part))
                 found = None if buffer is None else bytes(buffer.to_bytes())
