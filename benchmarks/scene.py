@@ -36,6 +36,7 @@ from odc.geo.geobox import GeoBox
 import stac_latent
 from stac_latent.cube.read.chunk_cache import forget
 from stac_latent.cube.read.reader import LatentReader
+from stac_latent.store.zarr.open_store import LocalFiles
 from stac_latent.system.files import tree_size
 
 NAMES = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
@@ -117,21 +118,26 @@ def encode(item: Path, dest: Path) -> dict[str, Any]:
 
 
 class CountedBytes:
-    """Counts bytes that zarr's local stores hand out while it is active."""
+    """Counts bytes that local stores hand out while it is active."""
 
     def __enter__(self) -> Self:
-        self.bytes, self.original = 0, zarr.storage.LocalStore.get
+        self.bytes, self.original, self.part = 0, zarr.storage.LocalStore.get, LocalFiles.read
 
         async def get(store: Any, *args: Any, **kwargs: Any) -> Any:
             found = await self.original(store, *args, **kwargs)
             self.bytes += 0 if found is None else len(found)
             return found
 
-        zarr.storage.LocalStore.get = get
+        def read(store: Any, *args: Any) -> Any:
+            found = self.part(store, *args)
+            self.bytes += 0 if found is None else len(found)
+            return found
+
+        zarr.storage.LocalStore.get, LocalFiles.read = get, read
         return self
 
     def __exit__(self, *exc: object) -> None:
-        zarr.storage.LocalStore.get = self.original
+        zarr.storage.LocalStore.get, LocalFiles.read = self.original, self.part
 
 
 def timed(function: Any, repeat: int = 3) -> float:

@@ -363,6 +363,8 @@ def test_the_dask_token_knows_the_reference(series):
 def test_a_window_costs_its_chunks_and_those_of_the_key_frame(series, monkeypatch):
     from zarr.storage import LocalStore
 
+    from stac_latent.store.zarr.open_store import LocalFiles
+
     item = next(i for i in series[4] if frames([i])[0])
     read = []
     get = LocalStore.get
@@ -373,7 +375,15 @@ def test_a_window_costs_its_chunks_and_those_of_the_key_frame(series, monkeypatc
             read.append((Path(str(self.root)).parent.name, key, len(found)))
         return found
 
+    part = LocalFiles.read
+
+    def counted_part(self, key, byte_range):
+        found = part(self, key, byte_range)
+        read.append((Path(str(self._store.root)).parent.name, key, len(found)))
+        return found
+
     monkeypatch.setattr(LocalStore, "get", counted)
+    monkeypatch.setattr(LocalFiles, "read", counted_part)
     monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", LruCache(0))
     reader = LatentReader.open(item)
     reader.read_field(((0, 4), (60, 64)))
