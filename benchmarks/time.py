@@ -141,7 +141,7 @@ class Coder:
         out = Coded(0, 0.0, [])
         rows, columns = (-(-n // TILE) for n in field.shape[1:])
         coder = None if key is None else ReferenceCoder(Kept(key.latents, columns), (rows, columns))  # type: ignore[arg-type]
-        for i, ((y0, y1), (x0, x1)) in enumerate(tiles(field.shape[1:], TILE)):
+        for i, ((y0, y1), (x0, x1)) in enumerate(tiles(field.shape[1:], (TILE, TILE))):
             pixels, place = field[:, y0:y1, x0:x1], divmod(i, columns)
             latent = self.codec.encode(pixels, upto="symbols")
             if coder is None:

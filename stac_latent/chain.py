@@ -229,6 +229,10 @@ class Chain:
         """True where tiles decode alone and as a whole: there is no halo then, and windows are cut from whole tiles."""
         return any(isinstance(s, Tiled) for s in self.stages)
 
+    def tile_of(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Pixels (y, x) of the tiles that a field of so many is cut into: all of it, where the chain has none."""
+        return next((s.tile_of(shape) for s in self.stages if isinstance(s, Tiled)), shape)
+
     @property
     def takes_complex(self) -> bool:
         """Whether complex values come back as they went in."""

@@ -96,10 +96,11 @@ class TakesComplex:
 
 
 class Tiled(ABC):
-    """A stage that codes square tiles independently: a window decodes every tile that it touches, and needs no halo."""
+    """A stage that codes tiles independently: a window decodes every tile that it touches, and needs no halo."""
 
-    tile: ClassVar[int]
-    """Pixels of a tile along each axis."""
+    @abstractmethod
+    def tile_of(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Pixels (y, x) of the tiles that a field of so many is cut into, from the upper left; a tile alone is one tile."""
 
 
 class EntropyCoder(ABC):

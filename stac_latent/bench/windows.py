@@ -45,11 +45,9 @@ def run_windows(
     from stac_latent.catalog.encode.encode import encode
     from stac_latent.cube.read.chunk_cache import forget
     from stac_latent.cube.read.reader import LatentReader
-    from stac_latent.store.zarr.group import StoreLayout
 
     rng = np.random.default_rng(0)
     high = [max(1, n - size) for n in field.shape[1:]]
-    chunk = StoreLayout.of(codec).inner * codec.stride[0]
     places = [(int(rng.integers(high[0])), int(rng.integers(high[1]))) for _ in range(count)]
     times: dict[str, list[float]] = {"cold": [], "opened": [], "aligned": [], "warm": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -57,6 +55,7 @@ def run_windows(
         (item,) = encode(raw, codec, Path(folder) / "latents", step=step)
         opened = LatentReader.open(item)
         opened.read_field(_window((0, 0), 64, field))
+        (rows, _), (columns, _) = opened.chunk_pixels()
         for y, x in places:
             window = _window((y, x), size, field)
             forget()
@@ -65,7 +64,7 @@ def run_windows(
             times["opened"].append(_seconds(lambda w=window: opened.read_field(w)))
             times["warm"].append(_seconds(lambda w=window: opened.read_field(w)))
             forget()
-            corner = _window((y // chunk * chunk, x // chunk * chunk), size, field)
+            corner = _window((y // rows * rows, x // columns * columns), size, field)
             times["aligned"].append(_seconds(lambda w=corner: opened.read_field(w)))
         rate = item.properties.get("latent:bits_per_pixel")
         psnr = item.properties.get("latent:psnr")

@@ -25,9 +25,9 @@ from stac_latent.field.error_bound import ErrorBound
 from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import apply_nodata, valid_mask
 from stac_latent.stages.base import FRACTION_BITS
-from stac_latent.stages.lin.pyramid import tiles_of
+from stac_latent.stages.lin.pyramid import field_tiles
 from stac_latent.stages.lin.stage import Lin
-from stac_latent.stages.residual.payload import BITSTREAM, TILE, decode_residual, encode_residual
+from stac_latent.stages.residual.payload import BITSTREAM, decode_residual, encode_residual
 from stac_latent.stages.transform.normalise import LIMIT, Normalise
 from stac_latent.system.limits import MAX_PIXELS
 from stac_latent.system.threads import each
@@ -142,7 +142,7 @@ def decode(chain: Chain, data: bytes) -> Any:
     for x, part, (rows, size) in zip(decoded, parts, masks, strict=True):
         mask = unpack_mask(body[at : at + size], rows, (x.shape[1], x.shape[2]))
         at += size
-        windows = list(tiles_of(*x.shape[1:], size=TILE))
+        windows = list(field_tiles(*x.shape[1:]))
         lengths = np.frombuffer(body[at : at + 4 * len(windows)], "<u4").astype(np.int64)
         if lengths.size != len(windows) or at + 4 * len(windows) + int(lengths.sum()) > len(body):
             raise CorruptDataError("the residual ends before its tiles do; the bytes were changed")
@@ -260,7 +260,7 @@ def _code(x: Array, known: Array, mask: Mask | None, bound: ErrorBound, bands: S
         valid = None if mask is None else mask[:, y0:y1, x0:x1]
         return encode_residual(x[:, y0:y1, x0:x1], known[:, y0:y1, x0:x1], valid, bound, bands)
 
-    return each(one, list(tiles_of(*x.shape[1:], size=TILE)))
+    return each(one, list(field_tiles(*x.shape[1:])))
 
 
 def _restore(x: Array, mask: Mask | None, payloads: Sequence[bytes], bands: Sequence[Band]) -> None:
@@ -271,7 +271,7 @@ def _restore(x: Array, mask: Mask | None, payloads: Sequence[bytes], bands: Sequ
         valid = None if mask is None else mask[:, y0:y1, x0:x1]
         x[:, y0:y1, x0:x1] = decode_residual(payload, np.ascontiguousarray(x[:, y0:y1, x0:x1]), valid, bands)
 
-    each(one, list(zip(tiles_of(*x.shape[1:], size=TILE), payloads, strict=True)))
+    each(one, list(zip(field_tiles(*x.shape[1:]), payloads, strict=True)))
 
 
 def _verify(

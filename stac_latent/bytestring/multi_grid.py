@@ -35,7 +35,7 @@ from stac_latent.field.psnr import decibels
 from stac_latent.field.rate_target import Target
 from stac_latent.field.validity import apply_nodata, valid_mask
 from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
-from stac_latent.stages.lin.pyramid import TILE, tiles_of
+from stac_latent.stages.lin.pyramid import field_tiles
 from stac_latent.stages.lin.rate_control import Reached, search
 from stac_latent.stages.lin.stage import stages_of
 from stac_latent.stages.lin.tile import MAX_LEVELS, Prepared, TileCoder
@@ -126,7 +126,7 @@ def decode(chain: Chain, data: bytes) -> list[Array]:
     for (rows, size), (_, h, w) in zip(head["masks"], shapes, strict=True):
         masks.append(unpack_mask(body[at : at + size], rows, (h, w)))
         at += size
-    windows = [list(tiles_of(*shapes[f.grids[0]][1:], size=TILE)) for f in found]
+    windows = [list(field_tiles(*shapes[f.grids[0]][1:])) for f in found]
     payloads = iter(_cut(body[at:], sum(map(len, windows))))
     grids = [np.empty(shape, np.float32) for shape in shapes]
     for family, tiles in zip(found, windows, strict=True):
@@ -146,7 +146,7 @@ class _Work:
 
     def __init__(self, chain: Chain, family: Family, grids: Sequence[Array]) -> None:
         self.coder, self.grids = _coder(chain, family), grids
-        self.prepared = each(self._prepare, list(tiles_of(*grids[0].shape[1:], size=TILE)))
+        self.prepared = each(self._prepare, list(field_tiles(*grids[0].shape[1:])))
 
     def _prepare(self, window: Window) -> Prepared:
         tile = [x[_place(window, depth, x)].copy() for depth, x in enumerate(self.grids)]

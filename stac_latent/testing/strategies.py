@@ -110,13 +110,12 @@ def symbols(draw: st.DrawFn, channels: int, dtype: str = "int16", largest: int =
 
 
 @st.composite
-def windows(draw: st.DrawFn, shape: tuple[int, int], tile: tuple[int, int] = (1, 1)) -> Window:
-    """Strategy of windows that are not empty, within ``shape``; of whole tiles, the last of which may be smaller."""
+def windows(draw: st.DrawFn, shape: tuple[int, int]) -> Window:
+    """Strategy of windows that are not empty, within ``shape``."""
     out = []
-    for n, size in zip(shape, tile, strict=True):
-        count = -(-n // size)
-        lo = draw(st.integers(0, count - 1))
-        out.append((lo * size, min(n, size * draw(st.integers(lo + 1, count)))))
+    for n in shape:
+        lo = draw(st.integers(0, n - 1))
+        out.append((lo, draw(st.integers(lo + 1, n))))
     return Window.of(out)
 
 

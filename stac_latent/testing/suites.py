@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from safetensors.numpy import load, save
 from stac_latent.aliases import LEVELS, Array
 from stac_latent.codec.bundle import read_bundle, write_bundle
 from stac_latent.codec.codec import Codec
-from stac_latent.cube.grid.tiling import with_margin
+from stac_latent.cube.grid.tiling import tiles, with_margin
 from stac_latent.errors import CodecError, FieldError, StacLatentError
 from stac_latent.field.validity import valid_mask
 from stac_latent.stage import Stage, Tiled
@@ -113,17 +114,17 @@ class StageConformance(ABC):
     def test_windows(self, data: st.DataObject) -> None:
         """Chunk-wise equals whole: forward with the overlap, inverse with the halo, bit for bit.
 
-        Of a stage with a ``tile`` (pixels), chunks are whole tiles.
+        Of a stage that is ``Tiled``, chunks are its tiles.
         """
         stage = self.make()
         if stage.level == "bytes":
             pytest.skip("a coder of bytes has no windows")
         sy, sx = stage.stride
-        tile = stage.tile if isinstance(stage, Tiled) else 0
-        cells = (tile // sy + 11, tile // sx + 13)
+        tiled = isinstance(stage, Tiled)
+        cells = (_several(stage), 3) if tiled else (11, 13)
         x = self.example(cells, data.draw(st.integers(0, 999)))
         y = stage.forward(x)
-        window = data.draw(windows(cells, (tile // sy, tile // sx) if tile else (1, 1)))
+        window = data.draw(st.sampled_from(_tiles(stage, cells)) if tiled else windows(cells))
         overlap = (-(-stage.overlap[0] // sy), -(-stage.overlap[1] // sx))
         (a, b), (c, d) = with_margin(window, overlap, cells)
         part = stage.forward(np.ascontiguousarray(x[:, a * sy : b * sy, c * sx : d * sx]))
@@ -232,15 +233,14 @@ class CodecConformance(ABC):
     def test_windows(self, data: st.DataObject) -> None:
         """Chunk-wise equals whole: no symbol differs with the overlap, no pixel with the halo.
 
-        Of a codec whose tiles decode alone (``codec.tiled``), chunks are whole tiles; pixels may be cut anywhere.
+        Of a codec whose tiles decode alone (``codec.tiled``), chunks are its tiles; pixels may be cut anywhere.
         """
         codec = self.codec
         sy, sx = codec.stride
-        tile = next((s.tile for s in codec.stages if isinstance(s, Tiled)), 0)
-        cells = (tile // sy + 3, tile // sx + 5) if tile else (10, 12)
+        cells = (_several(codec), 5) if codec.tiled else (10, 12)
         field, mask = self.scene(cells, data.draw(st.integers(0, 99)))
         whole = codec.encode(field, mask=mask, upto="symbols")
-        w = data.draw(windows(cells, (tile // sy, tile // sx) if tile else (1, 1)))
+        w = data.draw(st.sampled_from(_tiles(codec, cells)) if codec.tiled else windows(cells))
         pixels = w.scaled(codec.stride)
         wide = with_margin(pixels, codec.overlap, (field.shape[1], field.shape[2]))
         cut = (slice(None), *wide.slices)
@@ -274,8 +274,7 @@ class CodecConformance(ABC):
         codec = self.codec
         if codec.tail is None or codec.kind == "embedding":
             pytest.skip("the chain has no decodable bitstream")
-        tile = next((s.tile for s in codec.stages if isinstance(s, Tiled)), 0)
-        field, mask = self.scene((tile // codec.stride[0] + 2, 3))
+        field, mask = self.scene((_several(codec) if codec.tiled else 2, 3))
         encoded = codec.encode(field, mask=mask, upto="symbols")
         payload = codec.entropy_encode(encoded)
         assert codec.entropy_encode(encoded) == payload
@@ -285,7 +284,8 @@ class CodecConformance(ABC):
         assert _same(codec.decode(symbols), decoded)
         _, h, w = decoded.shape
         assert _same(codec.decode(payload, window=((h // 3, h), (w // 4, w))), decoded[:, h // 3 :, w // 4 :])
-        if tile:
+        if codec.tiled:
+            tile, _ = codec.tile_of((h, w))
             first = codec.decode(codec.entropy_encode(encoded[:, : tile // codec.stride[0]]))
             assert _same(first, decoded[:, :tile])
 
@@ -324,6 +324,19 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, bytes) or isinstance(b, bytes):
         return bool(a == b)
     return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def _several(tiled: Any) -> int:
+    """Fewest cells along y that are more than one tile."""
+    sy, sx = tiled.stride
+    return next(n for n in itertools.count(2) if tiled.tile_of((n * sy, sx))[0] < n * sy)
+
+
+def _tiles(tiled: Any, cells: tuple[int, int]) -> list[Window]:
+    """Cells of each tile."""
+    sy, sx = tiled.stride
+    y, x = tiled.tile_of((cells[0] * sy, cells[1] * sx))
+    return list(tiles(cells, (y // sy, x // sx)))
 
 
 def _inner(window: Window, origin: tuple[int, int]) -> tuple[slice, slice, slice]:

@@ -388,7 +388,8 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     [
         ("dct", StoreLayout(4, 6), r"layout must have shards of whole chunks; got StoreLayout\(inner=4, shard=6, sharded=True\)"),
         ("dct", StoreLayout(0, 0), r"shards of whole chunks; got"),
-        ("lin", StoreLayout(8, 16), r"layout must have chunks of 32 cells, one tile of codec 'lin', and shards of whole chunks"),
+        ("dct", StoreLayout(shard=64), r"shards of whole chunks; got"),
+        ("lin", StoreLayout(8, 16), r"chunks of codec 'lin' are its tiles, which follow the size of the scene: leave inner and shard out of"),
     ],
 )  # fmt: skip
 def test_layouts_that_cannot_be_read_are_refused(tmp_path, utm_scene, codec, layout, text):

@@ -60,11 +60,9 @@ def test_the_low_bands_are_those_of_the_whole_tile(reduction, size):
 def test_fields_of_several_tiles_are_put_together():
     codec, field = lin(), scene((512, 264))
     whole = codec.decode_reduced(codec.encode(field), 2)
-    tiles = [
-        codec.decode_reduced(codec.encode(field[:, ys, :256]), 2) for ys in (slice(256), slice(256, 512))
-    ]
+    tiles = [codec.decode_reduced(codec.encode(field[:, ys]), 2) for ys in (slice(256), slice(256, 512))]
     assert whole.shape == (3, 128, 66)
-    assert np.array_equal(whole[:, :, :64], np.concatenate(tiles, axis=1))
+    assert np.array_equal(whole, np.concatenate(tiles, axis=1))
 
 
 def test_a_codec_says_what_it_can():

@@ -66,12 +66,12 @@ def test_no_grid(transform):
 
 
 @settings(deadline=None)
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(3, 100))
+@given(st.integers(1, 90), st.integers(1, 90), st.tuples(st.integers(3, 100), st.integers(3, 100)))
 def test_tiles_cover_once(h, w, size):
     seen = np.zeros((h, w), int)
     for (y0, y1), (x0, x1) in tiles((h, w), size):
-        assert 0 < y1 - y0 <= size
-        assert 0 < x1 - x0 <= size
+        assert 0 < y1 - y0 <= size[0]
+        assert 0 < x1 - x0 <= size[1]
         seen[y0:y1, x0:x1] += 1
     assert (seen == 1).all()
 

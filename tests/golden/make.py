@@ -60,7 +60,7 @@ CODECS = {
     "lin-fitted": lambda: fit_lin("golden-lin", tiles, BANDS, step=90.0),
 }
 OPTIONS = {"lin-weighed": {"max_error": 20, "band_weights": [1, 3]}}
-SHAPES = {"lin-tiles": (262, 270)}
+SHAPES = {"lin-tiles": (62, 390)}
 
 
 def main(folder: Path, names: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import tracemalloc
 import zlib
@@ -19,8 +20,10 @@ from stac_latent.stages.lin.lifting import analyse, levels_of
 from stac_latent.stages.lin.payload import GAINS, STEPS, pack, unpack
 from stac_latent.stages.lin.stage import Lin, join, split
 from stac_latent.stages.lin.tile import TileCoder
+from stac_latent.stages.lin.tile_source import FromField
 from stac_latent.stages.transform.kernels import COMPILED
 from stac_latent.testing import make_field
+from stac_latent.window import Window
 
 BANDS = [Band(f"b{i}", nodata=0, scale=1e-4) for i in range(3)]
 CODER = TileCoder(np.tile(np.eye(3, dtype=np.float32), (7, 1, 1)))
@@ -160,8 +163,8 @@ def test_what_is_declared_is_not_allocated():
     bad = bytearray(RICH)
     struct.pack_into("<HH", bad, 7, 65535, 65535)
     bad = resealed(bytes(bad))
-    tiles = struct.pack("<4sII", b"SLT\x01", 2**31, 2**31) + bytes(200)
-    many = struct.pack("<4sII", b"SLT\x01", 2**18, 32) + bytes(4 * 2**13)
+    tiles = struct.pack("<4sIIBB", b"SLT\x01", 2**31, 2**31, 32, 32) + bytes(200)
+    many = struct.pack("<4sIIBB", b"SLT\x01", 2**18, 32, 32, 32) + bytes(4 * 2**13)
     stage = Lin(CODER.basis)
     tracemalloc.start()
     refuses(bad)
@@ -205,19 +208,19 @@ def test_changes_of_a_field_behind_both_checksums(data):
 @pytest.fixture(scope="module")
 def several():
     codec = open_codec("lin", bands=BANDS)
-    field = make_field(BANDS, (264, 272), 1)
+    field = make_field(BANDS, (392, 400), 1)
     return codec, codec.entropy_encode(codec.encode(field, upto="symbols"))
 
 
 def test_tiles_are_joined_and_split(several):
     codec, data = several
-    parts, cells = split(data)
-    assert cells == (33, 34)
+    parts, cut = split(data)
+    assert cut == ((49, 50), (28, 28))
     assert len(parts) == 4
-    assert join(parts, cells) == data
-    assert split(parts[0]) == ([parts[0]], (0, 0))
+    assert join(parts, *cut) == data
+    assert split(parts[0]) == ([parts[0]], None)
     shapes = [codec.decode(p).shape for p in parts]
-    assert shapes == [(3, 256, 256), (3, 256, 16), (3, 8, 256), (3, 8, 16)]
+    assert shapes == [(3, 224, 224), (3, 224, 176), (3, 168, 224), (3, 168, 176)]
 
 
 def test_damaged_tiles(several):
@@ -229,20 +232,43 @@ def test_damaged_tiles(several):
                 decode(bad)
 
         rng = np.random.default_rng(0)
-        for n in (3, 4, 8, 11, 12, 27, 28, 29, 500, *rng.integers(0, len(data), 20)):
+        for n in (3, 4, 8, 11, 12, 13, 14, 29, 30, 31, 500, *rng.integers(0, len(data), 20)):
             refused(data[:n], ".")
         refused(data[:9], "less than a header; truncated")
-        refused(data[:20], r"declares 33 x 34 cells, which 20 bytes cannot hold")
+        refused(data[:20], r"declares 49 x 50 cells, which 20 bytes cannot hold")
         refused(data[:-1], r"the tiles end at byte \d+ of \d+; truncated or changed")
-        for at in (*range(28), *rng.integers(28, len(data), 20)):
+        for at in (*range(30), *rng.integers(30, len(data), 20)):
             bad = bytearray(data)
             bad[at] ^= 1 << rng.integers(8)
             refused(bytes(bad), ".")
-        parts, _ = split(data)
-        refused(join(parts, (34, 33)), "a tile is .*; its place has")
-        refused(join([parts[1], *parts[1:]], (33, 34)), "a tile is .*; its place has")
-        refused(join(parts, (0, 34)), "declares 0 x 34 cells")
-        refused(join([b"", *parts[1:]], (33, 34)), "it is no lin bitstream")
+        parts, (cells, tile) = split(data)
+        refused(join(parts, (50, 49), tile), "a tile is .*; its place has")
+        refused(join(parts, cells, (28, 29)), "a tile is .*; its place has")
+        refused(join([parts[1], *parts[1:]], cells, tile), "a tile is .*; its place has")
+        refused(join(parts, (0, 50), tile), "declares 0 x 50 cells")
+        refused(join(parts, cells, (0, 28)), "declares tiles of 0 x 28 cells; they have 1 to 64 a side")
+        refused(join(parts, cells, (28, 65)), "declares tiles of 28 x 65 cells; they have 1 to 64 a side")
+        refused(join([b"", *parts[1:]], cells, tile), "it is no lin bitstream")
+
+
+def test_tiles_of_any_size_are_read():
+    """Where tiles lie is told by the payload, whatever the encoder's rule; a side has up to 512 pixels."""
+    codec = open_codec("lin", bands=BANDS)
+    stage = codec.tail
+    field = make_field(BANDS, (64, 528), 2)
+    cut = ((0, 40, 64), (0, 512, 528))
+    parts, wanted = [], np.empty_like(field)
+    for y0, y1 in itertools.pairwise(cut[0]):
+        for x0, x1 in itertools.pairwise(cut[1]):
+            source = FromField(field[:, y0:y1, x0:x1], None, codec.stages[0], stage.nest)
+            _, grids = source.tile(Window.of(((0, (y1 - y0) // 8), (0, (x1 - x0) // 8))), pixels=False)
+            parts.append(stage.code(stage.prepare(grids), 8.0))
+            wanted[:, y0:y1, x0:x1] = codec.decode(parts[-1])
+    data = join(parts, (8, 66), (5, 64))
+    assert np.array_equal(codec.decode(data), wanted)
+    assert np.abs(wanted.astype(int) - field).max() < 400
+    half = codec.decode_reduced(data, 1)
+    assert half.shape == (3, 32, 264)
 
 
 def test_tiles_of_other_codecs(several):
@@ -256,14 +282,14 @@ def test_tiles_of_other_codecs(several):
 
 def test_what_cannot_be_written_is_refused():
     with pytest.raises(FieldError, match=r"at most 268435456 pixels at once; got 65536 x 65536 cells"):
-        join([b"", b""], (65536, 65536))
+        join([b"", b""], (65536, 65536), (32, 32))
     wide = np.broadcast_to(np.ones(1, np.uint16), (3, 2**15, 2**14))
     with pytest.raises(
         FieldError, match=r"at most 268435456 pixels a band; got \(32768, 16384\): code it in parts"
     ):
         open_codec("lin", bands=BANDS).compress(wide)
-    big = np.zeros((3, 300, 8), np.float32)
-    with pytest.raises(FieldError, match=r"tiles of 1 to 256 pixels a side; got \(300, 8\)"):
+    big = np.zeros((3, 520, 8), np.float32)
+    with pytest.raises(FieldError, match=r"tiles of 1 to 512 pixels a side; got \(520, 8\)"):
         CODER.prepare([big])
     with pytest.raises(FieldError, match="gains of bands must be"):
         CODER.prepare([big[:, :8]], gains=np.array([1, 0, 1], np.float32))

@@ -58,9 +58,9 @@ class TestCodec(CodecConformance):
 
     def test_windows(self):
         """Tiles are coded alone, from the corner: windows are cut from what they decode to."""
-        field, _ = self.scene((40, 36))
+        field, _ = self.scene((56, 6))
         latent = self.codec.encode(field, upto="latent")
-        assert np.array_equal(self.codec.encode(field[:, :256, :256], upto="latent"), latent[:, :32, :32])
+        assert np.array_equal(self.codec.encode(field[:, :224], upto="latent"), latent[:, :28])
         payload, window = self.codec.encode(field), ((13, 301), (5, 17))
         cut = (slice(None), *(slice(*w) for w in window))
         assert np.array_equal(self.codec.decode(payload, window=window), self.codec.decode(payload)[cut])
@@ -71,10 +71,10 @@ class TestCodec(CodecConformance):
 
 def test_a_network_of_zeros_is_lin_bit_for_bit():
     base, fast = chains(network())
-    field = make_field(BANDS, (300, 270), 3)
+    field = make_field(BANDS, (400, 40), 3)
     a, b = base.compress(field, step=60), fast.compress(field, step=60)
     assert np.array_equal(base.decompress(a), fast.decompress(b))
-    tile_payloads = 4
+    tile_payloads = 2
     assert len(b) - len(a) == 2 * tile_payloads
 
 

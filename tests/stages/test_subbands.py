@@ -10,6 +10,7 @@ from lin_support import LAW, same_bits
 
 from stac_latent.stages.context.model import SETS, orientation_of
 from stac_latent.stages.lin.lifting import NORMS, analyse, levels_of
+from stac_latent.stages.lin.pyramid import cells_of_tile
 from stac_latent.stages.lin.subbands import layout_of, pack_cells, unpack_cells
 
 native = st.tuples(
@@ -106,6 +107,19 @@ def test_a_cell_holds_what_lies_under_it():
     energy = np.square(pack_cells(x, 3)).sum(axis=0)
     assert energy.argmax() == 2 * 8 + 5
     assert energy[1:4, 4:7].sum() > 0.99 * energy.sum()
+
+
+def test_no_tile_is_a_thin_remainder():
+    for cells in range(1, 3000):
+        side, other = cells_of_tile((cells, 5))
+        assert other == 5
+        if cells <= 48:
+            assert side == cells
+            continue
+        last = (cells - 1) % side + 1
+        assert 28 <= side <= 40
+        assert last > 0.6 * side
+        assert cells_of_tile((last, side)) == (last, side), "a tile alone is one tile"
 
 
 @pytest.mark.parametrize("size", [(256, 256), (200, 104), (8, 256)])

@@ -19,8 +19,8 @@ from stac_latent.store.zarr.group import GroupOptions, create, open_arrays
 from stac_latent.store.zarr.payloads import PayloadReader
 from stac_latent.testing import make_field
 
-PER = 24
-"""Chunks of a shard: 3 rows of 8, of a scene of 70 x 300 cells."""
+PER = 16
+"""Chunks of a shard: 2 rows of 8, of a scene of 70 x 300 cells in chunks of 35 x 30."""
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,8 @@ def resealed(data, chunk, offset, length, per=PER):
 def test_the_bytes_of_each_chunk(stored):
     _, codec, latent = stored
     reader = reader_of(stored)
-    for y, x in [(0, 0), (0, 7), (0, 8), (2, 3), (2, 9), (1, 1)]:
-        part = latent[:, 32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
+    for y, x in [(0, 0), (0, 7), (0, 8), (1, 3), (1, 9), (1, 1)]:
+        part = latent[:, 35 * y : 35 * y + 35, 30 * x : 30 * x + 30]
         assert reader.read(y, x) == codec.entropy_encode(part)
 
 
@@ -71,7 +71,7 @@ def test_two_requests_and_then_one(stored, monkeypatch):
     assert len(seen) == 2
     reader.read(1, 1)
     assert len(seen) == 3, "the index is kept"
-    assert len(reader.read(2, 9)) < 100_000
+    assert len(reader.read(1, 9)) < 100_000
     assert len(seen) == 5
 
 
@@ -151,8 +151,8 @@ def test_threads_share_a_reader(stored):
     from concurrent.futures import ThreadPoolExecutor
 
     reader = reader_of(stored)
-    places = [(y, x) for y in range(3) for x in range(10)] * 4
+    places = [(y, x) for y in range(2) for x in range(10)] * 4
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda p: reader.read(*p), places))
-    assert got[:30] * 4 == got
+    assert got[:20] * 4 == got
     assert np.unique([len(g) for g in got]).size > 1

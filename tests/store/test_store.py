@@ -281,8 +281,7 @@ def test_a_window_touches_few_bytes(tmp_path, bytes_read):
     grid = lattice_grid("EPSG:32633", (10, 0, 400_000, 0, -10, 5_200_000), (5120, 5120), codec.stride)
     path = tmp_path / "big.zarr"
     arrays = create(path, codec, grid, {}, GroupOptions())
-    layout = StoreLayout.of(codec)
-    inner, shard = layout.inner, layout.shard
+    (inner, _), (shard, _), _ = StoreLayout().sizes(codec, grid.cells)
     piece = codec.encode(
         make_field([replace(b, nodata=None) for b in BANDS[:1]], (inner * 8,) * 2), upto="symbols"
     )

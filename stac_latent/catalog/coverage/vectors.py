@@ -75,7 +75,7 @@ def vector_shares(
 
 def _count(name: str, reader: PlainReader, window: Window) -> VectorShares:
     water = pending = 0
-    for part in tiles(window.shape, _SIDE):
+    for part in tiles(window.shape, (_SIDE, _SIDE)):
         gone, later = reader.read_absence(part.shifted((window.y.start, window.x.start)))
         water, pending = water + int(gone.sum()), pending + int(later.sum())
     cells = math.prod(window.shape)

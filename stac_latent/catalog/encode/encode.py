@@ -128,7 +128,7 @@ def encode(
     psnr, max_bits_per_pixel, max_error, quality, step
         At most one target: a quality of at least ``psnr`` [dB], at most ``max_bits_per_pixel`` (and band), at most ``max_error``
         [stored unit], ``quality`` (0 to 100; 50 is the codec's own step, 10 more halve it), or a quantiser ``step`` [stored unit].
-        Each tile of 256 pixels reaches it; it needs a chain that ends with ``lin``. Without one, the codec's own step. The header
+        Each tile of about 256 pixels reaches it; it needs a chain that ends with ``lin``. Without one, the codec's own step. The header
         of a tile that the end of a scene cuts short may pass a low rate.
     bands
         Asset keys by the codec's band names, where they cannot be matched.
@@ -166,8 +166,8 @@ def encode(
         What to do where Item and file contradict each other on the grid: refuse it (default), take the ``file``'s, or place the
         pixels where the ``item`` says. See :mod:`stac_latent.cube.raw.contract`, also for what they may differ in.
     layout
-        Cells along the chunks and the shards of a store, where the usual ones (about 256 and 2048 pixels) do not fit; a chain whose
-        tiles are coded alone needs chunks of whole tiles. ``sharded=False`` with a ``plain`` payload is a store that GDAL 3.12 opens.
+        Cells along the chunks and the shards of a store, where the usual ones (about 256 and 2048 pixels) do not fit; chunks of a
+        chain whose tiles are coded alone are these tiles. ``sharded=False`` with a ``plain`` payload is a store that GDAL 3.12 opens.
     thumbnail
         Whether an Item that is encoded by a codec, and has no thumbnail yet, gains one: a PNG of a few kB, at most 128 pixels wide and high, of
         red, green and blue or else of the first band, made of pixels that are read anyway. Not of encrypted assets.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 import pystac
@@ -140,19 +140,19 @@ class EncodeKeywords:
             )
         return ErrorBound.of(self.error_bound, codec.bands)
 
-    def _layout(self, codec: Codec) -> StoreLayout | None:
-        """How stores are cut: as the caller says, if a reader can decode such chunks."""
-        if self.layout is None:
-            return None
-        usual, given = StoreLayout.of(codec), self.layout
-        whole = codec.tiled and given.inner != usual.inner
-        if given.inner < 1 or given.shard < given.inner or given.shard % given.inner or whole:
-            one = (
-                f"chunks of {usual.inner} cells, one tile of codec {codec.name!r}, and "
-                if codec.tiled
-                else ""
+    def _layout(self, codec: Codec) -> StoreLayout:
+        """How stores are cut: as the caller says, if shards are whole chunks; a codec of tiles has chunks of its own."""
+        given = self.layout or StoreLayout()
+        if given.inner is None and given.shard is None:
+            return given
+        if codec.tiled:
+            raise CatalogError(
+                f"chunks of codec {codec.name!r} are its tiles, which follow the size of the scene: leave inner and shard out of the "
+                f"layout; got {given}"
             )
-            raise CatalogError(f"layout must have {one}shards of whole chunks; got {given}")
+        inner, shard = given.inner or 0, 8 * (given.inner or 0) if given.shard is None else given.shard
+        if inner < 1 or shard < inner or shard % inner:
+            raise CatalogError(f"layout must have shards of whole chunks; got {given}")
         return given
 
     def _encryption(self) -> Key | None:
@@ -199,7 +199,7 @@ class EncodeOptions:
     pixels
         Bands and grid that are read.
     layout
-        How stores are cut; None for the usual one.
+        How stores are cut.
     thumbnail
         Whether Items gain a picture.
     """
@@ -216,7 +216,7 @@ class EncodeOptions:
     key_frames: References
     key: Key | None
     pixels: SourceGrid
-    layout: StoreLayout | None = None
+    layout: StoreLayout = field(default_factory=StoreLayout)
     thumbnail: bool = True
 
     def for_codec(self, codec: Codec) -> Self:
@@ -250,7 +250,7 @@ class EncodeOptions:
         }
         if key_frame is not None:
             out["reference"] = [key_frame.id, key_frame.assets[self.asset].extra_fields.get(INPUT)]
-        if self.layout is not None:
+        if self.layout != StoreLayout():
             out["layout"] = [self.layout.inner, self.layout.shard] + [False] * (not self.layout.sharded)
         if self.key is not None:
             out["encrypt"] = self.key.id

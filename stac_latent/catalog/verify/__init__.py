@@ -248,8 +248,8 @@ def _check(
 
 def _chunks(reader: LatentReader) -> list[Window]:
     """Cells of each stored chunk."""
-    (y1, x1), size = reader.ref.grid.cells, int(reader.arrays.latent.chunks[1])
-    return list(tiles((y1, x1), size))
+    _, rows, columns = reader.arrays.latent.chunks
+    return list(tiles(reader.ref.grid.cells, (rows, columns)))
 
 
 def _sample(chunks: Sequence[Window], seed: str) -> list[Window]:

@@ -74,7 +74,7 @@ def verify_adopted(
     reader = open_cells(LatentRef.from_item(item, key))
     if not isinstance(reader, PlainReader) or isinstance(reader, TableReader):
         raise CatalogError(f"asset {key!r} of item {item.id!r} is no raster of another producer")
-    windows = list(tiles(reader.grid.shape, _SIDE))
+    windows = list(tiles(reader.grid.shape, (_SIDE, _SIDE)))
     if not full and len(windows) > _SAMPLE:
         windows = [windows[i] for i in np.linspace(0, len(windows) - 1, _SAMPLE).astype(int)]
     scales = []

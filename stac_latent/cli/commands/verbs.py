@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -155,7 +154,7 @@ def encode(
         target["step"] = step
     elif step is not None:
         chosen = open_codec(codec, **options, step=step)
-    layout = None if shards else replace(StoreLayout.of(chosen), sharded=False)
+    layout = StoreLayout(sharded=shards)
     heard = Heard()
     items = find(
         source, failures=heard.unread if keep_going else None, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids),

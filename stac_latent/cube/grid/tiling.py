@@ -53,11 +53,11 @@ def padded_shape(grid: Grid) -> tuple[int, int]:
     return grid.cells[0] * grid.stride[0], grid.cells[1] * grid.stride[1]
 
 
-def tiles(shape: tuple[int, int], size: int) -> Iterator[Window]:
+def tiles(shape: tuple[int, int], size: tuple[int, int]) -> Iterator[Window]:
     """Windows of ``size`` that cover ``shape``, row by row; the last ones are smaller."""
-    for y in range(0, shape[0], size):
-        for x in range(0, shape[1], size):
-            yield Window(Span(y, min(y + size, shape[0])), Span(x, min(x + size, shape[1])))
+    for y in range(0, shape[0], size[0]):
+        for x in range(0, shape[1], size[1]):
+            yield Window(Span(y, min(y + size[0], shape[0])), Span(x, min(x + size[1], shape[1])))
 
 
 def with_margin(window: Window, margin: tuple[int, int], shape: tuple[int, int]) -> Window:

@@ -92,6 +92,21 @@ class KeyFrame:
             )
         self.payloads, self.codec, self.name = arrays.payloads, codec, name
         self._where = str(arrays.latent.store_path)
+        self._chunks = arrays.latent.chunks[1:]
+
+    def check_chunks(self, size: tuple[int, int]) -> None:
+        """Refuse a date that is cut into chunks of another size.
+
+        Raises
+        ------
+        GridError
+            Names both.
+        """
+        if self._chunks != size:
+            raise GridError(
+                f"the key frame {self.name} is cut into chunks of {self._chunks} cells, the date of {size}: encode the key frame again, or "
+                "the date alone"
+            )
 
     def chunk(self, y: int, x: int, crc: int | None = None) -> tuple[Array, int]:
         """Latents ``(channel, y, x)`` of a chunk and the CRC-32 of its payload; nobody may change them.

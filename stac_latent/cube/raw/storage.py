@@ -98,7 +98,7 @@ def _may_meet(b: SourceBand) -> bool:
 def _windows(source: ItemSource) -> Iterator[tuple[Array, Array]]:
     height, width = padded_shape(source.grid)
     step = max(source.codec.native_pixels)
-    for window in tiles((-(-height // step), -(-width // step)), _STRIP):
+    for window in tiles((-(-height // step), -(-width // step)), (_STRIP, _STRIP)):
         yield source.read(window.scaled((step, step)))
 
 

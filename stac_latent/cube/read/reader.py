@@ -299,7 +299,17 @@ class LatentReader:
             (lo + pad - c * s, hi + pad - c * s)
             for (lo, hi), pad, (c, _), s in zip(window, self.grid.lead, cells, self.grid.stride, strict=True)
         )
-        return self.codec.decode(symbols, window=inside)
+        if not self.codec.tiled:
+            return self.codec.decode(symbols, window=inside)
+        _, rows, columns = self.arrays.latent.chunks
+        strips = []
+        for y in range(0, symbols.shape[1], rows):
+            strip = [
+                self.codec.decode(np.ascontiguousarray(symbols[:, y : y + rows, x : x + columns]))
+                for x in range(0, symbols.shape[2], columns)
+            ]
+            strips.append(np.concatenate(strip, axis=2))
+        return np.concatenate(strips, axis=1)[:, *inside.slices]
 
     def _pieces(
         self,

@@ -166,8 +166,8 @@ class QualityMonitor:
         self.checks.add(*pair, valid, reader.spec.bands, self.codec.native_pixels)
         if self.guard is None:
             return
-        inner = reader.arrays.latent.chunks[1]
-        place = (cells.y.start // inner, cells.x.start // inner)
+        _, rows, columns = reader.arrays.latent.chunks
+        place = (cells.y.start // rows, cells.x.start // columns)
         latent = reader.spec.quantization.dequantise(symbols)
         complete = full_cells(_padded(valid, cells, reader), self.codec.stride)
         observation = observe(

@@ -17,7 +17,7 @@ from stac_latent.cube.keyframe.encode import ReferenceCoder, whole_cells
 from stac_latent.cube.write.verify import Source, Sums, pixel_sum
 from stac_latent.errors import VerificationError
 from stac_latent.spec import Grid
-from stac_latent.store.zarr.group import LatentArrays
+from stac_latent.store.zarr.group import ChunkSizes, LatentArrays
 from stac_latent.store.zarr.precoded import Precoded
 from stac_latent.window import Window
 
@@ -31,7 +31,7 @@ def encode_strip(
     codec: Codec,
     cells: Window,
     out: Array,
-    inner: int,
+    sizes: ChunkSizes,
     precoded: Precoded | None = None,
     reference: ReferenceCoder | None = None,
     *,
@@ -49,8 +49,8 @@ def encode_strip(
         The strip.
     out
         Where its symbols go, ``(channel, y, x)``.
-    inner
-        Cells along a chunk.
+    sizes
+        How the store is cut.
     precoded
         Where payloads go that are found here, because valid pixels and the scene's rate are known here; None where symbols are
         stored as they are.
@@ -85,7 +85,7 @@ def encode_strip(
         inside = _pixels_inside(source.grid, placed)
         if reference is not None:
             own = coded[:, *pixels.slices]
-            place = placed.y.start // inner, placed.x.start // inner
+            place = sizes.place(placed)
             coder = codec.measured_over(coded[:, a0:a1, b0:b1], inside)
             symbols, payload = reference.code(coder, symbols, place, whole_cells(own, stride))
             if precoded is not None:
@@ -97,7 +97,7 @@ def encode_strip(
         return placed, Sums(read, zlib.crc32(symbols.data))
 
     with ThreadPoolExecutor(max_workers=min(_WORKERS, os.cpu_count() or 1)) as pool:
-        sums = dict(pool.map(one, tiles((out.shape[1], out.shape[2]), inner)))
+        sums = dict(pool.map(one, tiles((out.shape[1], out.shape[2]), sizes.inner)))
     return valid[:, *window.counted_from(wide).slices], sums
 
 

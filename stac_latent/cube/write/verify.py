@@ -27,7 +27,7 @@ from stac_latent.errors import VerificationError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
 from stac_latent.spec import Band, Grid
-from stac_latent.store.zarr.group import StoreLayout
+from stac_latent.store.zarr.group import ChunkSizes
 from stac_latent.window import Window
 
 __all__ = [
@@ -91,7 +91,7 @@ class WrittenGrid:
         Folder of the codec's bundle as it was written.
     sums
         Checksums of each chunk that was encoded, by its cells.
-    layout
+    sizes
         How the store is cut.
     bound
         What every valid pixel has to keep.
@@ -105,15 +105,13 @@ class WrittenGrid:
     ref: LatentRef
     bundle: Path
     sums: Mapping[Window, Sums]
-    layout: StoreLayout
+    sizes: ChunkSizes
     bound: ErrorBound | None = None
     only: Collection[tuple[int, int]] | None = None
 
     def bound_of(self, cells: Window) -> ErrorBound | None:
         """What the pixels of a chunk have to keep."""
-        inner = self.layout.inner
-        chunk = (cells.y.start // inner, cells.x.start // inner)
-        in_bound = self.only is None or chunk in self.only
+        in_bound = self.only is None or self.sizes.place(cells) in self.only
         return self.bound if in_bound else None
 
 
@@ -148,7 +146,8 @@ def verify_store(
     spec, reader = ref.spec, LatentReader(ref, fresh)
     distortion = Distortion(written.truth.decoded, codec.native_pixels)
     exact = spec.bitstream is None or codec.exact_symbols
-    strips = list(tiles(written.truth.grid.cells, STRIP * written.layout.inner))
+    rows, columns = written.sizes.inner
+    strips = list(tiles(written.truth.grid.cells, (STRIP * rows, STRIP * columns)))
     for i, strip in enumerate(strips):
         pixels = _Truth(written.truth, strip)
         for cells in [c for c in sums if _covers(strip, c)]:

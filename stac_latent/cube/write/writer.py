@@ -40,7 +40,7 @@ from stac_latent.secure import Encrypt, EncryptedAsset, Key, context_of
 from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
 from stac_latent.store.zarr.encrypted_store import write_manifest
-from stac_latent.store.zarr.group import GroupOptions, Payload, StoreLayout, create, finish
+from stac_latent.store.zarr.group import ChunkSizes, GroupOptions, Payload, StoreLayout, create, finish
 from stac_latent.store.zarr.known_metadata import layout_fields
 from stac_latent.store.zarr.ood_scores import write_scores
 from stac_latent.store.zarr.precoded import Precoded
@@ -126,7 +126,7 @@ class WriteJob:
     key
         Encrypts the chunks, under a data key of their own.
     layout
-        How stores are cut; None for the usual one.
+        How stores are cut.
     """
 
     sources: Sequence[Scene]
@@ -138,7 +138,7 @@ class WriteJob:
     bound: ErrorBound | None = None
     quality: QualityPolicy = field(default_factory=QualityPolicy)
     key: Key | None = None
-    layout: StoreLayout | None = None
+    layout: StoreLayout = field(default_factory=StoreLayout)
 
 
 def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
@@ -218,7 +218,7 @@ def _layers(job: WriteJob) -> list[_Layer]:
             job.bundle,
             i,
             name,
-            job.layout or StoreLayout.of(coder),
+            job.layout.sizes(coder, source.grid.cells),
             bound,
         )
         for i, (source, coder, name, bound) in rows
@@ -309,7 +309,7 @@ class _Layer:
     bundle: Path
     part: int
     group: str
-    layout: StoreLayout
+    sizes: ChunkSizes
     bound: ErrorBound | None = None
     coder: ReferenceCoder | None = None
     key_frame: LatentRef | None = None
@@ -364,29 +364,31 @@ class _Layer:
         fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
         fields |= {"latent:part": self.part} if self.part else {}
         fields |= self.encryption.fields() if self.encryption is not None and not self.part else {}
-        inner, shard = self.layout.inner, self.layout.shard
+        inner, shard, _ = self.sizes
         precoded = Precoded(codec) if self.payload == "coded" else None
         options = GroupOptions(
-            self.payload, part=self.part, encryption=self.encryption, encoder=precoded, layout=self.layout
+            self.payload, part=self.part, encryption=self.encryption, encoder=precoded, sizes=self.sizes
         )
         arrays = create(self.path, codec, grid, fields, options)
         if key_frame is not None:
-            counts = (-(-grid.cells[0] // inner), -(-grid.cells[1] // inner))
-            self.coder = ReferenceCoder(open_key_frame(key_frame, grid, codec), counts)
+            counts = (-(-grid.cells[0] // inner[0]), -(-grid.cells[1] // inner[1]))
+            frame = open_key_frame(key_frame, grid, codec)
+            frame.check_chunks(inner)
+            self.coder = ReferenceCoder(frame, counts)
         valid_pixels = 0
         shards = list(tiles(grid.cells, shard))
         for i, cells in enumerate(shards):
             (y0, y1), (x0, x1) = cells
             symbols = np.empty((self.spec.dimensions, y1 - y0, x1 - x0), self.spec.data_type)
-            for top in range(y0, y1, STRIP * inner):
-                strip = Window(Span(top, min(top + STRIP * inner, y1)), cells.x)
+            for top in range(y0, y1, STRIP * inner[0]):
+                strip = Window(Span(top, min(top + STRIP * inner[0], y1)), cells.x)
                 rows = symbols[:, strip.y.start - y0 : strip.y.stop - y0]
                 valid, sums = encode_strip(
                     source,
                     codec,
                     strip,
                     rows,
-                    inner,
+                    self.sizes,
                     precoded,
                     self.coder,
                     defer_uncodable=self.bound is not None,
@@ -416,7 +418,7 @@ class _Layer:
             self._ref(),
             self.bundle,
             self.sums,
-            self.layout,
+            self.sizes,
             self.bound,
             self.only,
         )

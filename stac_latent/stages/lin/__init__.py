@@ -1,1 +1,1 @@
-"""The ``lin`` chain: wavelet tiles of 256 pixels, rotated, quantised and coded towards a target."""
+"""The ``lin`` chain: wavelet tiles of about 256 pixels, rotated, quantised and coded towards a target."""

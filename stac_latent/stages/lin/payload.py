@@ -12,12 +12,15 @@ from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages.context.coder import Coded
 
-__all__ = ["GAINS", "STEPS", "Head", "pack", "read_varint", "unpack", "varint"]
+__all__ = ["GAINS", "LARGEST", "STEPS", "Head", "pack", "read_varint", "unpack", "varint"]
 
 STEPS = (2.0**-40, 2.0**40)
 """Finest and coarsest step: what is decoded stays far within float32."""
 GAINS = (2.0**-20, 2.0**20)
 """Least and largest factor on the precision of a band."""
+
+LARGEST = 512
+"""Pixels along a side of a tile, at most."""
 
 _MAGIC = b"SL\x01"
 _FIXED = struct.Struct("<3sIHHBf")

@@ -1,9 +1,9 @@
-"""Pyramid: wavelet coefficients of independent tiles of 256 pixels, as latents in cells of 8 pixels."""
+"""Pyramid: wavelet coefficients of independent tiles of about 256 pixels, as latents in cells of 8 pixels."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,16 +18,49 @@ from stac_latent.stages.lin.lifting import analyse, synthesise
 from stac_latent.stages.transform.normalise import refuse_far
 from stac_latent.window import Span, Window
 
-__all__ = ["CELL", "CELL_LEVELS", "TILE", "Pyramid", "tiles_of"]
+__all__ = ["CELL", "CELL_LEVELS", "TILE", "Pyramid", "cells_of_tile", "field_tiles", "tiles_of"]
 
 TILE = 256
-"""Pixels of a tile along each axis; the last ones may be smaller."""
+"""Pixels along each axis that tiles come near to."""
+_ONE = 48
+"""Cells along an axis that stay one tile."""
+_SIDES = range(40, 27, -1)
+"""Cells along the tiles of longer axes."""
 
 
-def tiles_of(height: int, width: int, *, size: int) -> Iterator[Window]:
-    """Windows ``((y0, y1), (x0, x1))`` of tiles counted from the upper left, row by row."""
-    for y, x in itertools.product(range(0, height, size), range(0, width, size)):
-        yield Window(Span(y, min(y + size, height)), Span(x, min(x + size, width)))
+def cells_of_tile(cells: Sequence[int]) -> tuple[int, int]:
+    """Cells (y, x) of the tiles that a field of so many is cut into, from the upper left; the last of a row or column may be smaller.
+
+    Up to 48 cells along an axis are one tile. Of more, a tile has 28 to 40: the number of which the last tile lacks the fewest,
+    and the larger of equals, so that no tile is a thin remainder.
+
+    Examples
+    --------
+    >>> cells_of_tile((33, 49)), cells_of_tile((229, 1373))
+    ((33, 28), (33, 32))
+    """
+    return _along(cells[0]), _along(cells[1])
+
+
+def _along(cells: int) -> int:
+    return cells if cells <= _ONE else min(_SIDES, key=lambda side: -cells % side)
+
+
+def pixels_of_tile(shape: tuple[int, int]) -> tuple[int, int]:
+    """Pixels (y, x) of the tiles that a field of so many is cut into: whole cells."""
+    rows, columns = cells_of_tile([-(-n // CELL) for n in shape])
+    return rows * CELL, columns * CELL
+
+
+def tiles_of(height: int, width: int, *, size: tuple[int, int]) -> Iterator[Window]:
+    """Windows ``((y0, y1), (x0, x1))`` of tiles of ``size`` counted from the upper left, row by row."""
+    for y, x in itertools.product(range(0, height, size[0]), range(0, width, size[1])):
+        yield Window(Span(y, min(y + size[0], height)), Span(x, min(x + size[1], width)))
+
+
+def field_tiles(height: int, width: int) -> Iterator[Window]:
+    """Windows of the tiles that a field of so many pixels is cut into, row by row."""
+    return tiles_of(height, width, size=pixels_of_tile((height, width)))
 
 
 class Pyramid(BaseStage, StoresType, Tiled, MultiGrid, GridStage):
@@ -53,7 +86,6 @@ class Pyramid(BaseStage, StoresType, Tiled, MultiGrid, GridStage):
     name: ClassVar[str] = "pyramid"
     level: ClassVar[Level] = "latent"
     data_type = "float32"
-    tile = TILE
 
     def __init__(self, lattices: Lattices | None = None) -> None:
         self.lattices = checked_lattices(lattices, self.name)
@@ -62,6 +94,10 @@ class Pyramid(BaseStage, StoresType, Tiled, MultiGrid, GridStage):
     def stride(self) -> tuple[int, int]:
         """Eight pixels along each axis."""
         return (CELL, CELL)
+
+    def tile_of(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """See :meth:`~stac_latent.stage.Tiled.tile_of`."""
+        return pixels_of_tile(shape)
 
     def forward(self, x: Array) -> Array:
         """``(band, y, x)`` in units of ``2**-4`` to latents ``(band * 64, y / 8, x / 8)`` float32, in whole units.
@@ -75,7 +111,7 @@ class Pyramid(BaseStage, StoresType, Tiled, MultiGrid, GridStage):
         refuse_far(np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2))))
         nest = self._nest(bands)
         out = np.empty((nest.channels, h // CELL, w // CELL), np.float32)
-        for (y0, y1), (x0, x1) in tiles_of(h, w, size=TILE):
+        for (y0, y1), (x0, x1) in field_tiles(h, w):
             grids = [
                 (part * 2.0**-FRACTION_BITS).astype(np.float32) for part in nest.gather(x[:, y0:y1, x0:x1])
             ]
@@ -89,7 +125,7 @@ class Pyramid(BaseStage, StoresType, Tiled, MultiGrid, GridStage):
         _, cy, cx = y.shape
         nest = self._nest(len(y) // CELL**2)
         out = np.empty((len(nest.steps), cy * CELL, cx * CELL))
-        for (y0, y1), (x0, x1) in tiles_of(cy, cx, size=TILE // CELL):
+        for (y0, y1), (x0, x1) in tiles_of(cy, cx, size=cells_of_tile((cy, cx))):
             grids = nest.unpack(y[:, y0:y1, x0:x1])
             for depth, part in enumerate(grids):
                 synthesise(part, CELL_LEVELS - depth)
@@ -121,7 +157,7 @@ class Pyramid(BaseStage, StoresType, Tiled, MultiGrid, GridStage):
         return type(self)((counts,))
 
     def config(self) -> dict[str, Any]:
-        """Levels and tile, as they are fixed, and lattices where there are several grids."""
+        """Levels, and the pixels that tiles come near to, as they are fixed, and lattices where there are several grids."""
         out: dict[str, Any] = {"levels": CELL_LEVELS, "tile": TILE}
         return out if self.lattices is None else out | {"lattices": [list(c) for c in self.lattices]}
 

@@ -19,8 +19,7 @@ import numpy as np
 from stac_latent.aliases import Array
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages.lin.grids import DEEPEST
-from stac_latent.stages.lin.payload import read_varint, varint
-from stac_latent.stages.lin.pyramid import TILE
+from stac_latent.stages.lin.payload import LARGEST, read_varint, varint
 
 __all__ = ["Part", "find_parts", "is_split", "join_parts", "split_parts"]
 
@@ -134,7 +133,7 @@ def _joined(part: Part, rows: Array, columns: Array, bands: tuple[int, ...]) -> 
             wider = replace(part, rows=next(every), columns=next(every))
             ys, xs = wider.rows[:: 1 << d], wider.columns[:: 1 << d]
             few = rows.size * columns.size >= _WORTH * ys.size * xs.size
-            if few and max(wider.own) <= TILE and np.isin(rows, ys).all() and np.isin(columns, xs).all():
+            if few and max(wider.own) <= LARGEST and np.isin(rows, ys).all() and np.isin(columns, xs).all():
                 arrays = [*part.arrays, ()] if d == len(part.arrays) else list(part.arrays)
                 arrays[d] = tuple(sorted((*arrays[d], *bands)))
                 return replace(wider, arrays=tuple(arrays))

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -23,9 +23,9 @@ from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.layout import scratch
 from stac_latent.stages.lin.grids import CELL, CELL_LEVELS, Lattices, Nest, checked_lattices
 from stac_latent.stages.lin.lifting import analyse, levels_of, synthesise
-from stac_latent.stages.lin.payload import unpack
+from stac_latent.stages.lin.payload import LARGEST, unpack
 from stac_latent.stages.lin.plan import Prepared, plan
-from stac_latent.stages.lin.pyramid import TILE, tiles_of
+from stac_latent.stages.lin.pyramid import TILE, cells_of_tile, tiles_of
 from stac_latent.stages.lin.rate_control import Objective, Reached, expected_step, measure, search
 from stac_latent.stages.lin.repeats import Part, find_parts, is_split, join_parts, split_parts
 from stac_latent.stages.lin.tile import LAMBDA, MAX_LEVELS, TileCoder
@@ -39,7 +39,7 @@ __all__ = ["Lin", "stages_of"]
 
 _SEVERAL = b"SLT\x01"
 _FINE = 2.0**FRACTION_BITS
-_COUNTS = struct.Struct("<4sII")
+_COUNTS = struct.Struct("<4sIIBB")
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         first = split(payload)[0][0]
         if not is_split(first):
             return unpack(first, self.bands)[0].step
-        parts, payloads = split_parts(first, self.bands, TILE)
+        parts, payloads = split_parts(first, self.bands, LARGEST)
         return unpack(payloads[0], len(parts[0].bands))[0].step * math.sqrt(parts[0].weight)
 
     # -- to bytes ------------------------------------------------------------------------------------------------
@@ -175,11 +175,14 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
     def _payload(self, source: Source) -> bytes:
         cells = source.cells
-        windows = list(tiles_of(*cells, size=TILE // CELL))
+        size = cells_of_tile(cells)
+        windows = list(tiles_of(*cells, size=size))
         fixed = self._known_step()
         if fixed is not None or self.objective is None:  # tile by tile: none is kept
             step = fixed or self.step
-            return join(each(lambda w: self._coded_tile(self._prepared(source, w)[1], step), windows), cells)
+            return join(
+                each(lambda w: self._coded_tile(self._prepared(source, w)[1], step), windows), cells, size
+            )
         truth, prepared = zip(*each(lambda w: self._prepared(source, w, pixels=True), windows), strict=True)
         objective = self.objective
         valid = [
@@ -192,7 +195,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
         def trial(step: float) -> Reached:
             coded = each(lambda p: self._coded_tile(p, step), prepared)
-            payload = join(coded, cells)
+            payload = join(coded, cells, size)
             decoded = each(self._decoded, coded)
             psnr, worst = measure(wanted, each(objective.stored, decoded), valid, peaks, objective.lost)
             rate = (len(payload) + objective.overhead) * 8 / samples
@@ -203,7 +206,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
                 ratio = min(ratio, 1.0) if (worst <= bounds).all() else max(ratio, 1.0 + 2**-10)
             return Reached(payload, rate, psnr, ratio)
 
-        part = objective.pixels is not None and cells[0] * cells[1] < (TILE // CELL) ** 2
+        part = objective.pixels is not None and 2 * cells[0] * cells[1] < (TILE // CELL) ** 2
         start, slope = self._likely_step(prepared, peaks, valid)
         return search(trial, objective.target, start, near=part, slope=slope).payload
 
@@ -277,7 +280,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
     def _joined(self, payload: bytes, *, borrow: bool, bands: Sequence[int] | None = None) -> Array:
         """Pixels ``(band, y, x)`` of a tile in parts, in normalised units; parts that hold none of some bands are left alone."""
-        parts, payloads = split_parts(payload, self.bands, TILE)
+        parts, payloads = split_parts(payload, self.bands, LARGEST)
         shape = self.bands, *parts[0].shape
         out = (
             scratch("joined", math.prod(shape), np.float32).reshape(shape)
@@ -348,12 +351,11 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
     def inverse(self, y: bytes) -> Array:
         """Bytes to latents ``(band * 64, y, x)`` float32."""
-        parts, (h, w) = split(y)
-        check_bytes((self.bands * CELL**2, h, w), 4, "lin: the header")
-        tiles = each(self._latents, parts)
-        if len(tiles) == 1:
-            return tiles[0]
-        return assemble(tiles, (h, w), TILE // CELL)
+        parts, cut = split(y)
+        if cut is None:
+            return self._latents(y)
+        check_bytes((self.bands * CELL**2, *cut.cells), 4, "lin: the header")
+        return assemble(each(self._latents, parts), cut, 1)
 
     def _latents(self, payload: bytes) -> Array:
         joined = is_split(payload)
@@ -393,10 +395,11 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         def field(payload: bytes, bands: Sequence[int] | None = None, /) -> Array:
             if bands is not None and (reduction or not chain.by_band):
                 return field(payload)[list(bands)]
-            parts, (h, w) = split(payload)
-            check_bytes((self.bands, h * side, w * side), 4, "lin: the header")
-            tiles = each(partial(one, bands=bands), parts)
-            return tiles[0] if len(tiles) == 1 else assemble(tiles, (h * side, w * side), TILE >> reduction)
+            parts, cut = split(payload)
+            if cut is None:
+                return one(payload, bands)
+            check_bytes((self.bands, *(n * side for n in cut.cells)), 4, "lin: the header")
+            return assemble(each(partial(one, bands=bands), parts), cut, side)
 
         return field
 
@@ -460,27 +463,39 @@ def _pyramid_max(pixels: Array) -> Array:
     return out
 
 
-def join(parts: Sequence[bytes], cells: tuple[int, ...]) -> bytes:
-    """Payloads of tiles, row by row, as one; a single one stays as it is."""
+class Cut(NamedTuple):
+    """How a field of several tiles is cut."""
+
+    cells: tuple[int, int]
+    """Of the field, along y and x."""
+    tile: tuple[int, int]
+    """Of a tile."""
+
+
+def join(parts: Sequence[bytes], cells: tuple[int, int], tile: tuple[int, int]) -> bytes:
+    """Payloads of tiles of so many cells, row by row, as one; a single one stays as it is."""
     if len(parts) == 1:
         return parts[0]
     if cells[0] * cells[1] * CELL**2 > MAX_PIXELS:
         raise FieldError(
             f"lin codes at most {MAX_PIXELS} pixels at once; got {cells[0]} x {cells[1]} cells of {CELL} x {CELL}"
         )
-    head = _COUNTS.pack(_SEVERAL, cells[0], cells[1])
+    head = _COUNTS.pack(_SEVERAL, *cells, *tile)
     return head + np.array([len(p) for p in parts], "<u4").tobytes() + b"".join(parts)
 
 
-def split(data: bytes) -> tuple[list[bytes], tuple[int, int]]:
-    """Inverse of :func:`join`; the cells are those of several tiles only."""
+def split(data: bytes) -> tuple[list[bytes], Cut | None]:
+    """Inverse of :func:`join`; how the field is cut, where it is."""
     if data[:4] != _SEVERAL:
-        return [data], (0, 0)
+        return [data], None
     if len(data) < _COUNTS.size:
         raise CorruptDataError(f"lin: {len(data)} bytes are less than a header; truncated")
-    _, h, w = _COUNTS.unpack_from(data)
-    side = TILE // CELL
-    n = -(-h // side) * -(-w // side)
+    _, h, w, rows, columns = _COUNTS.unpack_from(data)
+    if not (0 < rows <= LARGEST // CELL and 0 < columns <= LARGEST // CELL):
+        raise CorruptDataError(
+            f"lin: the header declares tiles of {rows} x {columns} cells; they have 1 to {LARGEST // CELL} a side"
+        )
+    n = -(-h // rows) * -(-w // columns)
     start = _COUNTS.size + 4 * n
     if not n or h * w * CELL**2 > MAX_PIXELS or start > len(data):
         raise CorruptDataError(
@@ -492,17 +507,19 @@ def split(data: bytes) -> tuple[list[bytes], tuple[int, int]]:
             f"lin: the tiles end at byte {int(ends[-1])} of {len(data)}; truncated or changed"
         )
     begins = [start, *ends[:-1].tolist()]
-    return [data[a:b] for a, b in zip(begins, ends.tolist(), strict=True)], (h, w)
+    return [data[a:b] for a, b in zip(begins, ends.tolist(), strict=True)], Cut((h, w), (rows, columns))
 
 
-def assemble(tiles: Sequence[Array], shape: tuple[int, int], size: int) -> Array:
-    """One array ``(channel, y, x)`` from its tiles of ``size``, row by row.
+def assemble(tiles: Sequence[Array], cut: Cut, side: int) -> Array:
+    """One array ``(channel, y, x)`` of ``side`` samples a cell from its tiles, row by row.
 
     Raises
     ------
     CorruptDataError
         If a tile has not the shape of its place.
     """
+    (h, w), (rows, columns) = cut
+    shape, size = (h * side, w * side), (rows * side, columns * side)
     out = np.empty((len(tiles[0]), *shape), tiles[0].dtype)
     for tile, ((y0, y1), (x0, x1)) in zip(tiles, tiles_of(*shape, size=size), strict=True):
         if tile.shape != (len(out), y1 - y0, x1 - x0):

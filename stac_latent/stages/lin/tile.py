@@ -19,9 +19,8 @@ from stac_latent.stages.context.coder import Coded, ContextModel
 from stac_latent.stages.context.layout import mix, moments, scratch
 from stac_latent.stages.lin.basis import get_bits, read_basis
 from stac_latent.stages.lin.lifting import levels_of
-from stac_latent.stages.lin.payload import GAINS, STEPS, Head, pack, unpack
+from stac_latent.stages.lin.payload import GAINS, LARGEST, STEPS, Head, pack, unpack
 from stac_latent.stages.lin.plan import Planned, Prepared, plan, squared_error
-from stac_latent.stages.lin.pyramid import TILE
 from stac_latent.stages.lin.subbands import Group, Layout, layout_of
 
 __all__ = ["LAMBDA", "MAX_LEVELS", "Prepared", "ReadPlanes", "TileCoder"]
@@ -109,8 +108,8 @@ class TileCoder:
             If the tile or the gains are none that a payload can hold.
         """
         shapes = tuple(t.shape for t in tile)
-        if not all(0 < n <= TILE for n in shapes[0][1:]):
-            raise FieldError(f"lin codes tiles of 1 to {TILE} pixels a side; got {shapes[0][1:]}")
+        if not all(0 < n <= LARGEST for n in shapes[0][1:]):
+            raise FieldError(f"lin codes tiles of 1 to {LARGEST} pixels a side; got {shapes[0][1:]}")
         if gains is not None and not ((gains >= GAINS[0]) & (gains <= GAINS[1])).all():
             raise FieldError(f"gains of bands must be {GAINS[0]:g} to {GAINS[1]:g}; got {gains.tolist()}")
         layout = layout_of(shapes, levels_of(*shapes[0][1:], most=MAX_LEVELS))
@@ -192,7 +191,7 @@ class TileCoder:
         """
         head, side, coded = unpack(payload, self.bands)
         shapes = self.shapes(head.height, head.width, counts)
-        if max(head.height, head.width) > TILE or head.levels != levels_of(
+        if max(head.height, head.width) > LARGEST or head.levels != levels_of(
             head.height, head.width, most=MAX_LEVELS
         ):
             raise CorruptDataError(

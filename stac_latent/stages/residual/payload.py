@@ -26,10 +26,9 @@ from stac_latent.stages.residual.quantiser import Values, apart, cast_to
 from stac_latent.stages.residual.side_information import Fold, inflate, shuffled, unshuffled
 from stac_latent.stages.residual.tile import GROUPS, code_tile, decode_tile
 
-__all__ = ["BITSTREAM", "TILE", "decode_residual", "encode_residual", "largest_size"]
+__all__ = ["BITSTREAM", "decode_residual", "encode_residual", "largest_size"]
 
 BITSTREAM = "stac-latent-residual-1"
-TILE = 256
 _NOTHING, _CODED, _PLAIN = range(3)
 _SEEN = 4
 """Bytes of the checksum of the base."""

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import zarr
@@ -53,7 +53,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = ["GroupOptions", "LatentArrays", "Payload", "StoreLayout", "create", "finish", "open_arrays"]
+__all__ = [
+    "ChunkSizes",
+    "GroupOptions",
+    "LatentArrays",
+    "Payload",
+    "StoreLayout",
+    "create",
+    "finish",
+    "open_arrays",
+]
 
 Payload = Literal["coded", "plain"]
 
@@ -167,7 +176,7 @@ class LatentArrays:
             group,
             bands,
             old.shape[1:],
-            self.mask.chunks[1],
+            self.mask.chunks[1:],
             compressors=self.mask.compressors,
             overwrite=True,
         )
@@ -234,28 +243,50 @@ def _short(node: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """How a store is cut.
+    """How stores are cut.
 
     Parameters
     ----------
     inner
-        Cells along an inner chunk, the least that is decoded at once.
+        Cells along an inner chunk, the least that is decoded at once. None for the usual ones: a tile, where the codec has tiles; else
+        about 256 pixels, at least 32 cells.
     shard
-        Cells along a shard, one file of inner chunks.
+        Cells along a shard, one file of inner chunks; None for eight chunks.
     sharded
         Whether inner chunks are gathered in shards. Otherwise each is a file, and a ``plain`` payload has no codec but zstd, whose own checksum
         guards it, and says its CRS as GDAL does: GDAL 3.12 opens it.
     """
 
-    inner: int
-    shard: int
+    inner: int | None = None
+    shard: int | None = None
     sharded: bool = True
 
-    @classmethod
-    def of(cls, codec: Codec) -> StoreLayout:
-        """The usual one: about 256 and 2048 pixels, at least 32 and 256 cells."""
-        inner = max(32, 256 // max(codec.stride))
-        return cls(inner, 8 * inner)
+    def sizes(self, codec: Codec, cells: tuple[int, int]) -> ChunkSizes:
+        """Cells of the chunks and shards of a scene of so many cells."""
+        inner = (self.inner, self.inner) if self.inner else _usual(codec, cells)
+        shard = (self.shard, self.shard) if self.shard else (8 * inner[0], 8 * inner[1])
+        return ChunkSizes(inner, shard, self.sharded)
+
+
+class ChunkSizes(NamedTuple):
+    """How one store is cut, in cells along y and x; see :class:`StoreLayout`."""
+
+    inner: tuple[int, int]
+    shard: tuple[int, int]
+    sharded: bool = True
+
+    def place(self, cells: Window) -> tuple[int, int]:
+        """Numbers of the chunk that holds the first of some cells."""
+        return cells.y.start // self.inner[0], cells.x.start // self.inner[1]
+
+
+def _usual(codec: Codec, cells: tuple[int, int]) -> tuple[int, int]:
+    sy, sx = codec.stride
+    if codec.tiled:
+        y, x = codec.tile_of((cells[0] * sy, cells[1] * sx))
+        return y // sy, x // sx
+    side = max(32, 256 // max(sy, sx))
+    return side, side
 
 
 @dataclass(frozen=True)
@@ -274,7 +305,7 @@ class GroupOptions:
         Encrypts the chunks, which are then not gathered in shards.
     encoder
         What codes the chunks; None for the codec.
-    layout
+    sizes
         How they are cut; None for the usual one.
     """
 
@@ -283,7 +314,7 @@ class GroupOptions:
     part: int = 0
     encryption: Encrypt | None = None
     encoder: Encoder | None = None
-    layout: StoreLayout | None = None
+    sizes: ChunkSizes | None = None
 
 
 @_compact
@@ -313,13 +344,12 @@ def create(
     if payload == "coded" and codec.tail is None:
         raise CodecError(f"codec {codec.name!r} has no entropy coder; write its symbols with payload='plain'")
     spec = codec.spec
-    layout = options.layout or StoreLayout.of(codec)
-    inner, shard = layout.inner, layout.shard
     cells, channels = grid.cells, spec.dimensions
-    shards = tuple(min(shard, -(-n // inner) * inner) for n in cells)
+    inner, most, sharded = options.sizes or StoreLayout().sizes(codec, cells)
+    shards = tuple(min(shard, -(-n // c) * c) for n, c, shard in zip(cells, inner, most, strict=True))
     where = path if isinstance(path, MemoryStore) else for_writing(path, encryption)
     group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
-    stock = payload == "plain" and not layout.sharded
+    stock = payload == "plain" and not sharded
     compressors = [ZstdCodec(level=9, checksum=True)] if stock else [ZstdCodec(level=9), Crc32cCodec()]
     place: dict[str, Any] = {"_CRS": {"wkt": CRS.from_user_input(grid.crs).to_wkt()}} if stock else {}
     coded: dict[str, Any] = {"compressors": compressors}
@@ -333,8 +363,8 @@ def create(
         "latent",
         shape=(channels, *cells),
         dtype=spec.data_type,
-        chunks=(channels, inner, inner),
-        shards=(channels, *shards) if encryption is None and layout.sharded else None,
+        chunks=(channels, *inner),
+        shards=(channels, *shards) if encryption is None and sharded else None,
         fill_value=np.nan if np.dtype(spec.data_type).kind in "fc" else 0,
         dimension_names=("channel", "y", "x"),
         attributes={"latent:space": spec.space, **place},
@@ -347,13 +377,13 @@ def create(
             "valid",
             shape=cells,
             dtype="uint8",
-            chunks=(inner, inner),
+            chunks=inner,
             fill_value=100,
             dimension_names=("y", "x"),
             attributes=place,
         )
     elif options.mask_bands:
-        step = inner * max(codec.stride)
+        step = inner[0] * codec.stride[0], inner[1] * codec.stride[1]
         mask = _create_mask(group, options.mask_bands, grid.shape, step, compressors=compressors)
     _write_coordinates(group, grid)
     return LatentArrays(latent, mask, valid, dict(attributes))
@@ -363,7 +393,7 @@ def _create_mask(
     group: zarr.Group,
     bands: int,
     shape: tuple[int, ...],
-    step: int,
+    step: Sequence[int],
     *,
     compressors: Sequence[Any],
     overwrite: bool = False,
@@ -372,7 +402,7 @@ def _create_mask(
         "mask",
         shape=(bands, *shape),
         dtype="uint8",
-        chunks=(bands, step, step),
+        chunks=(bands, *step),
         fill_value=1,
         compressors=compressors,
         dimension_names=("mask_band", "py", "px"),
