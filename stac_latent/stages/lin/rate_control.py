@@ -139,7 +139,7 @@ def expected_step(u: Array, lost: float, samples: int, step: float, error: float
         middle = (low + high) / 2
         low, high = (low, middle) if log_error(middle) > goal else (middle, high)
     slope = (log_error(low + 0.1) - log_error(low - 0.1)) / 0.2
-    return step * 2.0**low, slope
+    return step * 2.0**low, max(slope, 0.1)  # nothing is left to round where nothing is valid
 
 
 def search(
