@@ -13,6 +13,8 @@ from typing import Any
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 """Links to files of the repository beside ``docs/``, which the site does not have."""
 
+LOSSLESS = 999.0
+"""PSNR that stands for no error at all."""
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
@@ -38,6 +40,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if "{{ time }}" in markdown:
         found = json.loads((RESULTS / "time.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ time }}", series(found))
+    for name, form in (("rates", rates), ("speeds", speeds), ("loads", loads)):
+        if f"{{{{ {name} }}}}" in markdown:
+            markdown = markdown.replace(f"{{{{ {name} }}}}", form(RESULTS))
     return (
         markdown.replace("{{ benchmarks }}", tables(RESULTS)) if "{{ benchmarks }}" in markdown else markdown
     )
@@ -94,6 +99,7 @@ def tables(folder: Path) -> str:
                 for stem, f in (
                     ("rd-", race),
                     ("speed-", speed),
+                    ("load-", load),
                     ("time", series),
                     ("error_bound", bounds),
                     ("guard", guard),
@@ -105,6 +111,85 @@ def tables(folder: Path) -> str:
         )
         parts.append(f"## {path.stem}\n\n{form(result)}\n")
     return "\n".join(parts)
+
+
+def rates(folder: Path) -> str:
+    """Bytes of ours over those of the best peer at equal PSNR, by their BD-rates, for each data set that was raced on."""
+    rows = []
+    for path in sorted(folder.glob("rd-*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        found = {n: 1 + r["bd_rate"] / 100 for n, r in result["summary"].items() if r["bd_rate"] is not None}
+        peer = min((n for n in found if n in result["peers"]), key=found.__getitem__)
+        ours = [n for n in found if n not in result["peers"]]
+        best = min(ours, key=found.__getitem__)
+        plain = found["lin"] / found[peer]
+        low, high = result["interval"]
+        covered = f"{result['dataset']['title']}; {len(result['tiles'])} tiles, {low:g} to {high:g} dB"
+        rows.append([covered, f"{plain:.2f}", f"{found[best] / found[peer]:.2f} ({best})", peer])
+    return table(["Data", "`lin` without a fit / best peer", "Best of ours / best peer", "Best peer"], rows)
+
+
+def speeds(folder: Path) -> str:
+    """Megapixels of all bands for each second of a processor."""
+    result = json.loads((folder / "speed-s2.json").read_text(encoding="utf-8"))
+    threads = max(r["threads"] for r in result["rows"])
+    mine = [r for r in result["rows"] if r["threads"] == threads]
+    rows = []
+    for what in ("encode", "decode"):
+        found = {r["coder"]: r[f"{what}_mpixel_cpu_s"] for r in mine}
+        ours = max((n for n in found if n not in result["peers"]), key=found.__getitem__)
+        lossy = [r["coder"] for r in mine if r["coder"] in result["peers"] and r["psnr"] < LOSSLESS]
+        peer = max(lossy, key=found.__getitem__)
+        ratio = f"{found[ours] / found[peer]:.2g}"
+        rows.append([what, f"{found[ours]:.3g} ({ours})", f"{found[peer]:.3g} ({peer})", ratio])
+    return table(
+        ["Mpixel for each second of a processor", "Ours", "Fastest peer with loss", "Ours / peer"], rows
+    )
+
+
+def loads(folder: Path) -> str:
+    """The first table of ``bench load``."""
+    return load(json.loads((folder / "load-s2.json").read_text(encoding="utf-8"))).split("\n\n", 1)[1]
+
+
+def load(result: dict[str, Any]) -> str:
+    """What ``bench load`` found: ours, the best peer and the limit; all formats; where the time of a load goes."""
+    shown = [
+        [
+            row["title"],
+            *(number(None if row[k] is None else 1000 * row[k], ".3g") for k in ("ours", "best")),
+            row["peer"] or "",
+            number(None if row["limit"] is None else 1000 * row["limit"], ".2g"),
+            number(row["ratio"], ".2f"),
+        ]
+        for row in result["table"]
+    ]
+    formats = list(result["formats"])
+    each = [
+        [row["title"], *(number(cpu(result, row["task"], f), ".3g") for f in formats)]
+        for row in result["table"]
+    ]
+    sizes = [
+        ["megabytes", *(f"{result['formats'][f]['bytes'] / 1e6:.3g}" for f in formats)],
+        ["PSNR", *(f"{result['formats'][f]['psnr']:.1f}" for f in formats)],
+    ]
+    sizes[1] = ["PSNR", *("lossless" if v == f"{LOSSLESS:.1f}" else v for v in sizes[1][1:])]
+    spent = result["budget"] or {}
+    total = spent.get("load", 1)
+    parts = ", ".join(f"{k} {100 * v / total:.0f} %" for k, v in spent.items() if k != "load")
+    return (
+        f"{result['scene']['title']}; {result['codec']} at {result['psnr']:g} dB.\n\n"
+        + table(["Milliseconds of a processor", "Ours", "Best peer", "", "Limit", "Ours / peer"], shown)
+        + "\n\n"
+        + table(["Each format, milliseconds", *formats], each + sizes)
+        + (f"\n\nOurs, the whole scene, by part: {parts}." if parts else "")
+    )
+
+
+def cpu(result: dict[str, Any], task: str, form: str) -> float | None:
+    """Milliseconds of a task in a format."""
+    found = [r["cpu_s"] for r in result["rows"] if (r["task"], r["format"]) == (task, form)]
+    return 1000 * found[0] if found else None
 
 
 def bounds(result: dict[str, Any]) -> str:
@@ -254,7 +339,7 @@ def readme(folder: Path) -> str:
     """Markdown of all results, as ``benchmarks/results/README.md`` has it."""
     return (
         "# Results\n\nTables of the files in this folder, which the pages of the documentation show. "
-        f"`python docs/hooks.py` writes them anew.\n\n{tables(folder)}"
+        f"`python docs/hooks.py` writes them anew.\n\n## Ours and the best peer\n\n{rates(folder)}\n\n{speeds(folder)}\n\n{tables(folder)}"
     )
 
 

@@ -12,6 +12,7 @@ from stac_latent.bench.coder import Coder
 from stac_latent.bytestring.framing import ONE_GRID, unframe
 from stac_latent.codec.codec import Codec
 from stac_latent.stages.lin.lifting import levels_of, synthesise
+from stac_latent.stages.lin.repeats import is_split
 from stac_latent.stages.lin.stage import Lin, split
 from stac_latent.stages.lin.tile import MAX_LEVELS
 from stac_latent.stages.transform.normalise import Normalise, store
@@ -36,7 +37,8 @@ def budget_of(coder: Coder, data: bytes) -> dict[str, float] | None:
     -------
     dict or None
         ``frame`` (checksum, header), ``entropy`` (side information, rANS, contexts), ``rotation`` (components to bands,
-        dequantised), ``wavelet``, ``types`` (normalised units to the stored type).
+        dequantised), ``wavelet``, ``types`` (normalised units to the stored type); ``repeats`` (all of the tiles whose repeated pixels are coded
+        once).
     """
     codec = getattr(coder, "codec", None)
     if not isinstance(codec, Codec) or type(codec.tail) is not Lin or data[:4] != ONE_GRID:
@@ -101,7 +103,10 @@ def load_budget(path: Path) -> dict[str, float] | None:
 
 
 def _decode(lin: Lin, first: Normalise, codec: Codec, payload: bytes, spent: dict[str, float]) -> None:
-    """Decode a tile part by part."""
+    """Decode a tile part by part; one whose repeated pixels are coded once as a whole."""
+    if is_split(payload):
+        _timed(spent, "repeats", partial(codec.decode, payload))
+        return
     planes = _timed(spent, "entropy", partial(lin.read_planes, payload))
     (tile,) = _timed(spent, "rotation", partial(lin.mixed, planes, borrow=True))
     levels = levels_of(*tile.shape[1:], most=MAX_LEVELS)

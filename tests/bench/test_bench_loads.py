@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import odc.stac
 import pystac
@@ -162,4 +160,15 @@ def test_no_tile_and_no_peer_are_said(tmp_path):
     raster_item(FIELD, BANDS, tmp_path, "GTiff", {})
     with pytest.raises(CatalogError, match="no peer is named like x; there are COG deflate, COG zstd"):
         runs.load(runs.Run(tmp_path, only_peers=["x"]))
-    assert not math.isnan(FIELD.mean())
+
+
+def test_tiles_whose_repeated_pixels_are_coded_once_have_a_budget_too(tmp_path):
+    from stac_latent import encode, open_codec
+
+    coarse = FIELD[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)
+    coarse[:1] = FIELD[:1]
+    raw = raster_item(coarse, BANDS, tmp_path / "raw", "GTiff", {})
+    (item,) = encode(raw, open_codec("lin", bands=list(BANDS)), tmp_path / "lin", psnr=45)
+    found = load_budget(item.get_self_href())
+    assert found["repeats"] > 0
+    assert "wavelet" not in found
