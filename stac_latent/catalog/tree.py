@@ -105,14 +105,19 @@ class CatalogTree:
 
     def add(self, item: pystac.Item) -> pystac.Item:
         """Write an Item and make its Collection and the root know it; returns it as it can be read back."""
-        collection_id = item.collection_id or _DEFAULT_COLLECTION
-        path = self._item_path(item.id, item.collection_id)
-        collection_path = self.collection_folder(item.collection_id) / "collection.json"
-        with self.locked(), _all_or_none(path, collection_path, self.path):
-            write_json(path, self._document(item))
-            written = read_item(href_of(path))
-            self._update_collection({path: written}, collection_path)
-            self._update_root(collection_path, collection_id)
+        return self.add_together([item])[0]
+
+    def add_together(self, items: Sequence[pystac.Item]) -> list[pystac.Item]:
+        """As :meth:`add`, of Items of one Collection, all of them or none."""
+        collection = items[0].collection_id
+        paths = [self._item_path(item.id, collection) for item in items]
+        collection_path = self.collection_folder(collection) / "collection.json"
+        with self.locked(), _all_or_none(*paths, collection_path, self.path):
+            for path, item in zip(paths, items, strict=True):
+                write_json(path, self._document(item))
+            written = [read_item(href_of(path)) for path in paths]
+            self._update_collection(dict(zip(paths, written, strict=True)), collection_path)
+            self._update_root(collection_path, collection or _DEFAULT_COLLECTION)
         return written
 
     def add_many(self, items: Sequence[pystac.Item], about: str) -> None:

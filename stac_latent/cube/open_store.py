@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.ref import LatentRef
 from stac_latent.store.zarr.group import LatentArrays, Payload, open_arrays
@@ -32,8 +34,15 @@ def open_store(ref: LatentRef, codec: Codec | None) -> LatentArrays:
         payload: Payload = "plain" if ref.spec.bitstream is None else "coded"
         metadata = known_metadata(ref.metadata, codec, ref.grid, payload)
     encryption = None if ref.sealed is None else ref.sealed.open()
-    arrays = open_arrays(ref.href, ref.spec, ref.grid, encryption, sign=ref.sign, known=metadata)
+    arrays = open_arrays(
+        ref.href, ref.spec, ref.grid, encryption, sign=ref.sign, known=metadata, chip=ref.chip
+    )
     mask = arrays.mask
-    if ref.masks is not None and mask is not None and isinstance(mask.store, RemoteStore):
+    if ref.masks is None or mask is None:
+        return arrays
+    if ref.chip is not None:  # a file holds the chunks of other chips as well
+        absent_chunks(mask, ref.masks)  # refuses what was said of another mask
+        return arrays if ref.masks.strip("0") else replace(arrays, mask=None)
+    if isinstance(mask.store, RemoteStore):
         mask.store.lacks(absent_chunks(mask, ref.masks))
     return arrays

@@ -25,6 +25,7 @@ from stac_latent.system.links import shown
 __all__ = [
     "KeyFrameLink",
     "LatentRef",
+    "chip_of",
     "encryption_of",
 ]
 
@@ -84,6 +85,8 @@ class LatentRef:
     """Which of the codec's lattices this is."""
     layout: Layout | None = None
     """How an embedding of another producer is stored; None for a store of this package."""
+    chip: int | None = None
+    """Which chip of a store that holds many; None for a store of its own."""
 
     def __repr__(self) -> str:
         return f"LatentRef({self.item_id!r}, {self.asset!r}, {shown(self.href)!r}, {self.spec.space!r})"
@@ -154,6 +157,7 @@ class LatentRef:
             sealed=encryption_of(fields, key),
             band_grids=band_grids(fields),
             layout=layout,
+            chip=chip_of(fields, key),
         )
 
     def signed(self, sign: Sign | None) -> Self:
@@ -180,6 +184,14 @@ class LatentRef:
 def _text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
     return value if isinstance(value, str) else None
+
+
+def chip_of(fields: Mapping[str, Any], key: str) -> int | None:
+    """Which chip of its store asset ``key`` is, by its fields; None where it has a store of its own."""
+    chip = fields.get("latent:chip_index")
+    if chip is not None and (type(chip) is not int or not 0 <= chip < 2**31):
+        raise CatalogError(f"latent:chip_index of asset {key!r} is {chip!r:.60}; expected 0, 1, ...")
+    return chip
 
 
 def encryption_of(fields: Mapping[str, Any], key: str) -> EncryptedAsset | None:

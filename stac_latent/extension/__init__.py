@@ -278,6 +278,7 @@ class AssetLatentExtension(_Measured):
         text, "path of the array in the asset's container; absent: the latent of a store of this layout"
     )
     time_index = Field(integer, "step of the array's time axis, counted from 0")
+    chip_index = Field(integer, "chip of a store that holds many, counted from 0")
     overviews = Field(text, "what a pixel of overviews is, where it may stand for those that it covers: mean")
     columns = Field(
         list_of(text), "columns of a table with the vectors: one of lists, or one for each channel"

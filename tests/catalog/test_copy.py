@@ -47,6 +47,16 @@ def there(dest):
     return item, LatentReader.open(item).read_field()
 
 
+def test_chips_that_share_a_store(tmp_path, dest):
+    scenes = [make_scene(tmp_path / "raw", scene_field((40, 48), i), name=f"c{i}").item for i in range(3)]
+    for codec in ("zstd", "dct"):  # the second time, other Items of these names are there
+        made = encode(scenes, small_codec(codec), tmp_path / "cat", pack=3, overwrite=True)
+        copy(tmp_path / "cat", dest)
+        found = sorted(search(f"{dest}/catalog.json"), key=lambda item: item.id)
+        for one, other in zip(made, found, strict=True):
+            np.testing.assert_array_equal(*(LatentReader.open(i).read_field() for i in (one, other)))
+
+
 def cut_after(monkeypatch, allowed):
     """An object store that takes what ``allowed`` says, and then no more."""
     honest = module.object_store

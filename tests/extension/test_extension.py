@@ -54,6 +54,7 @@ ASSET = {
     "quantization_power": 2.0,
     "array": "embeddings",
     "time_index": 1,
+    "chip_index": 17,
     "overviews": "mean",
     "columns": ["vector"],
     "position": ["lon", "lat"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,11 +34,11 @@ from stac_latent.catalog.encode.options import (
     SourceGrid,
     items_to_encode,
 )
+from stac_latent.catalog.encode.shared_store import gather, of_chip, sweep
+from stac_latent.catalog.encode.task import Task
 from stac_latent.catalog.encode.thumbnail import (
     Picture,
-    can_be_drawn,
     describe_thumbnail,
-    has_other,
     placed_picture,
 )
 from stac_latent.catalog.items import codec_item
@@ -49,17 +50,15 @@ from stac_latent.cube.grid.tiling import padded_shape
 from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.raw.contract import Trust
 from stac_latent.cube.raw.source import ItemSource
-from stac_latent.cube.raw.storage import with_room
-from stac_latent.cube.raw.units import computes
-from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.monitor import Policy
-from stac_latent.cube.write.writer import Encoded, WriteJob, write
+from stac_latent.cube.write.writer import Encoded, write
 from stac_latent.errors import CatalogError, SourceWarning, StacLatentError
 from stac_latent.field.error_bound import BoundLike
 from stac_latent.quality.checks import Check
 from stac_latent.secure import Key
 from stac_latent.store.zarr.group import Payload, StoreLayout
-from stac_latent.system.files import clear_parts, placed
+from stac_latent.store.zarr.pack import alike
+from stac_latent.system.files import clear_parts, placed, remove, workplace, writing
 from stac_latent.system.links import is_local, local_path
 from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options
@@ -99,6 +98,7 @@ def encode(
     trust: Trust | None = None,
     layout: StoreLayout | None = None,
     thumbnail: bool = True,
+    pack: int | None = None,
     progress: Progress | None = None,
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
@@ -170,7 +170,11 @@ def encode(
         chain whose tiles are coded alone are these tiles. ``sharded=False`` with a ``plain`` payload is a store that GDAL 3.12 opens.
     thumbnail
         Whether an Item that is encoded by a codec, and has no thumbnail yet, gains one: a PNG of a few kB, at most 128 pixels wide and high, of
-        red, green and blue or else of the first band, made of pixels that are read anyway. Not of encrypted assets.
+        red, green and blue or else of the first band, made of pixels that are read anyway. Not of encrypted assets, and not with ``pack``.
+    pack
+        How many Items share a store, at most: for chips, of which each would have more metadata than payload. Those of equal shape share one, in
+        which ``latent:chip_index`` says which is which. They are catalogued when a store is full and at the end, or where the run
+        ends early. Not with ``references``, ``key``, ``error_bound`` or ``guard="fallback"``.
     progress
         Called with a label, the steps done and their number.
 
@@ -197,7 +201,7 @@ def encode(
         target={"psnr": psnr, "max_bits_per_pixel": max_bits_per_pixel, "max_error": max_error, "quality": quality, "step": step}, error_bound=error_bound,
         references=references, guard=guard, fallback_bound=fallback_bound, checks=checks, key=key,
         pixels=SourceGrid(bands, resolution, resampling, trust), layout=layout,
-        thumbnail=thumbnail,
+        thumbnail=thumbnail, pack=pack,
     )  # fmt: skip
     opened = open_codec(codec)
     remember(opened)
@@ -207,58 +211,19 @@ def encode(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
         )
     run = _Run(options, CatalogTree(local_path(os.fspath(dest))), progress)
-    return run.encode_all(items_to_encode(items))
+    todo = items_to_encode(items)
+    return run.encode_all(todo) if options.pack is None else run.encode_chips(todo, options.pack)
 
 
 @dataclass(frozen=True)
-class _Task:
-    """One Item on its way into the catalogue."""
+class _Chip:
+    """An Item that is encoded, and waits for others to share a store with."""
 
-    item: pystac.Item
-    key_frame: pystac.Item | None
-    options: EncodeOptions
-    """With the codec of the Item's bands."""
-    sources: Sequence[ItemSource]
-    """Pixels of each lattice."""
-    name: str
-    """Id of the Item that will carry the asset."""
+    number: int
+    task: Task
+    encoded: Encoded
     store: Path
-    digest: str | None
-    """Of all inputs; None where they cannot be told."""
-
-    @property
-    def thumbnail(self) -> Path:
-        """Where the Item's picture lies."""
-        return self.store.parent / "thumbnail.png"
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the Item gains a thumbnail, or a new one."""
-        options = self.options
-        wanted = options.thumbnail and options.key is None and options.codec.kind == "codec"
-        other = options.mode == "beside" and has_other(self.item, self.thumbnail)
-        return wanted and not other and can_be_drawn([b for s in self.sources for b in s.decoded])
-
-    def job(self, folder: Path, bundle: Path) -> WriteJob:
-        """What is to be written, with room for every value of the source where all of them are kept."""
-        options = self.options
-        policy, bound = options.quality.policy, options.error_bound
-        exact = bound is not None or policy == "fallback" or not computes(options.codec)
-        sources = [with_room(s, exact=exact) for s in self.sources]
-        coders = [s.codec.with_target(options.target, bands=s.decoded) for s in sources]
-        frame = None if self.key_frame is None else LatentRef.from_item(self.key_frame, options.asset)
-        return WriteJob(
-            sources,
-            coders,
-            folder,
-            options.payload,
-            bundle,
-            frame,
-            bound,
-            options.quality,
-            options.key,
-            options.layout,
-        )
+    decoder: Path
 
 
 @dataclass(frozen=True)
@@ -282,12 +247,85 @@ class _Run:
                         raise CatalogError(f"its key frame {items[frame].id!r} was not encoded")
                     out[i] = self.encode_item(items[i], out[frame] if isinstance(frame, int) else frame)
         except (KeyboardInterrupt, SystemExit) as exc:
-            exc.add_note(
-                f"{len(out)} of {len(items)} items are encoded and catalogued in {root}, and nothing is half-written; run the same "
-                "again to go on"
-            )
+            self._note(exc, len(out), len(items))
             raise
         return [out[i] for i in sorted(out)]
+
+    def _note(self, exc: BaseException, done: int, total: int) -> None:
+        """Say of an interruption what is there."""
+        exc.add_note(
+            f"{done} of {total} items are encoded and catalogued in {self.tree.root}, and nothing is half-written; run the same "
+            "again to go on"
+        )
+
+    def encode_chips(self, items: Sequence[pystac.Item], pack: int) -> list[pystac.Item]:
+        """As :meth:`encode_all`, with stores that up to ``pack`` Items share."""
+        sweep(self.tree, items)
+        out: dict[int, pystac.Item] = {}
+        waiting: list[_Chip] = []
+        with workplace(self.tree.root / f"{self.options.asset}.zarr") as folder:
+            try:
+                for i, item in enumerate(items):
+                    with (
+                        passing_over(item.id, wanted=self.options.skip_failing),
+                        naming_errors(item.id, self.tree.root),
+                    ):
+                        made = self._encode_chip(i, item, folder / str(i))
+                        if isinstance(made, _Chip):
+                            waiting.append(made)
+                        else:
+                            out[i] = made
+                    if len(waiting) == pack:
+                        full, waiting = waiting, []
+                        out |= self._catalogue_chips(full, folder)
+                    if self.progress:
+                        self.progress("items", i + 1, len(items))
+            except BaseException as exc:
+                with suppress(StacLatentError, OSError):
+                    out |= self._catalogue_chips(waiting, folder)
+                if not isinstance(exc, Exception):
+                    self._note(exc, len(out), len(items))
+                raise
+            out |= self._catalogue_chips(waiting, folder)
+        return [out[i] for i in sorted(out)]
+
+    def _encode_chip(self, number: int, item: pystac.Item, store: Path) -> _Chip | pystac.Item:
+        """Encode one Item into a store of its own, which is gathered with others later; the catalogued Item where it is done."""
+        task, tree = self._task(item, None), self.tree
+        with tree.locked():
+            if (finished := self._finished(task)) is not None:
+                return finished
+            decoder = _write_codec(task.options.codec, tree.root)
+        with naming_refusals(item.id):
+            job = task.job(store, decoder.parent)
+            encoded = write(job, self.progress)
+        warn_of(item.id, encoded.unusual)
+        warn_of(item.id, dict.fromkeys(note for s in job.sources for note in s.notes), SourceWarning)
+        return _Chip(number, task, encoded, store, decoder)
+
+    def _catalogue_chips(self, chips: Sequence[_Chip], folder: Path) -> dict[int, pystac.Item]:
+        """Gather encoded Items in a store for each shape, and catalogue those of a store together or not at all."""
+        groups: dict[tuple[Path, str], list[_Chip]] = {}
+        for chip in chips:
+            place = self.tree.collection_folder(chip.task.item.collection_id)
+            groups.setdefault((place, alike(chip.store)), []).append(chip)
+        out: dict[int, pystac.Item] = {}
+        for (place, _), own in groups.items():
+            with workplace(folder / "gathered") as work, writing(place):
+                made = work / f"{self.options.asset}.zarr"
+                name, sizes = gather([c.store for c in own], [c.task.name for c in own], made)
+                store, items = place / name, []
+                with self.tree.locked():
+                    place.mkdir(parents=True, exist_ok=True)
+                    with placed(made, store):
+                        for i, (chip, size) in enumerate(zip(own, sizes, strict=True)):
+                            encoded = of_chip(chip.encoded, size)
+                            items.append(self._described(chip.task, encoded, chip.decoder, (store, i)))
+                        written = self.tree.add_together(items)
+            out |= {chip.number: item for chip, item in zip(own, written, strict=True)}
+            for chip in own:
+                remove(chip.store)
+        return out
 
     def encode_item(self, item: pystac.Item, key_frame: pystac.Item | None) -> pystac.Item:
         """Encode one Item, or find it done; the catalogued Item."""
@@ -312,7 +350,7 @@ class _Run:
         warn_of(item.id, dict.fromkeys(note for s in job.sources for note in s.notes), SourceWarning)
         return out
 
-    def _task(self, item: pystac.Item, key_frame: pystac.Item | None) -> _Task:
+    def _task(self, item: pystac.Item, key_frame: pystac.Item | None) -> Task:
         """What is to be done about an Item; what a killed process left of its store is gone."""
         asset = self.options.asset
         name = name_of(item, asset, self.options.mode)
@@ -320,12 +358,13 @@ class _Run:
         sources = self.opened.pop(item.id, None) or self._sources(item)
         known = self.tree.find(name, item.collection_id)
         stored = None if known is None else known.assets.get(asset)
-        clear(store, self.tree.root, None if stored is None else stored.extra_fields.get("file:size"))
+        if self.options.pack is None:
+            clear(store, self.tree.root, None if stored is None else stored.extra_fields.get("file:size"))
         space = sources[0].codec.space
         whole = self.options.codec if space == self.options.codec.space else resolve_space(space)
         options = self.options.for_codec(whole)
         digest = input_digest(sources, options.fingerprint(key_frame))
-        return _Task(item, key_frame, options, sources, name, store, digest)
+        return Task(item, key_frame, options, sources, name, store, digest)
 
     def _sources(self, item: pystac.Item) -> list[ItemSource]:
         """Pixels of an Item, of each lattice."""
@@ -342,7 +381,7 @@ class _Run:
             for chain in codec.grid_chains
         ]  # fmt: skip
 
-    def _finished(self, task: _Task) -> pystac.Item | None:
+    def _finished(self, task: Task) -> pystac.Item | None:
         """The catalogued Item where its asset was made from the same inputs, with what its source says now; None to encode it.
 
         Raises
@@ -363,18 +402,25 @@ class _Run:
         out.properties["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return self.tree.renew(out)
 
-    def _catalogue(self, task: _Task, encoded: Encoded, decoder: Path) -> pystac.Item:
+    def _catalogue(self, task: Task, encoded: Encoded, decoder: Path) -> pystac.Item:
         """Catalogue what was written and lies in its place."""
+        out = self._described(task, encoded, decoder)
+        if task.is_drawn:
+            describe_thumbnail(out, task.thumbnail)
+        set_reference(out, self.options.asset, task.key_frame if encoded.key_frame is not None else None)
+        return self.tree.add(out)
+
+    def _described(
+        self, task: Task, encoded: Encoded, decoder: Path, packed: tuple[Path, int] | None = None
+    ) -> pystac.Item:
+        """The Item as it is to be catalogued."""
         item, asset = task.item, self.options.asset
         known = self.tree.find(task.name, item.collection_id)
         out = renewed(item, known, self.tree, task.name, self.options.mode, replaced=asset)
-        describe(out, asset, encoded, task.store.parent, decoder, item)
+        describe(out, asset, encoded, task.store.parent, decoder, item, packed)
         if task.digest is not None:
             out.assets[asset].extra_fields[INPUT] = task.digest
-        if task.is_drawn:
-            describe_thumbnail(out, task.thumbnail)
-        set_reference(out, asset, task.key_frame if encoded.key_frame is not None else None)
-        return self.tree.add(out)
+        return out
 
     def _planned(self, items: Sequence[pystac.Item]) -> Iterable[tuple[int, int | pystac.Item | None]]:
         """Positions of the Items in the order of encoding, each with its key frame, as :func:`dates` has them."""

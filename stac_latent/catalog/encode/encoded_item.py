@@ -127,9 +127,34 @@ def renewed(
 
 
 def describe(
-    item: pystac.Item, key: str, made: Encoded, folder: Path, decoder: Path, source: pystac.Item
+    item: pystac.Item,
+    key: str,
+    made: Encoded,
+    folder: Path,
+    decoder: Path,
+    source: pystac.Item,
+    packed: tuple[Path, int] | None = None,
 ) -> None:
-    """Add asset, mask, link and properties to the Item."""
+    """Add asset, mask, link and properties to the Item.
+
+    Parameters
+    ----------
+    item
+        What is added to.
+    key
+        Key of the asset.
+    made
+        What was written.
+    folder
+        The Item's own, with the store.
+    decoder
+        The codec's Item.
+    source
+        The Item that was encoded.
+    packed
+        The store that the latent shares with others, and which chip of it this is; then there is no asset for the mask, which would
+        be that of all.
+    """
     fields = {**made.spec.to_fields(), **made.grid.to_fields(), **made.fields}
     fields["latent:stride"] = list(made.spec.stride)
     fields["latent:shape"] = [made.spec.dimensions, *made.grid.cells]
@@ -137,7 +162,9 @@ def describe(
     fields["file:size"] = made.size
     if made.spec.kind == "embedding":
         fields.pop("latent:padding", None)
-    store = folder / f"{key}.zarr"
+    store = folder / f"{key}.zarr" if packed is None else packed[0]
+    if packed is not None:
+        fields["latent:chip_index"] = packed[1]
     item.add_asset(
         key,
         pystac.Asset(
@@ -145,7 +172,7 @@ def describe(
         ),
     )  # fmt: skip
     item.assets.pop(f"{key}-mask", None)
-    if (store / "mask").exists():
+    if packed is None and (store / "mask").exists():
         item.add_asset(
             f"{key}-mask",
             pystac.Asset(

@@ -12,10 +12,11 @@ from typing import Any
 import pystac
 
 from stac_latent.cube.raw.source import ItemSource
-from stac_latent.errors import CatalogError, CorruptDataError
+from stac_latent.cube.ref import chip_of
+from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.net.fetch import look
 from stac_latent.net.raster import open_raster
-from stac_latent.system.files import tree_size
+from stac_latent.store.zarr.chips import asset_size
 from stac_latent.system.links import asset_href, is_local, is_served, local_path, shown
 
 __all__ = ["INPUT", "check_checksum", "input_digest", "intact", "made_from"]
@@ -76,9 +77,14 @@ def made_from(known: pystac.Item | None, key: str, digest: str | None) -> bool:
 
 
 def intact(asset: pystac.Asset) -> bool:
-    """Whether the store of an asset has as many bytes as were written."""
-    href = asset_href(asset)
-    return is_local(href) and asset.extra_fields.get("file:size") == tree_size(local_path(href))
+    """Whether the store of an asset has as many bytes as were written; where it holds many chips, those of this one."""
+    href, fields = asset_href(asset), asset.extra_fields
+    if not is_local(href) or not local_path(href).exists():
+        return False
+    try:
+        return bool(fields.get("file:size") == asset_size(local_path(href), chip_of(fields, "latent")))
+    except StacLatentError:
+        return False
 
 
 def _identity(asset: pystac.Asset, item: pystac.Item) -> list[str] | None:

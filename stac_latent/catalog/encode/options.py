@@ -23,6 +23,7 @@ from stac_latent.field.rate_target import Target
 from stac_latent.quality.checks import Check
 from stac_latent.secure import Key, use
 from stac_latent.store.zarr.group import Payload, StoreLayout
+from stac_latent.store.zarr.pack import MOST
 from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import did_you_mean
 
@@ -78,6 +79,7 @@ class EncodeKeywords:
     pixels: SourceGrid
     layout: StoreLayout | None = None
     thumbnail: bool = True
+    pack: int | None = None
 
     def checked(self, codec: Codec) -> EncodeOptions:
         """The options that they state for a codec.
@@ -111,7 +113,7 @@ class EncodeKeywords:
         return EncodeOptions(
             codec=codec, asset=self.asset, mode=self.mode, overwrite=self.overwrite, skip_failing=self.on_error == "skip",
             payload=payload, target=target, error_bound=bound, quality=quality, key_frames=self.references, key=key,
-            pixels=self.pixels, layout=self._layout(codec), thumbnail=self.thumbnail,
+            pixels=self.pixels, layout=self._layout(codec), thumbnail=self.thumbnail and self.pack is None, pack=self._pack(),
         )  # fmt: skip
 
     def _payload(self, codec: Codec, target: Target) -> Payload:
@@ -154,6 +156,25 @@ class EncodeKeywords:
         if inner < 1 or shard < inner or shard % inner:
             raise CatalogError(f"layout must have shards of whole chunks; got {given}")
         return given
+
+    def _pack(self) -> int | None:
+        """How many Items share a store, if stores can be shared."""
+        if self.pack is None:
+            return None
+        if type(self.pack) is not int or not 1 <= self.pack <= MOST:
+            raise CatalogError(f"pack={self.pack!r}; expected the number of items in a store, 1 to {MOST}")
+        for name, option, is_given in (
+            ("references", "--references", self.references is not None),
+            ("key", "--key-file", self.key is not None),
+            ("error_bound", "--error-bound", self.error_bound is not None),
+            ("guard='fallback'", "--guard fallback", self.guard == "fallback"),
+            ("layout with sharded=False", "--no-shards", self.layout is not None and not self.layout.sharded),
+        ):
+            if is_given:
+                raise CatalogError(
+                    f"items that share a store (pack=, --pack) do not go with {name} ({option}): leave out either"
+                )
+        return self.pack
 
     def _encryption(self) -> Key | None:
         """Key to encrypt with, if any."""
@@ -202,6 +223,8 @@ class EncodeOptions:
         How stores are cut.
     thumbnail
         Whether Items gain a picture.
+    pack
+        How many Items share a store, at most; None where each has its own.
     """
 
     codec: Codec
@@ -218,6 +241,7 @@ class EncodeOptions:
     pixels: SourceGrid
     layout: StoreLayout = field(default_factory=StoreLayout)
     thumbnail: bool = True
+    pack: int | None = None
 
     def for_codec(self, codec: Codec) -> Self:
         """The same for a codec that was made for the types or the native grids of an Item's bands; these may be in another order.

@@ -37,9 +37,9 @@ from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Key, has_key, use
+from stac_latent.store.zarr.chips import ChipArray, asset_size
 from stac_latent.store.zarr.known_metadata import metadata_checksum, stored_chunks
 from stac_latent.store.zarr.trust import CONFIG, check_array
-from stac_latent.system.files import tree_size
 from stac_latent.system.links import asset_href, is_local, local_path
 from stac_latent.window import Window
 
@@ -210,7 +210,7 @@ def _check(
     )  # what is stored, not what follows from it
     fields = item.assets[key].extra_fields
     codec = _codec(ref, opened)
-    size = tree_size(local_path(ref.href)) if is_local(ref.href) else None
+    size = asset_size(local_path(ref.href), ref.chip) if is_local(ref.href) else None
     declared = fields.get("file:size")
     if size is not None and declared is not None and size != declared:
         row.problems.append(f"{size} bytes are stored, the item declares {declared}")
@@ -308,6 +308,13 @@ def _metadata(reader: LatentReader, row: Checked) -> None:
             row.problems.append(f"{name} is {attributes[name]!r} in the store, {value!r} in the item")
     with zarr.config.set(CONFIG):
         group = zarr.open_group(reader.arrays.latent.store, mode="r")
+    if ref.chip is not None:
+        place = group.get("transform")
+        if isinstance(place, zarr.Array) and place.shape[1:] == (6,) and ref.chip < place.shape[0]:
+            check_array(place, f"{ref.href}/transform", 2, "f")
+            if not np.allclose(ChipArray(place, ref.chip)[:], ref.grid.cell_transform, rtol=1e-12, atol=0):
+                row.problems.append("transform of the store is not that of the item's grid")
+        return
     a, _, c, _, e, f = ref.grid.cell_transform
     for name, n, start, step in (("y", ref.grid.cells[0], f, e), ("x", ref.grid.cells[1], c, a)):
         found = group.get(name)

@@ -119,6 +119,13 @@ def encode(
     thumbnail: Annotated[
         bool, typer.Option(help="Give items that have none a small picture (PNG, some kB).")
     ] = True,
+    pack: Annotated[
+        int | None,
+        typer.Option(
+            help="Up to so many items share a store: for 100,000s of chips, whose metadata would outweigh them.",
+            min=1,
+        ),
+    ] = None,
     key: Annotated[
         Path | None, typer.Option("--key-file", help="Encrypt the chunks with this key; see 'keygen'.")
     ] = None,
@@ -165,7 +172,8 @@ def encode(
         items = [item for item in items if not _is_done(item, dest, asset, mode)]
         err.print(f"{before - len(items):,} of {before:,} items have the asset {asset!r} already")
     against = _references(references)
-    batches = [items] if against is not None and items else [[item] for item in items]
+    together = (against is not None or pack is not None) and items
+    batches = [items] if together else [[item] for item in items]
     done: list[pystac.Item] = []
     with progress(as_json) as report, saying(done, len(items), str(dest)):
         report("items", 0, len(items))
@@ -176,7 +184,7 @@ def encode(
                     batch, chosen, dest, asset=asset, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
                     on_error="skip" if keep_going and len(items) + len(heard.unread) > 1 else "raise",
-                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, layout=layout, **target,  # type: ignore[arg-type]
+                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, layout=layout, pack=pack, **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(heard.refused) + len(heard.failed), len(items))
     rows = [item_row(item, asset) for item in done]

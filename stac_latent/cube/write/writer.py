@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-import zarr
 
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.band_grid import band_grids
@@ -39,6 +38,7 @@ from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Encrypt, EncryptedAsset, Key, context_of
 from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
+from stac_latent.store.zarr.chips import AnyArray
 from stac_latent.store.zarr.encrypted_store import write_manifest
 from stac_latent.store.zarr.group import ChunkSizes, GroupOptions, Payload, StoreLayout, create, finish
 from stac_latent.store.zarr.known_metadata import layout_fields
@@ -127,6 +127,8 @@ class WriteJob:
         Encrypts the chunks, under a data key of their own.
     layout
         How stores are cut.
+    small
+        Chunks are no larger than the grid, so that the store can be gathered with others.
     """
 
     sources: Sequence[Scene]
@@ -139,6 +141,7 @@ class WriteJob:
     quality: QualityPolicy = field(default_factory=QualityPolicy)
     key: Key | None = None
     layout: StoreLayout = field(default_factory=StoreLayout)
+    small: bool = False
 
 
 def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
@@ -218,11 +221,17 @@ def _layers(job: WriteJob) -> list[_Layer]:
             job.bundle,
             i,
             name,
-            job.layout.sizes(coder, source.grid.cells),
+            _sizes(job, coder, source.grid.cells),
             bound,
         )
         for i, (source, coder, name, bound) in rows
     ]
+
+
+def _sizes(job: WriteJob, coder: Codec, cells: tuple[int, int]) -> ChunkSizes:
+    """How the store of a lattice of so many cells is cut."""
+    sizes = job.layout.sizes(coder, cells)
+    return sizes.within(cells) if job.small else sizes
 
 
 class _Verdict(NamedTuple):
@@ -318,7 +327,7 @@ class _Layer:
     """Chunks that keep the bound; None for all."""
     encryption: Encrypt | None = None
     sealed: EncryptedAsset | None = None
-    masks: zarr.Array[Any] | None = None
+    masks: AnyArray | None = None
     """The mask's array, once it is written."""
     sums: dict[Window, Sums] = field(default_factory=dict)
     """Checksums of each chunk that was written, by its cells."""

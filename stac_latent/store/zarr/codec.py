@@ -70,7 +70,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class LatentZarrCodec(ArrayBytesCodec):
-    """Codes each chunk ``(channel, y, x)`` of symbols as one bitstream.
+    """Codes each chunk ``(channel, y, x)`` of symbols, or ``(chip, channel, y, x)`` of one chip, as one bitstream.
 
     Parameters
     ----------
@@ -126,8 +126,9 @@ class LatentZarrCodec(ArrayBytesCodec):
             dtype.to_native_dtype(),
         )
         if (
-            len(chunk) != 3
-            or chunk[0] != spec.dimensions
+            chunk[:-3] not in ((), (1,))
+            or len(chunk) < 3
+            or chunk[-3] != spec.dimensions
             or not np.can_cast(spec.data_type, kind, "same_kind")
         ):
             raise FieldError(
@@ -158,7 +159,9 @@ class LatentZarrCodec(ArrayBytesCodec):
             raise
         except (ValueError, AssertionError, IndexError, MemoryError) as exc:
             raise CorruptDataError(f"a chunk of {self.space} does not decode: {exc}") from exc
-        symbols = _filled(symbols, chunk_spec.shape)
+        symbols = _filled(symbols, chunk_spec.shape[-3:])
+        if chunk_spec.shape[:-3] == (1,):  # of many chips, one
+            symbols = symbols[np.newaxis]
         if symbols.shape != chunk_spec.shape:
             raise CorruptDataError(
                 f"a chunk decodes to shape {symbols.shape}; the array has chunks {chunk_spec.shape}"
@@ -174,7 +177,7 @@ class LatentZarrCodec(ArrayBytesCodec):
     def _encode(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         symbols = chunk_array.as_numpy_array()
         warn_of_part(symbols, NAME)
-        symbols = np.ascontiguousarray(symbols)
+        symbols = np.ascontiguousarray(symbols.reshape(symbols.shape[-3:]))
         payload = (self.encoder or self._codec()).entropy_encode(symbols)
         return chunk_spec.prototype.buffer.from_bytes(payload)
 

@@ -8,6 +8,7 @@
       valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
       residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.zarr.residual`
       y, x                        cell centres, so that xarray.open_zarr shows a map
+                                  (many chips in one store: see stac_latent.store.zarr.chips)
       g60/                        the same again for bands whose pixels fit no cell of these
 """
 
@@ -39,6 +40,7 @@ from stac_latent.errors import CodecError, CorruptDataError, StacLatentError, wi
 from stac_latent.net.fetch import Sign
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec
+from stac_latent.store.zarr.chips import AnyArray, ChipArray, chunk_key
 from stac_latent.store.zarr.codec import Encoder, LatentZarrCodec
 from stac_latent.store.zarr.encrypted_store import SealedStore, for_writing
 from stac_latent.store.zarr.open_store import store_at
@@ -87,13 +89,13 @@ def _compact(function: Callable[P, R]) -> Callable[P, R]:
 class LatentArrays:
     """The arrays of one latent group."""
 
-    latent: zarr.Array[Any]
-    mask: zarr.Array[Any] | None
-    valid: zarr.Array[Any] | None
+    latent: AnyArray
+    mask: AnyArray | None
+    valid: AnyArray | None
     attributes: Mapping[str, Any]
     reference: tuple[zarr.Array[Any], zarr.Array[Any]] | None = None
     """Gains and checksums of a date that is coded against a key frame; see :mod:`stac_latent.cube.keyframe.decode`."""
-    residual: zarr.Array[Any] | None = None
+    residual: AnyArray | None = None
     """Payloads that keep an error bound; see :mod:`stac_latent.store.zarr.residual`."""
 
     def read_symbols(self, cells: Window) -> Array:
@@ -125,7 +127,7 @@ class LatentArrays:
         """Tell zeros that were stored from zeros that stand for a missing file."""
         spans = [range(lo // n, (hi - 1) // n + 1) for (lo, hi), n in zip(cells, self._shard(), strict=True)]
         for y, x in itertools.product(*spans):
-            path = f"{self.latent.path}/{self.latent.metadata.encode_chunk_key((0, y, x))}"
+            path = chunk_key(self.latent, (0, y, x))
             if not sync(self.latent.store.exists(path)):
                 raise CorruptDataError(
                     f"{_where(self.latent)}: {path} is missing; the store is incomplete, fetch or write it again"
@@ -141,7 +143,7 @@ class LatentArrays:
 
     def mask_ahead(self, window: Window) -> None:
         """Start to read the mask of a pixel window from a remote store, where it is small."""
-        if self.mask is None or not isinstance(self.mask.store, RemoteStore):
+        if not isinstance(self.mask, zarr.Array) or not isinstance(self.mask.store, RemoteStore):
             return
         spans = [
             range(lo // n, (hi - 1) // n + 1)
@@ -149,7 +151,7 @@ class LatentArrays:
         ]
         if len(spans[0]) * len(spans[1]) <= _MASKS_AHEAD:
             for y, x in itertools.product(*spans):
-                self.mask.store.ahead(f"{self.mask.path}/{self.mask.metadata.encode_chunk_key((0, y, x))}")
+                self.mask.store.ahead(chunk_key(self.mask, (0, y, x)))
 
     def read_mask(self, window: Window) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         """Valid pixels ``(1 or band, y, x)`` of a pixel window; None where the group has no mask."""
@@ -168,7 +170,7 @@ class LatentArrays:
     @_compact
     def widen_mask(self, bands: int) -> LatentArrays:
         """The same group with one mask for each of ``bands``; what was stored for all is kept for each."""
-        if self.mask is None:
+        if not isinstance(self.mask, zarr.Array):
             raise CorruptDataError(f"{_where(self.latent)}: the group has no mask to widen")
         old = np.asarray(self.mask[:1])
         group = zarr.open_group(self.latent.store, path=self.latent.path.rpartition("/")[0], mode="r+")
@@ -183,12 +185,12 @@ class LatentArrays:
         mask[:] = np.broadcast_to(old, mask.shape)
         return replace(self, mask=mask)
 
-    def read_all(self, array: zarr.Array[Any]) -> Array:
+    def read_all(self, array: AnyArray) -> Array:
         """The whole of a small array of the group; errors as :meth:`read_symbols`."""
         return self._read(array, (slice(None),) * array.ndim)
 
     @staticmethod
-    def _read(array: zarr.Array[Any], where: tuple[slice, ...]) -> Array:
+    def _read(array: AnyArray, where: tuple[slice, ...]) -> Array:
         shape = [len(range(*s.indices(n))) for s, n in zip(where, array.shape, strict=True)]
         check_bytes(shape, array.dtype.itemsize, _where(array), memory())
         try:
@@ -202,7 +204,7 @@ class LatentArrays:
             ) from exc
 
 
-def _where(array: zarr.Array[Any]) -> str:
+def _where(array: AnyArray) -> str:
     """Address of an array, without the store's wrapping."""
     return str(array.store_path).removeprefix("wrapping-")
 
@@ -278,6 +280,11 @@ class ChunkSizes(NamedTuple):
     def place(self, cells: Window) -> tuple[int, int]:
         """Numbers of the chunk that holds the first of some cells."""
         return cells.y.start // self.inner[0], cells.x.start // self.inner[1]
+
+    def within(self, cells: tuple[int, int]) -> ChunkSizes:
+        """The same, with chunks no larger than a grid of so many cells."""
+        inner = (min(self.inner[0], cells[0]), min(self.inner[1], cells[1]))
+        return self if inner == self.inner else self._replace(inner=inner, shard=(8 * inner[0], 8 * inner[1]))
 
 
 def _usual(codec: Codec, cells: tuple[int, int]) -> tuple[int, int]:
@@ -435,6 +442,7 @@ def open_arrays(
     *,
     sign: Sign | None = None,
     known: Mapping[str, bytes] | None = None,
+    chip: int | None = None,
 ) -> LatentArrays:
     """Open a latent group for reading; with ``spec`` and ``grid``, check that it is the one they describe.
 
@@ -448,6 +456,8 @@ def open_arrays(
         Signs remote addresses.
     known
         Remote files that need not be read, by name: metadata that the Item pins.
+    chip
+        Which chip of a store that holds many.
 
     Raises
     ------
@@ -467,30 +477,58 @@ def open_arrays(
         ) from exc
     href = shown(href)  # for messages
     kinds_of_latent = "iufc" if spec is None else "c" if np.dtype(spec.data_type).kind == "c" else "iuf"
-    if not isinstance(latent, zarr.Array) or latent.ndim != 3 or latent.dtype.kind not in kinds_of_latent:
-        raise CorruptDataError(f"{href}/latent must be an array (channel, y, x) of numbers")
+    more = 0 if chip is None else 1
+    if (
+        not isinstance(latent, zarr.Array)
+        or latent.ndim != 3 + more
+        or latent.dtype.kind not in kinds_of_latent
+    ):
+        axes = "(channel, y, x)" if chip is None else "(chip, channel, y, x)"
+        raise CorruptDataError(f"{href}/latent must be an array {axes} of numbers{_holding(latent)}")
     for array, name, ndim, kinds in (
         (latent, "latent", 3, kinds_of_latent), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
         (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
         (residual, "residual", 3, "u"),
     ):  # fmt: skip
         if isinstance(array, zarr.Array):
-            check_array(array, f"{href}/{name}", ndim, kinds)
+            check_array(array, f"{href}/{name}", ndim + more, kinds)
+    if chip is not None:
+        latent, mask, valid, residual = (
+            _of_chip(array, chip, href) for array in (latent, mask, valid, residual)
+        )
     if spec is not None and grid is not None and latent.shape != (spec.dimensions, *grid.cells):
         raise CorruptDataError(
             f"{href}/latent has shape {latent.shape}; the item declares {(spec.dimensions, *grid.cells)} (channel, y, x)"
         )
-    if isinstance(valid, zarr.Array) and valid.shape != latent.shape[1:]:
+    if isinstance(valid, zarr.Array | ChipArray) and valid.shape != latent.shape[1:]:
         raise CorruptDataError(
             f"{href}/valid has shape {valid.shape}; the latent has {latent.shape[1:]} cells"
         )
-    if grid is not None and isinstance(mask, zarr.Array) and mask.shape[1:] != grid.shape:
+    if grid is not None and isinstance(mask, zarr.Array | ChipArray) and mask.shape[1:] != grid.shape:
         raise CorruptDataError(f"{href}/mask has shape {mask.shape}; the item declares {grid.shape} pixels")
     return LatentArrays(
         latent,
-        mask if isinstance(mask, zarr.Array) else None,
-        valid if isinstance(valid, zarr.Array) else None,
+        mask if isinstance(mask, zarr.Array | ChipArray) else None,
+        valid if isinstance(valid, zarr.Array | ChipArray) else None,
         attributes,
         (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
-        residual if isinstance(residual, zarr.Array) else None,
+        residual if isinstance(residual, zarr.Array | ChipArray) else None,
     )
+
+
+def _holding(latent: Any) -> str:
+    """What to say of a store that was not opened as what it is."""
+    if not isinstance(latent, zarr.Array) or latent.ndim != 4:
+        return ""
+    return f"; it holds {latent.shape[0]} chips: open the Item of one, which says which in latent:chip_index"
+
+
+def _of_chip(array: Any, chip: int, href: str) -> Any:
+    """One chip of an array that has many; what is no array stays as it is."""
+    if not isinstance(array, zarr.Array):
+        return array
+    if chip >= array.shape[0]:
+        raise CorruptDataError(
+            f"{href}/{array.basename} holds {array.shape[0]} chips; the item declares latent:chip_index {chip}, counted from 0"
+        )
+    return ChipArray(array, chip)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
@@ -24,6 +23,7 @@ from stac_latent.codec.codec import Codec
 from stac_latent.errors import CorruptDataError
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid
+from stac_latent.store.zarr.chips import AnyArray, ChipArray, StoredArray, chunk_key
 from stac_latent.store.zarr.group import GroupOptions, Payload, create, finish
 from stac_latent.system.digests import multihash
 
@@ -80,7 +80,7 @@ def _make(codec: Codec, grid: Grid, payload: Payload, masks: int) -> bytes:
     return b"" if found is None else found.to_bytes()
 
 
-def layout_fields(folder: Path, mask: zarr.Array[Any] | None, encryption: Encrypt | None) -> dict[str, Any]:
+def layout_fields(folder: Path, mask: AnyArray | None, encryption: Encrypt | None) -> dict[str, Any]:
     """Fields that an asset says of its finished store; none of an encrypted one, whose manifest says it."""
     if encryption is not None:
         return {}
@@ -88,13 +88,16 @@ def layout_fields(folder: Path, mask: zarr.Array[Any] | None, encryption: Encryp
     return fields if mask is None else {**fields, "latent:mask_chunks": stored_chunks(mask, folder)}
 
 
-def stored_chunks(array: zarr.Array[Any], folder: Path) -> str:
+def stored_chunks(array: AnyArray, folder: Path) -> str:
     """Which chunks of a mask ``(band, y, x)`` are stored in a folder: bits in hexadecimal notation, row by row."""
-    there = [(folder / key).is_file() for key in _keys(array)]
+    if isinstance(array, ChipArray):
+        there = (StoredArray.open(folder / array.path).lengths()[array.chip] > 0).ravel().tolist()
+    else:
+        there = [(folder / key).is_file() for key in _keys(array)]
     return np.packbits(there).tobytes().hex()
 
 
-def absent_chunks(array: zarr.Array[Any], bits: str) -> list[str]:
+def absent_chunks(array: AnyArray, bits: str) -> list[str]:
     """Keys of the chunks of a mask that are not stored, by what :func:`stored_chunks` wrote of it.
 
     Raises
@@ -115,7 +118,7 @@ def absent_chunks(array: zarr.Array[Any], bits: str) -> list[str]:
     return [key for key, there in zip(keys, stored, strict=False) if not there]
 
 
-def _keys(array: zarr.Array[Any]) -> list[str]:
+def _keys(array: AnyArray) -> list[str]:
     counts = [math.ceil(n / c) for n, c in zip(array.shape[1:], array.chunks[1:], strict=True)]
     places = itertools.product(*map(range, counts))
-    return [f"{array.path}/{array.metadata.encode_chunk_key((0, *place))}" for place in places]
+    return [chunk_key(array, (0, *place)) for place in places]

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.codecs import Crc32cCodec, ShardingCodec
 from zarr.core.buffer import default_buffer_prototype
@@ -23,6 +22,7 @@ from zarr.core.sync import sync
 
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.net.fetch import fetch, keep, kept, network
+from stac_latent.store.zarr.chips import AnyArray, chunk_key, shard_index, slot_of
 from stac_latent.store.zarr.codec import LatentZarrCodec
 from stac_latent.store.zarr.open_store import LocalFiles
 from stac_latent.store.zarr.remote_store import RemoteStore, part_of
@@ -46,7 +46,7 @@ class PayloadReader:
     Parameters
     ----------
     array
-        With the zarr codec ``stac_latent``, sharded or not.
+        With the zarr codec ``stac_latent``, sharded or not; of one chip, where it holds many.
     indexes
         Indexes of shards that are kept: 1 KiB each.
 
@@ -56,7 +56,7 @@ class PayloadReader:
         If it is stored otherwise; :meth:`reads` tells beforehand.
     """
 
-    def __init__(self, array: zarr.Array[Any], indexes: int = 64) -> None:
+    def __init__(self, array: AnyArray, indexes: int = 64) -> None:
         if not self.reads(array):
             raise TypeError(f"{array.store_path} holds no coded chunks")
         self.array = array
@@ -66,10 +66,11 @@ class PayloadReader:
         self._coming: dict[Place, Future[bytes]] = {}
         shards = array.shards or array.chunks
         self._per = tuple(s // c for s, c in zip(shards, array.chunks, strict=True))
+        self._slot, self._chips = slot_of(array)
         self._most = 2 * math.prod(array.chunks) * array.dtype.itemsize + _SLACK
 
     @staticmethod
-    def reads(array: zarr.Array[Any]) -> bool:
+    def reads(array: AnyArray) -> bool:
         """Whether the chunks of an array can be read so."""
         codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
         if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
@@ -90,7 +91,7 @@ class PayloadReader:
         if coming is not None:
             return coming.result()
         if self.array.shards is None:
-            return self._alone(f"{self.array.path}/{self.array.metadata.encode_chunk_key((0, y, x))}")
+            return self._alone(chunk_key(self.array, (0, y, x)))
         key = self._key(y, x)
         start, stop = self._span(key, y, x)
         return self._payload(self._get(key, RangeByteRequest(start, stop)), stop - start, key, (y, x))
@@ -154,14 +155,13 @@ class PayloadReader:
                 keep(store.url(key), (start, stop), tag, part)
 
     def _key(self, y: int, x: int) -> str:
-        shard = (0, y // self._per[1], x // self._per[2])
-        return f"{self.array.path}/{self.array.metadata.encode_chunk_key(shard)}"
+        return chunk_key(self.array, (0, y // self._per[1], x // self._per[2]))
 
     def _span(self, key: str, y: int, x: int) -> tuple[int, int]:
         """Where a chunk lies in its shard."""
         with self._reading[key]:
             index = self._index(key)
-        offset, length = (int(v) for v in index[y % self._per[1], x % self._per[2]])
+        offset, length = (int(v) for v in index[self._slot, y % self._per[1], x % self._per[2]])
         if offset == _MISSING or length <= _CRC_BYTES:
             raise CorruptDataError(
                 f"{self._where(key)} lacks chunk ({y}, {x}); the store is incomplete, write it again"
@@ -190,21 +190,20 @@ class PayloadReader:
         known = self._indexes.find(key)
         if known is not None:
             return known
-        n = self._per[1] * self._per[2]
+        n = self._chips * self._per[1] * self._per[2]
         size = 16 * n + _CRC_BYTES
         data = self._get(key, SuffixByteRequest(size))
         if len(data) != size:
             raise CorruptDataError(
                 f"{self._where(key)} holds {len(data)} bytes, less than its index; it was truncated"
             )
-        from google_crc32c import value
-
-        if value(data[:-_CRC_BYTES]) != int.from_bytes(data[-_CRC_BYTES:], "little"):
+        index = shard_index(data)
+        if index is None:
             raise CorruptDataError(
                 f"{self._where(key)}: the checksum of the index does not match; it was changed"
             )
-        index = np.frombuffer(data, "<u8", 2 * n).reshape(self._per[1], self._per[2], 2)
-        return self._indexes.get(key, lambda: index)
+        places = index.reshape(self._chips, self._per[1], self._per[2], 2)
+        return self._indexes.get(key, lambda: places)
 
     def _get(self, key: str, part: RangeByteRequest | SuffixByteRequest | None) -> bytes:
         try:

@@ -17,6 +17,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.secure import Encrypt
+from stac_latent.store.zarr.chips import AnyArray
 from stac_latent.store.zarr.encrypted_store import for_writing
 from stac_latent.store.zarr.trust import UNREADABLE
 
@@ -82,7 +83,7 @@ def mark_residual(path: Path, form: str) -> None:
         zarr.open_group(str(path), mode="r+", zarr_format=3).attrs["latent:residual"] = form
 
 
-def read_residual(array: zarr.Array[Any] | None, y: int, x: int, *, sparse: bool = False) -> bytes:
+def read_residual(array: AnyArray | None, y: int, x: int, *, sparse: bool = False) -> bytes:
     """Payload of one chunk; empty where ``sparse`` residuals have none for it.
 
     Raises

@@ -91,7 +91,7 @@ def check_array(array: zarr.Array[Any], name: str, ndim: int, kinds: str) -> Non
     outer = array.shards or array.chunks
     per = math.prod(-(-s // c) for s, c in zip(outer, array.chunks, strict=True))
     count = math.prod(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
-    if per > _MAX_PER_SHARD or count > _MAX_CHUNKS or (ndim == 3 and array.shape[0] > _MAX_CHANNELS):
+    if per > _MAX_PER_SHARD or count > _MAX_CHUNKS or (ndim >= 3 and array.shape[-3] > _MAX_CHANNELS):
         raise CorruptDataError(
             f"{name} declares {count} chunks, {per} in a shard, and shape {array.shape}; at most {_MAX_CHUNKS} chunks, "
             f"{_MAX_PER_SHARD} in a shard and {_MAX_CHANNELS} channels are read"

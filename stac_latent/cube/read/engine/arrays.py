@@ -306,6 +306,6 @@ def cell_chunks(ref: LatentRef) -> dict[str, Any]:
 
 def _cuts(ref: LatentRef) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Cells along y and x of a chunk, and how many chunks a shard has along them."""
-    latent = open_arrays(ref.href, sign=ref.sign).latent
+    latent = open_arrays(ref.href, sign=ref.sign, chip=ref.chip).latent
     chunks, shards = latent.chunks[1:], (latent.shards or latent.chunks)[1:]
     return chunks, tuple(s // c for s, c in zip(shards, chunks, strict=True))
