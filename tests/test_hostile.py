@@ -216,7 +216,7 @@ def test_a_payload_that_asks_for_gigabytes(monkeypatch):
     data = head + struct.pack("<I", zlib.crc32(b"", zlib.crc32(head)))
     with pytest.raises(CorruptDataError, match="2147483648 bytes; at most 67108864 are allowed"):
         zstd(BANDS).entropy_decode(data)
-    many = b"SLT\x01" + struct.pack("<II", 2**11, 2**11) + bytes(4 * 64**2)
+    many = b"SLT\x01" + struct.pack("<IIBB", 2**11, 2**11, 32, 32) + bytes(4 * 64**2)
     with pytest.raises(CorruptDataError, match=r"cannot hold|bytes; at most|the tiles end"):
         open_codec("lin", bands=["a"]).entropy_decode(many)
 

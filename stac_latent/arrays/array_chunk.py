@@ -23,10 +23,10 @@ import numpy as np
 from stac_latent.aliases import Array
 from stac_latent.arrays import lossless
 from stac_latent.arrays.chains import FIXED, Scale, chain_for, scale_for, takes_any_bands
-from stac_latent.arrays.frames import Numbers, full, number, thin
+from stac_latent.arrays.frames import full, thin
 from stac_latent.arrays.layout import Layout
 from stac_latent.arrays.settings import NAME, Settings
-from stac_latent.bytestring.framing import pack_mask, unpack_mask
+from stac_latent.bytestring.framing import Numbers, number, pack_mask, unpack_mask
 from stac_latent.errors import CodecError, CorruptDataError, FieldError, VerificationError
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.field.validity import fits
@@ -43,6 +43,8 @@ _BIG, _FORTRAN = 64, 128
 _NODATA, _SCALED, _NAN, _AFAR = 1, 2, 4, 8
 _SMALL = 48
 """Bytes that no codec is asked to go below."""
+_HEAD = 24
+"""Bytes of a chunk's header beyond those of a byte string, at most: a rate is kept with them."""
 _EXACT_IN_FLOAT = 2**53
 _TOGETHER = 4
 """Bands that a residual codes together: more save a few percent, and cost several times as long."""
@@ -262,6 +264,9 @@ def _parts(
     for i in range(0, len(field), count):
         part = field[i : i + count]
         chain = chain_for(settings.codec, len(part), field.dtype.name, nodata, scale)
+        room, rate = 8 * _HEAD / part.size, settings.max_bits_per_pixel
+        if rate is not None and rate > 2 * room:
+            asked["max_bits_per_pixel"] = rate - room
         space = space or _digits(chain.space)
         data = thin(chain.compress(part, **asked), chain.space, _three(part.shape))
         parts += [number(len(data)), data]

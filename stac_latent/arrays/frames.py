@@ -1,4 +1,4 @@
-"""Byte strings of fields without what a chunk's own header says too: their JSON headers, checksums and shapes.
+"""Byte strings of fields without what a chunk's own header says too: their headers, checksums and shapes.
 
 ``thin`` takes them out, ``full`` puts them back, byte for byte: what a chunk holds is what ``codec.compress`` wrote. One byte tells the form: as it
 was, of one grid, or within an error bound; numbers are of seven bits a byte. A byte string of another form is kept as it was.
@@ -6,10 +6,7 @@ was, of one grid, or within an error bound; numbers are of seven bits a byte. A 
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from stac_latent.bytestring.framing import BOUNDED, ONE_GRID, frame, unframe
+from stac_latent.bytestring.framing import BOUNDED, ONE_GRID, Numbers, frame, number, unframe
 from stac_latent.errors import CorruptDataError
 from stac_latent.stages.residual.payload import BITSTREAM
 
@@ -17,49 +14,6 @@ __all__ = ["Numbers", "full", "number", "thin"]
 
 _WHOLE, _ONE, _BOUND, _SHARED = range(4)
 """As it was; of one grid; within a bound; the same, where base and bound have one mask."""
-
-
-def number(n: int) -> bytes:
-    """A whole number from 0 on, seven bits a byte, lowest first."""
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    return bytes([*out, n])
-
-
-class Numbers:
-    """Numbers and bytes read one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def number(self) -> int:
-        """Inverse of :func:`number`."""
-        n = shift = 0
-        while True:
-            (byte,) = self.take(1)
-            n |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return n
-            if shift > 63:
-                raise CorruptDataError(
-                    "the header holds a number of more than 64 bits; the bytes were changed"
-                )
-
-    def take(self, count: int) -> bytes:
-        """So many bytes."""
-        if count > len(self.data) - self.at:
-            raise CorruptDataError(
-                f"the header declares {count} bytes where {len(self.data) - self.at} are left; the bytes were changed"
-            )
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def rest(self) -> bytes:
-        """All that is left."""
-        return self.take(len(self.data) - self.at)
 
 
 def thin(data: bytes, space: str, shape: tuple[int, int, int]) -> bytes:
@@ -92,7 +46,7 @@ def full(data: bytes, space: str, shape: tuple[int, int, int]) -> bytes:
     else:
         base = full(read.take(read.number()), space, shape)
     head = {"base": len(base), "masks": [[rows, len(bits)]], "residual": BITSTREAM, "sizes": [list(shape)]}
-    return frame(BOUNDED, _json(head), b"".join((base, bits, read.rest())))
+    return frame(BOUNDED, head, b"".join((base, bits, read.rest())))
 
 
 def _thin(data: bytes) -> bytes:
@@ -116,8 +70,4 @@ def _thin(data: bytes) -> bytes:
 
 def _one(rows: int, bits: bytes, payload: bytes, space: str, shape: tuple[int, int, int]) -> bytes:
     head = {"space": space[: len("sha256:") + 16], "shape": list(shape), "mask": [rows, len(bits)]}
-    return frame(ONE_GRID, _json(head), bits + payload)
-
-
-def _json(head: dict[str, Any]) -> bytes:
-    return json.dumps(head, separators=(",", ":")).encode()
+    return frame(ONE_GRID, head, bits + payload)

@@ -1,12 +1,11 @@
 """Fields within an error bound as one byte string: what a codec writes, and the residual of what that decodes to.
 
-Layout, little endian: ``SLE1``, uint32 header length, uint32 CRC-32 of all that follows, JSON header, the codec's own byte
+Layout: ``SLE1``, checksum and header (see :mod:`stac_latent.bytestring.framing`), the codec's own byte
 string, masks, payloads of residuals tile by tile. The codec's own string stands alone: its latents are those of its space.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -115,7 +114,7 @@ def encode(chain: Chain, field: Array | Sequence[Array], options: CompressOption
         head["sizes"].append(list(x.shape))
         sizes = np.array([len(p) for p in payloads], "<u4").tobytes()
         body += [bits, sizes, *payloads]
-    data = frame(BOUNDED, json.dumps(head, separators=(",", ":")).encode(), b"".join([base, *body]))
+    data = frame(BOUNDED, head, b"".join([base, *body]))
     back = decode(chain, data)
     _verify(chain, back if several else [back], fields, masks, bound, parts)
     return data
@@ -292,22 +291,9 @@ def _verify(
 
 
 def _read_head(head: dict[str, Any], body: bytes) -> tuple[bytes, list[list[int]], list[list[int]]]:
-    try:
-        base, shapes, masks = head["base"], head["sizes"], head["masks"]
-        whole = all(type(n) is int and n >= 0 for row in (*shapes, *masks, [base]) for n in row)
-        sound = whole and all(len(s) == 3 and 0 < s[1] * s[2] <= MAX_PIXELS for s in shapes)
-        sound = (
-            sound
-            and len(masks) == len(shapes)
-            and all(len(m) == 2 and m[0] in (0, 1, s[0]) for m, s in zip(masks, shapes, strict=True))
-        )
-        known = head["residual"] == BITSTREAM
-    except (KeyError, TypeError) as exc:
-        raise CorruptDataError(f"the header lacks what a residual needs: {exc}") from exc
-    if not known:
-        raise CorruptDataError(
-            f"the residual is of the form {head['residual']!r}; this version reads {BITSTREAM!r}"
-        )
+    base, shapes, masks = head["base"], head["sizes"], head["masks"]
+    pairs = zip(masks, shapes, strict=True)
+    sound = all(0 < s[1] * s[2] <= MAX_PIXELS and m[0] in (0, 1, s[0]) for m, s in pairs)
     if not sound or base > len(body):
         raise CorruptDataError(f"the header declares {head}, which cannot be")
     return body[:base], shapes, masks

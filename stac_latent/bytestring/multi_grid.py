@@ -1,13 +1,12 @@
 """Fields of several grids to one byte string, and back.
 
-Layout, little endian: ``SLN1``, uint32 header length, uint32 CRC-32 of all that follows, JSON header, masks, uint32 size of
+Layout, little endian: ``SLN1``, uint32 CRC-32 of all that follows, uint32 header length, JSON header, masks, uint32 size of
 each tile's payload, payloads by family and tile.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -84,12 +83,11 @@ def encode(chain: Chain, fields: Sequence[Array], options: CompressOptions) -> b
         "masks": [[0 if m is None else len(m), len(b)] for m, b in zip(masks, bits, strict=True)],
         "joint": list(found[0].grids),
     }
-    text = json.dumps(head, separators=(",", ":")).encode()
 
     def pack(step: float) -> bytes:
         payloads = [p for w in work for p in w.code(step)]
         sizes = np.array([len(p) for p in payloads], "<u4").tobytes()
-        return frame(SEVERAL_GRIDS, text, b"".join([*bits, sizes, *payloads]))
+        return frame(SEVERAL_GRIDS, head, b"".join([*bits, sizes, *payloads]))
 
     first, tail = stages_of(chain)
     if not target.given:

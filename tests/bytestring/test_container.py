@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from core_support import BANDS, small_codec
@@ -13,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stac_latent import open_codec
+from stac_latent.bytestring.framing import ONE_GRID, frame, unframe
 from stac_latent.codec.shipped import dct, jpeg2000, wavelet, zstd
 from stac_latent.errors import CorruptDataError, FieldError
 from stac_latent.field.validity import apply_nodata, valid_mask
@@ -132,11 +129,8 @@ def test_garbage(data):
 
 def forged(codec, data, **changes):
     """The same bytes with another header and a right checksum: what an attacker can write."""
-    n = struct.unpack_from("<I", data, 4)[0]
-    head = json.loads(data[12 : 12 + n]) | changes
-    text = json.dumps({k: v for k, v in head.items() if v is not None}).encode()
-    body = text + data[12 + n :]
-    return data[:4] + struct.pack("<II", len(text), zlib.crc32(body)) + body
+    head, body = unframe(data, ONE_GRID, "")
+    return frame(ONE_GRID, head | changes, body)
 
 
 @pytest.mark.parametrize(
@@ -145,15 +139,13 @@ def forged(codec, data, **changes):
         ({"shape": [2, 10**6, 10**6]}, "which cannot be"),
         ({"shape": [3, 19, 23]}, "which cannot be"),
         ({"shape": [2, 0, 23]}, "which cannot be"),
-        ({"shape": [2, -19, 23]}, "which cannot be"),
+        ({"shape": [2, 2**70, 23]}, "a number of more than 64 bits"),
         ({"shape": [2, 19, 230]}, "the mask inflates to|was declared"),
-        ({"shape": "ab"}, "expected 3 and 2 whole numbers"),
-        ({"shape": [2, 19.0, 23]}, "expected 3 and 2 whole numbers"),
-        ({"shape": None}, "header is not readable"),
         ({"mask": [1, 10**9]}, "the mask inflates to|inflate|truncated"),
         ({"mask": [1, 0]}, "the mask inflates to 0 bytes"),
         ({"mask": [7, 4]}, "which cannot be"),
-        ({"space": 5}, "a digest"),
+        ({"shape": []}, "which cannot be|inflate"),
+        ({"shape": [], "mask": []}, "the header declares|which cannot be|inflate"),
     ],
 )
 def test_forged_headers(changes, text):
@@ -166,11 +158,8 @@ def test_forged_headers(changes, text):
 def test_forged_mask_does_not_inflate():
     codec = small_codec("dct")
     x = make_field(BANDS, (19, 23), 1)
-    data = forged(codec, codec.compress(x))
-    n = struct.unpack_from("<I", data, 4)[0]
-    body = bytearray(data[12:])
-    body[n : n + 4] = b"\xff\xff\xff\xff"
-    bad = data[:8] + struct.pack("<I", zlib.crc32(body)) + bytes(body)
+    head, body = unframe(codec.compress(x), ONE_GRID, "")
+    bad = frame(ONE_GRID, head, b"\xff\xff\xff\xff" + body[4:])
     with pytest.raises(CorruptDataError, match="the mask does not inflate"):
         codec.decompress(bad)
 

@@ -340,19 +340,20 @@ def coded():
 
 def forged(data, body=None, **changes):
     """The same bytes with another header or body, and a right checksum."""
-    n = struct.unpack_from("<I", data, 4)[0]
+    n = struct.unpack_from("<I", data, 8)[0]
     head = json.loads(data[12 : 12 + n]) | changes
     text = json.dumps({k: v for k, v in head.items() if v is not None}).encode()
     return sealed(text, data[12 + n :] if body is None else body)
 
 
 def sealed(text, body):
-    return b"SLN1" + struct.pack("<II", len(text), zlib.crc32(text + body)) + text + body
+    rest = struct.pack("<I", len(text)) + text + body
+    return b"SLN1" + struct.pack("<I", zlib.crc32(rest)) + rest
 
 
 def test_the_header():
     _, data = coded()
-    n = struct.unpack_from("<I", data, 4)[0]
+    n = struct.unpack_from("<I", data, 8)[0]
     head = json.loads(data[12 : 12 + n])
     assert set(head) == {"space", "shapes", "masks", "joint"}
     assert (head["shapes"], head["joint"]) == ([[2, 40, 50], [2, 20, 25], [1, 7, 9]], [0, 1])
@@ -370,13 +371,13 @@ def test_every_damage_is_noticed():
 def test_changes_behind_a_right_checksum(draw):
     """Bytes that an attacker wrote: another error never, a field of the declared shapes at most."""
     codec, data = coded()
-    n = struct.unpack_from("<I", data, 4)[0]
-    body = bytearray(data[12:])
+    n = 4 + struct.unpack_from("<I", data, 8)[0]
+    body = bytearray(data[8:])
     for _ in range(draw.draw(st.integers(1, 4))):
         body[draw.draw(st.integers(0, len(body) - 1))] = draw.draw(st.integers(0, 255))
     if draw.draw(st.booleans()):
         del body[draw.draw(st.integers(n, len(body))) :]
-    bad = data[:4] + struct.pack("<II", n, zlib.crc32(body)) + bytes(body)
+    bad = data[:4] + struct.pack("<I", zlib.crc32(body)) + bytes(body)
     try:
         back = codec.decompress(bad)
     except CorruptDataError:
@@ -425,7 +426,7 @@ def test_forged_headers(changes, text):
 
 def test_forged_bodies():
     codec, data = coded()
-    n = struct.unpack_from("<I", data, 4)[0]
+    n = struct.unpack_from("<I", data, 8)[0]
     body = data[12 + n :]
     for cut in (0, 1, len(body) - 1):
         with pytest.raises(CorruptDataError):
@@ -441,7 +442,7 @@ def test_tiles_swapped():
     """A payload of another tile's shape does not go into the place of this one."""
     codec = native_codec((10, 1), nodata=None)
     one, other = (codec.compress(scene(codec, s)) for s in ((20, 30), (30, 20)))
-    n = struct.unpack_from("<I", other, 4)[0]
+    n = struct.unpack_from("<I", other, 8)[0]
     with pytest.raises(
         CorruptDataError, match=r"a tile decodes to \(1, 30, 20\); its place has \(1, 20, 30\)"
     ):
