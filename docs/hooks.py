@@ -37,6 +37,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if "{{ arrays }}" in markdown:
         found = json.loads((RESULTS / "arrays.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ arrays }}", arrays(found))
+    if "{{ chips }}" in markdown:
+        found = json.loads((RESULTS / "chips.json").read_text(encoding="utf-8"))
+        markdown = markdown.replace("{{ chips }}", chips(found))
     if "{{ time }}" in markdown:
         found = json.loads((RESULTS / "time.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ time }}", series(found))
@@ -104,6 +107,7 @@ def tables(folder: Path) -> str:
                     ("error_bound", bounds),
                     ("guard", guard),
                     ("arrays", arrays),
+                    ("chips", chips),
                 )
                 if path.stem.startswith(stem)
             ),
@@ -242,6 +246,41 @@ def arrays(result: dict[str, Any]) -> str:
             table(["Chunk", "Bound", *coders[1:]], times),
         )
     )
+
+
+def chips(result: dict[str, Any]) -> str:
+    """Tables of bytes of a chip and of seconds of CPU for all of them, one for each set of chips."""
+    head = [
+        "",
+        "Payload",
+        "Rest of the store",
+        "Item",
+        "Thumbnail",
+        "All",
+        "Files",
+        "CPU s to write",
+        "CPU s to read",
+    ]
+    out = []
+    for title, found in (("EuroSAT", result["eurosat"]), ("SSL4EO-S12", result["ssl4eo"])):
+        rows = []
+        for name, row in found.items():
+            if not isinstance(row, dict):
+                continue
+            sizes = [row[key] for key in ("payload", "metadata", "items", "thumbnails")]
+            rest = [f"{row['files']:,}", f"{row['write_s']:.1f}", f"{row['read_s']:.1f}"]
+            rows.append([name, *(f"{n:,}" for n in (*sizes, sum(sizes))), *rest])
+            if "items_as_table" in row:
+                sizes[2] = row["items_as_table"]
+                rows.append(
+                    [f"{name}, Items as a table", *(f"{n:,}" for n in (*sizes, sum(sizes))), "", "", ""]
+                )
+        bands, side, _ = found["shape"]
+        out += [
+            f"{title}: {found['chips']} chips of {side} pixels, {bands} bands; bytes of a chip.",
+            table(head, rows),
+        ]
+    return "\n\n".join(out)
 
 
 def guard(result: dict[str, Any]) -> str:
