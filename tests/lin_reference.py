@@ -128,7 +128,7 @@ class Coder:
     def frequencies(self, tables):
         out = []
         for t in tables:
-            if sum(t) > 2**15:
+            if sum(t) > 2**16:
                 t[:] = [(n + 1) // 2 for n in t]
             share = 2**20 * (2**14 - len(t)) // sum(t)
             f = [1 + n * share // 2**20 for n in t]
@@ -154,7 +154,7 @@ class Coder:
             return self.raw.take(1)
         row = abs(around) - 1
         s = self.symbol(frequencies[orientation][step > 1][row])
-        self.signs[orientation][step > 1][row][s] += 1
+        self.signs[orientation][step > 1][row][s] += 32
         return s if around > 0 else 1 - s
 
     def plane(self, h, w, kind, orientation, parent, before, others):  # noqa: C901 - as the page has it
@@ -171,28 +171,33 @@ class Coder:
         for step, (oy, ox) in enumerate(PASSES):
             ws, tables = self.weights[kind][step], by_pass[step]
             done = dict(q)
-            found, waiting, flag = [], 0, 0
+            found, same, waiting, flag = [], {}, 0, 0
             for y in range(oy, h, 2):
                 for x in range(ox, w, 2):
                     near = () if step == 0 else DIAGONAL if step == 1 else DIRECT
-                    e = ws[6] + ws[0] * sum(size(done, y + a, x + b) for a, b in near)
+                    e = ws[0] * sum(size(done, y + a, x + b) for a, b in near)
                     if step == 3:
                         e += ws[1] * sum(size(done, y + a, x + b) for a, b in DIAGONAL)
                     e += ws[2] * size(parent, y // 2, x // 2)
                     e += ws[3] * sum(size(parent, y // 2 + a, x // 2 + b) for a, b in (*DIRECT, *DIAGONAL))
                     e += ws[4] * size(before, y, x) + ws[5] * sum(size(o, y, x) for o in others)
+                    e += ws[6] * same.get((y, x - 2), 0) + ws[7] * sum(
+                        same.get((y - 2, x + a), 0) for a in (-2, 0, 2)
+                    )
+                    e //= 4
                     b = 0 if e == 0 else min(23, (min(e, 4095) ** 2).bit_length())
                     if b == 0:
                         if not waiting:
                             flag = self.symbol(flags[step])
-                            self.runs[step][flag] += 1
+                            self.runs[step][flag] += 32
                             waiting = 8
                         waiting -= 1
                         if not flag:
                             continue
                     s = self.symbol(tables[b])
-                    self.counts[step][b][s] += 1
+                    self.counts[step][b][s] += 32
                     if s:
+                        same[y, x] = s
                         found.append((y, x, s, e))
             signs = [self.sign(done, y, x, orientation, step, directed) for y, x, _, _ in found]
             for (y, x, s, e), negative in zip(found, signs, strict=True):

@@ -92,7 +92,7 @@ def models(draw):
     if draw(st.booleans()):
         return ContextModel.default()
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    weights = rng.integers(0, draw(st.sampled_from((2, 30, 256))), (SETS, 4, 7))
+    weights = rng.integers(0, draw(st.sampled_from((2, 30, 1024))), (SETS, 4, 8))
     counts = rng.integers(1, draw(st.sampled_from((2, 500, 65536))), (4, BINS, SYMBOLS))
     runs = rng.integers(1, draw(st.sampled_from((2, 100, 65536))), (4, 2))
     signs = rng.integers(1, draw(st.sampled_from((2, 100, 65536))), (3, 2, SIGNS, 2))

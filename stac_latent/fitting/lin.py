@@ -33,8 +33,8 @@ Tiles = Callable[[], Iterable[tuple[Array, "Array | None"]]]
 
 _FLOOR = 50.0
 _PEAK_UNITS = 10_000.0
-_MODEL_TILES = 6
-_RELATIVE_STEPS = (0.4, 1.0, 2.5)
+_MODEL_TILES = 8
+_RELATIVE_STEPS = (0.4, 1.0, 2.5, 6.0)
 _LEAST_VALID = 0.5
 _MARGIN = 1.02
 """On what a band has to reach: means and units are rounded to a few digits."""
@@ -89,8 +89,8 @@ def fit_lin(
     Notes
     -----
     Covariances of the subbands are averaged over tiles with weights ``1 / (e + 50**2)``, e the mean energy of a tile's
-    details: else snow and clouds dominate. Context weights are the non-negative least squares of magnitudes on their
-    neighbours'; tables are the histograms of what was coded, at three steps.
+    details: else snow and clouds dominate. Context weights are the non-negative ones under which magnitudes are
+    likeliest, as geometric about what the weights expect; tables are the histograms of what was coded, at four steps.
     """
     counts = lattices or ((len(bands),),)
     ends = list(itertools.accumulate(map(sum, counts)))

@@ -140,15 +140,15 @@ def test_models_are_checked():
     good = ContextModel.default()
     again = ContextModel.build(good.tensors())
     assert all((v == again.tensors()[k]).all() for k, v in good.tensors().items())
-    with pytest.raises(BundleError, match=r"must be \(\(20, 4, 7\)"):
+    with pytest.raises(BundleError, match=r"must be \(\(20, 4, 8\)"):
         ContextModel(good.weights[:5], good.counts, good.runs, good.signs)
     with pytest.raises(BundleError, match="counts must be positive"):
         ContextModel(good.weights, np.zeros_like(good.counts), good.runs, good.signs)
-    with pytest.raises(BundleError, match="weights 0 to 255"):
-        ContextModel(good.weights + 256, good.counts, good.runs, good.signs)
+    with pytest.raises(BundleError, match="weights 0 to 1023"):
+        ContextModel(good.weights + 1024, good.counts, good.runs, good.signs)
     with pytest.raises(BundleError, match="needs tensor 'runs'"):
         ContextModel.build({"weights": good.weights, "counts": good.counts})
-    assert default_weights().max() <= 255
+    assert default_weights().max() <= 1023
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_no_escape_is_longer_than_a_sample():
 
 
 def test_constants_that_the_bitstream_is_made_of():
-    assert (BINS, SYMBOLS, ESCAPE, TOTAL, LOW, ADAPT_LIMIT) == (24, 16, 15, 2**14, 2**16, 2**15)
+    assert (BINS, SYMBOLS, ESCAPE, TOTAL, LOW, ADAPT_LIMIT) == (24, 16, 15, 2**14, 2**16, 2**16)
 
 
 @pytest.mark.slow

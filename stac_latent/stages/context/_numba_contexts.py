@@ -43,7 +43,7 @@ def unsigned(i: int) -> Any:
 def context(  # noqa: C901, PLR0912 - one branch for each neighbour
     m: Array, r: Array, places: Array, k: int, tab: Array, w: Array, step: int, row: int, n: int, e: Array
 ) -> Any:
-    """Expected magnitudes, in 64ths, of row ``row`` of one phase into ``e``; returns 0 where all are zero.
+    """Expected magnitudes but for what is to the left, in 256ths, of row ``row`` of one phase into ``e``; returns 0 where all are zero.
 
     ``m`` holds magnitudes by phase, so that neighbours of a row are contiguous; ``r`` holds them in the layout of ``tab``.
     """
@@ -51,8 +51,12 @@ def context(  # noqa: C901, PLR0912 - one branch for each neighbour
     ws = (plane[2] + 1) // 2 + 2
     size = ((plane[1] + 1) // 2 + 2) * ws
     base = places[k] + (row + 1) * ws + 1
+    phase = (0, 3, 1, 2)[step]
+    above, f = base + phase * size - ws, w[7]
     for i in range(n):
-        e[unsigned(i)] = w[6]
+        e[unsigned(i)] = f * (
+            m[unsigned(above + i - 1)] + m[unsigned(above + i)] + m[unsigned(above + i + 1)]
+        )
     if step == 1:  # diagonal neighbours of (1, 1) are in phase (0, 0)
         a, f = base, w[0]
         for i in range(n):
@@ -97,7 +101,6 @@ def context(  # noqa: C901, PLR0912 - one branch for each neighbour
                     r[unsigned(p + i - 1)] + r[unsigned(p + i + 1)] + r[unsigned(p + i - wp)] + r[unsigned(p + i + wp)]
                     + r[unsigned(p + i - wp - 1)] + r[unsigned(p + i - wp + 1)] + r[unsigned(p + i + wp - 1)] + r[unsigned(p + i + wp + 1)]
                 )  # fmt: skip
-    phase = (0, 3, 1, 2)[step]
     for column in range(4, 7):
         if plane[column] >= 0:
             f = w[4] if column == 4 else w[5]

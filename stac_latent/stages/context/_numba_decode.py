@@ -13,7 +13,18 @@ from stac_latent.stages.context._numba_contexts import (
     sign_context,
     unsigned,
 )
-from stac_latent.stages.context.model import BINS, CAP, ESCAPE, LOW, PRECISION, RUN, SIGNS, SYMBOLS, TOTAL
+from stac_latent.stages.context.model import (
+    BINS,
+    CAP,
+    COUNT,
+    ESCAPE,
+    LOW,
+    PRECISION,
+    RUN,
+    SIGNS,
+    SYMBOLS,
+    TOTAL,
+)
 from stac_latent.stages.transform.kernels import kernel
 
 __all__ = ["decode"]
@@ -79,14 +90,16 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
                 continue
             waiting, n_filled, n_escaped = 0, 0, 0
             freq, cum, count = freqs[ps], cums[ps], counts[ps]
+            left = np.int64(w32[tab[k, 7], ps, 6])
             for row in range(rows):
                 some = context(m, r, places, k, tab, w32[tab[k, 7], ps], ps, row, n, e)
                 at = tab[k, 0] + (2 * row + oy + 1) * (wd + 2) + 1 + ox
                 phase = places[k] + (0, 3, 1, 2)[ps] * size + (row + 1) * ws + 1
-                i = -1
+                i, before = -1, np.int32(0)
                 while i < n - 1:
                     i += 1
-                    b, expected = np.int64(0), e[unsigned(i)]
+                    b, expected = np.int64(0), (e[unsigned(i)] + before) >> 2
+                    before = np.int32(0)
                     if expected:
                         b = np.int64(lut[unsigned(min(expected, lut.size - 1))])
                     else:
@@ -103,12 +116,12 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
                                 x = (x << 16) | words[at_word]
                                 at_word += 1
                             st[lane] = x
-                            runs[ps, s] += 1
+                            runs[ps, s] += COUNT
                             waiting = RUN if s else -RUN
                         if waiting < 0:
                             skip, most_skip = 1, min(-waiting, n - i)  # pass over what is in the run at once
                             if some:
-                                while skip < most_skip and e[unsigned(i + skip)] == 0:
+                                while skip < most_skip and e[unsigned(i + skip)] < 4:
                                     skip += 1
                             else:
                                 skip = most_skip
@@ -130,14 +143,15 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
                         x = (x << 16) | words[at_word]
                         at_word += 1
                     st[lane] = x
-                    count[b, s] += 1
+                    count[b, s] += COUNT
                     if s:
                         q[at + 2 * i] = s
                         if at + 2 * i < r.size:
                             r[at + 2 * i] = s
                         m[phase + i] = s
+                        before = np.int32(left * s)
                         if s == ESCAPE:
-                            escaped[n_escaped, 0], escaped[n_escaped, 1] = n_filled, e[i]
+                            escaped[n_escaped, 0], escaped[n_escaped, 1] = n_filled, expected
                             n_escaped += 1
                         filled[n_filled], phased[n_filled] = at + 2 * i, phase + i
                         n_filled += 1
@@ -163,7 +177,7 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
                     x = (x << 16) | words[at_word]
                     at_word += 1
                 st[lane] = x
-                signs[c, s] += 1
+                signs[c, s] += COUNT
                 negative[j] = (s == 1) == (around > 12)
             for j in range(n_escaped):
                 kk = rice(escaped[j, 1])

@@ -19,7 +19,7 @@ from stac_latent.stages.context._numba_contexts import (
     sign_context,
 )
 from stac_latent.stages.context._numba_decode import decode
-from stac_latent.stages.context.model import BINS, CAP, ESCAPE, LOW, PRECISION, RUN, SIGNS, SYMBOLS
+from stac_latent.stages.context.model import BINS, CAP, COUNT, ESCAPE, LOW, PRECISION, RUN, SIGNS, SYMBOLS
 from stac_latent.stages.transform.kernels import kernel
 
 __all__ = ["choose", "decode", "rans_encode", "scratch_sizes"]
@@ -41,7 +41,7 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
     tab
         int64 ``(plane, 8)``: offset, height, width, parent, three relatives, set of weights.
     weights
-        int64 ``(set, pass, 7)``.
+        int64 ``(set, pass, 8)``.
     counts, runs, signs
         int64 ``(4, BINS, SYMBOLS)``, ``(4, 2)`` and ``(6 * SIGNS, 2)``; adapted on the way.
     lut
@@ -77,6 +77,7 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
     e, bins = np.zeros(widest + 2, np.int32), np.zeros(widest + 2, np.uint8)
     mags = np.zeros(widest + 2, np.int32)
     filled, where = np.zeros(widest + 2, np.int64), np.zeros(widest + 2, np.int64)
+    phased = np.zeros(widest + 2, np.int64)
     n_sym, n_raw = 0, 0
     for k in range(tab.shape[0]):
         h, wd = tab[k, 1], tab[k, 2]
@@ -102,11 +103,17 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
             first = bits[rfreq[ps, 1]] - bits[rfreq[ps, 0]] + (RUN - 1) * cost[0, 0]
             total, n_filled = 0, 0
             directed = oriented >= 0 and ps > 0
+            left = np.int64(w32[tab[k, 7], ps, 6])
             for row in range(rows):
-                some = context(m, r, places, k, tab, w32[tab[k, 7], ps], ps, row, n, e[total:])
+                context(m, r, places, k, tab, w32[tab[k, 7], ps], ps, row, n, e[total:])
                 at = tab[k, 0] + (2 * row + oy + 1) * (wd + 2) + 1 + ox
+                phase = places[k] + (0, 3, 1, 2)[ps] * size + (row + 1) * ws + 1
+                before = np.int32(0)
                 for i in range(n):
-                    bins[total + i] = lut[min(e[total + i], lut.size - 1)] if some else 0
+                    expected = (e[total + i] + before) >> 2
+                    e[total + i] = expected
+                    before = np.int32(0)
+                    bins[total + i] = lut[min(expected, lut.size - 1)]
                     v = abs(u[at + 2 * i])
                     best = 0
                     if v >= np.float32(0.5):
@@ -118,8 +125,9 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
                         q[at + 2 * i] = signed
                         if at + 2 * i < r.size:
                             r[at + 2 * i] = min(best, CAP)
-                        m[places[k] + (0, 3, 1, 2)[ps] * size + (row + 1) * ws + 1 + i] = min(best, CAP)
-                        filled[n_filled], where[n_filled] = total + i, at + 2 * i
+                        m[phase + i] = min(best, ESCAPE)
+                        before = np.int32(left * min(best, ESCAPE))
+                        filled[n_filled], where[n_filled], phased[n_filled] = total + i, at + 2 * i, phase + i
                         n_filled += 1
                 total += n
             n_sym = _list_pass(
@@ -135,11 +143,12 @@ def choose(  # noqa: C901, PLR0912, PLR0915 - one loop nest over planes, passes,
                 other = np.int64(negative) if around > 12 else np.int64(not negative)
                 c = (2 * oriented + (ps > 1)) * SIGNS + (around - 13 if around > 12 else 11 - around)
                 out_freq[n_sym], out_cum[n_sym] = sfreq[c, other], scum[c, other]
-                signs[c, other] += 1
+                signs[c, other] += COUNT
                 n_sym += 1
             for j in range(n_filled):
                 i = filled[j]
                 if mags[i] >= ESCAPE:
+                    m[phased[j]] = min(mags[i], CAP)
                     n_raw = _put_escape(raw, n_raw, np.int64(mags[i]), np.int64(e[i]))
     tally[0], tally[1] = n_sym, n_raw
 
@@ -191,14 +200,14 @@ def _list_pass(
                     j += 1
                 out_freq[n_sym], out_cum[n_sym] = rfreq[flag], rcum[flag]
                 n_sym += 1
-                runs[flag] += 1
+                runs[flag] += COUNT
                 waiting = RUN if flag else -RUN
             if waiting < 0:
                 waiting += 1
                 continue
             waiting -= 1
         s = min(mags[i], ESCAPE)
-        counts[b, s] += 1
+        counts[b, s] += COUNT
         out_freq[n_sym], out_cum[n_sym] = freq[b, s], cum[b, s]
         n_sym += 1
     return n_sym

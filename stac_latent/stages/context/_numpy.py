@@ -1,6 +1,7 @@
 """Coder of integer planes without numba: the same bytes as :mod:`stac_latent.stages.context._numba_encode`, some 30 times slower.
 
-Contexts and decisions are vectorised over a pass; the entropy coder itself steps symbol by symbol.
+What passes before say is vectorised over a pass; what depends on samples of the same pass, and the entropy coder itself, steps
+symbol by symbol.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from stac_latent.aliases import Array
 from stac_latent.stages.context.model import (
     ADAPT_LIMIT,
     CAP,
+    COUNT,
     ESCAPE,
     LOW,
     PRECISION,
@@ -75,13 +77,23 @@ def _parts(q: Array, tab: Array, k: int, step: int, wanted: Array) -> Iterator[t
 
 
 def context(q: Array, tab: Array, k: int, weights: Array, step: int) -> Array:
-    """Expected magnitudes, in 64ths, of the samples of one pass, int64 ``(y, x)``."""
+    """What passes before and other planes add to the expected magnitudes of one pass, in 256ths, int64 ``(y, x)``."""
     oy, ox = _SHIFTS[step]
     w = weights[tab[k, 7], step]
-    e = np.full(_view(q, tab, k)[1:-1, 1:-1][oy::2, ox::2].shape, w[6], np.int64)
+    e = np.zeros(_view(q, tab, k)[1:-1, 1:-1][oy::2, ox::2].shape, np.int64)
     for i, part in _parts(q, tab, k, step, w):
         e += w[i] * part
     return e
+
+
+def _bins(sums: Array, lut: Array) -> Array:
+    return np.asarray(lut[np.minimum(sums >> 2, lut.size - 1)].astype(np.int64))
+
+
+def same_pass(m: Array) -> tuple[Array, Array]:
+    """Left of each sample of a pass, and the three above it, from its magnitudes int64 ``(y, x)``."""
+    wide = np.pad(np.minimum(m, ESCAPE), ((1, 0), (1, 1)))
+    return wide[1:, :-2], wide[:-1, :-2] + wide[:-1, 1:-1] + wide[:-1, 2:]
 
 
 def pass_of(q: Array, tab: Array, k: int, step: int) -> Array:
@@ -91,15 +103,15 @@ def pass_of(q: Array, tab: Array, k: int, step: int) -> Array:
 
 
 def features(q: Array, tab: Array, k: int, step: int) -> tuple[Array, Array]:
-    """What :func:`context` weighs, int64 ``(sample, 7)``, and the magnitudes of one pass, for the fit of the model."""
+    """What weights weigh, int64 ``(sample, 8)``, and the magnitudes of one pass, for the fit of the model."""
     oy, ox = _SHIFTS[step]
-    m = np.abs(_view(q, tab, k)[1:-1, 1:-1][oy::2, ox::2].astype(np.int64)).ravel()
-    out = np.zeros((m.size, 7), np.int64)
-    out[:, 6] = 1
+    m = np.abs(_view(q, tab, k)[1:-1, 1:-1][oy::2, ox::2].astype(np.int64))
+    out = np.zeros((m.size, 8), np.int64)
     if m.size:
-        for i, part in _parts(q, tab, k, step, np.ones(7, np.int64)):
+        for i, part in _parts(q, tab, k, step, np.ones(6, np.int64)):
             out[:, i] += part.ravel()
-    return out, m
+        out[:, 6], out[:, 7] = (part.ravel() for part in same_pass(m))
+    return out, m.ravel()
 
 
 def sign_contexts(q: Array, tab: Array, k: int, step: int, samples: Array) -> tuple[Array, Array]:
@@ -125,10 +137,10 @@ def sign_contexts(q: Array, tab: Array, k: int, step: int, samples: Array) -> tu
     return np.where(around == 12, -1, row), around < 12
 
 
-def renormalise(counts: Array) -> tuple[Array, Array]:
-    """Frequencies and cumulated frequencies of counts, as the compiled form has them."""
+def renormalise(counts: Array, limit: int = ADAPT_LIMIT) -> tuple[Array, Array]:
+    """Frequencies and cumulated frequencies of counts, as the compiled form has them; counts of a larger sum are halved."""
     total = counts.sum(axis=1)
-    big = total > ADAPT_LIMIT
+    big = total > limit
     counts[big] = (counts[big] + 1) // 2
     total = counts.sum(axis=1)
     freq = 1 + (counts * (((TOTAL - counts.shape[1]) << SHARE_BITS) // total)[:, None] >> SHARE_BITS)
@@ -177,8 +189,7 @@ def choose(
         freq, cum = tables[step]
         oy, ox = _SHIFTS[step]
         where = (slice(oy, None, 2), slice(ox, None, 2))
-        e = context(q, tab, k, weights, step).ravel()
-        b = lut[np.minimum(e, lut.size - 1)].astype(np.int64)
+        base = context(q, tab, k, weights, step)
         v = _view(u, tab, k)[1:-1, 1:-1][where].ravel()
         g = (
             np.ones(v.size, np.float32)
@@ -186,7 +197,11 @@ def choose(
             else _view(weight, tab, k)[1:-1, 1:-1][where].ravel()
         )
         first = bits[rfreq[step, 1]] - bits[rfreq[step, 0]] + (RUN - 1) * bits[freq[0, 0]]
-        m = _decide(np.abs(v), g, b, bits[freq], first, lam)
+        left, above = weights[tab[k, 7], step, 6:].tolist()
+        m = _decide(np.abs(v), g, base, (left, above), lut, bits[freq], first, lam)
+        beside, over = same_pass(m.reshape(base.shape))
+        sums = (base + left * beside + above * over).ravel()
+        e, b = sums >> 2, _bins(sums, lut)
         signed = np.where(v >= 0, m, -m).astype(np.int32)
         plane = _view(q, tab, k)[1:-1, 1:-1]
         plane[where] = signed.reshape(plane[where].shape)
@@ -199,8 +214,8 @@ def choose(
         out_freq[n_sym : n_sym + every.size] = every
         out_cum[n_sym : n_sym + every.size] = np.concatenate([rcum[step, f], cum[b, s][coded]])[order]
         n_sym += every.size
-        np.add.at(runs[step], f, 1)
-        np.add.at(counts[step], (b[coded], s[coded]), 1)
+        np.add.at(runs[step], f, COUNT)
+        np.add.at(counts[step], (b[coded], s[coded]), COUNT)
         filled = np.flatnonzero(signed)
         negative = signed[filled] < 0
         row, mirrored = sign_contexts(q, tab, k, step, filled)
@@ -211,31 +226,42 @@ def choose(
         out_freq[n_sym : n_sym + row.size] = sfreq[row, other]
         out_cum[n_sym : n_sym + row.size] = scum[row, other]
         n_sym += row.size
-        np.add.at(signs, (row, other), 1)
+        np.add.at(signs, (row, other), COUNT)
         for i in np.flatnonzero(m >= ESCAPE):
             n_raw = _put_escape(raw, n_raw, int(m[i]), int(e[i]))
     tally[0], tally[1] = n_sym, n_raw
 
 
-def _decide(v: Array, g: Array, b: Array, cost: Array, first: float, lam: float) -> Array:
-    """Magnitudes of least ``g * d**2 + lam * bits`` among the nearest, the one below and zero."""
+def _decide(
+    v: Array, g: Array, base: Array, same: tuple[int, int], lut: Array, cost: Array, first: float, lam: float
+) -> Array:
+    """Magnitudes of least ``g * d**2 + lam * bits`` among the nearest, the one below and zero; one after the other."""
+    rows, width = base.shape
+    left, above = same
     top = (v + np.float32(0.5)).astype(np.int64)
-    wide = v.astype(np.float64)
-    j = wide * wide * g
-    j = np.where(b > 0, j + lam * cost[b, 0], j)
-    best = np.zeros(v.size, np.int64)
-    for c in range(2):
-        t = top - c
-        d = (v - t.astype(np.float32)).astype(np.float64)
-        rate = cost[b, np.clip(t, 0, ESCAPE)] + 1.0
-        rate = np.where(b == 0, rate + first, rate)
-        over = np.maximum(t - ESCAPE + 1, 1)
-        length = np.frexp(over.astype(np.float64))[1] - 1
-        rate = np.where(t >= ESCAPE, rate + 2.0 * length, rate)
-        new = d * d * g + lam * rate
-        better = (t > 0) & (new < j)
-        best, j = np.where(better, t, best), np.where(better, new, j)
-    return np.where(top == 0, 0, best)
+    seen = np.zeros((rows + 1, width + 2), np.int64)  # what is chosen, as the contexts see it
+    out = np.zeros(v.size, np.int64)
+    for i in np.flatnonzero(top).tolist():
+        y, x = divmod(i, width)
+        over = int(seen[y, x] + seen[y, x + 1] + seen[y, x + 2])
+        e = (int(base[y, x]) + left * int(seen[y + 1, x]) + above * over) >> 2
+        b = int(lut[min(e, lut.size - 1)])
+        wide, weight = float(v[i]), float(g[i])
+        best, least = 0, wide * wide * weight
+        if b:
+            least += lam * float(cost[b, 0])
+        for t in range(int(top[i]), max(0, int(top[i]) - 2), -1):
+            d = float(v[i] - np.float32(t))
+            rate = float(cost[b, min(t, ESCAPE)]) + 1.0
+            if not b:
+                rate += first
+            if t >= ESCAPE:
+                rate += 2.0 * ((t - ESCAPE + 1).bit_length() - 1)
+            j = d * d * weight + lam * rate
+            if j < least:
+                best, least = t, j
+        out[i], seen[y + 1, x + 1] = best, min(best, ESCAPE)
+    return out
 
 
 def _put(raw: Array, at: int, flags: Array) -> None:
@@ -286,9 +312,10 @@ def decode(
                 rfreq, rcum = renormalise(runs)
                 sfreq, scum = renormalise(signs)
             oy, ox = _SHIFTS[step]
-            e = context(q, tab, k, weights, step).ravel()
-            b = lut[np.minimum(e, lut.size - 1)].astype(np.int64)
-            m = reader.magnitudes(b, *tables[step], rfreq[step], rcum[step], counts[step], runs[step])
+            base, same = context(q, tab, k, weights, step), weights[tab[k, 7], step, 6:].tolist()
+            m, escapes = reader.magnitudes(
+                base, same, lut, *tables[step], rfreq[step], rcum[step], counts[step], runs[step]
+            )
             filled = np.flatnonzero(m)
             row, mirrored = sign_contexts(q, tab, k, step, filled)
             plain = row < 0
@@ -298,8 +325,8 @@ def decode(
             negative[plain] = flags[at : at + int(plain.sum())]
             negative[~plain] = reader.signs(row[~plain], sfreq, scum, signs) != mirrored[~plain]
             at += int(plain.sum())
-            for i in np.flatnonzero(m == ESCAPE):
-                m[i], at = _take_escape(flags, at, int(e[i]))
+            for i, e in escapes:
+                m[i], at = _take_escape(flags, at, e)
             m[filled] = np.where(negative, -m[filled], m[filled])
             plane = _view(q, tab, k)[1:-1, 1:-1][oy::2, ox::2]
             plane[...] = m.reshape(plane.shape)
@@ -335,33 +362,46 @@ class _Reader:
         self.mask = len(states) - 1
 
     def magnitudes(
-        self, bins: Array, freq: Array, cum: Array, rfreq: Array, rcum: Array, counts: Array, runs: Array
-    ) -> Array:
-        """Magnitudes of one pass, int64; counts what it read."""
+        self, base: Array, same: list[int], lut: Array, freq: Array, cum: Array, rfreq: Array, rcum: Array,
+        counts: Array, runs: Array,
+    ) -> tuple[Array, list[tuple[int, int]]]:  # fmt: skip
+        """Symbols of one pass, int64, and place and expected magnitude of each escape; counts what it read."""
         f, c = freq.tolist(), cum.tolist()
         rf, rc = rfreq.tolist(), rcum.tolist()
-        out = [0] * bins.size
+        left, above = same
+        out: list[int] = []
+        escapes = []
         waiting = 0
-        for i, b in enumerate(bins.tolist()):
-            if b == 0:
-                if waiting == 0:
-                    s = self.symbol(rf, rc)
-                    runs[s] += 1
-                    waiting = RUN if s else -RUN
-                if waiting < 0:
-                    waiting += 1
-                    continue
-                waiting -= 1
-            s = self.symbol(f[b], c[b])
-            counts[b, s] += 1
-            out[i] = s
-        return np.array(out, np.int64)
+        last = np.zeros(base.shape[1] + 2, np.int64)
+        for line in base:
+            over = line + above * (last[:-2] + last[1:-1] + last[2:]) if out and last.any() else line
+            now = [0] * last.size
+            for i, (e, b) in enumerate(zip(over.tolist(), _bins(over, lut).tolist(), strict=True)):
+                if now[i]:
+                    e += left * now[i]  # noqa: PLW2901 - what was decoded just before counts too
+                    b = int(lut[min(e >> 2, lut.size - 1)])  # noqa: PLW2901
+                if b == 0:
+                    if waiting == 0:
+                        s = self.symbol(rf, rc)
+                        runs[s] += COUNT
+                        waiting = RUN if s else -RUN
+                    if waiting < 0:
+                        waiting += 1
+                        continue
+                    waiting -= 1
+                s = now[i + 1] = self.symbol(f[b], c[b])
+                counts[b, s] += COUNT
+                if s == ESCAPE:
+                    escapes.append((len(out) + i, e >> 2))
+            out += now[1:-1]
+            last = np.array(now)
+        return np.array(out, np.int64), escapes
 
     def signs(self, rows: Array, freq: Array, cum: Array, counts: Array) -> Array:
         """Signs of some samples, bool: whether they differ from their contexts; counts what it read."""
         f, c = freq.tolist(), cum.tolist()
         out = np.array([self.symbol(f[r], c[r]) for r in rows.tolist()], np.int64)
-        np.add.at(counts, (rows, out), 1)
+        np.add.at(counts, (rows, out), COUNT)
         return np.asarray(out == 1)
 
     def symbol(self, freq: list[int], cum: list[int]) -> int:

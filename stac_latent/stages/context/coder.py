@@ -15,6 +15,7 @@ from stac_latent.stages.context import _numba_encode, _numpy
 from stac_latent.stages.context.layout import scratch
 from stac_latent.stages.context.model import (
     BINS,
+    MOST_WEIGHT,
     SETS,
     SIGNS,
     SYMBOLS,
@@ -29,7 +30,7 @@ from stac_latent.stages.transform.kernels import COMPILED, warn_if_slow
 
 __all__ = ["Coded", "ContextModel"]
 
-_SHAPES = ((SETS, 4, 7), (4, BINS, SYMBOLS), (4, 2), (3, 2, SIGNS, 2))
+_SHAPES = ((SETS, 4, 8), (4, BINS, SYMBOLS), (4, 2), (3, 2, SIGNS, 2))
 _coder = _numba_encode if COMPILED else _numpy
 
 
@@ -57,7 +58,7 @@ class ContextModel:
     Parameters
     ----------
     weights
-        int16 ``(SETS, 4, 7)``; see :mod:`stac_latent.stages.context.model`.
+        int16 ``(SETS, 4, 8)``; see :mod:`stac_latent.stages.context.model`.
     counts
         uint16 ``(4, BINS, SYMBOLS)``, none of them zero.
     runs
@@ -76,8 +77,8 @@ class ContextModel:
         if shapes != _SHAPES:
             raise BundleError(f"planes: weights, counts, runs and signs must be {_SHAPES}; got {shapes}")
         least = min(self.counts.min(), self.runs.min(), self.signs.min())
-        if least < 1 or self.weights.min() < 0 or self.weights.max() > 255:
-            raise BundleError("planes: counts must be positive and weights 0 to 255")
+        if least < 1 or self.weights.min() < 0 or self.weights.max() > MOST_WEIGHT:
+            raise BundleError(f"planes: counts must be positive and weights 0 to {MOST_WEIGHT}")
 
     @classmethod
     def default(cls) -> ContextModel:

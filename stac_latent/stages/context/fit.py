@@ -1,6 +1,8 @@
-"""Fit of the context model: weights by non-negative least squares, tables by counting."""
+"""Fit of the context model: weights by reweighted non-negative least squares, tables by counting."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,7 +11,9 @@ from stac_latent.stages.context._numpy import features, pass_of, sign_contexts
 from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.model import (
     BINS,
+    COUNT,
     ESCAPE,
+    MOST_WEIGHT,
     RUN,
     SETS,
     SIGNS,
@@ -24,24 +28,26 @@ from stac_latent.stages.context.model import (
 
 __all__ = ["ModelFit", "non_negative"]
 
-_STRENGTH = 800
-_SWEEPS = 300
+_STRENGTH = 500 * COUNT
+_SIGN_STRENGTH = 800 * COUNT
+_RUN_STRENGTH = 100 * COUNT
+_SWEEPS = 100
+_ROUNDS = 5
 _POOLED = 1000
 """Samples that what sets or passes have in common is worth."""
-_SATURATED = 64
-"""Magnitudes are cut here, so that a few large ones do not outweigh the rest."""
+_THIN = 256
+"""Samples that are kept of each pass of a plane."""
+_SATURATED = 1000
+"""Magnitudes are cut here, and sums of them."""
+_LEAST = 0.01
+"""Expected magnitude that is the least where deviations are weighed."""
 
 
 class ModelFit:
-    """Collects quantised planes and turns them into a model.
-
-    Sums are kept, not samples: any number of tiles may be added.
-    """
+    """Collects quantised planes and turns them into a model."""
 
     def __init__(self) -> None:
-        self.gram = np.zeros((SETS, 4, 7, 7))
-        self.cross = np.zeros((SETS, 4, 7))
-        self.samples = np.zeros((SETS, 4))
+        self.kept: dict[tuple[int, int], list[tuple[Array, Array, float]]] = {}
         self.planes: list[tuple[Array, Array]] = []
 
     def add(self, q: Array, table: Array) -> None:
@@ -49,15 +55,13 @@ class ModelFit:
         for k in range(len(table)):
             for step in range(4):
                 f, m = features(q, table, k, step)
-                if not m.size:
-                    continue
-                f = np.minimum(f, _SATURATED).astype(np.float64)
-                m = np.minimum(m, _SATURATED).astype(np.float64)
-                w = 1 / (1 + f @ np.array([0.2, 0.1, 0.1, 0.02, 0.2, 0.1, 0.0]))  # large magnitudes vary more
-                key = int(table[k, 7]), step
-                self.gram[key] += (f * w[:, None]).T @ f
-                self.cross[key] += (f * w[:, None]).T @ m
-                self.samples[key] += m.size
+                some = np.flatnonzero(f.any(axis=1))
+                thin = some[:: 1 + some.size // _THIN]
+                if thin.size:
+                    few = np.minimum(f[thin], _SATURATED).astype(np.int16)
+                    sizes = np.minimum(m[thin], _SATURATED).astype(np.int16)
+                    key = int(table[k, 7]), step
+                    self.kept.setdefault(key, []).append((few, sizes, some.size / thin.size))
         self.planes.append((q, table))
 
     def model(self) -> ContextModel:
@@ -72,7 +76,8 @@ class ModelFit:
                     f, m = features(q, table, k, step)
                     if not m.size:
                         continue
-                    b = lut[np.minimum(f @ weights[table[k, 7], step], lut.size - 1)].astype(np.int64)
+                    e = f @ weights[table[k, 7], step] >> 2
+                    b = lut[np.minimum(e, lut.size - 1)].astype(np.int64)
                     zero = np.flatnonzero(b == 0)
                     coded = np.ones(m.size, bool)
                     if zero.size:
@@ -90,24 +95,51 @@ class ModelFit:
         return ContextModel(
             weights.astype(np.int16),
             _scaled(mixed, _STRENGTH),
-            _scaled(runs + default_runs(), 100),
-            _scaled(signs.reshape(3, 2, SIGNS, 2) + default_signs(), _STRENGTH),
+            _scaled(runs + default_runs() / COUNT, _RUN_STRENGTH),
+            _scaled(signs.reshape(3, 2, SIGNS, 2) + default_signs() / COUNT, _SIGN_STRENGTH),
         )
 
     def _weights(self) -> Array:
         """Weights of each set; what all sets of its orientation have in common counts as some samples more."""
         weights = default_weights()
-        oriented = np.array([orientation_of(s) for s in range(SETS)])
-        for s in range(SETS):
-            alike = oriented == oriented[s]
-            for step in range(4):
-                n = self.samples[alike, step].sum()
-                gram, cross = self.gram[alike, step].sum(axis=0), self.cross[alike, step].sum(axis=0)
-                if gram[6, 6] > 0:
-                    share = _POOLED / n
-                    w = non_negative(self.gram[s, step] + share * gram, self.cross[s, step] + share * cross)
-                    weights[s, step] = np.clip(np.rint(64 * w), 0, 255)
+        for step in range(4):
+            for orientation in (-1, 0, 1, 2):
+                alike = [
+                    s for s in range(SETS) if orientation_of(s) == orientation and (s, step) in self.kept
+                ]
+                if not alike:
+                    continue
+                own = [self._samples([s], step) for s in alike]
+                every = self._samples(alike, step)
+                start, gram, cross = _likely(*every, weights[alike[0], step] / 256)
+                share = _POOLED / every[2].sum()
+                for s, samples in zip(alike, own, strict=True):
+                    w, _, _ = _likely(*samples, start, share * gram, share * cross)
+                    weights[s, step] = np.clip(np.rint(256 * w), 0, MOST_WEIGHT)
         return weights
+
+    def _samples(self, sets: Sequence[int], step: int) -> tuple[Array, Array, Array]:
+        """What is weighed, magnitudes, and how many samples each stands for."""
+        parts = [part for s in sets for part in self.kept[s, step]]
+        f = np.concatenate([f for f, _, _ in parts]).astype(np.float64)
+        m = np.concatenate([m for _, m, _ in parts]).astype(np.float64)
+        return f, m, np.repeat([n for _, _, n in parts], [len(m) for _, m, _ in parts])
+
+
+def _likely(
+    f: Array, m: Array, n: Array, start: Array, gram: Array | float = 0.0, cross: Array | float = 0.0
+) -> tuple[Array, Array, Array]:
+    """Weights under which magnitudes are likely, taken as geometric about ``f @ weights``; and the last normal equations.
+
+    Squared deviations count by their variance, ``mean * (1 + mean)``, at the weights of the round before.
+    """
+    w, own, right = start, np.zeros((f.shape[1],) * 2), np.zeros(f.shape[1])
+    for _ in range(_ROUNDS):
+        mean = np.maximum(f @ w, _LEAST)
+        scaled = f * (n / (mean * (1 + mean)))[:, None]
+        own, right = scaled.T @ f, scaled.T @ m
+        w = 0.3 * w + 0.7 * non_negative(own + gram, right + cross)
+    return w, own, right
 
 
 def _scaled(counts: Array, total: int) -> Array:
@@ -121,6 +153,9 @@ def non_negative(gram: Array, cross: Array, sweeps: int = _SWEEPS) -> Array:
     g = gram + 1e-9 * np.trace(gram) * np.eye(len(gram))
     w = np.zeros(len(g))
     for _ in range(sweeps):
+        last = w.copy()
         for i in range(len(g)):
             w[i] = max(0.0, w[i] + (cross[i] - g[i] @ w) / g[i, i])
+        if (w == last).all():
+            break
     return w

@@ -2,7 +2,7 @@
 
 A plane is an integer image: one component of one subband. Its samples are coded in four passes over a 2 x 2 lattice,
 ``(0, 0), (1, 1), (0, 1), (1, 0)``, so that all contexts of a pass are known before it starts. The expected magnitude of
-a sample, in 64ths, is a weighted sum of magnitudes that were coded before:
+a sample, in 64ths, is a quarter of a weighted sum of magnitudes that were coded before, rounded down:
 
 ====== =================================================================================
 weight of
@@ -12,11 +12,11 @@ weight of
 2, 3   the sample of the parent plane (half the resolution), and its eight neighbours
 4      the first relative: the component before this one
 5      the other relatives: two components before, or the same component of other subbands
-6      a constant
+6, 7   of the same pass: the sample to the left, and the three in the row above
 ====== =================================================================================
 
 The weights are those of the plane's set, of which there are ``SETS``: by orientation, resolution, and whether it is the first
-component (:func:`set_of`). Half an octave of the expected magnitude makes one of ``BINS`` bins, each with an adaptive table for
+component (:func:`set_of`). Magnitudes of the same pass count as their symbols do, an escape as 15. Half an octave of the expected magnitude makes one of ``BINS`` bins, each with an adaptive table for
 each pass over magnitudes ``0..14`` and an escape. Samples of bin 0 (nothing around them) come in runs of ``RUN`` with one flag:
 all zero or not. After each pass come signs, those of details by an adaptive table of what the signs around them are, and
 escapes as raw bits.
@@ -32,8 +32,10 @@ __all__ = [
     "ADAPT_LIMIT",
     "BINS",
     "CAP",
+    "COUNT",
     "ESCAPE",
     "LOW",
+    "MOST_WEIGHT",
     "PRECISION",
     "RUN",
     "SETS",
@@ -66,8 +68,12 @@ LOW = 1 << 16
 """Lower end of a coder's 32-bit state; 16 bits move at a time."""
 CAP = (1 << 15) - 1
 """Magnitudes count as this much at most in contexts: sums stay within 31 bits."""
-ADAPT_LIMIT = 1 << 15
+COUNT = 32
+"""What a coded symbol adds to its count; initial counts are finer than one symbol."""
+ADAPT_LIMIT = 1 << 16
 """Counts are halved where their sum passes this."""
+MOST_WEIGHT = 1023
+"""Weights are in 256ths: sums of all that they weigh stay within 31 bits."""
 
 
 def bin_table() -> Array:
@@ -97,9 +103,13 @@ def orientation_of(kind: int) -> int:
 
 
 def default_weights() -> Array:
-    """Weights of the unfitted model, int64 ``(SETS, 4, 7)``."""
-    own = [[0, 0, 3, 1, 6, 3, 0], [8, 0, 3, 1, 5, 3, 0], [14, 0, 4, 0, 5, 1, 0], [11, 4, 1, 0, 2, 1, 0]]
-    cross = [[0, 0, 2, 1, 8, 9, 0], [10, 0, 1, 0, 2, 9, 0], [15, 0, 0, 0, 3, 4, 0], [10, 0, 1, 0, 5, 7, 0]]
+    """Weights of the unfitted model, int64 ``(SETS, 4, 8)``."""
+    own = [
+        [0, 0, 16, 4, 21, 8, 46, 22], [31, 0, 9, 1, 13, 6, 25, 14], [48, 0, 9, 0, 11, 4, 12, 6], [41, 12, 2, 0, 8, 3, 5, 6]
+    ]  # fmt: skip
+    cross = [
+        [0, 0, 8, 2, 20, 35, 32, 21], [32, 0, 6, 0, 12, 23, 20, 10], [45, 0, 2, 0, 11, 14, 10, 5], [39, 10, 4, 0, 11, 14, 4, 4]
+    ]  # fmt: skip
     return np.array([cross if orientation_of(s) > 0 else own for s in range(SETS)], np.int64)
 
 
@@ -110,7 +120,7 @@ def default_counts() -> Array:
     s = np.arange(SYMBOLS)[None, :]
     p = (1 - ratio) * ratio**s
     p[:, ESCAPE] = ratio[:, 0] ** ESCAPE
-    return np.tile(np.asarray(np.maximum(1, np.rint(300 * p)), np.int64), (4, 1, 1))
+    return np.tile(np.asarray(np.maximum(1, np.rint(300 * COUNT * p)), np.int64), (4, 1, 1))
 
 
 def default_signs() -> Array:
@@ -124,9 +134,9 @@ def default_signs() -> Array:
     along = np.array([b - a, a - b, -a - b])  # orientation 0 is detail along x
     shares = 0.5 + 0.12 * np.clip(along, -2, 2)
     both = np.stack([np.full_like(shares, 0.5), shares], axis=1)
-    return np.asarray(np.rint(100 * np.stack([both, 1 - both], axis=-1)), np.int64)
+    return np.asarray(np.rint(100 * COUNT * np.stack([both, 1 - both], axis=-1)), np.int64)
 
 
 def default_runs() -> Array:
     """Counts of runs that are all zero and that are not, int64 ``(4, 2)``."""
-    return np.tile(np.array([90, 10], np.int64), (4, 1))
+    return np.tile(COUNT * np.array([90, 10], np.int64), (4, 1))

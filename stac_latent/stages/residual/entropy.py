@@ -20,6 +20,7 @@ from stac_latent.stages.transform.kernels import COMPILED, kernel, warn_if_slow
 
 __all__ = ["CAP", "LARGEST", "ROOT_BIN", "Decoder", "Encoder", "bins_of"]
 
+_ADAPT_LIMIT = 1 << 15
 UNIT = 256
 """Expected magnitudes are in 256ths."""
 CAP = 1 << 20
@@ -87,7 +88,7 @@ class _Tables:
         self.counts = _PRIOR.copy()
 
     def frequencies(self) -> tuple[Array, Array]:
-        return renormalise(self.counts)
+        return renormalise(self.counts, _ADAPT_LIMIT)
 
     def learn(self, bins: Array, tokens: Array) -> None:
         np.add.at(self.counts, (bins, tokens), 1)
