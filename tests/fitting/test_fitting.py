@@ -14,7 +14,7 @@ from stac_latent.spec import Band
 from stac_latent.stages.context.coder import ContextModel
 from stac_latent.stages.context.fit import ModelFit
 from stac_latent.stages.context.model import default_weights
-from stac_latent.stages.lin.stage import Lin
+from stac_latent.stages.lin.subbands import layout_of
 
 BANDS = [Band(f"b{i}", nodata=0, scale=1e-4) for i in range(5)]
 
@@ -166,18 +166,30 @@ def test_too_little_is_refused():
 
 
 def test_models_follow_what_is_coded():
-    """Where only the parent tells anything, its weight is what is left."""
+    """Where the parent tells all that can be told it has the weight; where rows are even, the sample to the left."""
     rng = np.random.default_rng(0)
-    stage = Lin(np.tile(np.eye(1, dtype=np.float32), (7, 1, 1)))
+    assert (ModelFit().model().weights == default_weights()).all()
+    table, size = layout_of(((1, 128, 128),), 2).program([[1], [1, 1, 1], [1, 1, 1]])
+    view = {}
+    q = np.zeros(size, np.int32)
+    for k, (at, h, w, parent) in enumerate(table[:, :4].tolist()):
+        view[k] = q[at : at + (h + 2) * (w + 2)].reshape(h + 2, w + 2)[1:-1, 1:-1]
+        mean = np.full((h, w), 4.0) if parent < 0 else view[parent].repeat(2, axis=0).repeat(2, axis=1)
+        view[k][...] = rng.poisson(mean)
     fit = ModelFit()
-    assert (fit.model().weights == default_weights()).all()
-    x = rng.laplace(0, 3000, (1, 128, 128)).astype(np.float32)
-    q, table = stage.quantise(stage.prepare([x]), 500.0)
     fit.add(q, table)
     model = fit.model()
     assert isinstance(model, ContextModel)
-    assert model.weights[..., 6].max() > 50  # nothing around predicts noise: the constant does
-    assert model.weights[..., 6].sum() > model.weights[..., :6].max(axis=(0, 1)).sum()
+    for kind in (2, 4, 6):  # the first component of the finest details
+        assert (model.weights[kind, :, 2] > 100).all()
+        assert (model.weights[kind, :, 2] > 2 * np.delete(model.weights[kind], 2, axis=-1).max(axis=-1)).all()
+    for k in range(len(table)):
+        view[k][...] = 0 if table[k, 3] < 0 else rng.poisson(4, (len(view[k]), 1))
+    fit = ModelFit()
+    fit.add(q, table)
+    weights = fit.model().weights
+    assert (weights[2:8:2, 0].argmax(axis=-1) == 6).all()
+    assert (weights[2:8:2, 0, 6] > 150).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "float32"])

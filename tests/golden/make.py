@@ -2,7 +2,7 @@
 
     python tests/golden/make.py NEW_FOLDER [CODEC ...]
 
-Golden files are never remade: a new version of a format gets a new folder beside the old ones (``v1``, ``v2``, ...),
+Once released, golden files are never remade: a new version of a format gets a new folder beside the old ones (``v1``, ``v2``, ...),
 and every version stays readable for ever. The tests refuse to overwrite. ``v1`` holds the first four codecs, ``v2`` the
 ``lin`` family: a tile with weights of bands, several tiles, and a fitted chain.
 """

@@ -2,7 +2,7 @@
 
     python tests/golden/make_native.py NEW_FOLDER
 
-As of ``make.py``: never remade, every version stays readable for ever.
+As of ``make.py``: once released never remade, every version stays readable for ever.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from stac_latent.stages.context.coder import Coded, ContextModel
 from stac_latent.stages.context.model import (
     ADAPT_LIMIT,
     BINS,
+    COUNT,
     ESCAPE,
     LOW,
     SYMBOLS,
@@ -111,6 +112,14 @@ def test_bins_are_half_octaves_in_integers():
     assert int(lut[-1]) == BINS - 1
     assert bits_table()[TOTAL] == 0
     assert bits_table()[TOTAL // 2] == 1
+
+
+def test_a_pass_knows_what_it_has_coded():
+    """To the left one, above three, each at most an escape; nothing beyond the ends."""
+    m = np.array([[1, 0, 40], [0, 2, 3]])
+    left, above = _numpy.same_pass(m)
+    assert left.tolist() == [[0, 1, 0], [0, 0, 2]]
+    assert above.tolist() == [[0, 0, 0], [1, 16, 15]]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -230,7 +239,7 @@ def test_no_escape_is_longer_than_a_sample():
 
 
 def test_constants_that_the_bitstream_is_made_of():
-    assert (BINS, SYMBOLS, ESCAPE, TOTAL, LOW, ADAPT_LIMIT) == (24, 16, 15, 2**14, 2**16, 2**16)
+    assert (BINS, SYMBOLS, ESCAPE, TOTAL, LOW, ADAPT_LIMIT, COUNT) == (24, 16, 15, 2**14, 2**16, 2**16, 32)
 
 
 @pytest.mark.slow
