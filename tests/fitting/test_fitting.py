@@ -161,8 +161,8 @@ def test_too_little_is_refused():
     mask[:, :40] = True
     with pytest.raises(CodecError, match="no tile is at least half valid; give items with fewer holes"):
         fit_lin("mine", lambda: iter([(tile(0), mask)] * 3), BANDS)
-    with pytest.raises(FieldError, match="tiles of 1 to 256 pixels a side"):
-        fit_lin("mine", lambda: iter([(tile(0, (264, 264)), None)]), BANDS)
+    with pytest.raises(FieldError, match="tiles of 1 to 512 pixels a side"):
+        fit_lin("mine", lambda: iter([(tile(0, (520, 520)), None)]), BANDS)
 
 
 def test_models_follow_what_is_coded():
