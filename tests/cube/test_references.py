@@ -20,6 +20,7 @@ import stac_latent
 from stac_latent.codec.shipped import dct, lin
 from stac_latent.cube import asset_choice
 from stac_latent.cube.keyframe.choose import choose_key_frames
+from stac_latent.cube.keyframe.decode import open_key_frame
 from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
 from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.read.reader import LatentReader
@@ -478,6 +479,18 @@ def test_a_moved_lattice_is_refused(series, tmp_path):
     with pytest.raises(GridError, match="do not have the same cells"):
         stac_latent.encode(moved[1], codec(), tmp_path / "c", references=key)
     assert not list((tmp_path / "c").glob("*/d1"))
+
+
+def test_a_key_frame_in_other_chunks_is_refused(series):
+    item = series[3][0]
+    reader = LatentReader.open(item)
+    frame = open_key_frame(reader.ref, reader.grid, reader.codec)
+    frame.check_chunks(reader.arrays.latent.chunks[1:])
+    with pytest.raises(
+        GridError,
+        match=r"is cut into chunks of \(\d+, \d+\) cells, the date of \(9, 9\): encode the key frame again",
+    ):
+        frame.check_chunks((9, 9))
 
 
 def test_dates_of_other_grids_stand_alone(series, tmp_path):
