@@ -8,8 +8,11 @@ import sys
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("stac_latent.testing", "core_support")
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # how fast a machine is, and what else it does, is no property of the code
 
 SLOW = {
     "array_chunk", "bench_peers", "bench_race", "bench_speed", "bounded", "catalogs", "docs", "doctests", "encode_many", "error_bound", "exact",
