@@ -278,10 +278,18 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
         return min(choices, key=cost)
 
-    def _joined(self, payload: bytes, *, borrow: bool, bands: Sequence[int] | None = None) -> Array:
-        """Pixels ``(band, y, x)`` of a tile in parts, in normalised units; parts that hold none of some bands are left alone."""
+    def _joined(
+        self, payload: bytes, *, borrow: bool, bands: Sequence[int] | None = None, side: int = 1
+    ) -> Array:
+        """Pixels ``(band, y, x)`` of a tile in parts, in normalised units, or means of ``side`` by ``side`` of them.
+
+        Parts that hold none of some bands are left alone.
+        """
         parts, payloads = split_parts(payload, self.bands, LARGEST)
-        shape = self.bands, *parts[0].shape
+        height, width = parts[0].shape
+        if height % side or width % side:
+            raise CorruptDataError(f"lin: a tile of {(height, width)} pixels is not made of cells of {CELL}")
+        shape = self.bands, height // side, width // side
         out = (
             scratch("joined", math.prod(shape), np.float32).reshape(shape)
             if borrow
@@ -298,7 +306,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
             levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
             for depth, own in enumerate(tile):
                 synthesise(own, levels - depth)
-            part.spread(tile, out)
+            part.spread(tile, out, side)
         return out if bands is None else out[list(bands)]
 
     @property
@@ -309,10 +317,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
     def _reduced(self, payload: bytes, reduction: int) -> Array:
         """Low bands ``(band, y, x)`` of a tile after some levels, in normalised units: each has a gain of two."""
         if is_split(payload):
-            tile = self._joined(payload, borrow=False)
-            analyse(tile, reduction)
-            tile = tile[:, : -(-tile.shape[1] >> reduction), : -(-tile.shape[2] >> reduction)]
-            return np.ascontiguousarray(tile) * np.float32(2.0**-reduction)
+            return self._joined(payload, borrow=True, side=1 << reduction)
         planes = self.read_planes(payload, self.nest.counts, reduction=reduction)
         (tile,) = self.mixed(planes, borrow=True)
         synthesise(tile, planes.head.levels - reduction)
