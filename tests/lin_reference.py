@@ -244,7 +244,68 @@ def unlift(low, high):
     return out
 
 
-def pixels_of(payload, basis, model, counts):  # noqa: C901, PLR0912 - as the page has it
+def lift(x):
+    """Inverse of :func:`unlift`: low samples and details."""
+    a, b, c, d, k = (
+        f32(v)
+        for v in (
+            -1.586134342059924,
+            -0.052980118572961,
+            0.882911075530934,
+            0.443506852043971,
+            1.149604398860241,
+        )
+    )
+    if len(x) == 1:
+        return x, []
+    s, t = list(x[::2]), list(x[1::2])
+    ns, nt = len(s), len(t)
+
+    def lows(f):
+        for i in range(ns):
+            s[i] = f32(s[i] + f32(f * f32(t[max(i - 1, 0)] + t[min(i, nt - 1)])))
+
+    def highs(f):
+        for i in range(nt):
+            t[i] = f32(t[i] + f32(f * f32(s[i] + s[min(i + 1, ns - 1)])))
+
+    highs(a)
+    lows(b)
+    highs(c)
+    lows(d)
+    return [f32(v * k) for v in s], [f32(v * f32(1 / 1.149604398860241)) for v in t]
+
+
+def to_latents_and_back(band):
+    """Three levels of the wavelet, along x and then y, and their inverse."""
+    heights, widths = [len(band)], [len(band[0])]
+    for _ in range(3):
+        heights.append(-(-heights[-1] // 2))
+        widths.append(-(-widths[-1] // 2))
+    for level in range(3):
+        h, w = heights[level], widths[level]
+        for y in range(h):
+            low, high = lift(band[y][:w])
+            band[y][:w] = low + high
+        for x in range(w):
+            low, high = lift([band[y][x] for y in range(h)])
+            for y, v in enumerate(low + high):
+                band[y][x] = v
+    unlift_levels(band, heights, widths, 3, 0)
+
+
+def unlift_levels(band, heights, widths, levels, depth):
+    for level in range(levels, depth, -1):
+        h, w, n, m = heights[level - 1], widths[level - 1], heights[level], widths[level]
+        for x in range(w):
+            column = [band[y][x] for y in range(h)]
+            for y, v in enumerate(unlift(column[:n], column[n:])):
+                band[y][x] = v
+        for y in range(h):
+            band[y][:w] = unlift(band[y][:m], band[y][m:w])
+
+
+def pixels_of(payload, basis, model, counts):
     """Pixels of each band in normalised units, lists of rows, of a tile of one part; ``counts`` are the bands of its arrays."""
     bands = sum(counts)
     height, width, levels, step, gains, side, raw, states, words = read_payload(payload, bands)
@@ -291,14 +352,7 @@ def pixels_of(payload, basis, model, counts):  # noqa: C901, PLR0912 - as the pa
     assert coder.word == len(words)
     assert raw.at == len(raw.bits)
     for band, depth in zip(image, depth_of, strict=True):
-        for level in range(levels, depth, -1):
-            h, w, n, m = heights[level - 1], widths[level - 1], heights[level], widths[level]
-            for x in range(w):
-                column = [band[y][x] for y in range(h)]
-                for y, v in enumerate(unlift(column[:n], column[n:])):
-                    band[y][x] = v
-            for y in range(h):
-                band[y][:w] = unlift(band[y][:m], band[y][m:w])
+        unlift_levels(band, heights, widths, levels, depth)
     return image
 
 
@@ -349,6 +403,8 @@ def in_parts(data, basis, model, bands):
                 out[band] = [[x[r >> depth][c >> depth] for c in columns] for r in rows]
         at += size
     assert at == len(data)
+    for band in out:
+        to_latents_and_back(band)
     return out
 
 

@@ -327,7 +327,10 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
     def _decoded(self, payload: bytes, *, borrow: bool = False, bands: Sequence[int] | None = None) -> Array:
         """Pixels ``(band, y, x)`` of a tile in normalised units, those of larger ones repeated."""
         if is_split(payload):
-            return self._joined(payload, borrow=borrow, bands=bands)
+            joined = self._joined(payload, borrow=borrow, bands=bands)
+            analyse(joined, CELL_LEVELS)  # to latents and back: bit for bit what they give
+            synthesise(joined, CELL_LEVELS)
+            return joined
         tile = self.decode_tile(payload, self.nest.counts, borrow=borrow, bands=bands)
         levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
         for depth, part in enumerate(tile):
