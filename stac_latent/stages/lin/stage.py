@@ -6,7 +6,7 @@ import copy
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -39,6 +39,8 @@ __all__ = ["Lin", "stages_of"]
 
 _SEVERAL = b"SLT\x01"
 _FINE = 2.0**FRACTION_BITS
+_CLEAR = 1.2
+"""How many times the cost of one way to code a tile is that of the other, for the other to be taken at any step."""
 _COUNTS = struct.Struct("<4sIIBB")
 
 
@@ -52,6 +54,8 @@ class Split:
     """Those that hold data, bool ``(1 or band, y, x)``; None for all."""
     whole: Prepared
     parts: list[tuple[Part, TileCoder, Prepared]]
+    clear: list[bool] = field(default_factory=list)
+    """Whether parts are the cheaper way, once that is clear."""
 
 
 class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStage):
@@ -268,15 +272,24 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         """Payload of a tile: whole or in parts, by what its squared error and its bits cost together."""
         if isinstance(prepared, Prepared):
             return self.code(prepared, step)
-        coded = [coder.code(tile, step / math.sqrt(part.weight)) for part, coder, tile in prepared.parts]
-        choices = self.code(prepared.whole, step), join_parts([part for part, _, _ in prepared.parts], coded)
+        ways = prepared.clear or (False, True)
+        coded = [self._in_parts(prepared, step) if way else self.code(prepared.whole, step) for way in ways]
+        if len(coded) == 1:
+            return coded[0]
 
         def cost(payload: bytes) -> float:
             error = np.square(self._decoded(payload, borrow=True) - prepared.pixels, dtype=np.float64)
             valid = error if prepared.valid is None else error * prepared.valid
             return float(valid.sum()) + self.lam * step**2 * 8 * len(payload)
 
-        return min(choices, key=cost)
+        whole, parts = map(cost, coded)
+        if max(whole, parts) > _CLEAR * min(whole, parts):
+            prepared.clear.append(parts < whole)
+        return coded[parts < whole]
+
+    def _in_parts(self, prepared: Split, step: float) -> bytes:
+        coded = [coder.code(tile, step / math.sqrt(part.weight)) for part, coder, tile in prepared.parts]
+        return join_parts([part for part, _, _ in prepared.parts], coded)
 
     def _joined(
         self, payload: bytes, *, borrow: bool, bands: Sequence[int] | None = None, side: int = 1
