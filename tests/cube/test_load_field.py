@@ -37,9 +37,9 @@ def windows(monkeypatch):
     seen = []
     real = reader.LatentReader.read_field
 
-    def spy(self, window=None, bands=None):
+    def spy(self, window=None, bands=None, **more):
         seen.append((window, bands))
-        return real(self, window, bands)
+        return real(self, window, bands, **more)
 
     monkeypatch.setattr(reader.LatentReader, "read_field", spy)
     return seen

@@ -14,7 +14,7 @@ import pystac
 import pytest
 import shapely
 import shapely.geometry
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nearest_support import OTHER, SPACE, brute, clustered, write
 
@@ -88,10 +88,10 @@ def test_exact_on_drawn_tables(tmp_path_factory, seed, n, k, metric, dtype, inte
         write_cache(open_table(path))
     query = rng.normal(size=k)
     ids, distance = brute(path, query.astype(np.float32), metric)
+    assume(len(ids) > 0)  # a table of zeros has no direction
     found = nearest(path, query, min(n, 4), metric=metric)
     assert len(found) == min(n, 4, len(ids))
-    if len(found):
-        same(found, ids, distance)
+    same(found, ids, distance)
 
 
 def test_near_ties_are_told_apart_in_float64(tmp_path):

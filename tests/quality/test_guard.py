@@ -42,15 +42,15 @@ from stac_latent.testing import make_field
 def guarded():
     """A codec of two bands with a guard, made once."""
     tiles = [make_field(BANDS, (64, 64), seed) for seed in range(36)]
-    plain = fit_lin("guarded", lambda: ((t, None) for t in tiles[:6]), BANDS, psnr=46)
-    halves = [[[(t, None)] for t in part] for part in (tiles[:18], tiles[18:])]
+    plain = fit_lin("guarded", lambda: ((t, t != 0) for t in tiles[:6]), BANDS, psnr=46)
+    halves = [[[(t, t != 0)] for t in part] for part in (tiles[:18], tiles[18:])]
     return plain, calibrated(plain, lambda: halves[0], lambda: halves[1], note="made")
 
 
-def odd_field(shape=(300, 290)):
+def odd_field(shape=(430, 430)):
     """A scene whose left tiles are noise."""
     field = make_field(BANDS, shape, 99)
-    field[:, :, :240] = np.random.default_rng(0).integers(1, 60_000, (2, shape[0], min(240, shape[1])))
+    field[:, :, :208] = np.random.default_rng(0).integers(1, 60_000, (2, shape[0], min(208, shape[1])))
     return field
 
 
@@ -182,7 +182,7 @@ def test_so_few_tiles_state_a_lower_share():
 
 def test_a_usual_scene_is_silent(tmp_path):
     _, codec = guarded()
-    scene = make_scene(tmp_path / "raw", scene_field((300, 290), 50))
+    scene = make_scene(tmp_path / "raw", scene_field((430, 430), 50))
     with warnings.catch_warnings():
         warnings.simplefilter("error", GuardWarning)
         (item,) = encode(scene.item, codec, tmp_path / "cat")
@@ -319,7 +319,7 @@ def test_from_the_command_line(tmp_path):
     _, codec = guarded()
     bundle = save_bundle(codec, tmp_path / "bundle")
     odd = make_scene(tmp_path / "odd", odd_field(), name="odd")
-    usual = make_scene(tmp_path / "usual", scene_field((300, 290), 50), name="usual")
+    usual = make_scene(tmp_path / "usual", scene_field((430, 430), 50), name="usual")
     raw = tmp_path / "raw.json"
     for scene in (odd, usual):
         scene.item.make_asset_hrefs_absolute()

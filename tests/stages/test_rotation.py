@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lin_support import LAW, needs_numba, same_bits
 
 from stac_latent.errors import CorruptDataError
-from stac_latent.stages.context.model import default_counts
+from stac_latent.stages.context.model import COUNT, default_counts
 from stac_latent.stages.lin import rotation
 from stac_latent.stages.lin.basis import choose_basis, get_bits, put_bits, read_basis, side_size
 from stac_latent.stages.lin.rotation import (
@@ -61,8 +61,8 @@ def test_no_default_count_hangs_on_the_last_bit():
     """The same of the tables of unfitted chains, which are part of the digest of their space."""
     middle = np.array([0.01] + [2 ** ((b - 12.5) / 2) for b in range(1, 24)])[:, None]
     ratio = middle / (1 + middle)
-    p = 300 * (1 - ratio) * ratio ** np.arange(16)
-    p[:, 15] = 300 * ratio[:, 0] ** 15
+    p = 300 * COUNT * (1 - ratio) * ratio ** np.arange(16)
+    p[:, 15] = 300 * COUNT * ratio[:, 0] ** 15
     assert np.abs(np.abs(p - np.rint(p)) - 0.5).min() > 1e-6
     assert (default_counts() == np.maximum(1, np.rint(p))).all()
 

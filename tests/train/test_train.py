@@ -54,9 +54,9 @@ def write(path, field, nodata=0):
 
 
 def doubled(seed, side=SIDE):
-    """Bands of half the resolution, each pixel four times: fine details follow from the coarse ones."""
-    field = np.maximum(make_field(BANDS, (side // 2, side // 2), seed), 1)
-    return field.repeat(2, axis=1).repeat(2, axis=2)
+    """Bands of half the resolution, each pixel four times but for the last digit: fine details follow from the coarse ones."""
+    field = np.maximum(make_field(BANDS, (side // 2, side // 2), seed), 1).repeat(2, axis=1).repeat(2, axis=2)
+    return field + np.random.default_rng(seed).integers(0, 2, field.shape, field.dtype)
 
 
 @pytest.fixture(scope="module")

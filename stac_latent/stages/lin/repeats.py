@@ -75,18 +75,13 @@ class Part:
         """Own pixels of each array, from ``(band, y, x)``."""
         return [field[bands][:, rows][:, :, columns] for bands, rows, columns in self._starts()]
 
-    def spread(self, arrays: Sequence[Array], out: Array, side: int = 1) -> None:
-        """Inverse of :meth:`gather`, into the bands of ``out``; with a ``side`` means of that many pixels along both axes."""
+    def spread(self, arrays: Sequence[Array], out: Array) -> None:
+        """Inverse of :meth:`gather`, into the bands of ``out``."""
         for x, (bands, rows, columns) in zip(arrays, self._starts(), strict=True):
             heights, widths = (np.diff(s, append=n) for s, n in zip((rows, columns), self.shape, strict=True))
-            wide = _means(np.repeat(x, widths, axis=2), side)
+            wide = np.repeat(x, widths, axis=2)
             for band, values in zip(bands, wide, strict=True):
-                out[band] = _means(np.repeat(values, heights, axis=0).T, side).T
-
-
-def _means(x: Array, side: int) -> Array:
-    """Means of so many values along the last axis."""
-    return x if side == 1 else x.reshape(*x.shape[:-1], -1, side).mean(axis=-1)
+                out[band] = np.repeat(values, heights, axis=0)
 
 
 def find_parts(field: Array, mask: Array | None) -> tuple[Part, ...] | None:

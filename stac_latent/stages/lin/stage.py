@@ -291,18 +291,10 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         coded = [coder.code(tile, step / math.sqrt(part.weight)) for part, coder, tile in prepared.parts]
         return join_parts([part for part, _, _ in prepared.parts], coded)
 
-    def _joined(
-        self, payload: bytes, *, borrow: bool, bands: Sequence[int] | None = None, side: int = 1
-    ) -> Array:
-        """Pixels ``(band, y, x)`` of a tile in parts, in normalised units, or means of ``side`` by ``side`` of them.
-
-        Parts that hold none of some bands are left alone.
-        """
+    def _joined(self, payload: bytes, *, borrow: bool, bands: Sequence[int] | None = None) -> Array:
+        """Pixels ``(band, y, x)`` of a tile in parts, in normalised units; parts that hold none of some bands are left alone."""
         parts, payloads = split_parts(payload, self.bands, LARGEST)
-        height, width = parts[0].shape
-        if height % side or width % side:
-            raise CorruptDataError(f"lin: a tile of {(height, width)} pixels is not made of cells of {CELL}")
-        shape = self.bands, height // side, width // side
+        shape = self.bands, *parts[0].shape
         out = (
             scratch("joined", math.prod(shape), np.float32).reshape(shape)
             if borrow
@@ -319,7 +311,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
             levels = levels_of(*tile[0].shape[1:], most=MAX_LEVELS)
             for depth, own in enumerate(tile):
                 synthesise(own, levels - depth)
-            part.spread(tile, out, side)
+            part.spread(tile, out)
         return out if bands is None else out[list(bands)]
 
     @property
@@ -330,7 +322,10 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
     def _reduced(self, payload: bytes, reduction: int) -> Array:
         """Low bands ``(band, y, x)`` of a tile after some levels, in normalised units: each has a gain of two."""
         if is_split(payload):
-            return self._joined(payload, borrow=True, side=1 << reduction)
+            tile = self._joined(payload, borrow=False)
+            analyse(tile, reduction)
+            tile = tile[:, : -(-tile.shape[1] >> reduction), : -(-tile.shape[2] >> reduction)]
+            return np.ascontiguousarray(tile) * np.float32(2.0**-reduction)
         planes = self.read_planes(payload, self.nest.counts, reduction=reduction)
         (tile,) = self.mixed(planes, borrow=True)
         synthesise(tile, planes.head.levels - reduction)
