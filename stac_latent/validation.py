@@ -24,6 +24,7 @@ from referencing.jsonschema import DRAFT7
 
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension import DECODER_REL, PREFIX, ROLE, SCHEMA_URI, check_version
+from stac_latent.extension.features import check_features
 from stac_latent.geo.crs import crs_from_fields
 from stac_latent.spec import Grid
 from stac_latent.system.documents import read_json
@@ -233,10 +234,21 @@ def _validate(document: Mapping[str, Any], validator: OfflineValidator) -> list[
     declared = [str(uri) for uri in document.get("stac_extensions") or []]
     found = [p for uri in (core, *declared) for p in validator.problems(document, uri)]
     if SCHEMA_URI not in declared:
-        found += _undeclared(document)
-    elif kind == "Feature" and not any(p.schema in (core, SCHEMA_URI) for p in found):
+        return [*found, *_undeclared(document)]
+    found += _features(document)
+    if kind == "Feature" and not any(p.schema in (core, SCHEMA_URI) for p in found):
         found += [Problem(path, message, "meaning", SCHEMA_URI) for path, message in _meaning(document)]
     return found
+
+
+def _features(document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what a reader of this version would refuse."""
+    assets = document.get("assets")
+    for key, asset in assets.items() if isinstance(assets, Mapping) else ():
+        try:
+            check_features(asset if isinstance(asset, Mapping) else {}, f"asset {key!r}")
+        except CatalogError as exc:
+            yield Problem(f"assets/{key}/latent:required_features", str(exc), "meaning", SCHEMA_URI)
 
 
 def _undeclared(document: Mapping[str, Any]) -> Iterator[Problem]:

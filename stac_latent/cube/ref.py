@@ -16,6 +16,7 @@ from stac_latent.cube.foreign_layout import Layout, absolute_href, layout_of, up
 from stac_latent.cube.item_assets import latent_assets
 from stac_latent.errors import CatalogError
 from stac_latent.extension import check_version
+from stac_latent.extension.features import check_features
 from stac_latent.net.fetch import Sign, inner
 from stac_latent.net.items import read_item
 from stac_latent.secure import FORM, EncryptedAsset, context_of
@@ -139,6 +140,7 @@ class LatentRef:
     @classmethod
     def _of_asset(cls, item: pystac.Item, key: str) -> Self:
         fields = item.assets[key].to_dict()
+        check_features(fields, f"asset {key!r} of item {item.id!r}")
         spec = Spec.from_fields(fields)
         grid, layout = Grid.from_fields(fields, item.properties), layout_of(item, key)
         if layout is not None:

@@ -260,6 +260,9 @@ class AssetLatentExtension(_Measured):
 
     kind: Field[Kind] = Field(KIND, "decodable (codec), or features only (embedding)")
     space = Field(text, "digest of chain, weights and normalisation")
+    required_features = Field(
+        list_of(text), "what a reader has to know lest bytes mean something else than it thinks"
+    )
     granularity: Field[Granularity] = Field(
         one_of("pixel", "patch", "chip", "scene"), "what one vector describes"
     )

@@ -262,14 +262,15 @@ def test_round_trip_of_any_two_dates(seed, h, w, kind):
     coder = ReferenceCoder(key, (1, 1))
     stored, payload = coder.code(chain, latents[1], (0, 0), np.ones(cells, bool))
     restored = chain.entropy_decode(payload)
-    if coder.used:
+    used = coder.gains.any()
+    if used:
         restored = restored + predict(key.chunk(0, 0)[0], coder.gains[:, 0, 0])
     else:
         assert (stored == latents[1]).all()
     assert len(payload) <= len(chain.entropy_encode(latents[1]))
     assert np.abs(restored - latents[1]).max() < 3 * STEP
     if kind == "near":
-        assert coder.used or first.size < 1000
+        assert used or first.size < 1000
 
 
 class MemoryKey:
@@ -388,7 +389,7 @@ def test_a_window_costs_its_chunks_and_those_of_the_key_frame(series, monkeypatc
     monkeypatch.setattr("stac_latent.cube.keyframe.decode._cache", LruCache(0))
     reader = LatentReader.open(item)
     reader.read_field(((0, 4), (60, 64)))
-    chunks = [(who, n) for who, key, n in read if key.startswith("latent/c/")]
+    chunks = [(who, n) for who, key, n in read if key.startswith(("latent/c/", "difference/c/"))]
     key = frames([item])[0]
     # of each store the index of the shard and one chunk
     assert [who for who, _ in chunks] == [item.id] * 2 + [key] * 2
@@ -396,7 +397,7 @@ def test_a_window_costs_its_chunks_and_those_of_the_key_frame(series, monkeypatc
     assert side < 200
     before = len(read)
     reader.read_field(((390, 394), (0, 4)))
-    later = [(who, name) for who, name, _ in read[before:] if name.startswith("latent/c/")]
+    later = [(who, name) for who, name, _ in read[before:] if name.startswith(("latent/c/", "difference/c/"))]
     assert sorted({who for who, _ in later}) == sorted({item.id, key})
 
 
@@ -442,6 +443,12 @@ def test_missing_link_and_missing_gains(copied):
     unsaid = item.clone()
     unsaid.set_self_href(item.get_self_href())
     del unsaid.assets["latent"].extra_fields["latent:reference"]
+    with pytest.raises(
+        CatalogError,
+        match=r"asset 'latent' of item '\w+' says in latent:required_features that it needs 'difference', and has no latent:reference",
+    ):
+        LatentReader.open(unsaid)
+    del unsaid.assets["latent"].extra_fields["latent:required_features"]
     with pytest.raises(
         CorruptDataError, match="the store says that it was coded against a key frame, and the item does not"
     ):
@@ -588,9 +595,81 @@ def test_the_store_opens_by_itself_and_says_what_it_is(series):
     item = next(i for i in series[4] if frames([i])[0])
     open_codec(item)
     group = xr.open_zarr(href_of(item), consolidated=True)
-    assert set(group.data_vars) >= {"latent", "reference_gain", "reference_crc"}
+    assert set(group.data_vars) >= {"difference", "reference_gain", "reference_crc"}
+    assert "latent" not in group  # a difference is not given for latents
+    assert group.attrs["latent"] == {"required_features": ["difference"]}
     assert group["reference_gain"].dims == ("level", "tile_y", "tile_x")
     assert group.attrs["latent:reference"].endswith(f"{frames([item])[0]}/latent.zarr")
+    document = json.loads((Path(href_of(item)) / "difference" / "zarr.json").read_text())
+    own = document["codecs"][0]["configuration"]["codecs"][0]["configuration"]
+    assert own["reference"] == group.attrs["latent:reference"]
+    whole = xr.open_dataset(href_of(item), engine="stac-latent")["B02"].values
+    assert (whole == stac_latent.load(item, bands=["B02"])["B02"].squeeze("time").values).all()
+
+
+def test_features_that_are_not_known_are_refused(copied):
+    _, items = copied
+    item = next(i for i in items.values() if frames([i])[0])
+    fields = item.assets["latent"].extra_fields
+    assert fields["latent:required_features"] == ["difference"]
+    fields["latent:required_features"] = ["difference", "hologram"]
+    said = r"needs a reader that knows 'hologram' \({}\), and this version knows difference, residual, encryption, sparse_fallback, chips"
+    for read in (stac_latent.load, LatentReader.open, open_codec, stac_latent.publish):
+        with pytest.raises(CatalogError, match="item 'd.' " + said.format("latent:required_features")):
+            read(item, *(["out.parquet"] if read is stac_latent.publish else []))
+    document = item.to_dict(transform_hrefs=False)
+    problems = _problems(document)
+    assert any("is not one of" in p for p in problems)
+    assert any("this version knows difference" in p for p in problems)
+    path = Path(href_of(item)) / "zarr.json"
+    group = json.loads(path.read_text())
+    group["attributes"]["latent"]["required_features"] = ["hologram"]
+    path.write_text(json.dumps(group))
+    fields["latent:required_features"] = ["difference"]
+    with pytest.raises(CatalogError, match=said.format(r"latent\.required_features")):
+        LatentReader.open(item).read_field()
+    with pytest.raises(CatalogError, match=said.format(r"latent\.required_features")):
+        xr.open_dataset(href_of(item), engine="stac-latent")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"prediction": "left"},
+            "has 'prediction' in its configuration, and this version knows space, bitstream, part, reference: ",
+        ),
+        ({"reference": 3}, "declares reference 3; expected the address of a store"),
+    ],
+)
+def test_the_zarr_codec_refuses_what_it_does_not_know(config, message):
+    from stac_latent.store.zarr.codec import LatentZarrCodec
+
+    own = {"space": codec().space, "bitstream": "stac-latent-lin-1", **config}
+    with pytest.raises(CorruptDataError, match=message):
+        LatentZarrCodec.from_dict({"name": "stac_latent", "configuration": own})
+
+
+@pytest.mark.parametrize("where", ["item", "store"])
+def test_a_bitstream_that_is_not_known_is_refused(copied, where):
+    _, items = copied
+    item = next(i for i in items.values() if not frames([i])[0])
+    if where == "item":
+        item.assets["latent"].extra_fields["latent:bitstream"] = "stac-latent-lin-2"
+        with pytest.raises(
+            CatalogError,
+            match="of bitstream 'stac-latent-lin-2', and the codec of its space, 'lin', reads 'stac-",
+        ):
+            LatentReader.open(item).read_field()
+        return
+    path = Path(href_of(item)) / "zarr.json"
+    path.write_text(path.read_text().replace("stac-latent-lin-1", "stac-latent-lin-2"))
+    open_codec(item)
+    with pytest.raises(
+        CodecError,
+        match="a chunk is of bitstream 'stac-latent-lin-2', and the codec 'lin' of its space reads 'stac-",
+    ):
+        xr.open_zarr(href_of(item), consolidated=True)["latent"].load()
 
 
 def test_command_line(series, tmp_path, monkeypatch, capsys):

@@ -40,6 +40,7 @@ ASSET = {
     **MEASURED,
     "kind": "codec",
     "space": SPACE,
+    "required_features": ["difference", "residual", "encryption", "chips"],
     "granularity": "patch",
     "dimensions": 32,
     "stride": [8, 8],

@@ -347,12 +347,52 @@ INVALID = {
     ),
     "negative chip": (
         "item",
-        latent("latent:chip_index", -1),
+        both(latent("latent:chip_index", -1), latent("latent:required_features", ["chips"])),
         f"{A}/latent:chip_index",
         "minimum",
         "less than",
     ),
-    "chip by name": ("item", latent("latent:chip_index", "s0"), f"{A}/latent:chip_index", "type", "integer"),
+    "chip by name": (
+        "item",
+        both(latent("latent:chip_index", "s0"), latent("latent:required_features", ["chips"])),
+        f"{A}/latent:chip_index",
+        "type",
+        "integer",
+    ),
+    **{
+        f"{field} that no list of features has": (
+            "item",
+            latent(field, value),
+            A,
+            "required",
+            "'latent:required_features' is a required property",
+        )
+        for field, value in (
+            ("latent:chip_index", 3),
+            ("latent:residual", "stac-latent-residual-1"),
+        )
+    },
+    "a feature whose field is not there": (
+        "item",
+        latent("latent:required_features", ["difference"]),
+        f"{A}/latent:required_features",
+        "not",
+        "difference",
+    ),
+    "a feature that nobody knows": (
+        "item",
+        latent("latent:required_features", ["hologram"]),
+        f"{A}/latent:required_features/0",
+        "enum",
+        "'hologram' is not one of ['difference', 'residual', 'encryption', 'sparse_fallback', 'chips']",
+    ),
+    "sparse residuals that no list has": (
+        "item",
+        both(latent("latent:residual", "r-1-sparse"), latent("latent:required_features", ["residual"])),
+        f"{A}/latent:required_features",
+        "contains",
+        "sparse_fallback",
+    ),
     "zero stride": ("item", latent("latent:stride", [8, 0]), f"{A}/latent:stride/1", "minimum", "less than"),
     "three halos": ("item", latent("latent:halo", [1, 1, 1]), f"{A}/latent:halo", "maxItems", "too long"),
     "negative halo": ("item", latent("latent:halo", [-1, 0]), f"{A}/latent:halo/0", "minimum", "less than"),

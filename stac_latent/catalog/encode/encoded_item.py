@@ -17,6 +17,7 @@ from stac_latent.cube.item_assets import MEDIA_TYPE, latent_assets
 from stac_latent.cube.write.writer import Encoded
 from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
+from stac_latent.extension.features import declare_features
 from stac_latent.extension.schemas import EO_URI, FILE_URI, PROJ_URI, RASTER_URI
 from stac_latent.spec import Band
 from stac_latent.system.links import absolute, href_of, is_local, local_path
@@ -165,6 +166,7 @@ def describe(
     store = folder / f"{key}.zarr" if packed is None else packed[0]
     if packed is not None:
         fields["latent:chip_index"] = packed[1]
+    declare_features(fields)
     item.add_asset(
         key,
         pystac.Asset(

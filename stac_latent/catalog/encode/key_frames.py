@@ -15,6 +15,7 @@ from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.verify import Source
 from stac_latent.errors import CatalogError
 from stac_latent.extension import LatentExtension
+from stac_latent.extension.features import declare_features
 from stac_latent.store.zarr.group import Payload
 
 __all__ = ["REFERENCE_REL", "References", "check_references", "dates", "reference_link", "set_reference"]
@@ -86,10 +87,12 @@ def set_reference(item: pystac.Item, key: str, frame: pystac.Item | None) -> Non
         for link in item.links
         if not (link.rel == REFERENCE_REL and link.extra_fields.get("latent:asset") == key)
     ]
-    item.assets[key].extra_fields.pop("latent:reference", None)
+    fields = item.assets[key].extra_fields
+    fields.pop("latent:reference", None)
     if frame is not None:
-        item.assets[key].extra_fields["latent:reference"] = frame.id
+        fields["latent:reference"] = frame.id
         item.add_link(reference_link(frame, key))
+    declare_features(fields)
 
 
 def reference_link(frame: pystac.Item, key: str) -> pystac.Link:

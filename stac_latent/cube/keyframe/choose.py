@@ -14,14 +14,13 @@ from stac_latent.bytestring.bounded import codable
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.grid.tiling import padded_shape
 from stac_latent.cube.keyframe.decode import same_cells
-from stac_latent.cube.keyframe.encode import whole_cells
+from stac_latent.cube.keyframe.encode import quantiser_step, whole_cells
 from stac_latent.cube.keyframe.gains import best_gains
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.verify import Source
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Grid
-from stac_latent.stages.lin.payload import unpack
 from stac_latent.window import Window
 
 __all__ = ["Plan", "Rule", "Sample", "best_key_frame", "choose_key_frames", "plan_key_frames", "survey"]
@@ -230,7 +229,7 @@ def survey(source: Source, codec: Codec) -> Sample:
         decoded.append(codec.entropy_decode(payload))
         cells.append(whole_cells(valid, codec.stride))
         sizes.append(len(payload) if valid.any() else 0)
-        steps.append(unpack(payload, len(codec.bands))[0].step)
+        steps.append(quantiser_step(codec, payload))
     return Sample(tuple(latents), tuple(decoded), tuple(cells), tuple(sizes), tuple(steps))
 
 

@@ -4,7 +4,7 @@ The reference is the decoded latent of another Item of the same space and grid, 
 for each level of the wavelet, in 1/16; where all are zero (clouds, a changed scene) it stands alone and the reference is
 never fetched. Key frames have no reference themselves: a date costs at most one more fetch. ::
 
-    latent          (channel, y, x)             what is left of the date
+    difference      (channel, y, x)             what is left of the date, in the place of ``latent``
     reference_gain  (level, tile_y, tile_x)     uint8, 16ths; level 0 is the low band, then details, coarsest first
     reference_crc   (tile_y, tile_x)            uint32, CRC-32 of the reference's payload: a key frame that was
                                                 written anew is refused and never gives wrong pixels
@@ -86,7 +86,7 @@ class KeyFrame:
         check_codec(codec)
         if arrays.payloads is None:
             raise CodecError(f"{name} is not entropy coded; a key frame is, with payload='coded'")
-        if arrays.reference is not None:
+        if arrays.reference is not None or arrays.is_difference:
             raise CorruptDataError(
                 f"{name} is coded against a key frame and is none itself; references are never chained: encode again"
             )
@@ -231,12 +231,12 @@ def open_reference(ref: LatentRef, arrays: LatentArrays, codec: Codec) -> Refere
     CorruptDataError
         If the store and the Item do not agree on whether there is a key frame, or the gains do not fit the chunks.
     """
-    if ref.reference is None or arrays.reference is None:
+    if ref.reference is None or arrays.reference is None or not arrays.is_difference:
         says, lacks = ("store", "item") if ref.reference is None else ("item", "store")
         raise CorruptDataError(
             f"asset {ref.asset!r} of item {ref.item_id!r}: the {says} says that it was coded against a key frame, and the {lacks} "
-            "does not say how; the field latent:reference, the link latent:reference and the arrays reference_gain and "
-            "reference_crc belong together: restore them, or encode the item again"
+            "does not say how; the field latent:reference, the link latent:reference and the arrays difference, "
+            "reference_gain and reference_crc belong together: restore them, or encode the item again"
         )
     chunk = (arrays.latent.chunks[1], arrays.latent.chunks[2])
     counts = tuple(-(-n // c) for n, c in zip(ref.grid.cells, chunk, strict=True))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import zarr
@@ -14,17 +15,16 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
-from stac_latent.cube.keyframe.decode import KeyFrame
+from stac_latent.cube.keyframe.decode import KeyFrame, check_codec
 from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
 from stac_latent.stages.lin.lifting import synthesise
-from stac_latent.stages.lin.payload import unpack
 from stac_latent.stages.lin.pyramid import CELL_LEVELS
 from stac_latent.stages.lin.rate_control import Objective
 from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.lin.subbands import unpack_cells
 from stac_latent.system.links import is_local, local_path
 
-__all__ = ["ReferenceCoder", "relative_href", "whole_cells"]
+__all__ = ["ReferenceCoder", "quantiser_step", "relative_href", "whole_cells"]
 
 _WORTH = 0.98
 """Estimated share of the bits above which a chunk is not tried against the key frame."""
@@ -51,11 +51,6 @@ class ReferenceCoder:
         self.crcs = np.zeros(chunks, np.uint32)
         self.saved = 0.0
         """Bytes that the chunks are shorter, or at a fixed rate would be."""
-
-    @property
-    def used(self) -> bool:
-        """Whether any chunk refers to the key frame."""
-        return bool(self.gains.any())
 
     @property
     def pays(self) -> bool:
@@ -85,7 +80,7 @@ class ReferenceCoder:
         if not cells.any():
             return latent, alone
         reference, crc = self.key.chunk(*place)
-        step = unpack(alone, len(codec.bands))[0].step
+        step = quantiser_step(codec, alone)
         gains, share = best_gains(latent, reference, step, cells)
         if share > _WORTH or not gains.any():
             return latent, alone
@@ -101,8 +96,8 @@ class ReferenceCoder:
             return rest, payload
         return latent, alone
 
-    def write(self, path: Path, href: str) -> None:
-        """Store the gains in the group at ``path``; ``href`` is where the key frame's store lies from there."""
+    def write(self, path: Path) -> None:
+        """Store the gains in the group at ``path``."""
         group = zarr.open_group(str(path), mode="r+", zarr_format=3)
         for name, data, names, packed in (
             ("reference_gain", self.gains, ("level", "tile_y", "tile_x"), [ZstdCodec(level=9)]),
@@ -117,7 +112,6 @@ class ReferenceCoder:
                 dimension_names=names,
             )
             array[...] = data
-        group.attrs["latent:reference"] = href
 
 
 def whole_cells(valid: Array, stride: tuple[int, int]) -> Array:
@@ -125,6 +119,12 @@ def whole_cells(valid: Array, stride: tuple[int, int]) -> Array:
     _, h, w = valid.shape
     sy, sx = stride
     return np.asarray(valid.all(axis=0).reshape(h // sy, sy, w // sx, sx).all(axis=(1, 3)))
+
+
+def quantiser_step(codec: Codec, payload: bytes) -> float:
+    """Step that a payload was quantised with, in units of the latents; of tiles of repeated pixels, too."""
+    check_codec(codec)
+    return cast("Lin", codec.tail).step_of(payload)
 
 
 def relative_href(href: str, path: Path) -> str:

@@ -20,7 +20,7 @@ from stac_latent.cube.keyframe.decode import Reference, open_reference
 from stac_latent.cube.open_store import open_store
 from stac_latent.cube.read.chunk_cache import aside, chunk, known, workers
 from stac_latent.cube.ref import LatentRef
-from stac_latent.errors import CorruptDataError, FieldError, GridError
+from stac_latent.errors import CatalogError, CorruptDataError, FieldError, GridError
 from stac_latent.field.validity import apply_nodata, mask_of
 from stac_latent.spec import Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM, decode_residual
@@ -107,6 +107,12 @@ class LatentReader:
         if self.spec.bitstream is not None:
             remember(self._whole)  # so that the zarr codec finds its space
             codec = self.codec
+            if self.spec.bitstream != codec.bitstream:
+                raise CatalogError(
+                    f"asset {self.ref.asset!r} of item {self.ref.item_id!r} is of bitstream {self.spec.bitstream!r:.100}, and the codec of "
+                    f"its space, {codec.name!r}, reads {codec.bitstream!r}: the item was changed, or a newer version wrote it; upgrade "
+                    "stac-latent (pip install -U stac-latent)"
+                )
         return open_store(self.ref, codec)
 
     @cached_property
@@ -134,7 +140,7 @@ class LatentReader:
     @cached_property
     def reference(self) -> Reference | None:
         """How the latents were coded against those of a key frame; None where they stand alone."""
-        if self.arrays.reference is None and self.ref.reference is None:
+        if self.arrays.reference is None and self.ref.reference is None and not self.arrays.is_difference:
             return None
         return open_reference(self.ref, self.arrays, self.codec)
 

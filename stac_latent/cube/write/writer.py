@@ -33,6 +33,7 @@ from stac_latent.cube.write.verify import (
     verify_store,
 )
 from stac_latent.errors import FieldError, GuardError
+from stac_latent.extension.features import group_features
 from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Encrypt, EncryptedAsset, Key, context_of
@@ -179,11 +180,11 @@ def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
     if not valid_pixels:
         raise FieldError("no pixel of the source is valid: every one is nodata; there is nothing to encode")
     coder = first.coder
-    if job.key_frame is not None and coder is not None and coder.used:
+    if job.key_frame is not None and coder is not None:
         if not coder.pays:
             shutil.rmtree(job.path)
             return write(replace(job, key_frame=None), progress)
-        coder.write(job.path, relative_href(job.key_frame.href, job.path))
+        coder.write(job.path)
         for layer in layers:
             layer.key_frame = job.key_frame
     for layer in reversed(layers):
@@ -372,13 +373,21 @@ class _Layer:
         source, codec, grid = self.source, self.codec, self.source.grid
         fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
         fields |= {"latent:part": self.part} if self.part else {}
-        fields |= self.encryption.fields() if self.encryption is not None and not self.part else {}
+        sealed = {} if self.encryption is None else self.encryption.fields()
+        fields |= {} if self.part else sealed
+        reference = None if key_frame is None else relative_href(key_frame.href, self.path)
+        fields |= {} if reference is None else {"latent:reference": reference}
         inner, shard, _ = self.sizes
         precoded = Precoded(codec) if self.payload == "coded" else None
         options = GroupOptions(
-            self.payload, part=self.part, encryption=self.encryption, encoder=precoded, sizes=self.sizes
+            self.payload,
+            part=self.part,
+            reference=reference,
+            encryption=self.encryption,
+            encoder=precoded,
+            sizes=self.sizes,
         )
-        arrays = create(self.path, codec, grid, fields, options)
+        arrays = create(self.path, codec, grid, group_features(fields, sealed), options)
         if key_frame is not None:
             counts = (-(-grid.cells[0] // inner[0]), -(-grid.cells[1] // inner[1]))
             frame = open_key_frame(key_frame, grid, codec)

@@ -17,7 +17,7 @@ from zarr.abc.codec import ArrayBytesCodec
 from zarr.registry import register_codec
 
 from stac_latent.codec.registry import opened, resolve_space
-from stac_latent.errors import CorruptDataError, FieldError, StacLatentError
+from stac_latent.errors import CodecError, CorruptDataError, FieldError, StacLatentError
 from stac_latent.system.limits import at_most
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Decoded", "Encoder", "LatentZarrCodec", "chunk_shape", "warn_of_part"]
 
 NAME = "stac_latent"
+_MEMBERS = ("space", "bitstream", "part", "reference")
 _ROOM = 16
 """Bytes that decoding may take for each value of a chunk."""
 _SLACK = 1 << 20
@@ -80,6 +81,9 @@ class LatentZarrCodec(ArrayBytesCodec):
         Container of the payload, for readers that look without decoding.
     part
         Which of the codec's lattices the array holds.
+    reference
+        Address of the store of a key frame, where the array holds what that leaves of the latents: what is decoded here is the
+        difference alone.
     """
 
     is_fixed_size = False
@@ -87,6 +91,7 @@ class LatentZarrCodec(ArrayBytesCodec):
     space: str
     bitstream: str
     part: int = 0
+    reference: str | None = None
     encoder: Encoder | None = field(default=None, compare=False, repr=False)
     """What to encode with, where it is not the plain codec of the space: one with a target, for instance, or payloads that are
     known already."""
@@ -95,19 +100,32 @@ class LatentZarrCodec(ArrayBytesCodec):
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Read the codec's entry in ``zarr.json``."""
         config = data.get("configuration")
-        if not isinstance(config, dict) or set(config) - {"part"} != {"space", "bitstream"}:
+        if not isinstance(config, dict) or not {"space", "bitstream"} <= set(config):
             raise CorruptDataError(
                 f"codec {NAME!r} in zarr.json needs a space and a bitstream; got {config!r}"
             )
-        part = config.get("part", 0)
+        if unknown := sorted(set(config) - set(_MEMBERS)):
+            raise CorruptDataError(
+                f"codec {NAME!r} in zarr.json has {', '.join(map(repr, unknown))} in its configuration, and this version knows "
+                f"{', '.join(_MEMBERS)}: what it would decode may be wrong; upgrade stac-latent (pip install -U stac-latent)"
+            )
+        part, reference = config.get("part", 0), config.get("reference")
         if type(part) is not int or part < 0:
             raise CorruptDataError(f"codec {NAME!r} in zarr.json declares part {part!r}; expected 0, 1, ...")
-        return cls(str(config["space"]), str(config["bitstream"]), part)
+        if not isinstance(reference, str | None):
+            raise CorruptDataError(
+                f"codec {NAME!r} in zarr.json declares reference {reference!r}; expected the address of a store"
+            )
+        return cls(str(config["space"]), str(config["bitstream"]), part, reference)
 
     def to_dict(self) -> dict[str, Any]:
         """Entry for ``zarr.json``."""
         config: dict[str, Any] = {"space": self.space, "bitstream": self.bitstream}
-        return {"name": NAME, "configuration": config | ({"part": self.part} if self.part else {})}
+        config |= {"part": self.part} if self.part else {}
+        return {
+            "name": NAME,
+            "configuration": config | ({"reference": self.reference} if self.reference else {}),
+        }
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: ChunkGrid) -> None:
         """Refuse arrays that hold no symbols of the space, where this process has opened its codec.
@@ -142,7 +160,13 @@ class LatentZarrCodec(ArrayBytesCodec):
             raise CorruptDataError(
                 f"a chunk is of part {self.part} of {self.space}, which has {len(parts)}; the store was changed"
             )
-        return parts[self.part]
+        part = parts[self.part]
+        if part.bitstream != self.bitstream:
+            raise CodecError(
+                f"a chunk is of bitstream {self.bitstream!r}, and the codec {part.name!r} of its space reads {part.bitstream!r}: the "
+                "store was changed, or a newer version wrote it; upgrade stac-latent (pip install -U stac-latent)"
+            )
+        return part
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         return await asyncio.to_thread(self._decode, chunk_bytes, chunk_spec)

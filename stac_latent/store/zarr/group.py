@@ -4,6 +4,7 @@
 
     <item>.latent.zarr/      attributes mirror the asset's fields
       latent  (channel, y, x)     int8/int16; sharded; coded (zarr codec "stac_latent") or plain (zstd)
+      difference (channel, y, x)  in its place: what a key frame leaves of the latent; see :mod:`stac_latent.cube.keyframe.decode`
       mask    (mask_band, py, px) uint8, 1 = valid; one band where all bands agree; absent chunks are valid
       valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
       residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.zarr.residual`
@@ -37,6 +38,7 @@ from zarr.storage import MemoryStore
 from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError, without_secrets
+from stac_latent.extension.features import check_group
 from stac_latent.net.fetch import Sign
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec
@@ -68,6 +70,8 @@ __all__ = [
 
 Payload = Literal["coded", "plain"]
 
+DIFFERENCE = "difference"
+"""Name of the array of a date that is stored as difference to a key frame, in the place of ``latent``."""
 _MASKS_AHEAD = 64
 _COMPACT = {"json_indent": None}
 P = ParamSpec("P")
@@ -90,6 +94,7 @@ class LatentArrays:
     """The arrays of one latent group."""
 
     latent: AnyArray
+    """What is stored: latents, or what a key frame leaves of them."""
     mask: AnyArray | None
     valid: AnyArray | None
     attributes: Mapping[str, Any]
@@ -117,6 +122,11 @@ class LatentArrays:
         elif not symbols[:1].any() and not symbols.any():  # the first channel is hardly ever zero
             self._check_present(cells)
         return symbols
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether :attr:`latent` holds what a key frame leaves of the latents."""
+        return self.latent.path.rpartition("/")[2] == DIFFERENCE
 
     @cached_property
     def payloads(self) -> PayloadReader | None:
@@ -308,6 +318,8 @@ class GroupOptions:
         1, or the number of bands where their masks differ; 0 for no mask.
     part
         Which of the codec's lattices the group holds, where it has several.
+    reference
+        Address of the store of the key frame, as seen from this one, where differences to it are stored; None for latents.
     encryption
         Encrypts the chunks, which are then not gathered in shards.
     encoder
@@ -319,6 +331,7 @@ class GroupOptions:
     payload: Payload = "coded"
     mask_bands: int = 1
     part: int = 0
+    reference: str | None = None
     encryption: Encrypt | None = None
     encoder: Encoder | None = None
     sizes: ChunkSizes | None = None
@@ -363,11 +376,13 @@ def create(
     if payload == "coded":
         bitstream = codec.bitstream or ""
         coded = {
-            "serializer": LatentZarrCodec(codec.space, bitstream, options.part, options.encoder or codec),
+            "serializer": LatentZarrCodec(
+                codec.space, bitstream, options.part, options.reference, options.encoder or codec
+            ),
             "compressors": [Crc32cCodec()],
         }
     latent = group.create_array(
-        "latent",
+        "latent" if options.reference is None else DIFFERENCE,
         shape=(channels, *cells),
         dtype=spec.data_type,
         chunks=(channels, *inner),
@@ -428,7 +443,7 @@ def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
 async def _members(store: Any) -> list[Any]:
     """Attributes of a group, its latents and what may lie beside them, in one visit of zarr's event loop: each visit takes longer than the work."""
     group = await open_group(store, mode="r", zarr_format=3)
-    latent = await group.getitem("latent")
+    latent = await group.get(DIFFERENCE) or await group.getitem("latent")
     beside = [await group.get(n) for n in ("mask", "valid", "residual", "reference_gain", "reference_crc")]
     arrays = [zarr.Array(a) if isinstance(a, zarr.AsyncArray) else a for a in (latent, *beside)]
     return [dict(group.attrs), *arrays]
@@ -476,6 +491,8 @@ def open_arrays(
             f"{shown(href)} is no readable latent group: {type(exc).__name__}: {without_secrets(str(exc))}"
         ) from exc
     href = shown(href)  # for messages
+    check_group(attributes, href)
+    name = DIFFERENCE if isinstance(latent, zarr.Array) and latent.basename == DIFFERENCE else "latent"
     kinds_of_latent = "iufc" if spec is None else "c" if np.dtype(spec.data_type).kind == "c" else "iuf"
     more = 0 if chip is None else 1
     if (
@@ -484,21 +501,21 @@ def open_arrays(
         or latent.dtype.kind not in kinds_of_latent
     ):
         axes = "(channel, y, x)" if chip is None else "(chip, channel, y, x)"
-        raise CorruptDataError(f"{href}/latent must be an array {axes} of numbers{_holding(latent)}")
-    for array, name, ndim, kinds in (
-        (latent, "latent", 3, kinds_of_latent), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
+        raise CorruptDataError(f"{href}/{name} must be an array {axes} of numbers{_holding(latent)}")
+    for array, called, ndim, kinds in (
+        (latent, name, 3, kinds_of_latent), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
         (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
         (residual, "residual", 3, "u"),
     ):  # fmt: skip
         if isinstance(array, zarr.Array):
-            check_array(array, f"{href}/{name}", ndim + more, kinds)
+            check_array(array, f"{href}/{called}", ndim + more, kinds)
     if chip is not None:
         latent, mask, valid, residual = (
             _of_chip(array, chip, href) for array in (latent, mask, valid, residual)
         )
     if spec is not None and grid is not None and latent.shape != (spec.dimensions, *grid.cells):
         raise CorruptDataError(
-            f"{href}/latent has shape {latent.shape}; the item declares {(spec.dimensions, *grid.cells)} (channel, y, x)"
+            f"{href}/{name} has shape {latent.shape}; the item declares {(spec.dimensions, *grid.cells)} (channel, y, x)"
         )
     if isinstance(valid, zarr.Array | ChipArray) and valid.shape != latent.shape[1:]:
         raise CorruptDataError(

@@ -17,6 +17,7 @@ import zarr
 from google_crc32c import value
 
 from stac_latent.errors import CatalogError, CorruptDataError, VerificationError
+from stac_latent.extension.features import group_features
 from stac_latent.spec import Grid
 from stac_latent.store.zarr.chips import ITEMS, StoredArray
 from stac_latent.store.zarr.group import finish
@@ -76,7 +77,8 @@ def pack_chips(
             if all(k in a and a[k] == attributes[0][k] for a in attributes)
         }
         shared = _unplaced(attributes[0]) | kept
-        _write_document(folder / group, "group", attributes=shared | ({} if group else {ITEMS: list(items)}))
+        own = group_features(shared | ({} if group else {ITEMS: list(items)}), {ITEMS: items})
+        _write_document(folder / group, "group", attributes=own)
         for name in _arrays(parts[0]):
             _pack_array(folder / group / name, [StoredArray.open(part / name) for part in parts], shard_bytes)
         _write_transforms(

@@ -16,6 +16,7 @@ import zarr.errors
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stac_latent.errors import CorruptDataError, StacLatentError
+from stac_latent.extension.features import group_features
 from stac_latent.secure import Encrypt
 from stac_latent.store.zarr.chips import AnyArray
 from stac_latent.store.zarr.encrypted_store import for_writing
@@ -80,7 +81,8 @@ class ResidualWriter:
 def mark_residual(path: Path, form: str) -> None:
     """Say in the attributes of a group that it has residuals of this form."""
     with zarr.config.set({"json_indent": None}):
-        zarr.open_group(str(path), mode="r+", zarr_format=3).attrs["latent:residual"] = form
+        attrs = zarr.open_group(str(path), mode="r+", zarr_format=3).attrs
+        attrs.put(group_features({**attrs, "latent:residual": form}))
 
 
 def read_residual(array: AnyArray | None, y: int, x: int, *, sparse: bool = False) -> bytes:
