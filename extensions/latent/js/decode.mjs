@@ -1,0 +1,37 @@
+#!/usr/bin/env node
+// Decodes a case of the conformance kit: node decode.mjs CASE OUT
+//
+// CASE is a folder with case.json. What cannot be decoded is refused with one sentence, and exit code 2.
+
+import { readFile, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { LatentError } from "./lib/errors.js";
+import { readLatents, readPixels } from "./lib/image.js";
+import { NodeSource, addressOf } from "./lib/node.js";
+import { openAsset } from "./lib/open.js";
+import { parseJson } from "./lib/json.js";
+
+async function main([folder, out]) {
+  if (!folder || !out) throw new LatentError("Two arguments are needed: the folder of a case, and the file to write.");
+  const wanted = parseJson(await readFile(join(folder, "case.json")), "case.json");
+  const image = await openAsset(new NodeSource(), addressOf(resolve(folder, wanted.item)), wanted.asset, { key: wanted.key });
+  let arrays;
+  if (wanted.want === "latents") {
+    const { data, shape } = await readLatents(image);
+    arrays = [{ name: "latent", data_type: "float32", shape, data }];
+  } else {
+    arrays = (await readPixels(image)).map((p) => ({ name: p.name, data_type: p.dataType, shape: [p.height, p.width], data: p.data }));
+  }
+  const head = JSON.stringify({ arrays: arrays.map(({ data, ...rest }) => rest) });
+  const bytes = arrays.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  await writeFile(out, Buffer.concat([Buffer.from(`${head}\n`), ...bytes]));
+}
+
+main(process.argv.slice(2)).catch((error) => {
+  if (error instanceof LatentError || error.code === "ENOENT") {
+    process.stderr.write(`${error.message}\n`);
+    process.exitCode = 2;
+  } else {
+    throw error;
+  }
+});

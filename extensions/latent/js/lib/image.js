@@ -1,0 +1,292 @@
+// Pixels of an asset: whole, of a window, or coarse.
+
+import { dequantise, fromCells, synthesise, toCells } from "./cells.js";
+import { must } from "./errors.js";
+import { decodeCoefficients, decodePayload } from "./parts.js";
+import { arrayOf, nodataOf, toPixels } from "./pixels.js";
+import { MoreWords } from "./planes.js";
+
+/** What is asked of one tile; made where the image is, done there or in a worker. */
+export function decodeJob(job) {
+  const { bytes, model, arrays, wanted, level, partial, bands } = job;
+  let tile;
+  try {
+    tile = job.cells
+      ? { bands: synthesise(fromCells(job.cells, arrays, job.rows, job.columns)) }
+      : decodePayload(bytes, model, arrays, { wanted: new Set(wanted), level, partial });
+  } catch (error) {
+    if (partial && error instanceof MoreWords) return { more: true };
+    throw error;
+  }
+  const out = wanted.map((b) => {
+    const { data, height, width, array } = tile.bands[b];
+    const { data_type, nodata, mean, unit } = bands[b];
+    if (level === 0) return { data: toPixels(data, { data_type, nodata }, mean, unit), height, width };
+    // The low band of n levels is 2^n times the mean of its samples.
+    const factor = unit / 2 ** Math.max(0, level - (array ?? 0));
+    const values = data.length * 4 === data.buffer.byteLength ? data : data.slice();
+    for (let i = 0; i < values.length; i++) values[i] = values[i] * factor + mean;
+    return { data: values, height, width };
+  });
+  return { bands: out, bytesRead: tile.bytesRead ?? 0 };
+}
+
+/** Runs jobs where it is called. */
+export const here = { run: async (job) => decodeJob(job) };
+
+function bandFacts(image, lattice) {
+  return lattice.bands.map((band) => ({
+    data_type: band.data_type, nodata: band.nodata, mean: image.codec.mean[band.index], unit: image.codec.unit[band.index],
+  }));
+}
+
+/** Samples of one tile of a lattice, of the bands `wanted` (numbers within the lattice); null where it is not stored. */
+export async function readTile(image, lattice, row, column, wanted, options = {}) {
+  const { level = 0, runner = here, signal } = options;
+  const place = [0, row, column];
+  const { shape } = lattice.latent.extent(place);
+  const [, rows, columns] = shape;
+  const job = { model: lattice.model, arrays: lattice.arrays, wanted, level, bands: bandFacts(image, lattice), partial: false };
+  if (!lattice.coded) {
+    must(level === 0, "Coarse pixels come of coded stores alone.");
+    const chunk = await lattice.latent.readChunk(place, signal);
+    if (!chunk) return null;
+    const numbers = dequantise(crop(chunk, lattice.latent.chunk, shape), image.asset, rows * columns);
+    return runner.run({ ...job, cells: numbers, rows, columns });
+  }
+  if (level > 0 && options.share !== undefined) {
+    const where = await lattice.latent.locate(place);
+    if (!where) return null;
+    const whole = where.range?.length ?? Infinity;
+    for (let share = options.share; share < 0.8 && whole !== Infinity; share *= 2) {
+      const most = Math.max(256, Math.ceil(whole * share));
+      const bytes = await lattice.latent.readStored(place, most, signal);
+      const done = await runner.run({ ...job, bytes, partial: true });
+      if (!done.more) return { ...done, share: done.bytesRead / whole };
+    }
+  }
+  const stored = await lattice.latent.readStored(place, Infinity, signal);
+  if (!stored) return null;
+  const bytes = await lattice.latent.unpack(stored, stored.length);
+  const done = await runner.run({ ...job, bytes });
+  const first = done.bands[0];
+  const size = 2 ** Math.max(level, lattice.bands[wanted[0]].array);
+  must(first.height === Math.ceil((rows * 8) / size) && first.width === Math.ceil((columns * 8) / size), `The chunk at ${row}, ${column} is damaged: it is of another size than its place.`);
+  return { ...done, share: done.bytesRead / stored.length };
+}
+
+/** The corner of a chunk that lies within its array. */
+function crop(chunk, full, shape) {
+  if (full.every((n, i) => n === shape[i])) return chunk;
+  const out = new chunk.constructor(shape.reduce((a, b) => a * b, 1));
+  let at = 0;
+  for (let c = 0; c < shape[0]; c++) {
+    for (let y = 0; y < shape[1]; y++) {
+      const from = (c * full[1] + y) * full[2];
+      out.set(chunk.subarray(from, from + shape[2]), at);
+      at += shape[2];
+    }
+  }
+  return out;
+}
+
+/** Whether a chunk of the mask is stored, by `latent:mask_chunks`; true where nothing is known. */
+function maskStored(lattice, number) {
+  if (lattice.maskChunks === null) return true;
+  return ((parseInt(lattice.maskChunks[number >> 2] ?? "0", 16) >> (3 - (number & 3))) & 1) === 1;
+}
+
+/** Valid pixels of a window of a lattice's grid, for each of its bands; null where all are valid. */
+export async function readMask(lattice, y0, x0, height, width, signal = undefined) {
+  const mask = lattice.mask;
+  if (!mask) return null;
+  const [maskBands] = mask.shape;
+  const [chunkBands, chunkH, chunkW] = mask.chunk;
+  const [, across] = [mask.grid[1], mask.grid[2]];
+  const out = Array.from({ length: maskBands }, () => null);
+  const jobs = [];
+  for (let b = 0; b < mask.grid[0]; b++) {
+    for (let i = Math.floor(y0 / chunkH); i * chunkH < y0 + height && i < mask.grid[1]; i++) {
+      for (let j = Math.floor(x0 / chunkW); j * chunkW < x0 + width && j < across; j++) {
+        if (maskStored(lattice, (b * mask.grid[1] + i) * across + j)) jobs.push([b, i, j]);
+      }
+    }
+  }
+  lattice.maskCache ??= new Map();
+  await Promise.all(jobs.map(async ([b, i, j]) => {
+    const name = `${b}/${i}/${j}`;
+    if (!lattice.maskCache.has(name)) {
+      const reading = mask.readChunk([b, i, j], signal);
+      reading.catch(() => lattice.maskCache.delete(name));
+      lattice.maskCache.set(name, reading);
+    }
+    const chunk = await lattice.maskCache.get(name);
+    if (!chunk) return;
+    for (let k = 0; k < chunkBands && b * chunkBands + k < maskBands; k++) {
+      out[b * chunkBands + k] ??= new Uint8Array(height * width).fill(1);
+      const target = out[b * chunkBands + k];
+      for (let y = Math.max(y0, i * chunkH); y < Math.min(y0 + height, (i + 1) * chunkH); y++) {
+        const from = Math.max(x0, j * chunkW);
+        const to = Math.min(x0 + width, (j + 1) * chunkW);
+        const row = (k * chunkH + y - i * chunkH) * chunkW - j * chunkW;
+        target.set(chunk.subarray(row + from, row + to), (y - y0) * width + from - x0);
+      }
+    }
+  }));
+  if (out.every((m) => m === null)) return null;
+  return lattice.bands.map((_, k) => out[maskBands === 1 ? 0 : k]);
+}
+
+/** Value of pixels without data. */
+export function fillOf(band) {
+  const nodata = nodataOf(band);
+  if (nodata !== null) return nodata;
+  return band.data_type.startsWith("float") ? NaN : 0;
+}
+
+/**
+ * Pixels of bands, each on its own grid and in its stored type.
+ *
+ * @param {object} image of `openAsset`
+ * @param {object} options `bands` (numbers; default all), `window` ({y, x, height, width} of the asset's grid; default all), `runner`, `signal`
+ * @returns {Promise<{name: string, data: ArrayLike<number>, height: number, width: number, y: number, x: number, transform: number[]}[]>}
+ */
+export async function readPixels(image, options = {}) {
+  const { runner = here, signal } = options;
+  const chosen = options.bands ?? image.bands.map((b) => b.index);
+  const out = chosen.map((index) => {
+    const band = image.bands[index];
+    must(band, `There is no band ${index}; the asset has ${image.bands.length}.`);
+    const part = windowOf(image, band, options.window);
+    const Type = arrayOf(band.data_type);
+    const [a, , c, , e, f] = band.transform;
+    return { band, name: band.name, ...part, data: new Type(part.height * part.width), transform: [a, 0, c + part.x * a, 0, e, f + part.y * e] };
+  });
+  await Promise.all(image.lattices.map(async (lattice, number) => {
+    const own = out.filter((o) => o.band.lattice === number && o.height > 0 && o.width > 0);
+    if (own.length === 0) return;
+    const [, tileRows, tileColumns] = lattice.latent.chunk;
+    const tiles = new Map();
+    for (const o of own) {
+      const { band } = o;
+      const th = (tileRows * 8) >> band.array;
+      const tw = (tileColumns * 8) >> band.array;
+      const [y, x] = [o.y + band.offset[0], o.x + band.offset[1]];
+      for (let i = Math.floor(y / th); i * th < y + o.height; i++) {
+        for (let j = Math.floor(x / tw); j * tw < x + o.width; j++) {
+          const key = `${i}/${j}`;
+          if (!tiles.has(key)) tiles.set(key, { i, j, parts: [] });
+          tiles.get(key).parts.push(o);
+        }
+      }
+    }
+    await Promise.all([...tiles.values()].map(async ({ i, j, parts }) => {
+      const wanted = parts.map((o) => o.band.local);
+      const tile = await readTile(image, lattice, i, j, wanted, { runner, signal });
+      for (const [k, o] of parts.entries()) paste(o, tile?.bands[k] ?? null, i, j, tileRows * 8, tileColumns * 8);
+    }));
+    await applyMask(lattice, own, signal);
+  }));
+  return out.map(({ band, ...rest }) => ({ ...rest, dataType: band.data_type }));
+}
+
+/** Part of a band that lies in a window of the asset's grid. */
+function windowOf(image, band, window) {
+  const [height, width] = band.shape;
+  if (!window) return { y: 0, x: 0, height, width };
+  const [a, , c, , e, f] = image.asset["proj:transform"];
+  const [ba, , bc, , be, bf] = band.transform;
+  const clip = (v, n) => Math.min(Math.max(v, 0), n);
+  const y = clip(Math.floor((f + window.y * e - bf) / be + 1e-6), height);
+  const x = clip(Math.floor((c + window.x * a - bc) / ba + 1e-6), width);
+  const toY = clip(Math.ceil((f + (window.y + window.height) * e - bf) / be - 1e-6), height);
+  const toX = clip(Math.ceil((c + (window.x + window.width) * a - bc) / ba - 1e-6), width);
+  return { y, x, height: Math.max(0, toY - y), width: Math.max(0, toX - x) };
+}
+
+function paste(o, tile, i, j, tileH, tileW) {
+  const { band } = o;
+  const [ty, tx] = [((i * tileH) >> band.array) - band.offset[0], ((j * tileW) >> band.array) - band.offset[1]];
+  const fill = fillOf(band);
+  const h = tile?.height ?? tileH >> band.array;
+  const w = tile?.width ?? tileW >> band.array;
+  for (let y = Math.max(o.y, ty); y < Math.min(o.y + o.height, ty + h); y++) {
+    const from = Math.max(o.x, tx);
+    const to = Math.min(o.x + o.width, tx + w);
+    const at = (y - o.y) * o.width - o.x;
+    if (tile) o.data.set(tile.data.subarray((y - ty) * w + from - tx, (y - ty) * w + to - tx), at + from);
+    else o.data.fill(fill, at + from, at + to);
+  }
+}
+
+/** Nodata where a pixel is not valid. */
+async function applyMask(lattice, own, signal) {
+  // Windows in pixels of the lattice's grid, where the mask is.
+  const { padding } = lattice;
+  const boxes = own.map((o) => {
+    const size = 2 ** o.band.array;
+    return { y: (o.y + o.band.offset[0]) * size - padding[0], x: (o.x + o.band.offset[1]) * size - padding[2], height: o.height * size, width: o.width * size, size };
+  });
+  for (const [k, o] of own.entries()) {
+    const box = boxes[k];
+    const masks = await readMask(lattice, box.y, box.x, box.height, box.width, signal);
+    const mask = masks?.[o.band.local];
+    if (!mask) continue;
+    const fill = fillOf(o.band);
+    for (let y = 0; y < o.height; y++) {
+      for (let x = 0; x < o.width; x++) {
+        if (!mask[y * box.size * box.width + x * box.size]) o.data[y * o.width + x] = fill;
+      }
+    }
+  }
+}
+
+/** The array `latent` (channel, y, x) of the first lattice, as float32; NaN in cells without a valid pixel. */
+export async function readLatents(image) {
+  const [lattice] = image.lattices;
+  const { latent } = lattice;
+  const [channels, rows, columns] = latent.shape;
+  const out = new Float32Array(channels * rows * columns).fill(NaN);
+  for (let i = 0; i < latent.grid[1]; i++) {
+    for (let j = 0; j < latent.grid[2]; j++) {
+      const { start, shape } = latent.extent([0, i, j]);
+      let cells;
+      if (lattice.coded) {
+        const stored = await latent.readStored([0, i, j]);
+        if (!stored) continue;
+        const { bands } = decodeCoefficients(await latent.unpack(stored, stored.length), lattice.model, lattice.arrays);
+        cells = toCells(bands, lattice.arrays, shape[1], shape[2]);
+      } else {
+        const chunk = await latent.readChunk([0, i, j]);
+        if (!chunk) continue;
+        cells = dequantise(crop(chunk, latent.chunk, shape), image.asset, shape[1] * shape[2]);
+      }
+      for (let c = 0; c < channels; c++) {
+        for (let y = 0; y < shape[1]; y++) {
+          const from = (c * shape[1] + y) * shape[2];
+          out.set(cells.subarray(from, from + shape[2]), (c * rows + start[1] + y) * columns + start[2]);
+        }
+      }
+    }
+  }
+  await blankCells(lattice, out, channels, rows, columns);
+  return { data: out, shape: [channels, rows, columns] };
+}
+
+async function blankCells(lattice, cells, channels, rows, columns) {
+  const [height, width] = lattice.shape;
+  const masks = await readMask(lattice, 0, 0, height, width);
+  const [top, , left] = lattice.padding;
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) {
+      let valid = masks === null || masks.some((m) => m === null);
+      for (let y = Math.max(0, i * 8 - top); !valid && y < Math.min(height, i * 8 - top + 8); y++) {
+        for (let x = Math.max(0, j * 8 - left); !valid && x < Math.min(width, j * 8 - left + 8); x++) {
+          valid = masks.some((m) => m[y * width + x] !== 0);
+        }
+      }
+      if (valid) continue;
+      for (let c = 0; c < channels; c++) cells[(c * rows + i) * columns + j] = NaN;
+    }
+  }
+}

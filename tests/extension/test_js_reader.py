@@ -1,0 +1,64 @@
+"""The JavaScript reader decodes the conformance kit, and stores that encode has just written, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import stac_latent
+
+ROOT = Path(__file__).parents[2]
+DECODE = ROOT / "extensions" / "latent" / "js" / "decode.mjs"
+KIT = ROOT / "extensions" / "latent" / "conformance"
+LACKING: frozenset[str] = frozenset()  # features that the reader refuses
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+
+
+def test_the_conformance_kit():
+    """Every case passes; of features that the reader lacks, every case is refused with a sentence."""
+    command = [sys.executable, KIT / "run.py", "--decoder", f"node {shlex.quote(str(DECODE))}", "--json"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
+    rows = json.loads(result.stdout)
+    assert len(rows) >= 5
+    failed = {row["case"]: row["said"] for row in rows if not row["passed"]}
+    lacking = {row["case"] for row in rows if row["feature"] in LACKING}
+    assert {name: said for name, said in failed.items() if name not in lacking} == {}
+    for name in lacking & set(failed):
+        assert failed[name].startswith("exit code 2: "), failed[name]
+
+
+def read(folder, item, asset):
+    """Arrays by band that the JavaScript reader gives of an asset."""
+    case = {"item": str(item), "asset": asset, "want": "pixels"}
+    (folder / "case.json").write_text(json.dumps(case))
+    command = ["node", str(DECODE), str(folder), str(folder / "out")]
+    subprocess.run(command, check=True, timeout=100)
+    head, _, rest = (folder / "out").read_bytes().partition(b"\n")
+    out, at = {}, 0
+    for one in json.loads(head)["arrays"]:
+        dtype = np.dtype(one["data_type"])
+        size = int(np.prod(one["shape"])) * dtype.itemsize
+        out[one["name"]] = np.frombuffer(rest[at : at + size], dtype).reshape(one["shape"])
+        at += size
+    return out
+
+
+@pytest.mark.parametrize("payload", ["coded", "plain"])
+def test_what_encode_has_just_written(tmp_path, payload):
+    """Several tiles of a real scene, coded and as plain latents."""
+    raw = stac_latent.search(ROOT / "catalogs" / "sample" / "catalog.json", ids=["spyndex-s2-sample"])
+    target = {"psnr": 44} if payload == "coded" else {}
+    (item,) = stac_latent.encode(raw, "s2-10m-4b", tmp_path / "cat", asset="mine", payload=payload, **target)
+    got = read(tmp_path, item.get_self_href(), "mine")
+    cube = stac_latent.load([item], asset="mine")
+    assert list(got) == ["B02", "B03", "B04", "B08"]
+    for name, pixels in got.items():
+        assert np.array_equal(pixels, np.asarray(cube[name]).reshape(pixels.shape))
