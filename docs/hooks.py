@@ -16,6 +16,19 @@ OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 LOSSLESS = 999.0
 """PSNR that stands for no error at all."""
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+SPEC = Path(__file__).parents[1] / "extensions" / "latent" / "spec"
+"""Pages of the specification, which the site shows below ``spec/``."""
+_HERE = "](../../../docs/"
+"""How these pages link to those of ``docs/``."""
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages of the specification."""
+    from mkdocs.structure.files import File
+
+    for path in sorted(SPEC.glob("*.md")):
+        files.append(File.generated(config, f"spec/{path.name}", content=path.read_text(encoding="utf-8")))
+    return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -23,7 +36,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
     Links to files outside ``docs/`` become their text.
     """
-    markdown = OUTSIDE.sub(r"\1", markdown)
+    markdown = OUTSIDE.sub(r"\1", markdown.replace(_HERE, "](docs:")).replace("](docs:", "](../")
     if "{{ guard }}" in markdown:
         found = json.loads((RESULTS / "guard.json").read_text(encoding="utf-8"))
         markdown = markdown.replace("{{ guard }}", guard(found))

@@ -23,6 +23,8 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "ARCHITECTURE.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "extensions" / "latent" / "spec").glob("*.md")),
+    ROOT / "extensions" / "latent" / "conformance" / "README.md",
 ]
 NAMES = [str(p.relative_to(ROOT)) for p in PAGES]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -203,6 +205,8 @@ def test_navigation_names_every_page():
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     flat = re.findall(r"'([\w-]+\.md)'", str(config["nav"]))
     assert sorted(flat) == sorted(p.name for p in (ROOT / "docs").glob("*.md"))
+    spec = re.findall(r"'spec/([\w-]+\.md)'", str(config["nav"]))
+    assert sorted(spec) == sorted(p.name for p in (ROOT / "extensions" / "latent" / "spec").glob("*.md"))
 
 
 def test_benchmark_page_shows_the_results():
@@ -216,6 +220,7 @@ def test_benchmark_page_shows_the_results():
     assert readme == namespace["readme"](ROOT / "benchmarks" / "results"), "run: python docs/hooks.py"
     assert namespace["on_page_markdown"]("unchanged") == "unchanged"
     assert namespace["on_page_markdown"]("[a](../b/c.json), [d](e.md)") == "a, [d](e.md)"
+    assert namespace["on_page_markdown"]("[a](../../../docs/lin.md#b)") == "[a](../lin.md#b)"
 
 
 def test_changelog_and_version_agree():
