@@ -18,6 +18,7 @@ from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.encode.encode import encode
 from stac_latent.catalog.search.search import search
 from stac_latent.cube.read.load import load
+from stac_latent.store.georeference import grid_fields
 from stac_latent.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,22 @@ def test_fresh_build_has_the_committed_documents(fresh):
     assert list(built) == list(committed), "run python catalogs/make.py and commit what it writes"
     for path, doc in built.items():
         same(doc, committed[path], str(path))
+
+
+def test_stores_repeat_what_their_assets_say():
+    """Also an embedding: the grid is that of its cells."""
+    said = 0
+    for path in SAMPLE.glob("s2-sample/*/*.json"):
+        for asset in json.loads(path.read_text())["assets"].values():
+            if "latent:kind" in asset:
+                group = json.loads((path.parent / asset["href"] / "zarr.json").read_text())["attributes"]
+                group = {
+                    k: v for k, v in grid_fields(group).items() if k not in ("latent", "zarr_conventions")
+                }
+                assert group == {k: asset[k] for k in group}
+                assert {"latent:space", "bands", "proj:code", "proj:shape", "proj:transform"} <= set(group)
+                said += asset["latent:kind"] == "embedding"
+    assert said
 
 
 def test_fresh_build_has_the_committed_symbols(fresh):

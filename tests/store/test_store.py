@@ -388,7 +388,7 @@ def test_metadata_is_written_in_little_room(coded):
     store = local_path(coded.assets["latent"].get_absolute_href())
     documents = {p.parent.name: p.read_text() for p in store.rglob("zarr.json")}
     group = json.loads(documents.pop(store.name))
-    assert sorted(documents) == ["latent", "mask", "x", "y"]
+    assert sorted(documents) == ["latent", "mask", "spatial_ref", "x", "y"]
     for name, text in documents.items():
         array = json.loads(text)
         assert array == group["consolidated_metadata"]["metadata"][name]

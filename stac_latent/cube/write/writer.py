@@ -39,6 +39,7 @@ from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Encrypt, EncryptedAsset, Key, context_of
 from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
+from stac_latent.store.georeference import group_place
 from stac_latent.store.zarr.chips import AnyArray
 from stac_latent.store.zarr.encrypted_store import write_manifest
 from stac_latent.store.zarr.group import ChunkSizes, GroupOptions, Payload, StoreLayout, create, finish
@@ -371,7 +372,9 @@ class _Layer:
     def write(self, layers: Sequence[_Layer], progress: Progress | None, key_frame: LatentRef | None) -> int:
         """Fill the group, whose attributes mirror the fields of an asset of these layers; the number of valid pixels."""
         source, codec, grid = self.source, self.codec, self.source.grid
-        fields = {**self.spec.to_fields(), **grid.to_fields(), **self.bands(layers)}
+        fields = {**self.where.to_fields(), **self.spec.to_fields(), **self.bands(layers)}
+        if self.spec.kind == "embedding":
+            fields.pop("latent:padding")
         fields |= {"latent:part": self.part} if self.part else {}
         sealed = {} if self.encryption is None else self.encryption.fields()
         fields |= {} if self.part else sealed
@@ -387,7 +390,8 @@ class _Layer:
             encoder=precoded,
             sizes=self.sizes,
         )
-        arrays = create(self.path, codec, grid, group_features(fields, sealed), options)
+        attributes = group_place(group_features(fields, sealed))
+        arrays = create(self.path, codec, grid, attributes, options)
         if key_frame is not None:
             counts = (-(-grid.cells[0] // inner[0]), -(-grid.cells[1] // inner[1]))
             frame = open_key_frame(key_frame, grid, codec)

@@ -10,7 +10,8 @@
       residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.zarr.residual`
       y, x                        cell centres, so that xarray.open_zarr shows a map
                                   (many chips in one store: see stac_latent.store.zarr.chips)
-      g60/                        the same again for bands whose pixels fit no cell of these
+      py, px, spatial_ref         pixel centres and CRS, of grids that are not small; see :mod:`stac_latent.store.georeference`
+      g60/                        the same again for bands whose pixels fit no cell of these; its dimensions are y_1, x_1 and so on
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import functools
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
@@ -42,6 +43,7 @@ from stac_latent.extension.features import check_group
 from stac_latent.net.fetch import Sign
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec
+from stac_latent.store.georeference import StorePlace, dimension_names
 from stac_latent.store.zarr.chips import AnyArray, ChipArray, chunk_key
 from stac_latent.store.zarr.codec import Encoder, LatentZarrCodec
 from stac_latent.store.zarr.encrypted_store import SealedStore, for_writing
@@ -184,12 +186,15 @@ class LatentArrays:
             raise CorruptDataError(f"{_where(self.latent)}: the group has no mask to widen")
         old = np.asarray(self.mask[:1])
         group = zarr.open_group(self.latent.store, path=self.latent.path.rpartition("/")[0], mode="r+")
-        mask = _create_mask(
-            group,
-            bands,
-            old.shape[1:],
-            self.mask.chunks[1:],
+        mask = group.create_array(
+            "mask",
+            shape=(bands, *old.shape[1:]),
+            dtype="uint8",
+            chunks=(bands, *self.mask.chunks[1:]),
+            fill_value=1,
             compressors=self.mask.compressors,
+            dimension_names=self.mask.metadata.dimension_names,
+            attributes=dict(self.mask.attrs),
             overwrite=True,
         )
         mask[:] = np.broadcast_to(old, mask.shape)
@@ -371,7 +376,10 @@ def create(
     group = zarr.create_group(store=where, zarr_format=3, attributes=dict(attributes))
     stock = payload == "plain" and not sharded
     compressors = [ZstdCodec(level=9, checksum=True)] if stock else [ZstdCodec(level=9), Crc32cCodec()]
-    place: dict[str, Any] = {"_CRS": {"wkt": CRS.from_user_input(grid.crs).to_wkt()}} if stock else {}
+    names = functools.partial(dimension_names, attributes=attributes)
+    place = StorePlace(grid, attributes)
+    of_cells = place.of_cells
+    of_cells |= {"_CRS": {"wkt": CRS.from_user_input(grid.crs).to_wkt()}} if stock else {}
     coded: dict[str, Any] = {"compressors": compressors}
     if payload == "coded":
         bitstream = codec.bitstream or ""
@@ -388,8 +396,8 @@ def create(
         chunks=(channels, *inner),
         shards=(channels, *shards) if encryption is None and sharded else None,
         fill_value=np.nan if np.dtype(spec.data_type).kind in "fc" else 0,
-        dimension_names=("channel", "y", "x"),
-        attributes={"latent:space": spec.space, **place},
+        dimension_names=names(("channel", "y", "x")),
+        attributes={"latent:space": spec.space, **of_cells},
         config={"write_empty_chunks": True},  # a missing shard is a loss, never zeros
         **coded,
     )
@@ -401,43 +409,23 @@ def create(
             dtype="uint8",
             chunks=inner,
             fill_value=100,
-            dimension_names=("y", "x"),
-            attributes=place,
+            dimension_names=names(("y", "x")),
+            attributes=of_cells,
         )
     elif options.mask_bands:
         step = inner[0] * codec.stride[0], inner[1] * codec.stride[1]
-        mask = _create_mask(group, options.mask_bands, grid.shape, step, compressors=compressors)
-    _write_coordinates(group, grid)
+        mask = group.create_array(
+            "mask",
+            shape=(options.mask_bands, *grid.shape),
+            dtype="uint8",
+            chunks=(options.mask_bands, *step),
+            fill_value=1,
+            compressors=compressors,
+            dimension_names=names(("mask_band", "py", "px")),
+            attributes=place.of_pixels,
+        )
+    place.write(group, pixels=mask is not None)
     return LatentArrays(latent, mask, valid, dict(attributes))
-
-
-def _create_mask(
-    group: zarr.Group,
-    bands: int,
-    shape: tuple[int, ...],
-    step: Sequence[int],
-    *,
-    compressors: Sequence[Any],
-    overwrite: bool = False,
-) -> zarr.Array[Any]:
-    return group.create_array(
-        "mask",
-        shape=(bands, *shape),
-        dtype="uint8",
-        chunks=(bands, *step),
-        fill_value=1,
-        compressors=compressors,
-        dimension_names=("mask_band", "py", "px"),
-        overwrite=overwrite,
-    )
-
-
-def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
-    a, _, c, _, e, f = grid.cell_transform
-    for name, n, start, step in (("y", grid.cells[0], f, e), ("x", grid.cells[1], c, a)):
-        centres = start + step * (np.arange(n) + 0.5)
-        out = group.create_array(name, shape=(n,), dtype="float64", chunks=(n,), dimension_names=(name,))
-        out[:] = centres
 
 
 async def _members(store: Any) -> list[Any]:

@@ -1,6 +1,6 @@
 """What a reader knows of a store without asking for it: its metadata, and which chunks of its mask there are.
 
-Metadata follows from codec and grid, and a checksum in the Item says that it does. The checksum is of the document ``zarr.json`` of the group without its attributes, as JSON with sorted keys and without white
+Metadata follows from codec and grid, and a checksum in the Item says that it does. The checksum is of the document ``zarr.json`` of the group without attributes, its own and those of the arrays that it gathers, as JSON with sorted keys and without white
 space. A reader makes the document anew; where it has another checksum, because the store was written in another way or by
 another version, the stored one is read.
 """
@@ -43,8 +43,18 @@ def metadata_checksum(document: bytes) -> str | None:
         return None
     if not isinstance(found, dict):
         return None
-    plain = {k: v for k, v in found.items() if k != "attributes"}
-    return multihash(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
+    return multihash(json.dumps(_plain(found), sort_keys=True, separators=(",", ":")).encode())
+
+
+def _plain(node: dict[str, Any]) -> dict[str, Any]:
+    """A metadata document, and those gathered in it, without attributes: they tell where arrays lie, not how they are stored."""
+    kept = {k: v for k, v in node.items() if k != "attributes"}
+    gathered = node.get("consolidated_metadata")
+    inner = gathered.get("metadata") if isinstance(gathered, dict) else None
+    if not isinstance(inner, dict):
+        return kept
+    plain = {name: _plain(one) if isinstance(one, dict) else one for name, one in inner.items()}
+    return kept | {"consolidated_metadata": {**gathered, "metadata": plain}}
 
 
 def known_metadata(checksum: str | None, codec: Codec, grid: Grid, payload: Payload) -> dict[str, bytes]:
@@ -60,7 +70,7 @@ def known_metadata(checksum: str | None, codec: Codec, grid: Grid, payload: Payl
     if checksum is None or (payload == "coded" and codec.tail is None):
         return {}
     for masks in dict.fromkeys((1, len(codec.spec.bands) or 1)):
-        key = (codec.space, grid.cells, grid.shape, payload, masks)
+        key = (codec.space, grid.cells, grid.shape, any(grid.transform[1:4:2]), payload, masks)
         with _lock:
             if key not in _made:
                 if len(_made) > _KEPT:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from stac_latent.store.georeference import dimension_names
+
 __all__ = ["MEASURES", "write_scores"]
 
 MEASURES = ("score", "rate", "latent", "error")
@@ -27,7 +29,7 @@ def write_scores(path: Path, scores: npt.NDArray[Any]) -> None:
             chunks=scores.shape,
             fill_value=np.nan,
             compressors=[ZstdCodec(level=9), Crc32cCodec()],
-            dimension_names=("measure", "tile_y", "tile_x"),
+            dimension_names=dimension_names(("measure", "tile_y", "tile_x"), group.attrs),
             attributes={"measure": list(MEASURES)},
             overwrite=True,
         )

@@ -19,6 +19,7 @@ from google_crc32c import value
 from stac_latent.errors import CatalogError, CorruptDataError, VerificationError
 from stac_latent.extension.features import group_features
 from stac_latent.spec import Grid
+from stac_latent.store.georeference import MAPPING, PLACED, grid_fields
 from stac_latent.store.zarr.chips import ITEMS, StoredArray
 from stac_latent.store.zarr.group import finish
 from stac_latent.store.zarr.trust import UNREADABLE
@@ -28,7 +29,7 @@ __all__ = ["MOST", "alike", "pack_chips"]
 MOST = 1 << 14
 """Chips in a store, at most."""
 _MAX_CHUNKS = 1 << 16
-_OWN = ("x", "y")
+_OWN = ("x", "y", "px", "py", MAPPING)
 _PLACE = ("proj:code", "proj:wkt2", "proj:transform", "latent:padding")
 _SHARED = ("proj:code", "proj:wkt2", "latent:padding")
 """What may be that of all chips all the same."""
@@ -83,7 +84,7 @@ def pack_chips(
             _pack_array(folder / group / name, [StoredArray.open(part / name) for part in parts], shard_bytes)
         _write_transforms(
             folder / group,
-            [Grid.from_fields(a | {"latent:kind": "codec"}).cell_transform for a in attributes],
+            [Grid.from_fields(grid_fields(a)).cell_transform for a in attributes],
         )
     for group in reversed(groups):
         finish(folder / group)
@@ -107,6 +108,8 @@ def _attributes(group: Path) -> dict[str, Any]:
 def _unplaced(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes without what says where the pixels of a chip lie, and those of its bands."""
     out = {k: v for k, v in attributes.items() if k not in _PLACE}
+    if "latent" in out:
+        out["latent"] = {k: v for k, v in out["latent"].items() if k not in _PLACE}
     if "bands" in out:
         out["bands"] = [{k: v for k, v in band.items() if k not in _PLACE} for band in out["bands"]]
     return out
@@ -115,7 +118,17 @@ def _unplaced(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _arrays(group: Path) -> dict[str, dict[str, Any]]:
     """Documents of the arrays to be gathered, by their names."""
     found = {p.parent.name: json.loads(p.read_text()) for p in sorted(group.glob("*/zarr.json"))}
-    return {k: v for k, v in found.items() if v["node_type"] == "array" and k not in _OWN}
+    return {
+        k: _unplaced_array(v)
+        for k, v in found.items()
+        if v["node_type"] == "array" and k not in _OWN and k.rpartition("_")[0] not in _OWN
+    }
+
+
+def _unplaced_array(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of an array without what says where one chip lies."""
+    own = {k: v for k, v in document.get("attributes", {}).items() if k not in PLACED}
+    return {**document, "attributes": own}
 
 
 def _write_document(folder: Path, kind: str, **members: Any) -> None:
@@ -142,7 +155,7 @@ def _pack_array(folder: Path, chips: Sequence[StoredArray], most: int) -> None:
     }
     own = {
         k: v
-        for k, v in first.document.items()
+        for k, v in _unplaced_array(first.document).items()
         if k not in ("zarr_format", "node_type", "consolidated_metadata")
     }
     grid = {"name": "regular", "configuration": {"chunk_shape": [rows, *whole]}}

@@ -18,6 +18,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.extension.features import group_features
 from stac_latent.secure import Encrypt
+from stac_latent.store.georeference import dimension_names
 from stac_latent.store.zarr.chips import AnyArray
 from stac_latent.store.zarr.encrypted_store import for_writing
 from stac_latent.store.zarr.trust import UNREADABLE
@@ -63,7 +64,7 @@ class ResidualWriter:
                 chunks=(1, 1, self.size),
                 shards=(*self.shape, self.size) if encryption is None else None,
                 compressors=[ZstdCodec(level=3), Crc32cCodec()],
-                dimension_names=("tile_y", "tile_x", "byte"),
+                dimension_names=dimension_names(("tile_y", "tile_x", "byte"), group.attrs),
                 config={"write_empty_chunks": True},
             )
 

@@ -21,6 +21,7 @@ from stac_latent.geo.extents import in_utc
 from stac_latent.net.fetch import Sign
 from stac_latent.net.items import read_item
 from stac_latent.spec import Grid, Spec
+from stac_latent.store.georeference import grid_fields
 from stac_latent.store.zarr.group import open_arrays
 from stac_latent.system.links import href_of, is_local, local_path, shown
 
@@ -155,7 +156,7 @@ def _of_asset(given: pystac.Asset, asset: str | None, sign: Sign | None) -> Sour
 
 
 def _of_store(href: str, sign: Sign | None) -> Source:
-    attrs = open_arrays(href, sign=sign).attributes
+    attrs = grid_fields(open_arrays(href, sign=sign).attributes)
     name = href.rstrip("/").rsplit("/", 1)[-1]
     part = attrs.get("latent:part", 0)
     if type(part) is not int or part < 0:
