@@ -126,7 +126,7 @@ class StorePlace:
             self._write_coordinates(group, self.grid, ("py", "px"), [ramps])
         self._write_coordinates(group, self.grid.cell_grid(), ("y", "x"), "auto")
         if self._pixels > _CHIP:
-            about = {"crs_wkt": _short_wkt(self.grid.crs)}
+            about: dict[str, Any] = {"crs_wkt": _short_wkt(self.grid.crs)}
             group.create_array(MAPPING, shape=(), dtype="uint8", compressors=None, attributes=about)
 
     def _write_coordinates(
@@ -146,7 +146,7 @@ class StorePlace:
 
 
 @lru_cache(maxsize=256)
-def _axis(crs: str, axis: str) -> dict[str, str]:
+def _axis(crs: str, axis: str) -> dict[str, Any]:
     """Attributes of a coordinate along an axis by CF."""
     found = CRS.from_user_input(crs)
     if found.is_geographic:

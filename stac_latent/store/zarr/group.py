@@ -193,7 +193,7 @@ class LatentArrays:
             chunks=(bands, *self.mask.chunks[1:]),
             fill_value=1,
             compressors=self.mask.compressors,
-            dimension_names=self.mask.metadata.dimension_names,
+            dimension_names=dimension_names(("mask_band", "py", "px"), group.attrs),
             attributes=dict(self.mask.attrs),
             overwrite=True,
         )

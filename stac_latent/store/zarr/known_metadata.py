@@ -49,7 +49,7 @@ def metadata_checksum(document: bytes) -> str | None:
 def _plain(node: dict[str, Any]) -> dict[str, Any]:
     """A metadata document, and those gathered in it, without attributes: they tell where arrays lie, not how they are stored."""
     kept = {k: v for k, v in node.items() if k != "attributes"}
-    gathered = node.get("consolidated_metadata")
+    gathered: Any = node.get("consolidated_metadata")
     inner = gathered.get("metadata") if isinstance(gathered, dict) else None
     if not isinstance(inner, dict):
         return kept
