@@ -129,6 +129,8 @@ def mosaic(
                     bins.setdefault((t, y, x), []).append(i)
     except ProjError as exc:
         raise GridError(f"the items cannot be brought to the grid that was asked for: {exc}") from exc
+    if all(len(members) == 1 for members in bins.values()):
+        how = {n: c if c.fuser_fqn else c.patch(fuser_fqn=_PUT) for n, c in how.items()}
     times = [_time(parsed[members[0]]).replace(tzinfo=None) for members in groups]
     properties = property_variables(items, execution.properties, bins, xr.DataArray(times, dims=("time",)))
     sources: Sequence[Mapping[str, Any]] = [p.resolve_bands(bands) for p in parsed]
@@ -138,7 +140,12 @@ def mosaic(
         how, template, sources, bins, gbt, times, driver.capture_env(), driver,
         chunks=chunks, pool=execution.pool, progress=execution.progress,
     )  # fmt: skip
-    return ds.assign(properties)
+    return ds.assign(properties) if properties else ds
+
+
+def put(dst: Array, src: Array) -> None:
+    """Put all pixels of a source: of a tile that no other source reaches."""
+    dst[...] = src
 
 
 def fill_complex(dst: Array, src: Array) -> None:
@@ -146,6 +153,7 @@ def fill_complex(dst: Array, src: Array) -> None:
     np.copyto(dst, src, where=np.isnan(dst))
 
 
+_PUT = f"{put.__module__}.{put.__qualname__}"
 _FUSER = f"{fill_complex.__module__}.{fill_complex.__qualname__}"
 
 

@@ -241,11 +241,14 @@ class LatentReader:
             part = cut.counted_from(pixels)
             if out is None:
                 out = np.empty((len(chosen), *pixels.shape), piece.dtype)
-            for plane, i in zip(out, at, strict=True):
-                plane[part.slices] = piece[i]
+            valid, inside = pending.result(), out[:, *part.slices]
+            for plane, i in zip(inside, at, strict=True):
+                plane[...] = piece[i]
+            valid = None if valid is None else valid[:, *part.slices]
+            apply_nodata(inside, mask_of(valid, chosen), [self.codec.bands[i] for i in chosen])
         if out is None:
             raise GridError(f"window {window} holds no pixel")
-        return apply_nodata(out, mask_of(pending.result(), chosen), [self.codec.bands[i] for i in chosen])
+        return out
 
     def read_windows(
         self, windows: Sequence[Window], bands: Sequence[int], *, alone: bool = False

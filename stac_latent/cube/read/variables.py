@@ -104,12 +104,12 @@ class Variable:
     physical: bool = False
     fuse: str = "first"
 
-    def bands_of(self, cube: xr.Dataset) -> dict[str, xr.DataArray]:
-        """Its bands, each with its name and attributes."""
+    def bands_of(self, cube: xr.Dataset) -> dict[str, xr.Variable]:
+        """Its bands by name, with their attributes; bare, since aligning arrays that share their coordinates takes time for nothing."""
         found = {}
+        whole = cube.variables[self.key]
         for i, (name, band) in enumerate(zip(self.names, self.bands, strict=True)):
-            whole = cube[self.key]
-            found[name] = whole if self.coord is None else whole.isel({self.coord.dim: i}, drop=True)
+            found[name] = whole.copy(deep=False) if self.coord is None else whole.isel({self.coord.dim: i})
             found[name].attrs = band_attrs(_as_read(band, found[name]))
         return found
 
@@ -268,7 +268,7 @@ def read_variables(
     return ds.drop_vars([*made, *properties]).assign({**bands, **properties})
 
 
-def _as_read(band: Band, variable: xr.DataArray) -> Band:
+def _as_read(band: Band, variable: xr.Variable) -> Band:
     """The band with the type and the nodata value that its variable has, which the caller may have chosen."""
     return replace(band, data_type=variable.dtype.name, nodata=variable.attrs.get("nodata"))
 
