@@ -18,7 +18,7 @@ import numpy as np
 import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox, GeoboxTiles
-from odc.loader import RasterBandMetadata, chunked_load, resolve_chunk_shape, resolve_load_cfg
+from odc.loader import RasterBandMetadata, RasterLoadParams, chunked_load, resolve_chunk_shape, resolve_load_cfg
 from odc.stac import ParsedItem, output_geobox, parse_items
 from odc.stac.model import PropertyLoadRequest
 from pyproj.exceptions import ProjError
@@ -130,7 +130,9 @@ def mosaic(
     except ProjError as exc:
         raise GridError(f"the items cannot be brought to the grid that was asked for: {exc}") from exc
     if all(len(members) == 1 for members in bins.values()):
-        how = {n: c if c.fuser_fqn else c.patch(fuser_fqn=_PUT) for n, c in how.items()}
+        for name, one in how.items():
+            if isinstance(one, RasterLoadParams) and one.fuser_fqn is None:
+                how[name] = one.patch(fuser_fqn=_PUT)
     times = [_time(parsed[members[0]]).replace(tzinfo=None) for members in groups]
     properties = property_variables(items, execution.properties, bins, xr.DataArray(times, dims=("time",)))
     sources: Sequence[Mapping[str, Any]] = [p.resolve_bands(bands) for p in parsed]
