@@ -18,7 +18,14 @@ import numpy as np
 import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox, GeoboxTiles
-from odc.loader import RasterBandMetadata, RasterLoadParams, chunked_load, resolve_chunk_shape, resolve_load_cfg
+from odc.loader import (
+    RasterBandMetadata,
+    RasterLoadParams,
+    chunked_load,
+    resolve_chunk_shape,
+    resolve_load_cfg,
+)
+from odc.loader.types import AuxLoadParams
 from odc.stac import ParsedItem, output_geobox, parse_items
 from odc.stac.model import PropertyLoadRequest
 from pyproj.exceptions import ProjError
@@ -130,9 +137,7 @@ def mosaic(
     except ProjError as exc:
         raise GridError(f"the items cannot be brought to the grid that was asked for: {exc}") from exc
     if all(len(members) == 1 for members in bins.values()):
-        for name, one in how.items():
-            if isinstance(one, RasterLoadParams) and one.fuser_fqn is None:
-                how[name] = one.patch(fuser_fqn=_PUT)
+        how = {name: _put_whole(one) for name, one in how.items()}
     times = [_time(parsed[members[0]]).replace(tzinfo=None) for members in groups]
     properties = property_variables(items, execution.properties, bins, xr.DataArray(times, dims=("time",)))
     sources: Sequence[Mapping[str, Any]] = [p.resolve_bands(bands) for p in parsed]
@@ -148,6 +153,12 @@ def mosaic(
 def put(dst: Array, src: Array) -> None:
     """Put all pixels of a source: of a tile that no other source reaches."""
     dst[...] = src
+
+
+def _put_whole(how: RasterLoadParams | AuxLoadParams) -> RasterLoadParams | AuxLoadParams:
+    """Parameters of a variable whose tiles have one source each: looking for pixels that are empty would take a third of a load."""
+    one = isinstance(how, RasterLoadParams) and how.fuser_fqn is None
+    return how.patch(fuser_fqn=_PUT) if one else how
 
 
 def fill_complex(dst: Array, src: Array) -> None:
