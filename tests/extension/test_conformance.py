@@ -15,6 +15,7 @@ import pytest
 
 from stac_latent.errors import StacLatentError
 from stac_latent.secure import key_ring
+from stac_latent.system.session import own_session
 
 KIT = Path(__file__).parents[2] / "extensions" / "latent" / "conformance"
 CASES = json.loads((KIT / "manifest.json").read_text())["cases"]
@@ -32,10 +33,10 @@ decoder, runner = script("decode"), script("run")
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c["name"])
 def test_the_package_passes(case):
-    key_ring().clear()
     folder = KIT / case["folder"]
+    key_ring().clear()
     if case["outcome"] == "refused":
-        with pytest.raises(StacLatentError):
+        with own_session(), pytest.raises(StacLatentError):  # a codec that is at hand needs no file
             decoder.decode(folder)
         return
     want = gzip.decompress((KIT / case["expected"]).read_bytes())
