@@ -7,6 +7,7 @@ it decodes to, shows that this machine decodes as the author's did.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -57,16 +58,35 @@ def write_bundle(codec: Codec) -> dict[str, bytes]:
         "kind": codec.kind,
         "dimensions": codec.dimensions,
         "granularity": codec.granularity,
-        "bands": [
-            {k: v for k, v in asdict(b).items() if v is not None or k not in _LATER} for b in codec.bands
-        ],
+        "bands": [_written(b) for b in codec.bands],
         "chain": codec.chain(),
         "stats": None if codec.stats is None else asdict(codec.stats),
         "probe": {k: v for k, v in probe.items() if not isinstance(v, np.ndarray)},
         "about": dict(codec.about),
         "tensors": {"file": FILES[1], "checksum": multihash(weights), "size": len(weights)},
     }
-    return {FILES[0]: (json.dumps(doc, indent=1) + "\n").encode(), FILES[1]: weights}
+    try:
+        text = json.dumps(doc, indent=1, allow_nan=False)
+    except ValueError as exc:
+        raise BundleError(
+            f"codec {codec.name!r} cannot be written: a number of its model card or statistics is NaN or infinite, which JSON does not have; "
+            "leave it out, or write it as text"
+        ) from exc
+    return {FILES[0]: (text + "\n").encode(), FILES[1]: weights}
+
+
+def _written(band: Band) -> dict[str, Any]:
+    """A band as JSON has it: a nodata value that is no number of it is text, as in STAC."""
+    out = {k: v for k, v in asdict(band).items() if v is not None or k not in _LATER}
+    if band.nodata is not None and not math.isfinite(band.nodata):
+        out["nodata"] = str(band.nodata)
+    return out
+
+
+def _read(band: Mapping[str, Any]) -> Band:
+    """Inverse of :func:`_written`."""
+    nodata = band.get("nodata")
+    return Band(**{**band, "nodata": float(nodata) if isinstance(nodata, str) else nodata})
 
 
 def save_bundle(codec: Codec, folder: str | os.PathLike[str]) -> Path:
@@ -138,7 +158,7 @@ def read_bundle(
         codec = Codec(
             name=_name(doc["name"], where),
             stages=tuple(_stage(i, c, tensors) for i, c in enumerate(doc["chain"])),
-            bands=tuple(Band(**b) for b in doc["bands"]),
+            bands=tuple(_read(b) for b in doc["bands"]),
             kind=doc["kind"],
             dimensions=int(doc["dimensions"]),
             stats=None

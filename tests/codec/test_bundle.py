@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+import stac_latent
 from stac_latent.codec.bundle import FILES, load_bundle, read_bundle, save_bundle, write_bundle
 from stac_latent.codec.registry import codec_names, open_codec
 from stac_latent.codec.shipped import zstd
 from stac_latent.errors import BundleError, StacLatentError
+from stac_latent.spec import Band
 from stac_latent.system.digests import multihash
 from stac_latent.testing import make_field
+
+SHIPPED = Path(stac_latent.__file__).parent / "bundles"
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
@@ -249,3 +256,36 @@ def test_shipped_bundles(name):
     assert len(codec.stats.std) == codec.dimensions
     assert name in codec_names()
     assert open_codec(name).space == codec.space
+
+
+def _no_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+@pytest.mark.parametrize("nodata", [math.nan, math.inf, -math.inf, -9999.0, None])
+def test_nodata_is_json(nodata):
+    codec = zstd(bands=[Band("a", data_type="float32", nodata=nodata)])
+    files = write_bundle(codec)
+    (band,) = json.loads(files[FILES[0]], parse_constant=_no_constant)["bands"]
+    assert band["nodata"] == (
+        nodata
+        if nodata is None or math.isfinite(nodata)
+        else {"nan": "nan", "inf": "inf", "-inf": "-inf"}[str(nodata)]
+    )
+    assert str(read_bundle(files).bands[0].nodata) == str(nodata)
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*/codec.json")), ids=lambda p: p.parent.name)
+def test_shipped_bundles_are_json(path):
+    assert (
+        json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)["name"] == path.parent.name
+    )
+
+
+def test_a_number_that_is_none_in_the_card():
+    codec = replace(small_codec("fitted"), about={"psnr": math.nan})
+    with pytest.raises(
+        BundleError,
+        match=r"a number of its model card or statistics is NaN or infinite, which JSON does not have",
+    ):
+        write_bundle(codec)
