@@ -76,6 +76,22 @@ class Tables {
   }
 }
 
+let spare = { area: 0, largest: 0 };
+
+/** Arrays that one tile after the other uses: decoding is done by one thread, and to the end. */
+function room(area, largest) {
+  if (spare.area < area || spare.largest < largest) {
+    spare = {
+      area, largest, mag: new Uint16Array(area), value: new Int32Array(area), list: new Int32Array(largest),
+      far: new Int32Array(largest * 2), around: new Int32Array(largest),
+    };
+  } else {
+    spare.mag.fill(0, 0, area);
+    spare.value.fill(0, 0, area);
+  }
+  return spare;
+}
+
 /** Decodes the planes of one tile, in the order in which they are coded. */
 export class PlaneDecoder {
   /**
@@ -97,12 +113,13 @@ export class PlaneDecoder {
     this.raw = raw;
     this.wordsRead = 0;
     this.symbolsRead = 0;
-    this.mag = new Uint16Array(area + 1); // contexts: magnitudes of at most 32767
-    this.value = new Int32Array(area + 1); // the samples
+    const arrays = room(area + 1, largest);
+    this.mag = arrays.mag; // contexts: magnitudes of at most 32767
+    this.value = arrays.value; // the samples
     this.next = 1; // 0 says that there is no plane
-    this.list = new Int32Array(largest);
-    this.far = new Int32Array(largest * 2);
-    this.around = new Int32Array(largest); // sums of a parent's eight neighbours
+    this.list = arrays.list;
+    this.far = arrays.far;
+    this.around = arrays.around; // sums of a parent's eight neighbours
     this.aroundOf = 0;
   }
 

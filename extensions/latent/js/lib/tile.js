@@ -127,48 +127,55 @@ function planeSize(header, group, orientation) {
   return [orientation === 0 ? lowH : h - lowH, orientation === 1 ? lowW : w - lowW];
 }
 
-/** Planes of a group, turned back to bands and written into Mallat's layout. */
+/** Planes of one orientation of a group, turned back to bands and written into Mallat's layout. */
 function rotateBack(header, group, orientation, planes, decoder, bands) {
   const [height, width] = planeSize(header, group, orientation);
   if (height === 0 || width === 0) return;
   const norm = NORM[group.first ? 0 : group.level][orientation === 2 ? 1 : 0];
   const factor = f(header.step / norm);
   const m = group.members.length;
-  const count = planes.length;
-  const value = decoder.value;
+  const targets = [];
   for (const [b, member] of group.members.entries()) {
     const band = bands[member.band];
     if (!band) continue;
-    const row = new Float32Array(count);
-    for (let c = 0; c < count; c++) {
+    const row = new Float32Array(planes.length);
+    for (let c = 0; c < row.length; c++) {
       row[c] = f(f(group.basis[c * m + b]) * factor);
       if (header.weights) row[c] = row[c] / header.weights[member.band];
     }
     const own = group.level - member.array;
-    const lowH = side(band.height, own);
-    const lowW = side(band.width, own);
-    const y0 = group.first || orientation === 0 ? 0 : lowH;
-    const x0 = group.first || orientation === 1 ? 0 : lowW;
-    const data = band.data;
-    const from = planes.map((p) => p.at + MARGIN * p.stride + MARGIN);
-    const stride = width + 2 * MARGIN;
-    for (let y = 0; y < height; y++) {
-      const to = (y0 + y) * band.width + x0;
-      const shift = y * stride;
-      if (count === 1) {
-        const p0 = from[0] + shift, m0 = row[0];
-        for (let x = 0; x < width; x++) data[to + x] = m0 * f(value[p0 + x]) + 0;
-        continue;
-      }
-      for (let c = 0; c < count; c++) {
-        const p = from[c] + shift;
-        const factorOf = row[c];
-        for (let x = 0; x < width; x++) {
-          const v = value[p + x];
-          if (v !== 0) data[to + x] = data[to + x] + f(factorOf * f(v));
+    const y0 = group.first || orientation === 0 ? 0 : side(band.height, own);
+    const x0 = group.first || orientation === 1 ? 0 : side(band.width, own);
+    targets.push({ row, data: band.data, width: band.width, at: y0 * band.width + x0 });
+  }
+  // Most samples are zero: those that are not are listed once for all bands.
+  const { value } = decoder;
+  const places = new Int32Array(width);
+  const samples = new Float32Array(width);
+  for (let y = 0; y < height; y++) {
+    for (const [c, plane] of planes.entries()) {
+      const from = plane.at + (y + MARGIN) * plane.stride + MARGIN;
+      let count = 0;
+      for (let x = 0; x < width; x++) {
+        const v = value[from + x];
+        if (v !== 0) {
+          places[count] = x;
+          samples[count++] = v;
         }
       }
+      if (count === 0) continue;
+      for (let t = 0; t < targets.length; t++) {
+        const target = targets[t];
+        addRow(target.data, target.at + y * target.width, target.row[c], places, samples, count);
+      }
     }
+  }
+}
+
+function addRow(data, to, factor, places, samples, count) {
+  for (let k = 0; k < count; k++) {
+    const x = to + places[k];
+    data[x] = data[x] + f(factor * samples[k]);
   }
 }
 
