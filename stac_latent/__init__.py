@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stac_latent.index.label import label as label
     from stac_latent.index.nearest import nearest as nearest
     from stac_latent.page.explore import explore as explore
+    from stac_latent.page.live import write_live_map as write_live_map
     from stac_latent.page.write import write_map as write_map
 else:
     __getattr__, __dir__, __all__ = lazy(
@@ -55,6 +56,7 @@ else:
             "index.label": ["label"],
             "index.nearest": ["nearest"],
             "page.explore": ["explore"],
+            "page.live": ["write_live_map"],
             "page.write": ["write_map"],
         },
     )

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlparse
 
 from servers.loopback import Loopback
 
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HTML = b"<!DOCTYPE html><html>please log in</html>"
 
 
@@ -142,7 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, seen, path, kind):
         data = path.read_bytes()
-        headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **self.files.headers}
+        kind_of = TYPES.get(path.suffix, "application/octet-stream")
+        headers = {"Accept-Ranges": "bytes", "Content-Type": kind_of, **self.files.headers}
         if self.files.etags:
             headers["ETag"] = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
             if self.headers.get("If-None-Match") == headers["ETag"]:

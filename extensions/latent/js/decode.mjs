@@ -8,13 +8,17 @@ import { join, resolve } from "node:path";
 import { LatentError } from "./lib/errors.js";
 import { readLatents, readPixels } from "./lib/image.js";
 import { NodeSource, addressOf } from "./lib/node.js";
-import { openAsset } from "./lib/open.js";
+import { openAsset, openEmbedding } from "./lib/open.js";
 import { parseJson } from "./lib/json.js";
 
 async function main([folder, out]) {
   if (!folder || !out) throw new LatentError("Two arguments are needed: the folder of a case, and the file to write.");
   const wanted = parseJson(await readFile(join(folder, "case.json")), "case.json");
-  const image = await openAsset(new NodeSource(), addressOf(resolve(folder, wanted.item)), wanted.asset, { key: wanted.key });
+  const source = new NodeSource();
+  const href = addressOf(resolve(folder, wanted.item));
+  const item = parseJson((await source.read(href)) ?? "", "The Item");
+  const embedding = wanted.want === "latents" && item.assets?.[wanted.asset]?.["latent:kind"] === "embedding";
+  const image = embedding ? await openEmbedding(source, href, wanted.asset) : await openAsset(source, href, wanted.asset);
   let arrays;
   if (wanted.want === "latents") {
     const { data, shape } = await readLatents(image);

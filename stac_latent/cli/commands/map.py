@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,12 +24,15 @@ from stac_latent.cli.common import (
 from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.progress import progress
 
+if TYPE_CHECKING:
+    import pystac
+
 __all__ = ["write_map"]
 
 
 def write_map(
     source: Source,
-    dest: Annotated[Path, typer.Argument(metavar="OUT", help="HTML file to write.")],
+    dest: Annotated[Path, typer.Argument(metavar="OUT", help="HTML file to write; with --live a folder.")],
     asset: Asset = None,
     embeddings: Annotated[
         str | None,
@@ -39,6 +42,13 @@ def write_map(
         ),
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Latents",
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="A page that decodes in the browser as you pan and zoom, from the catalogue on a web server.",
+        ),
+    ] = False,
     pictures: Annotated[int, typer.Option(help="Items that get pictures, at most.")] = 100,
     side: Annotated[int, typer.Option(help="Longest side of a picture in pixels.")] = 384,
     max_mib: Annotated[float, typer.Option(help="Largest size of the page.")] = 24.0,
@@ -54,6 +64,9 @@ def write_map(
 
     refuse_to_replace(dest, overwrite)
     items = find(source, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids), max_items=max_items)
+    if live:
+        _write_live(items, dest, asset, title, as_json)
+        return
     with progress(as_json) as report:
         info = run(
             items, dest, asset=asset, embeddings=embeddings, title=title, pictures=pictures, side=side, max_mib=max_mib,
@@ -67,6 +80,23 @@ def write_map(
         return
     out.print(
         f"{info.placed:,} footprints, {info.pictures:,} with pictures, {info.vectors:,} vectors, {info.size:,} bytes -> {dest}"
+    )
+    for note in info.notes:
+        err.print(note)
+
+
+def _write_live(items: list[pystac.Item], dest: Path, asset: str | None, title: str, as_json: bool) -> None:
+    from stac_latent.page.live import write_live_map
+
+    info = write_live_map(items, dest, asset=asset, title=title)
+    if as_json:
+        print_json(
+            {"page": str(dest), "items": info.items, "serve": str(info.serve), "notes": list(info.notes)}
+        )
+        return
+    page = info.path.relative_to(info.serve)
+    out.print(
+        f"{info.items:,} items -> {dest}; serve {info.serve} with a web server that knows ranges, and open {page}/"
     )
     for note in info.notes:
         err.print(note)

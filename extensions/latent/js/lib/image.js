@@ -1,27 +1,60 @@
 // Pixels of an asset: whole, of a window, or coarse.
 
+import { crc32 } from "./bits.js";
 import { dequantise, fromCells, synthesise, toCells } from "./cells.js";
 import { must } from "./errors.js";
-import { decodeCoefficients, decodePayload } from "./parts.js";
-import { arrayOf, nodataOf, toPixels } from "./pixels.js";
+import { coarse, decodeCoefficients, decodePayload } from "./parts.js";
+import { arrayOf, keepApart, nodataOf, toPixels } from "./pixels.js";
 import { MoreWords } from "./planes.js";
+import { applyResidual } from "./residual.js";
+import { side } from "./wavelet.js";
+
+/** Samples of a tile that is stored as a difference to a key frame: gains are of the low band, then of details, coarsest first. */
+function withReference(job) {
+  const { bytes, model, arrays, reference } = job;
+  const [own, other] = [bytes, reference.bytes].map((payload) => decodeCoefficients(payload, model, arrays));
+  must(own.height === other.height && own.width === other.width, "The key frame's chunk is of another size.");
+  for (const [b, band] of own.bands.entries()) {
+    for (let y = 0; y < band.height; y++) {
+      for (let x = 0; x < band.width; x++) {
+        // Level of the coefficient: the quadrant of Mallat's layout in which it lies.
+        let level = 0;
+        for (let l = 3 - band.array; l >= 1 && level === 0; l--) {
+          if (y < side(band.height, l) && x < side(band.width, l)) continue;
+          level = y < side(band.height, l - 1) && x < side(band.width, l - 1) ? 4 - l - band.array : 0;
+        }
+        const i = y * band.width + x;
+        band.data[i] = band.data[i] + Math.fround(Math.fround(reference.gains[level] / 16) * other.bands[b].data[i]);
+      }
+    }
+  }
+  return own;
+}
+
+function tileOf(job) {
+  const { bytes, model, arrays, wanted, level, partial } = job;
+  if (!job.cells && !job.reference) return decodePayload(bytes, model, arrays, { wanted: new Set(wanted), level, partial });
+  const bands = job.cells ? fromCells(job.cells, arrays, job.rows, job.columns) : withReference(job).bands;
+  return { bands: coarse(synthesise(bands), level) };
+}
 
 /** What is asked of one tile; made where the image is, done there or in a worker. */
 export function decodeJob(job) {
-  const { bytes, model, arrays, wanted, level, partial, bands } = job;
+  const { wanted, level, partial, bands } = job;
   let tile;
   try {
-    tile = job.cells
-      ? { bands: synthesise(fromCells(job.cells, arrays, job.rows, job.columns)) }
-      : decodePayload(bytes, model, arrays, { wanted: new Set(wanted), level, partial });
+    tile = tileOf(job);
   } catch (error) {
     if (partial && error instanceof MoreWords) return { more: true };
     throw error;
   }
   const out = wanted.map((b) => {
     const { data, height, width, array } = tile.bands[b];
-    const { data_type, nodata, mean, unit } = bands[b];
-    if (level === 0) return { data: toPixels(data, { data_type, nodata }, mean, unit), height, width };
+    const { mean, unit } = bands[b];
+    if (level === 0) {
+      const pixels = toPixels(data, bands[b], mean, unit);
+      return { data: job.base ? pixels : keepApart(pixels, bands[b]), height, width };
+    }
     // The low band of n levels is 2^n times the mean of its samples.
     const factor = unit / 2 ** Math.max(0, level - (array ?? 0));
     const values = data.length * 4 === data.buffer.byteLength ? data : data.slice();
@@ -46,33 +79,130 @@ export async function readTile(image, lattice, row, column, wanted, options = {}
   const place = [0, row, column];
   const { shape } = lattice.latent.extent(place);
   const [, rows, columns] = shape;
-  const job = { model: lattice.model, arrays: lattice.arrays, wanted, level, bands: bandFacts(image, lattice), partial: false };
+  const job = { model: lattice.model, arrays: lattice.arrays, wanted, level, bands: bandFacts(image, lattice), partial: false, base: options.base ?? false };
   if (!lattice.coded) {
-    must(level === 0, "Coarse pixels come of coded stores alone.");
     const chunk = await lattice.latent.readChunk(place, signal);
-    if (!chunk) return null;
+    must(chunk, lacking(lattice, row, column));
     const numbers = dequantise(crop(chunk, lattice.latent.chunk, shape), image.asset, rows * columns);
     return runner.run({ ...job, cells: numbers, rows, columns });
   }
-  if (level > 0 && options.share !== undefined) {
+  const reference = await referenceOf(lattice, row, column, signal);
+  if (level > 0 && options.share !== undefined && !reference) {
     const where = await lattice.latent.locate(place);
-    if (!where) return null;
+    must(where, lacking(lattice, row, column));
     const whole = where.range?.length ?? Infinity;
-    for (let share = options.share; share < 0.8 && whole !== Infinity; share *= 2) {
-      const most = Math.max(256, Math.ceil(whole * share));
-      const bytes = await lattice.latent.readStored(place, most, signal);
+    let bytes = new Uint8Array(0);
+    for (let share = options.share; share < 0.8 && whole !== Infinity; share *= 1.5) {
+      const most = Math.min(whole, Math.max(256, Math.ceil(whole * share)));
+      bytes = join(bytes, await lattice.latent.readStored(place, most, signal, bytes.length));
       const done = await runner.run({ ...job, bytes, partial: true });
       if (!done.more) return { ...done, share: done.bytesRead / whole };
     }
   }
-  const stored = await lattice.latent.readStored(place, Infinity, signal);
-  if (!stored) return null;
-  const bytes = await lattice.latent.unpack(stored, stored.length);
-  const done = await runner.run({ ...job, bytes });
+  const [stored, bytes] = await payloadOf(lattice, row, column, signal);
+  const done = await runner.run({ ...job, bytes, reference });
   const first = done.bands[0];
   const size = 2 ** Math.max(level, lattice.bands[wanted[0]].array);
   must(first.height === Math.ceil((rows * 8) / size) && first.width === Math.ceil((columns * 8) / size), `The chunk at ${row}, ${column} is damaged: it is of another size than its place.`);
   return { ...done, share: done.bytesRead / stored.length };
+}
+
+const lacking = (lattice, row, column) => `The store lacks the chunk at ${row}, ${column} of ${lattice.latent.path}: it is incomplete.`;
+
+/** Stored bytes and payload of a chunk. */
+async function payloadOf(lattice, row, column, signal) {
+  const stored = await lattice.latent.readStored([0, row, column], Infinity, signal);
+  must(stored, lacking(lattice, row, column));
+  return [stored, await lattice.latent.unpack(stored, stored.length)];
+}
+
+/** The key frame's payload and the gains of a tile; null where the tile stands alone. */
+async function referenceOf(lattice, row, column, signal) {
+  const { reference } = lattice;
+  if (!reference) return null;
+  lattice.gains ??= Promise.all([readWhole(reference.gains), readWhole(reference.checksums)]);
+  const [gains, checksums] = await lattice.gains;
+  const [, down, across] = lattice.latent.grid;
+  const own = Array.from({ length: reference.gains.shape[0] }, (_, l) => gains[(l * down + row) * across + column]);
+  if (own.every((g) => g === 0)) return null;
+  const [, bytes] = await payloadOf(reference.lattice, row, column, signal);
+  must(crc32(bytes) === checksums[row * across + column], `The key frame ${reference.id} has changed since this date was coded against it: the checksum of chunk ${row}, ${column} differs.`);
+  return { bytes, gains: own };
+}
+
+/** All of a small array. */
+async function readWhole(array) {
+  const out = new array.Type(array.shape.reduce((a, b) => a * b, 1)).fill(array.fill);
+  const places = array.grid.reduce((all, n) => all.flatMap((p) => Array.from({ length: n }, (_, i) => [...p, i])), [[]]);
+  for (const place of places) {
+    const chunk = await array.readChunk(place);
+    if (!chunk) continue;
+    const { start, shape } = array.extent(place);
+    const count = shape.reduce((a, b) => a * b, 1);
+    for (let k = 0; k < count; k++) {
+      let [rest, from, to] = [k, 0, 0];
+      const index = shape.map(() => 0);
+      for (let d = shape.length - 1; d >= 0; d--) [index[d], rest] = [rest % shape[d], Math.floor(rest / shape[d])];
+      for (let d = 0; d < shape.length; d++) {
+        from = from * array.chunk[d] + index[d];
+        to = to * array.shape[d] + start[d] + index[d];
+      }
+      out[to] = chunk[from];
+    }
+  }
+  return out;
+}
+
+/** Replaces the pixels of a tile by those within its bounds; true if there is a residual. */
+async function bounded(image, lattice, row, column, tile, signal) {
+  const { residual, padding, shape } = lattice;
+  const stored = await residual.array.readChunk([row, column, 0], signal);
+  must(stored, `The store lacks the residual of chunk ${row}, ${column}: it is incomplete.`);
+  must(residual.array.grid[2] === 1, "The residual has several chunks along its bytes, which this reader does not know.");
+  const view = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
+  const length = view.getUint32(0, true);
+  if (length === 0xffffffff) {
+    must(residual.sparse, `The residual of chunk ${row}, ${column} is missing: the asset promises one for each.`);
+    return false;
+  }
+  must(length <= stored.length - 4, "The residual is damaged: it is longer than its chunk.");
+  const [, tileRows, tileColumns] = lattice.latent.chunk;
+  const [y, x] = [row * tileRows * 8 - padding[0], column * tileColumns * 8 - padding[2]];
+  const [y0, x0] = [Math.max(0, y), Math.max(0, x)];
+  const height = Math.min(shape[0], y + tileRows * 8) - y0;
+  const width = Math.min(shape[1], x + tileColumns * 8) - x0;
+  const masks = (await readMask(lattice, y0, x0, height, width, signal)) ?? lattice.bands.map(() => null);
+  const types = lattice.bands.map((b) => b.data_type);
+  const base = lattice.bands.map((band, b) => {
+    const own = tile.bands[b];
+    const out = new own.data.constructor(height * width);
+    for (let r = 0; r < height; r++) {
+      const from = ((r + y0 - y) >> band.array) * own.width;
+      for (let c = 0; c < width; c++) out[r * width + c] = own.data[from + ((c + x0 - x) >> band.array)];
+    }
+    return out;
+  });
+  const pixels = await applyResidual(stored.subarray(4, 4 + length), base, masks, types, height, width);
+  for (const [b, band] of lattice.bands.entries()) {
+    const own = tile.bands[b];
+    const step = (1 << band.array) - 1; // of repeated pixels the first counts
+    for (let r = 0; r < height; r++) {
+      if ((r + y0 - y) & step) continue;
+      const to = ((r + y0 - y) >> band.array) * own.width;
+      for (let c = 0; c < width; c++) {
+        if (((c + x0 - x) & step) === 0) own.data[to + ((c + x0 - x) >> band.array)] = pixels[b][r * width + c];
+      }
+    }
+  }
+  return true;
+}
+
+function join(a, b) {
+  if (a.length === 0) return b;
+  const out = new Uint8Array(a.length + b.length);
+  out.set(a);
+  out.set(b, a.length);
+  return out;
 }
 
 /** The corner of a chunk that lies within its array. */
@@ -181,9 +311,13 @@ export async function readPixels(image, options = {}) {
       }
     }
     await Promise.all([...tiles.values()].map(async ({ i, j, parts }) => {
-      const wanted = parts.map((o) => o.band.local);
-      const tile = await readTile(image, lattice, i, j, wanted, { runner, signal });
-      for (const [k, o] of parts.entries()) paste(o, tile?.bands[k] ?? null, i, j, tileRows * 8, tileColumns * 8);
+      // A residual belongs to the pixels of all bands.
+      const { residual } = lattice;
+      const wanted = residual ? lattice.bands.map((b) => b.local) : parts.map((o) => o.band.local);
+      const tile = await readTile(image, lattice, i, j, wanted, { runner, signal, base: residual !== null });
+      const corrected = residual ? await bounded(image, lattice, i, j, tile, signal) : false;
+      if (residual && !corrected) for (const [b, band] of lattice.bands.entries()) keepApart(tile.bands[b].data, band);
+      for (const [k, o] of parts.entries()) paste(o, tile.bands[residual ? o.band.local : k], i, j, tileRows * 8, tileColumns * 8);
     }));
     await applyMask(lattice, own, signal);
   }));
@@ -207,15 +341,12 @@ function windowOf(image, band, window) {
 function paste(o, tile, i, j, tileH, tileW) {
   const { band } = o;
   const [ty, tx] = [((i * tileH) >> band.array) - band.offset[0], ((j * tileW) >> band.array) - band.offset[1]];
-  const fill = fillOf(band);
-  const h = tile?.height ?? tileH >> band.array;
-  const w = tile?.width ?? tileW >> band.array;
+  const { height: h, width: w } = tile;
   for (let y = Math.max(o.y, ty); y < Math.min(o.y + o.height, ty + h); y++) {
     const from = Math.max(o.x, tx);
     const to = Math.min(o.x + o.width, tx + w);
     const at = (y - o.y) * o.width - o.x;
-    if (tile) o.data.set(tile.data.subarray((y - ty) * w + from - tx, (y - ty) * w + to - tx), at + from);
-    else o.data.fill(fill, at + from, at + to);
+    o.data.set(tile.data.subarray((y - ty) * w + from - tx, (y - ty) * w + to - tx), at + from);
   }
 }
 
@@ -252,13 +383,14 @@ export async function readLatents(image) {
       const { start, shape } = latent.extent([0, i, j]);
       let cells;
       if (lattice.coded) {
-        const stored = await latent.readStored([0, i, j]);
-        if (!stored) continue;
-        const { bands } = decodeCoefficients(await latent.unpack(stored, stored.length), lattice.model, lattice.arrays);
+        const [, bytes] = await payloadOf(lattice, i, j);
+        const reference = await referenceOf(lattice, i, j);
+        const job = { bytes, model: lattice.model, arrays: lattice.arrays, reference };
+        const { bands } = reference ? withReference(job) : decodeCoefficients(bytes, lattice.model, lattice.arrays);
         cells = toCells(bands, lattice.arrays, shape[1], shape[2]);
       } else {
         const chunk = await latent.readChunk([0, i, j]);
-        if (!chunk) continue;
+        must(chunk, lacking(lattice, i, j));
         cells = dequantise(crop(chunk, latent.chunk, shape), image.asset, shape[1] * shape[2]);
       }
       for (let c = 0; c < channels; c++) {
@@ -274,6 +406,14 @@ export async function readLatents(image) {
 }
 
 async function blankCells(lattice, cells, channels, rows, columns) {
+  if (lattice.valid) {
+    // Of an embedding: per cent of valid pixels of each cell.
+    const valid = await readWhole(lattice.valid);
+    for (let cell = 0; cell < rows * columns; cell++) {
+      if (valid[cell] === 0) for (let c = 0; c < channels; c++) cells[c * rows * columns + cell] = NaN;
+    }
+    return;
+  }
   const [height, width] = lattice.shape;
   const masks = await readMask(lattice, 0, 0, height, width);
   const [top, , left] = lattice.padding;

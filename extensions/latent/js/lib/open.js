@@ -5,10 +5,12 @@ import { LatentError, must } from "./errors.js";
 import { parseJson } from "./json.js";
 import { sha256 } from "./sha256.js";
 import { resolve } from "./source.js";
-import { openGroup } from "./zarr.js";
+import { Chip, openGroup } from "./zarr.js";
 
 /** Features that this decoder has, of `latent:required_features`. */
-export const FEATURES = new Set();
+export const FEATURES = new Set(["difference", "residual", "sparse_fallback", "chips"]);
+const MEMBERS = new Set(["space", "bitstream", "part", "reference"]);
+const RESIDUAL = "stac-latent-residual-1";
 const BITSTREAMS = new Set(["stac-latent-lin-1"]);
 const SCHEMA = /^https:\/\/stac-latent\.github\.io\/latent\/v([^/]+)\/schema\.json$/;
 const VERSION = "0.1.0";
@@ -26,15 +28,16 @@ function verify(bytes, checksum, what) {
 }
 
 /** Refuses what this decoder would misunderstand. */
-export function checkRequirements(asset, key) {
+export function checkRequirements(asset, key, ignore = []) {
+  const known = (name) => FEATURES.has(name) || ignore.includes(name);
   const required = asset["latent:required_features"] ?? [];
   for (const name of required) {
-    must(FEATURES.has(name), `Asset ${key} needs the feature ${name}, which this decoder does not have: it would return something else than pixels.`);
+    must(known(name), `Asset ${key} needs the feature ${name}, which this decoder does not have: it would return something else than pixels.`);
   }
   const fields = { "latent:reference": "difference", "latent:residual": "residual", "latent:encryption": "encryption", "latent:chip_index": "chips" };
   for (const [field, feature] of Object.entries(fields)) {
     if (asset[field] === undefined || asset[field] === null) continue;
-    must(FEATURES.has(feature), `Asset ${key} has ${field}; this decoder does not have the feature ${feature}.`);
+    must(known(feature), `Asset ${key} has ${field}; this decoder does not have the feature ${feature}.`);
   }
   const { "latent:bitstream": bitstream = null } = asset;
   must(bitstream === null || BITSTREAMS.has(bitstream), `Asset ${key} has payloads of ${bitstream}; this decoder reads ${[...BITSTREAMS].join(", ")}. A newer or another decoder is needed.`);
@@ -153,14 +156,19 @@ function gridOfGroup(bands) {
   return { transform: [a, 0, c, 0, e, f], shape: [height, width], padding: [top, after(top + height), left, after(left + width)] };
 }
 
-/** Opens one asset of an Item that is at `href`. */
-export async function openAsset(source, href, key) {
+/**
+ * Opens one asset of an Item that is at `href`.
+ *
+ * @param {object} options `ignore`: features that the caller can do without, such as `residual` where no bound is promised
+ */
+export async function openAsset(source, href, key, options = {}) {
   const { json } = await readJson(source, href, "The Item");
-  return openAssetOf(source, json, href, key);
+  return openAssetOf(source, json, href, key, options);
 }
 
 /** As `openAsset`, of an Item that is read already. */
-export async function openAssetOf(source, item, href, key) {
+export async function openAssetOf(source, item, href, key, options = {}) {
+  const ignore = options.ignore ?? [];
   for (const uri of item.stac_extensions ?? []) {
     const version = SCHEMA.exec(uri)?.[1];
     must(version === undefined || version === VERSION, `The Item is of version ${version} of the latent extension; this decoder reads ${VERSION}. A newer decoder is needed.`);
@@ -168,19 +176,28 @@ export async function openAssetOf(source, item, href, key) {
   const asset = item.assets?.[key];
   must(asset, `The Item ${item.id} has no asset ${key}; it has ${Object.keys(item.assets ?? {}).join(", ")}.`);
   must(asset["latent:kind"] === "codec", `Asset ${key} is of kind ${asset["latent:kind"]}; pixels come of codec alone.`);
-  checkRequirements(asset, key);
+  checkRequirements(asset, key, ignore);
   const space = asset["latent:space"];
   const place = resolve(href, asset.href);
   const [codec, group] = await Promise.all([codecOf(source, item, href, space), openGroup(source, place)]);
   must(codec.model, `The codec's chain (${codec.chain.map((s) => s.stage).join(", ")}) is none that this decoder knows.`);
   const own = group.attributes.latent?.required_features ?? [];
-  for (const name of own) must(FEATURES.has(name), `The store of asset ${key} needs the feature ${name}, which this decoder does not have.`);
+  for (const name of own) must(FEATURES.has(name) || ignore.includes(name), `The store of asset ${key} needs the feature ${name}, which this decoder does not have.`);
   must(asset["latent:padding"]?.length === 4 && asset["proj:transform"] && asset["proj:shape"], `Asset ${key} lacks latent:padding, proj:shape or proj:transform.`);
   const { bands, lattices } = latticesOf(asset, codec);
+  const chip = asset["latent:chip_index"] ?? null;
+  const reference = await referenceFor(source, item, href, key, asset, options);
   for (const lattice of lattices) {
     const node = lattice.group === null ? group : await group.group(lattice.group);
-    lattice.latent = await node.array("latent");
-    lattice.mask = node.has("mask") === false ? null : await node.array("mask");
+    const array = async (name) => (chip === null ? node.array(name) : new Chip(await node.array(name), chip));
+    lattice.latent = await array(reference ? "difference" : "latent");
+    must(lattice.latent.shape.length === 3, `The store has ${lattice.latent.shape.length} axes; channel, y and x were expected.`);
+    lattice.mask = node.has("mask") === false ? null : await array("mask");
+    lattice.residual = await residualOf(asset, array, ignore);
+    lattice.reference = reference && {
+      id: reference.item.id, lattice: reference.lattices[lattices.indexOf(lattice)],
+      gains: await node.array("reference_gain"), checksums: await node.array("reference_crc"),
+    };
     const [channels, rows, columns] = lattice.latent.shape;
     const expected = lattice.arrays.reduce((sum, a, d) => sum + a.length * (64 >> (2 * d)), 0);
     must(channels === expected, `The store has ${channels} channels; ${expected} were expected of its bands.`);
@@ -196,11 +213,49 @@ export async function openAssetOf(source, item, href, key) {
     if (lattice.coded) {
       const { configuration } = lattice.latent.codecs[0];
       must(serializer === "stac_latent", `The store needs the codec ${serializer}, which this decoder does not know.`);
+      for (const name of Object.keys(configuration ?? {})) {
+        must(MEMBERS.has(name), `The store's codec has the member ${name}, which this decoder does not know. A newer decoder is needed.`);
+      }
+      must((configuration?.reference !== undefined) === (reference !== null), "The store and the asset do not agree on whether there is a key frame.");
       must(configuration?.space === space, `The store is of the space ${configuration?.space}; the asset says ${space}.`);
       must(BITSTREAMS.has(configuration.bitstream), `The store has payloads of ${configuration.bitstream}; this decoder reads ${[...BITSTREAMS].join(", ")}. A newer or another decoder is needed.`);
     }
   }
   return { source, item, href, key, asset, codec, group, bands, lattices };
+}
+
+/** The residuals of an asset: their array, and whether only some chunks have one; null if there are none, or they are not wanted. */
+async function residualOf(asset, array, ignore) {
+  const name = asset["latent:residual"] ?? null;
+  if (name === null || ignore.includes("residual")) return null;
+  const sparse = name === `${RESIDUAL}-sparse`;
+  must(sparse || name === RESIDUAL, `The asset has residuals of ${name}; this decoder reads ${RESIDUAL}. A newer decoder is needed.`);
+  return { array: await array("residual"), sparse };
+}
+
+/** The opened key frame that an asset was coded against; null if it stands alone. */
+async function referenceFor(source, item, href, key, asset, options) {
+  if ((asset["latent:reference"] ?? null) === null) return null;
+  const link = (item.links ?? []).find((l) => l.rel === "latent:reference" && l["latent:asset"] === key);
+  must(link, `The Item ${item.id} has no latent:reference link for asset ${key}, which was coded against a key frame.`);
+  must(!options.isReference, `The key frame ${item.id} needs a key frame itself: that cannot be.`);
+  const reference = await openAsset(source, resolve(href, link.href), key, { ...options, ignore: ["residual", "sparse_fallback"], isReference: true });
+  for (const name of ["latent:space", "proj:transform", "proj:shape", "latent:stride", "latent:padding"]) {
+    must(JSON.stringify(reference.asset[name]) === JSON.stringify(asset[name]), `The key frame ${reference.item.id} has another ${name} than the date.`);
+  }
+  return reference;
+}
+
+/** Opens an embedding: its latents alone, which no codec decodes. */
+export async function openEmbedding(source, href, key) {
+  const { json: item } = await readJson(source, href, "The Item");
+  const asset = item.assets?.[key];
+  must(asset, `The Item ${item.id} has no asset ${key}; it has ${Object.keys(item.assets ?? {}).join(", ")}.`);
+  checkRequirements(asset, key);
+  const group = await openGroup(source, resolve(href, asset.href));
+  const latent = await group.array(asset["latent:array"] ?? "latent");
+  const valid = group.has("valid") === false ? null : await group.array("valid");
+  return { source, item, href, key, asset, group, lattices: [{ latent, valid, mask: null, coded: false, reference: null }] };
 }
 
 /** Rows and columns of the bases that are a lattice's. */

@@ -93,6 +93,17 @@ function corner(band, level) {
   return { data, height: h, width: w };
 }
 
+/** Samples of bands as the low band of `level`, of the finest array. */
+export function coarse(bands, level) {
+  if (level === 0) return bands;
+  return bands.map((band) => {
+    if (!band) return null;
+    const own = Math.max(0, level - band.array);
+    forward(band.data, band.height, band.width, own);
+    return { ...corner(band, own), array: band.array };
+  });
+}
+
 /**
  * Decodes the payload of one chunk to samples of each band.
  *
@@ -109,17 +120,16 @@ export function decodePayload(bytes, model, arrays, options = {}) {
     const count = arrays.reduce((sum, array) => sum + array.length, 0);
     must(arrays.length === 1, "The payload is damaged: a tile in parts among several native grids.");
     const tile = decodeParts(bytes, model, count, wanted);
-    for (const [i, band] of tile.bands.entries()) {
+    for (const band of tile.bands) {
       if (!band) continue;
-      forward(band.data, band.height, band.width, Math.max(level, 3));
-      inverse(band.data, band.height, band.width, Math.max(level, 3), level);
-      tile.bands[i] = corner(band, level);
+      forward(band.data, band.height, band.width, 3);
+      inverse(band.data, band.height, band.width, 3, 0);
     }
-    return tile;
+    return { ...tile, bands: coarse(tile.bands, level) };
   }
   const tile = decodeTile(bytes, model, arrays, options);
   const { height, width } = tile.header;
-  const bands = tile.bands.map((band) => band && corner(band, Math.max(0, level - band.array)));
+  const bands = tile.bands.map((band) => band && { ...corner(band, Math.max(0, level - band.array)), array: band.array });
   return { height, width, bands, bytesRead: tile.bytesRead };
 }
 

@@ -58,3 +58,13 @@ export function toPixels(samples, band, mean, unit) {
   }
   return out;
 }
+
+/** Moves valid pixels that have the value of nodata to the next value: above, or below where there is none. In place. */
+export function keepApart(pixels, band) {
+  const nodata = nodataOf(band);
+  const integer = INTEGERS[band.data_type];
+  if (nodata === null || !integer) return pixels;
+  const instead = nodata === integer[2] ? nodata - 1 : nodata + 1;
+  for (let i = 0; i < pixels.length; i++) if (pixels[i] === nodata) pixels[i] = instead;
+  return pixels;
+}

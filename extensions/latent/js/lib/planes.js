@@ -7,7 +7,7 @@ import { LatentError } from "./errors.js";
 
 const PAD = 2;
 const BINS = 24;
-const BUCKETS = 64; // of 2^8 slots each: where the search for a symbol begins
+export const BUCKETS = 64; // of 2^8 slots each: where the search for a symbol begins
 
 const BIN = new Uint8Array(4096);
 for (let e = 1; e < 4096; e++) {
@@ -23,10 +23,11 @@ export class MoreWords extends LatentError {
   }
 }
 
-/** Adaptive tables of equal numbers of symbols. */
-class Tables {
-  constructor(counts, symbols) {
+/** Adaptive tables of equal numbers of symbols; counts of more than `limit` are halved. */
+export class Tables {
+  constructor(counts, symbols, limit = 65536) {
     this.symbols = symbols;
+    this.limit = limit;
     this.size = counts.length / symbols;
     this.counts = Int32Array.from(counts);
     this.frequency = new Int32Array(counts.length);
@@ -36,17 +37,17 @@ class Tables {
   }
 
   renew() {
-    const { symbols: n, counts, frequency, cumulated, first, used } = this;
+    const { symbols: n, counts, frequency, cumulated, first, used, limit } = this;
     for (let t = 0; t < this.size; t++) {
       if (!used[t]) continue;
       const at = t * n;
       let sum = 0;
       for (let s = 0; s < n; s++) sum += counts[at + s];
       used[t] = 0;
-      if (sum > 65536) {
+      if (sum > limit) {
         sum = 0;
         for (let s = 0; s < n; s++) sum += counts[at + s] = (counts[at + s] + 1) >> 1;
-        if (sum > 65536) used[t] = 1; // halved once for each plane
+        if (sum > limit) used[t] = 1; // halved once for each plane
       }
       const share = Math.floor((2 ** 20 * (16384 - n)) / sum);
       let missing = 16384;

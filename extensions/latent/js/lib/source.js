@@ -25,6 +25,7 @@ export class HttpSource {
     this.fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
     this.atOnce = options.atOnce ?? 12;
     this.whole = new Map();
+    this.noSuffix = new Set(); // origins that do not know ranges counted from the end
     this.requests = 0;
     this.bytes = 0;
     this.active = 0;
@@ -59,8 +60,23 @@ export class HttpSource {
     }
   }
 
+  /** The last bytes as a range from the start: some servers and stores know no other. */
+  async #fromStart(href, suffix, signal) {
+    this.requests++;
+    const answer = await this.fetch(href, { method: "HEAD", signal });
+    if (answer.status === 404) return null;
+    const size = Number(answer.headers.get("content-length"));
+    if (!answer.ok || !(size > 0)) throw new LatentError(`${href.split("?")[0]}: the server does not say how long it is, and knows no ranges from the end.`);
+    const length = Math.min(suffix, size);
+    return { offset: size - length, length };
+  }
+
   async #ask(href, range, signal) {
     const headers = {};
+    if (range?.suffix && this.noSuffix.has(new URL(href).origin)) {
+      range = await this.#fromStart(href, range.suffix, signal);
+      if (!range) return null;
+    }
     if (range?.suffix) headers.Range = `bytes=-${range.suffix}`;
     else if (range) headers.Range = `bytes=${range.offset}-${range.offset + range.length - 1}`;
     const safe = href.split("?")[0];
@@ -81,6 +97,10 @@ export class HttpSource {
       if ((answer.status === 429 || answer.status >= 500) && attempt < 2) {
         await pause(300 * 4 ** attempt);
         continue;
+      }
+      if (answer.status === 416 && range.suffix) {
+        this.noSuffix.add(new URL(href).origin);
+        return this.#ask(href, await this.#fromStart(href, range.suffix, signal), signal);
       }
       if (answer.status === 416) throw new LatentError(`${safe} is shorter than it should be: the server has no bytes ${headers.Range}.`);
       if (!answer.ok) throw new LatentError(`${safe} cannot be read: the server answers ${answer.status}.`);

@@ -136,14 +136,14 @@ export class ZarrArray {
     return BigUint64Array.from({ length: body.length / 8 }, (_, i) => view.getBigUint64(8 * i, true));
   }
 
-  /** The stored bytes of a chunk, or their beginning; null if there are none. */
-  async readStored(place, most = Infinity, signal = undefined) {
+  /** The stored bytes of a chunk, or those before `most` and from `from` on; null if there are none. */
+  async readStored(place, most = Infinity, signal = undefined, from = 0) {
     const where = await this.locate(place);
     if (!where) return null;
     const { href, range } = where;
     if (!range) return this.source.read(href, null, signal);
-    const length = Math.min(range.length, most);
-    const bytes = await this.source.read(href, { offset: range.offset, length }, signal);
+    const length = Math.min(range.length, most) - from;
+    const bytes = await this.source.read(href, { offset: range.offset + from, length }, signal);
     must(bytes && bytes.length === length, `A chunk of ${this.path} is cut short.`);
     return bytes;
   }
@@ -179,6 +179,30 @@ export class ZarrArray {
     const start = place.map((n, i) => n * this.chunk[i]);
     return { start, shape: start.map((n, i) => Math.min(this.chunk[i], this.shape[i] - n)) };
   }
+}
+
+/** One chip of an array of many: the array without its first axis. */
+export class Chip {
+  constructor(array, index) {
+    must(index < array.shape[0], `There is no chip ${index} in ${array.path}; it has ${array.shape[0]}.`);
+    const rest = (list) => list.slice(1);
+    Object.assign(this, {
+      array, index, path: array.path, shape: rest(array.shape), chunk: rest(array.chunk), grid: rest(array.grid), codecs: array.codecs,
+      Type: array.Type, within: index % array.chunk[0], outer: Math.floor(index / array.chunk[0]),
+    });
+  }
+
+  locate(place) { return this.array.locate([this.outer, ...place]); }
+  readStored(place, ...more) { return this.array.readStored([this.outer, ...place], ...more); }
+  unpack(bytes, limit) { return this.array.unpack(bytes, limit); }
+
+  async readChunk(place, signal = undefined) {
+    const chunk = await this.array.readChunk([this.outer, ...place], signal);
+    const size = product(this.chunk);
+    return chunk && chunk.slice(this.within * size, (this.within + 1) * size);
+  }
+
+  extent(place) { return ZarrArray.prototype.extent.call(this, place); }
 }
 
 function checked(bytes, what) {
