@@ -37,6 +37,8 @@ __all__ = ["CatalogTree", "write_json"]
 _DEFAULT_COLLECTION = "latents"
 _ABOUT = "Latents, catalogued beside the imagery that they encode"
 _ABOUT_ITEMS = "Items whose assets are also stored as latents; see the latent extension"
+_LINKED_LATER = 64
+"""A growing Collection is written once for each such share of its links: often enough for who looks at it, and in all as many bytes as 64 of it."""
 _OWN = ("codecs", "catalog.json")
 """What lies beside the Collections of a catalogue."""
 
@@ -71,6 +73,7 @@ class CatalogTree:
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.normpath(root.absolute()))
         self.path = self.root / "catalog.json"
+        self._gathered: dict[str | None, dict[Path, pystac.Item]] | None = None
 
     def collection_folder(self, collection: str | None) -> Path:
         """Folder of a Collection."""
@@ -105,13 +108,53 @@ class CatalogTree:
 
     def add(self, item: pystac.Item) -> pystac.Item:
         """Write an Item and make its Collection and the root know it; returns it as it can be read back."""
-        return self.add_together([item])[0]
+        if self._gathered is None:
+            return self.add_together([item])[0]
+        path = self._item_path(item.id, item.collection_id)
+        waiting = self._gathered.setdefault(item.collection_id, {})
+        with self.locked(), _all_or_none(path):
+            write_json(path, self._document(item))
+            waiting[path] = written = read_item(href_of(path))
+            if _LINKED_LATER * len(waiting) > len(_links_of(self._collection_path(item.collection_id))):
+                try:
+                    self._link_gathered(item.collection_id)
+                except BaseException:
+                    del waiting[path]
+                    raise
+            return written
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Meanwhile :meth:`add` makes a Collection know a few Items at a time, a share of those that it has; at the end all.
+
+        So a Collection that grows is not written for each of its Items. Of a process that is killed, :meth:`unlinked` finds what is missing.
+        """
+        self._gathered = {}
+        try:
+            yield
+        except BaseException:
+            with suppress(StacLatentError, OSError):
+                self._link_all()
+            raise
+        else:
+            try:
+                self._link_all()
+            except OSError as exc:
+                raise CatalogError(
+                    f"the last items are written to {self.root}, but their collection cannot be: {exc}; run the same again to link them"
+                ) from exc
+        finally:
+            self._gathered = None
+
+    def _link_all(self) -> None:
+        for collection in self._gathered or ():
+            self._link_gathered(collection)
 
     def add_together(self, items: Sequence[pystac.Item]) -> list[pystac.Item]:
         """As :meth:`add`, of Items of one Collection, all of them or none."""
         collection = items[0].collection_id
         paths = [self._item_path(item.id, collection) for item in items]
-        collection_path = self.collection_folder(collection) / "collection.json"
+        collection_path = self._collection_path(collection)
         with self.locked(), _all_or_none(*paths, collection_path, self.path):
             for path, item in zip(paths, items, strict=True):
                 write_json(path, self._document(item))
@@ -135,16 +178,27 @@ class CatalogTree:
             path = self._item_path(item.id, item.collection_id)
             named.setdefault(item.collection_id or _DEFAULT_COLLECTION, {})[path] = item
         for collection, own in named.items():
-            collection_path = self.collection_folder(collection) / "collection.json"
+            collection_path = self._collection_path(collection)
             with self.locked(), _all_or_none(collection_path, self.path):
                 for path, item in own.items():
                     write_json(path, self._document(item))
                 self._update_collection(own, collection_path, about)
                 self._update_root(collection_path, collection, about)
 
+    def _link_gathered(self, collection: str | None) -> None:
+        """Make a Collection and the root know the Items that wait for it."""
+        waiting = (self._gathered or {}).get(collection)
+        if not waiting:
+            return
+        collection_path = self._collection_path(collection)
+        with self.locked(), _all_or_none(collection_path, self.path):
+            self._update_collection(waiting, collection_path)
+            self._update_root(collection_path, collection or _DEFAULT_COLLECTION)
+        waiting.clear()
+
     def links_to(self, item_id: str, collection: str | None) -> bool:
         """Whether an Item's Collection and the root know it."""
-        collection_path = self.collection_folder(collection) / "collection.json"
+        collection_path = self._collection_path(collection)
         return self._item_path(item_id, collection) in _links_of(
             collection_path
         ) and collection_path in _links_of(self.path)
@@ -170,7 +224,7 @@ class CatalogTree:
         path = self._item_path(item_id, collection)
         item, collection_path = (
             read_item(href_of(path)),
-            self.collection_folder(collection) / "collection.json",
+            self._collection_path(collection),
         )
         with self.locked():
             if path not in _links_of(collection_path):
@@ -189,6 +243,9 @@ class CatalogTree:
             for path in (p / f"{p.name}.json" for p in folders):
                 if path.is_file() and path not in items and collection_path in _links_of(path):
                     yield path
+
+    def _collection_path(self, collection: str | None) -> Path:
+        return self.collection_folder(collection) / "collection.json"
 
     def _item_path(self, item_id: str, collection: str | None) -> Path:
         return self.collection_folder(collection) / safe_name(item_id) / f"{safe_name(item_id)}.json"

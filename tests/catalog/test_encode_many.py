@@ -404,3 +404,89 @@ def test_killed_between_the_new_store_and_its_item(tmp_path):
     (item,) = encode(scene, small_codec("zstd"), tmp_path / "cat")
     np.testing.assert_array_equal(LatentReader.open(item).read_field(), scene_field((40, 48), 0))
     assert not list((tmp_path / "cat").rglob(".*.old"))
+
+
+# -- a Collection that grows -----------------------------------------------------------------------------------------
+
+
+def bare(count):
+    when = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
+    return [pystac.Item(f"i{n}", square, [0, 0, 1, 1], when, {}, collection="c") for n in range(count)]
+
+
+def linked(tree):
+    path = tree.root / "c" / "collection.json"
+    links = json.loads(path.read_text(encoding="utf-8"))["links"] if path.exists() else []
+    return [link["title"] for link in links if link["rel"] == "item"]
+
+
+def test_a_collection_is_written_once_for_a_share_of_its_items(tmp_path, monkeypatch):
+    tree, sizes = CatalogTree(tmp_path), []
+    update = CatalogTree._update_collection
+    monkeypatch.setattr(
+        CatalogTree,
+        "_update_collection",
+        lambda self, *args: (sizes.append(len(args[0])), update(self, *args))[1],
+    )
+    with tree.gathering():
+        for i, item in enumerate(bare(300)):
+            assert tree.add(item).id == item.id
+            assert tree.find(item.id, "c").id == item.id
+            assert len(linked(tree)) >= i + 1 - (i + 1) / 60  # who looks at it meanwhile misses the last few
+    assert linked(tree) == [f"i{n}" for n in range(300)]
+    assert not list(tree.unlinked())
+    assert sum(sizes) == 300
+    assert len(sizes) < 190  # 64 one by one, then fewer and fewer
+    tree.add(bare(301)[-1])
+    assert linked(tree)[-1] == "i300"
+
+
+def test_an_error_links_what_is_written(tmp_path):
+    tree, items = CatalogTree(tmp_path), bare(103)
+
+    def cut_short():
+        with tree.gathering():
+            for item in items:
+                tree.add(item)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_short()
+    assert len(linked(tree)) == 103
+
+
+def test_a_collection_that_cannot_be_written_leaves_no_item_of_that_add(tmp_path, monkeypatch):
+    tree, items = CatalogTree(tmp_path), bare(3)
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    with tree.gathering():
+        tree.add(items[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(CatalogTree, "_update_collection", full)
+            with pytest.raises(OSError, match="No space left"):
+                tree.add(items[1])
+        assert tree.find("i1", "c") is None
+        tree.add(items[2])
+    assert linked(tree) == ["i0", "i2"]
+
+
+def test_the_last_links_fail(tmp_path, monkeypatch):
+    tree = CatalogTree(tmp_path)
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    def add():
+        with tree.gathering():
+            for item in bare(70):
+                tree.add(item)
+            monkeypatch.setattr(CatalogTree, "_update_collection", full)
+
+    with pytest.raises(
+        CatalogError, match=r"their collection cannot be: .*No space left.*; run the same again to link them"
+    ):
+        add()
+    assert [p.stem for p in tree.unlinked()] == ["i69"]

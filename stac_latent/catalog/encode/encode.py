@@ -241,11 +241,12 @@ class _Run:
         skip, root = self.options.skip_failing, self.tree.root
         out: dict[int, pystac.Item] = {}
         try:
-            for i, frame in self._planned(items):
-                with passing_over(items[i].id, wanted=skip), naming_errors(items[i].id, root):
-                    if isinstance(frame, int) and frame not in out:
-                        raise CatalogError(f"its key frame {items[frame].id!r} was not encoded")
-                    out[i] = self.encode_item(items[i], out[frame] if isinstance(frame, int) else frame)
+            with self.tree.gathering():
+                for i, frame in self._planned(items):
+                    with passing_over(items[i].id, wanted=skip), naming_errors(items[i].id, root):
+                        if isinstance(frame, int) and frame not in out:
+                            raise CatalogError(f"its key frame {items[frame].id!r} was not encoded")
+                        out[i] = self.encode_item(items[i], out[frame] if isinstance(frame, int) else frame)
         except (KeyboardInterrupt, SystemExit) as exc:
             self._note(exc, len(out), len(items))
             raise
