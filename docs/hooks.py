@@ -36,6 +36,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
     Links to files outside ``docs/`` become their text.
     """
+    markdown = markdown.replace("](../extensions/latent/spec/", "](spec/")
     markdown = OUTSIDE.sub(r"\1", markdown.replace(_HERE, "](docs:")).replace("](docs:", "](../")
     if "{{ guard }}" in markdown:
         found = json.loads((RESULTS / "guard.json").read_text(encoding="utf-8"))

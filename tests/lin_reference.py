@@ -276,8 +276,8 @@ def lift(x):
     return [f32(v * k) for v in s], [f32(v * f32(1 / 1.149604398860241)) for v in t]
 
 
-def to_latents_and_back(band):
-    """Three levels of the wavelet, along x and then y, and their inverse."""
+def to_latents(band):
+    """Three levels of the wavelet, along x and then y; the sides at each level."""
     heights, widths = [len(band)], [len(band[0])]
     for _ in range(3):
         heights.append(-(-heights[-1] // 2))
@@ -291,7 +291,7 @@ def to_latents_and_back(band):
             low, high = lift([band[y][x] for y in range(h)])
             for y, v in enumerate(low + high):
                 band[y][x] = v
-    unlift_levels(band, heights, widths, 3, 0)
+    return heights, widths
 
 
 def unlift_levels(band, heights, widths, levels, depth):
@@ -305,8 +305,11 @@ def unlift_levels(band, heights, widths, levels, depth):
             band[y][:w] = unlift(band[y][:m], band[y][m:w])
 
 
-def pixels_of(payload, basis, model, counts):
-    """Pixels of each band in normalised units, lists of rows, of a tile of one part; ``counts`` are the bands of its arrays."""
+def pixels_of(payload, basis, model, counts, stop=0):
+    """Pixels of each band in normalised units, lists of rows, of a tile of one part; ``counts`` are the bands of its arrays.
+
+    With ``stop`` the levels down to that one stay as they are: coefficients in Mallat's layout.
+    """
     bands = sum(counts)
     height, width, levels, step, gains, side, raw, states, words = read_payload(payload, bands)
     coder = Coder(model, raw, states, words)
@@ -352,7 +355,7 @@ def pixels_of(payload, basis, model, counts):
     assert coder.word == len(words)
     assert raw.at == len(raw.bits)
     for band, depth in zip(image, depth_of, strict=True):
-        unlift_levels(band, heights, widths, levels, depth)
+        unlift_levels(band, heights, widths, levels, max(stop, depth))
     return image
 
 
@@ -374,7 +377,7 @@ def read_runs(data, at, size):
     return out, at + -(-(size - 1) // 8)
 
 
-def in_parts(data, basis, model, bands):
+def in_parts(data, basis, model, bands, stop=0):
     assert struct.unpack_from("<I", data, 4)[0] == zlib.crc32(data[8:])
     height, at = varint(data, 8)
     width, at = varint(data, at)
@@ -404,7 +407,8 @@ def in_parts(data, basis, model, bands):
         at += size
     assert at == len(data)
     for band in out:
-        to_latents_and_back(band)
+        heights, widths = to_latents(band)
+        unlift_levels(band, heights, widths, 3, stop)
     return out
 
 

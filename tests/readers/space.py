@@ -56,10 +56,8 @@ def tensors(data):
 def space_of_codec(codec, weights):
     """Digest from the bytes of codec.json and what :func:`tensors` gave."""
     doc = parse(codec)
-    nodata = [
-        {"null": "None", "NaN": "nan"}.get(canonical(b["nodata"]), canonical(b["nodata"]))
-        for b in doc["bands"]
-    ]
+    given = [b["nodata"] for b in doc["bands"]]
+    nodata = ["None" if n is None else str(n) for n in given]
     rows = [
         [b["name"], b["data_type"], b["scale"], b["offset"], n]
         for b, n in zip(doc["bands"], nodata, strict=True)

@@ -20,6 +20,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,6 +43,7 @@ from stac_latent.catalog.encode.encode import encode
 from stac_latent.catalog.tree import write_json
 from stac_latent.codec.codec import Codec
 from stac_latent.codec.shipped import dct, lin, s2_10m_4b, s2_10m_embed, wavelet
+from stac_latent.errors import GuardWarning
 from stac_latent.field.rate_target import Target
 from stac_latent.secure import Key
 from stac_latent.spec import Band
@@ -492,6 +494,21 @@ def bound_native(k: Kitchen) -> None:
     codec = lin([Band(n, nodata=0, scale=1e-4) for n in fields], step=80.0, mean=1000.0)
     k.encode(k.item(fields, grids=grids), codec, error_bound=3)
     k.done()
+
+
+@case("sparse fallback")
+def fallback(k: Kitchen) -> None:
+    """Two tiles, of which one is unlike what the codec was fitted to and has a residual."""
+    fields = sample(16, 230, 100, 30)
+    fields = {
+        n: np.hstack([v, noise(16, 162, i, 9000) + np.uint16(1)]) for i, (n, v) in enumerate(fields.items())
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GuardWarning)
+        k.pixels(fields, s2_10m_4b(), guard="fallback", fallback_bound=400, psnr=36)
+    path = k.kit / COLLECTION / k.name / f"{k.name}.json"
+    if json.loads(path.read_text())["assets"]["latent"]["latent:fallback_tiles"] != 1:
+        raise SystemExit("not one tile of the case 'fallback' is kept by a residual")
 
 
 @case("lossless")
