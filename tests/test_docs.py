@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import pystac
 import pytest
 import yaml
 
@@ -117,6 +118,27 @@ def test_every_page_is_looked_at():
     assert sum(len([b for b in blocks(p) if b.run]) for p in PAGES) > 20
     for page in PAGES:
         assert page.read_text(encoding="utf-8").count("\n```") % 2 == 0, f"{page.name}: a fence is not closed"
+
+
+def test_jobs_of_the_page_on_shards_run(folder):
+    """The scripts for SLURM and Kubernetes, with the numbers that these would give: together they do all, and each a part."""
+    script, _, job = blocks(ROOT / "docs" / "howto-shards.md")
+    container = yaml.safe_load(job.text)["spec"]["template"]["spec"]["containers"][0]
+    (folder / "raw").mkdir()
+    for i in range(3):
+        item = pystac.Item.from_file(str(ROOT / "catalogs/sample/raw/spyndex-s2-sample/item.json"))
+        item.make_asset_hrefs_absolute()
+        item.id = f"scene-{i}"
+        item.save_object(include_self_link=False, dest_href=str(folder / "raw" / f"{i}.json"))
+    items = [pystac.Item.from_file(str(p)) for p in sorted((folder / "raw").glob("*.json"))]
+    pystac.ItemCollection(items).save_object(str(folder / "items.json"))
+    own = "SOURCE=items.json; CATALOGUE=latents; SLURM_ARRAY_TASK_COUNT=2; SLURM_ARRAY_TASK_ID="
+    for number in (1, 2):
+        shell(f"{own}{number}\n{script.text}")
+    assert len(list(folder.glob("latents/*/scene-*/latent.zarr"))) == 3
+    (text,) = container["args"]
+    assert container["command"] == ["sh", "-c"]
+    shell(f"SOURCE=items.json; JOB_COMPLETION_INDEX=4\n{text.replace('/shared/', '')}")
 
 
 def test_plugin_page_has_a_test_that_passes(folder):

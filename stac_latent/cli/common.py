@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.cli.console import out, print_json, print_lines
+from stac_latent.cli.console import err, out, print_json, print_lines
 from stac_latent.errors import CatalogError, SearchError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson", "Asset", "Bbox", "Ids", "KeyFile", "MaxItems", "Overwrite", "Physical", "Source", "Upto", "When", "check_upto", "find", "item_row",
-    "latent_rows", "names", "numbers", "print_rows", "refuse_to_replace", "show_cube",
+    "latent_rows", "names", "numbers", "print_rows", "refuse_to_replace", "shard_of", "show_cube",
 ]  # fmt: skip
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -105,6 +106,23 @@ def find(source: str, *, failures: list[tuple[str, str]] | None = None, **query:
             f"no item of {source} matches ({asked or 'no condition'}){_elsewhere(source, query)}; loosen the search"
         )
     return items
+
+
+def shard_of(items: Sequence[pystac.Item], shard: str) -> list[pystac.Item]:
+    """Items that fall to one of several equal runs, such as ``3/16``: by their ids, whatever their order and whatever else there is."""
+    first, _, second = shard.partition("/")
+    number, count = (int(t) if t.isascii() and t.isdecimal() else 0 for t in (first, second))
+    if not 1 <= number <= count:
+        raise typer.BadParameter(
+            f"--shard is a run and the number of runs, as 3/16, counted from 1; got {shard!r}"
+        )
+    mine = []
+    for item in items:
+        digest = hashlib.sha256(f"{item.collection_id}/{item.id}".encode()).digest()
+        if int.from_bytes(digest[:8], "big") % count == number - 1:
+            mine.append(item)
+    err.print(f"shard {number} of {count}: {len(mine):,} of {len(items):,} items")
+    return mine
 
 
 def _elsewhere(source: str, query: Mapping[str, Any]) -> str:

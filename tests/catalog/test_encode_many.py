@@ -490,3 +490,32 @@ def test_the_last_links_fail(tmp_path, monkeypatch):
     ):
         add()
     assert [p.stem for p in tree.unlinked()] == ["i69"]
+
+
+# -- several runs ----------------------------------------------------------------------------------------------------
+
+
+def test_shards_are_the_whole(run, tmp_path):
+    pystac.ItemCollection(scenes_in(tmp_path / "raw", 5)).save_object("scenes.json")
+    words = ("encode", "scenes.json", "--codec", "zstd", "--bands", "red,nir", "--json")
+    assert run(*words, "whole")[0] == 0
+    parts = [json.loads(run(*words, "cat", "--shard", f"{k}/3")[1])["items"] for k in (1, 2, 3)]
+    assert sorted(row["id"] for part in parts for row in part) == found(tmp_path / "whole")
+    assert found(tmp_path / "cat") == found(tmp_path / "whole")
+    assert max(map(len, parts)) < 5
+    for name in found(tmp_path / "cat"):
+        chunks = [tmp_path / c / "scenes" / name / "latent.zarr" / "zarr.json" for c in ("cat", "whole")]
+        assert chunks[0].read_bytes() == chunks[1].read_bytes()
+    code, out, err = run(*words, "none", "--shard", "400/1000")
+    assert (code, json.loads(out)["items"]) == (0, [])
+    assert "shard 400 of 1000: 0 of 5 items" in err
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "-1/3", "1/0", "1/3/5"])
+def test_a_shard_that_is_none(run, tmp_path, shard):
+    pystac.ItemCollection(scenes_in(tmp_path / "raw", 1)).save_object("scenes.json")
+    code, _, err = run("encode", "scenes.json", "cat", "--shard", shard)
+    assert code == 2
+    assert "--shard is a run and the number of runs, as 3/16, counted from 1" in " ".join(
+        err.replace("│", " ").split()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -27,6 +28,7 @@ from stac_latent.cli.common import (
     numbers,
     print_rows,
     refuse_to_replace,
+    shard_of,
     show_cube,
 )
 from stac_latent.cli.console import err, out, print_json
@@ -116,6 +118,12 @@ def encode(
     when: When = None,
     ids: Ids = None,
     max_items: MaxItems = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Of so many equal runs, which this is, as 3/16: it takes the items whose ids fall to it."
+        ),
+    ] = None,
     thumbnail: Annotated[
         bool, typer.Option(help="Give items that have none a small picture (PNG, some kB).")
     ] = True,
@@ -167,13 +175,17 @@ def encode(
         source, failures=heard.unread if keep_going else None, bbox=numbers(bbox, 4, "--bbox"), datetime=when, ids=names(ids),
         max_items=max_items,
     )  # fmt: skip
+    against = _references(references)
+    if shard is not None:
+        if against is not None:
+            raise typer.BadParameter("--shard would part dates from their key frames: leave out --references")
+        items = shard_of(items, shard)
     if resume:
         before = len(items)
         items = [item for item in items if not _is_done(item, dest, asset, mode)]
         err.print(f"{before - len(items):,} of {before:,} items have the asset {asset!r} already")
-    against = _references(references)
     together = (against is not None or pack is not None) and items
-    batches = [items] if together else [[item] for item in items]
+    batches = [items] if together else _batches(items)
     done: list[pystac.Item] = []
     with progress(as_json) as report, saying(done, len(items), str(dest)):
         report("items", 0, len(items))
@@ -194,6 +206,15 @@ def encode(
         print_rows(rows)
         out.print(f"catalogue: {dest / 'catalog.json'}")
     report_failures(heard, len(items))
+
+
+def _batches(items: list[pystac.Item]) -> Iterator[list[pystac.Item]]:
+    """Items one by one; of a long run so few at a time that the time to catalogue them stays in proportion to their number."""
+    at = 0
+    while at < len(items):
+        end = at + max(1, at // 64)
+        yield items[at:end]
+        at = end
 
 
 def _bounds(given: list[str] | None) -> dict[str, str] | None:
