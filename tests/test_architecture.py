@@ -59,6 +59,17 @@ def test_no_module_imports_in_a_circle():
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
+def test_no_module_waits_for_a_folder_that_waits_for_it():
+    """Whichever module is imported first: of a module, the folders that it lies in are run before it."""
+    graph = {module: set() for module in MODULES}
+    for module in MODULES:
+        for target in (i.target for i in imports(module) if i.kind == "top" and i.target in MODULES):
+            folders = {target[:at] for at, letter in enumerate(target) if letter == "."}
+            above = {f for f in folders if f == module or not module.startswith(f"{f}.")} & set(MODULES)
+            graph[module] |= {target, *above} - {module}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_torch_is_imported_for_training_alone(module):
     found = [i for i in imports(module) if i.target.split(".")[0] == "torch"]
