@@ -169,7 +169,9 @@ def _row(item: pystac.Item, asset: str | None, folder: Path) -> dict[str, Any]:
     fields = item.assets[key].extra_fields
     href = item.get_self_href()
     if href is None:
-        raise CatalogError("it is not saved anywhere: the page would not find it")
+        raise CatalogError(
+            "it has no address of its own, at which the page could read it; search the catalogue that it is in, or save it"
+        )
     if not is_local(href) and not is_http(href):
         raise CatalogError(
             f"browsers cannot read {shown(href)}; use the address at which a web server offers it"

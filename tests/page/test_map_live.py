@@ -70,7 +70,7 @@ def test_items_that_no_browser_could_read(tmp_path):
     ):
         stac_latent.write_live_map([item, plain("bare")], tmp_path / "map")
     unsaved = pystac.Item.from_dict(item.to_dict(include_self_link=False))
-    with pytest.raises(CatalogError, match="not saved anywhere"):
+    with pytest.raises(CatalogError, match="no address of its own"):
         stac_latent.write_live_map(unsaved, tmp_path / "map")
     assert not (tmp_path / "map").exists()
 
