@@ -17,7 +17,7 @@ import stac_latent
 ROOT = Path(__file__).parents[2]
 DECODE = ROOT / "extensions" / "latent" / "js" / "decode.mjs"
 KIT = ROOT / "extensions" / "latent" / "conformance"
-LACKING = frozenset({"rans-1", "encryption"})  # features that the reader refuses
+LACKING = frozenset({"encryption"})  # features that the reader refuses
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 

@@ -2,6 +2,7 @@
 
 import { must } from "./errors.js";
 import { parseJson } from "./json.js";
+import { ransModel } from "./rans.js";
 import { readSafetensors } from "./safetensors.js";
 
 export const BUNDLE_FORMAT = "stac-latent-bundle-1";
@@ -32,6 +33,8 @@ export function openCodec(description, tensorBytes) {
     codec.model = linModel(tensors, lin);
     codec.pyramid = json.chain[1];
   }
+  const rans = find("rans");
+  if (rans >= 0) codec.rans = ransModel(tensors, rans);
   return codec;
 }
 

@@ -6,6 +6,7 @@ import { must } from "./errors.js";
 import { coarse, decodeCoefficients, decodePayload } from "./parts.js";
 import { arrayOf, keepApart, nodataOf, toPixels } from "./pixels.js";
 import { MoreWords } from "./planes.js";
+import { decodeSymbols, invertStages } from "./rans.js";
 import { applyResidual } from "./residual.js";
 import { side } from "./wavelet.js";
 
@@ -153,8 +154,8 @@ async function readWhole(array) {
   return out;
 }
 
-/** Replaces the pixels of a tile by those within its bounds; true if there is a residual. */
-async function bounded(image, lattice, row, column, tile, signal) {
+/** Replaces the pixels of a tile by those within its bounds. */
+async function bounded(lattice, row, column, tile, signal) {
   const { residual, padding, shape } = lattice;
   const stored = await residual.array.readChunk([row, column, 0], signal);
   must(stored, `The store lacks the residual of chunk ${row}, ${column}: it is incomplete.`);
@@ -163,7 +164,7 @@ async function bounded(image, lattice, row, column, tile, signal) {
   const length = view.getUint32(0, true);
   if (length === 0xffffffff) {
     must(residual.sparse, `The residual of chunk ${row}, ${column} is missing: the asset promises one for each.`);
-    return false;
+    return;
   }
   must(length <= stored.length - 4, "The residual is damaged: it is longer than its chunk.");
   const [, tileRows, tileColumns] = lattice.latent.chunk;
@@ -194,7 +195,6 @@ async function bounded(image, lattice, row, column, tile, signal) {
       }
     }
   }
-  return true;
 }
 
 function join(a, b) {
@@ -292,7 +292,9 @@ export async function readPixels(image, options = {}) {
     const [a, , c, , e, f] = band.transform;
     return { band, name: band.name, ...part, data: new Type(part.height * part.width), transform: [a, 0, c + part.x * a, 0, e, f + part.y * e] };
   });
-  await Promise.all(image.lattices.map(async (lattice, number) => {
+  if (image.codec.rans) await fillFromSymbols(image, out, signal);
+  const lattices = image.codec.rans ? [] : image.lattices;
+  await Promise.all(lattices.map(async (lattice, number) => {
     const own = out.filter((o) => o.band.lattice === number && o.height > 0 && o.width > 0);
     if (own.length === 0) return;
     const [, tileRows, tileColumns] = lattice.latent.chunk;
@@ -315,13 +317,58 @@ export async function readPixels(image, options = {}) {
       const { residual } = lattice;
       const wanted = residual ? lattice.bands.map((b) => b.local) : parts.map((o) => o.band.local);
       const tile = await readTile(image, lattice, i, j, wanted, { runner, signal, base: residual !== null });
-      const corrected = residual ? await bounded(image, lattice, i, j, tile, signal) : false;
-      if (residual && !corrected) for (const [b, band] of lattice.bands.entries()) keepApart(tile.bands[b].data, band);
+      if (residual) {
+        await bounded(lattice, i, j, tile, signal);
+        for (const [b, band] of lattice.bands.entries()) keepApart(tile.bands[b].data, band);
+      }
       for (const [k, o] of parts.entries()) paste(o, tile.bands[residual ? o.band.local : k], i, j, tileRows * 8, tileColumns * 8);
     }));
     await applyMask(lattice, own, signal);
   }));
   return out.map(({ band, ...rest }) => ({ ...rest, dataType: band.data_type }));
+}
+
+/** Pixels of the chains of `stac-latent-rans-1`, whose cells need their neighbours: the whole array is decoded. */
+async function fillFromSymbols(image, out, signal) {
+  const [lattice] = image.lattices;
+  const { latent } = lattice;
+  const [channels, rows, columns] = latent.shape;
+  const all = new Int16Array(channels * rows * columns);
+  for (let i = 0; i < latent.grid[1]; i++) {
+    for (let j = 0; j < latent.grid[2]; j++) {
+      const { start, shape } = latent.extent([0, i, j]);
+      const full = [channels, latent.chunk[1], latent.chunk[2]];
+      let symbols;
+      if (lattice.coded) {
+        const [, bytes] = await payloadOf(lattice, i, j, signal);
+        const found = await decodeSymbols(bytes, image.codec.rans, channels);
+        must(found.rows === full[1] && found.columns === full[2], `The chunk at ${i}, ${j} is damaged: it is of another size than its place.`);
+        symbols = found.symbols;
+      } else {
+        symbols = await latent.readChunk([0, i, j], signal);
+        must(symbols, lacking(lattice, i, j));
+      }
+      const part = crop(symbols, full, shape);
+      for (let c = 0; c < channels; c++) {
+        for (let y = 0; y < shape[1]; y++) {
+          const from = (c * shape[1] + y) * shape[2];
+          all.set(part.subarray(from, from + shape[2]), (c * rows + start[1] + y) * columns + start[2]);
+        }
+      }
+    }
+  }
+  const planes = invertStages(all, rows, columns, image.codec);
+  const size = planes.rows * planes.columns;
+  for (const o of out) {
+    const { index, offset } = o.band;
+    const samples = planes.data.subarray(index * size, (index + 1) * size).map((v) => v / 16);
+    const pixels = keepApart(toPixels(samples, o.band, image.codec.mean[index], image.codec.unit[index]), o.band);
+    for (let y = 0; y < o.height; y++) {
+      const from = (o.y + offset[0] + y) * planes.columns + o.x + offset[1];
+      o.data.set(pixels.subarray(from, from + o.width), y * o.width);
+    }
+  }
+  await applyMask(lattice, out, signal);
 }
 
 /** Part of a band that lies in a window of the asset's grid. */
@@ -384,10 +431,15 @@ export async function readLatents(image) {
       let cells;
       if (lattice.coded) {
         const [, bytes] = await payloadOf(lattice, i, j);
-        const reference = await referenceOf(lattice, i, j);
-        const job = { bytes, model: lattice.model, arrays: lattice.arrays, reference };
-        const { bands } = reference ? withReference(job) : decodeCoefficients(bytes, lattice.model, lattice.arrays);
-        cells = toCells(bands, lattice.arrays, shape[1], shape[2]);
+        if (image.codec.rans) {
+          const { symbols, rows: r, columns: w } = await decodeSymbols(bytes, image.codec.rans, channels);
+          cells = dequantise(crop(symbols, [channels, r, w], shape), image.asset, shape[1] * shape[2]);
+        } else {
+          const reference = await referenceOf(lattice, i, j);
+          const job = { bytes, model: lattice.model, arrays: lattice.arrays, reference };
+          const { bands } = reference ? withReference(job) : decodeCoefficients(bytes, lattice.model, lattice.arrays);
+          cells = toCells(bands, lattice.arrays, shape[1], shape[2]);
+        }
       } else {
         const chunk = await latent.readChunk([0, i, j]);
         must(chunk, lacking(lattice, i, j));

@@ -11,7 +11,7 @@ import { Chip, openGroup } from "./zarr.js";
 export const FEATURES = new Set(["difference", "residual", "sparse_fallback", "chips"]);
 const MEMBERS = new Set(["space", "bitstream", "part", "reference"]);
 const RESIDUAL = "stac-latent-residual-1";
-const BITSTREAMS = new Set(["stac-latent-lin-1"]);
+const BITSTREAMS = new Set(["stac-latent-lin-1", "stac-latent-rans-1"]);
 const SCHEMA = /^https:\/\/stac-latent\.github\.io\/latent\/v([^/]+)\/schema\.json$/;
 const VERSION = "0.1.0";
 
@@ -95,7 +95,7 @@ const offset = (from, to, what) => [near((to[5] - from[5]) / from[4], what), nea
 /** Lattices of an asset: which bands, in which arrays, on which cells. */
 function latticesOf(asset, codec) {
   const stride = asset["latent:stride"];
-  must(stride?.[0] === 8 && stride?.[1] === 8, `The asset has a stride of ${stride}; this decoder knows 8, 8.`);
+  must(codec.rans || (stride?.[0] === 8 && stride?.[1] === 8), `The asset has a stride of ${stride}; 8, 8 was expected of its codec.`);
   const bands = asset.bands.map((band, i) => ({
     index: i, name: band.name, data_type: band.data_type ?? codec.bands[i]?.data_type, nodata: band.nodata ?? codec.bands[i]?.nodata ?? null,
     shape: band["proj:shape"] ?? asset["proj:shape"], transform: band["proj:transform"] ?? asset["proj:transform"],
@@ -180,7 +180,7 @@ export async function openAssetOf(source, item, href, key, options = {}) {
   const space = asset["latent:space"];
   const place = resolve(href, asset.href);
   const [codec, group] = await Promise.all([codecOf(source, item, href, space), openGroup(source, place)]);
-  must(codec.model, `The codec's chain (${codec.chain.map((s) => s.stage).join(", ")}) is none that this decoder knows.`);
+  must(codec.model || codec.rans, `The codec's chain (${codec.chain.map((s) => s.stage).join(", ")}) is none that this decoder knows.`);
   const own = group.attributes.latent?.required_features ?? [];
   for (const name of own) must(FEATURES.has(name) || ignore.includes(name), `The store of asset ${key} needs the feature ${name}, which this decoder does not have.`);
   must(asset["latent:padding"]?.length === 4 && asset["proj:transform"] && asset["proj:shape"], `Asset ${key} lacks latent:padding, proj:shape or proj:transform.`);
@@ -194,15 +194,17 @@ export async function openAssetOf(source, item, href, key, options = {}) {
     must(lattice.latent.shape.length === 3, `The store has ${lattice.latent.shape.length} axes; channel, y and x were expected.`);
     lattice.mask = node.has("mask") === false ? null : await array("mask");
     lattice.residual = await residualOf(asset, array, ignore);
+    must(node.has("residual") !== true || asset["latent:residual"], "The store has residuals of which the asset says nothing.");
     lattice.reference = reference && {
       id: reference.item.id, lattice: reference.lattices[lattices.indexOf(lattice)],
       gains: await node.array("reference_gain"), checksums: await node.array("reference_crc"),
     };
     const [channels, rows, columns] = lattice.latent.shape;
-    const expected = lattice.arrays.reduce((sum, a, d) => sum + a.length * (64 >> (2 * d)), 0);
+    const expected = codec.rans ? asset["latent:dimensions"] : lattice.arrays.reduce((sum, a, d) => sum + a.length * (64 >> (2 * d)), 0);
     must(channels === expected, `The store has ${channels} channels; ${expected} were expected of its bands.`);
     const { shape, padding } = lattice;
-    must(rows * 8 === shape[0] + padding[0] + padding[1] && columns * 8 === shape[1] + padding[2] + padding[3], `The store has ${rows} x ${columns} cells, which the grid and padding of the asset do not have.`);
+    const [high, wide] = asset["latent:stride"];
+    must(rows * high === shape[0] + padding[0] + padding[1] && columns * wide === shape[1] + padding[2] + padding[3], `The store has ${rows} x ${columns} cells, which the grid and padding of the asset do not have.`);
     must(lattice.latent.chunk[0] === channels, "A chunk of the store does not hold all channels.");
     const model = codec.model;
     lattice.model = lattices.length === 1 ? model : { ...model, ...partOfBasis(model, lattice.first, lattice.bands.length) };
@@ -217,6 +219,7 @@ export async function openAssetOf(source, item, href, key, options = {}) {
         must(MEMBERS.has(name), `The store's codec has the member ${name}, which this decoder does not know. A newer decoder is needed.`);
       }
       must((configuration?.reference !== undefined) === (reference !== null), "The store and the asset do not agree on whether there is a key frame.");
+      must(codec.rans ? configuration?.bitstream === "stac-latent-rans-1" : configuration?.bitstream !== "stac-latent-rans-1", `The store has payloads of ${configuration?.bitstream}, which the codec's chain does not decode.`);
       must(configuration?.space === space, `The store is of the space ${configuration?.space}; the asset says ${space}.`);
       must(BITSTREAMS.has(configuration.bitstream), `The store has payloads of ${configuration.bitstream}; this decoder reads ${[...BITSTREAMS].join(", ")}. A newer or another decoder is needed.`);
     }

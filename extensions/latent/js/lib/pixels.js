@@ -59,12 +59,27 @@ export function toPixels(samples, band, mean, unit) {
   return out;
 }
 
+/** The next larger float of a type. */
+function nextFloat(v, dataType) {
+  if (v === Infinity) return v;
+  if (v === 0) return dataType === "float32" ? 2 ** -149 : 5e-324;
+  const view = new DataView(new ArrayBuffer(8));
+  if (dataType === "float32") {
+    view.setFloat32(0, v);
+    view.setInt32(0, view.getInt32(0) + (v > 0 ? 1 : -1));
+    return view.getFloat32(0);
+  }
+  view.setFloat64(0, v);
+  view.setBigInt64(0, view.getBigInt64(0) + (v > 0 ? 1n : -1n));
+  return view.getFloat64(0);
+}
+
 /** Moves valid pixels that have the value of nodata to the next value: above, or below where there is none. In place. */
 export function keepApart(pixels, band) {
   const nodata = nodataOf(band);
+  if (nodata === null || Number.isNaN(nodata)) return pixels;
   const integer = INTEGERS[band.data_type];
-  if (nodata === null || !integer) return pixels;
-  const instead = nodata === integer[2] ? nodata - 1 : nodata + 1;
+  const instead = !integer ? nextFloat(nodata, band.data_type) : nodata === integer[2] ? nodata - 1 : nodata + 1;
   for (let i = 0; i < pixels.length; i++) if (pixels[i] === nodata) pixels[i] = instead;
   return pixels;
 }
