@@ -289,7 +289,7 @@ class Chain:
             space=self.space,
             dimensions=self.dimensions or len(self.bands),
             stride=self.stride,
-            halo=None if self.tiled else self.halo,
+            halo=self.halo,
             bands=self.bands,
             data_type=stored,
             dtype="float32" if quantiser is not None else stored,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ __all__ = ["DATA_TYPES", "Band", "Grid", "Kind", "Quantization", "Spec", "Stats"
 
 Kind = Literal["codec", "embedding"]
 Granularity = Literal["pixel", "patch", "chip", "scene"]
-Method = Literal["none", "linear", "power", "per_vector", "round", "codebook", "binary"]
+Method = Literal["none", "linear", "power", "per_vector", "round"]
 
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 """What Python raises for fields that are not of their type."""
@@ -218,7 +218,7 @@ class Spec:
     stride: tuple[int, int]
     """Source pixels per cell (y, x)."""
     halo: tuple[int, int] | None
-    """Cells needed round a window to decode it (y, x); None: the whole tile."""
+    """Cells beyond the stored chunks of a window that a decoder needs (y, x); None: all of the tensor."""
     bands: tuple[Band, ...] = ()
     """Bands of the decoded field; for an embedding, those that it was computed from."""
     data_type: str = "int16"
@@ -234,8 +234,6 @@ class Spec:
     determinism: Literal["exact", "platform"] = "exact"
     scale_asset: str | None = None
     """Key of the asset with the scales, for ``per_vector``."""
-    codebook_asset: str | None = None
-    """Key of the asset with the codebook, for ``codebook``."""
 
     def to_fields(self) -> dict[str, Any]:
         """The ``latent:`` fields, ``data_type`` and ``bands`` of an asset; absent values are left out."""
@@ -252,12 +250,12 @@ class Spec:
         }
         if self.halo is not None:
             out["latent:halo"] = list(self.halo)
-        if q.method not in ("none", "round", "binary"):
+        if q.method not in ("none", "round"):
             out["latent:quantization_scale"] = list(q.scale)
             out["latent:quantization_offset"] = list(q.offset)
         if q.method == "power":
             out["latent:quantization_power"] = q.power
-        for name in ("bitstream", "residual", "scale_asset", "codebook_asset"):
+        for name in ("bitstream", "residual", "scale_asset"):
             if getattr(self, name) is not None:
                 out[f"latent:{name}"] = getattr(self, name)
         if self.kind == "codec":
@@ -281,6 +279,11 @@ class Spec:
             raise CatalogError(
                 f"not a latent asset: {', '.join(missing)} missing (has: {sorted(f) or 'no fields'}); "
                 "an asset with role 'latent' needs the required fields of the latent extension"
+            )
+        if f["latent:quantization"] not in get_args(Method):
+            raise CatalogError(
+                f"latent:quantization is {f['latent:quantization']!r:.60}, which this version does not read; expected one of "
+                f"{', '.join(get_args(Method))}: upgrade stac-latent (pip install -U stac-latent), or correct the field"
             )
         try:
             return cls._read(f)
@@ -317,7 +320,6 @@ class Spec:
             residual=f.get("latent:residual"),
             determinism=f.get("latent:determinism", "exact"),
             scale_asset=f.get("latent:scale_asset"),
-            codebook_asset=f.get("latent:codebook_asset"),
         )
 
 

@@ -25,6 +25,7 @@ from referencing.jsonschema import DRAFT7
 from stac_latent.errors import CatalogError, GridError
 from stac_latent.extension import DECODER_REL, PREFIX, ROLE, SCHEMA_URI, check_version
 from stac_latent.extension.features import check_features
+from stac_latent.extension.measured import wrong_measurements
 from stac_latent.geo.crs import crs_from_fields
 from stac_latent.spec import Grid
 from stac_latent.system.documents import read_json
@@ -41,6 +42,11 @@ __all__ = [
 
 PROJJSON_URI = "https://proj.org/schemas/v0.7/projjson.schema.json"
 _CORE = "https://schemas.stacspec.org/v{version}/{name}-spec/json-schema/{name}.json"
+_BY_BAND = tuple(
+    f"latent:{name}"
+    for name in ("source_bands", "band_psnr", "band_max_error", "error_bounds", "error_bound_kinds")
+)
+"""Lists with a value for each decoded band."""
 _NAMES = {"Feature": "item", "Collection": "collection", "Catalog": "catalog"}
 
 
@@ -268,6 +274,8 @@ def _meaning(item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         values, given = {a[single] for a in latents.values()}, set(item["properties"].get(plural, ()))
         if latents and values != given:
             yield f"properties/{plural}", f"{sorted(given)} are not the assets' {single}: {sorted(values)}"
+    for name, message in wrong_measurements(item["properties"], latents.values()):
+        yield f"properties/{name}", message
     decoders = {link.get("latent:space") for link in item["links"] if link.get("rel") == DECODER_REL}
     frames = {
         (link.get("latent:asset"), link.get("latent:space"))
@@ -276,18 +284,18 @@ def _meaning(item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     }
     for key, asset in latents.items():
         here = f"assets/{key}"
-        if asset.get("latent:reference") and (key, asset["latent:space"]) not in frames:
+        if asset.get("latent:reference_item") and (key, asset["latent:space"]) not in frames:
             yield (
                 here,
                 f"no latent:reference link has latent:asset {key!r} and the asset's space {asset['latent:space']}",
             )
-        yield from ((f"{here}/{path}", message) for path, message in _tensor(asset))
-        for name in ("latent:scale_asset", "latent:codebook_asset"):
-            if name in asset and asset[name] not in item["assets"] and not item.get("collection"):
-                yield (
-                    f"{here}/{name}",
-                    f"there is no asset {asset[name]!r} (has: {', '.join(item['assets'])})",
-                )
+        yield from ((f"{here}/{path}", message) for path, message in (*_tensor(asset), *_lists(asset)))
+        scales = asset.get("latent:scale_asset")
+        if scales is not None and scales not in item["assets"] and not item.get("collection"):
+            yield (
+                f"{here}/latent:scale_asset",
+                f"there is no asset {scales!r} (has: {', '.join(item['assets'])})",
+            )
         if asset["latent:kind"] == "codec":
             if asset["latent:space"] not in decoders:
                 yield here, f"no {DECODER_REL} link has the asset's space {asset['latent:space']}"
@@ -304,6 +312,19 @@ def _tensor(asset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("latent:quantization_scale", "latent:quantization_offset"):
         if len(asset.get(name, [0])) not in (1, channels):
             yield name, f"{len(asset[name])} values; expected one, or one for each of {channels} channels"
+
+
+def _lists(asset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    bands = len(asset.get("bands") or ())
+    for name in _BY_BAND:
+        if name in asset and len(asset[name]) != bands:
+            yield name, f"{len(asset[name])} values; expected one for each of the asset's {bands} bands"
+    checks, values = asset.get("latent:checks", []), asset.get("latent:check_values", [])
+    if len(checks) != len(values):
+        yield (
+            "latent:check_values",
+            f"{len(values)} values; expected one for each of {len(checks)} latent:checks",
+        )
 
 
 def _grid(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

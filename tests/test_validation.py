@@ -216,21 +216,33 @@ MEANING = {
         "assets/latent/latent:padding",
         "are not whole cells of (8, 8) pixels",
     ),
-    "no CRS": (
+    "a measurement that no asset has": (
         "item",
-        lambda d: d["assets"]["latent"].pop("proj:code"),
-        "assets/latent/proj:code",
-        "neither the asset nor the Item says its CRS",
+        lambda d: d["properties"].update({"latent:psnr": 50}),
+        "properties/latent:psnr",
+        "50 is not the best of the assets of kind 'codec', which is 46.21",
+    ),
+    "fewer source bands": (
+        "item",
+        lambda d: change(d, "source_bands", ["blue"]),
+        "assets/latent/latent:source_bands",
+        "1 values; expected one for each of the asset's 4 bands",
+    ),
+    "more values than checks": (
+        "item",
+        lambda d: (change(d, "checks", ["psnr>=40:warn"]), change(d, "check_values", [46.0, 1.0])),
+        "assets/latent/latent:check_values",
+        "2 values; expected one for each of 1 latent:checks",
     ),
     "no such asset": (
         "item-embedding",
         lambda d: (
             d["assets"]["embedding"].pop("latent:quantization_power"),
-            change(d, "quantization", "codebook", "embedding"),
-            change(d, "codebook_asset", "words", "embedding"),
+            change(d, "quantization", "per_vector", "embedding"),
+            change(d, "scale_asset", "scales", "embedding"),
         ),
-        "assets/embedding/latent:codebook_asset",
-        "there is no asset 'words' (has: embedding)",
+        "assets/embedding/latent:scale_asset",
+        "there is no asset 'scales' (has: embedding)",
     ),
 }
 

@@ -110,16 +110,11 @@ def layout_of(item: pystac.Item, key: str) -> Layout | None:
     """
     fields = item.assets[key].to_dict()
     container = container_of(fields)
-    own = container == "zarr" and not fields.get("latent:array")
+    own = container == "zarr" and not fields.get("latent:array_path")
     if own or not container or fields.get("latent:kind") != "embedding":
         return None
     where = f"asset {key!r} of item {item.id!r}"
     method = fields.get("latent:quantization")
-    if method in ("codebook", "binary"):
-        raise CatalogError(
-            f"{where} is quantised by {method!r}, which is not read from {container}; expected none, round, linear, power or "
-            "per_vector"
-        )
     layout = _plain(fields, item)
     if method != "per_vector":
         return layout
@@ -143,10 +138,10 @@ def _plain(fields: Mapping[str, Any], owner: pystac.STACObject) -> Layout:
         container,
         absolute_href(str(fields["href"]), owner),
         tuple(fields.get("latent:dim_order") or default),
-        str(fields.get("latent:array") or ""),
+        str(fields.get("latent:array_path") or ""),
         None if nodata is None else float(nodata),
-        tuple(fields.get("latent:columns") or (("vector",) if container == "parquet" else ())),
-        tuple(fields.get("latent:position") or ()),
+        tuple(fields.get("latent:vector_columns") or (("vector",) if container == "parquet" else ())),
+        tuple(fields.get("latent:position_columns") or ()),
         step=int(fields.get("latent:time_index") or 0),
         overviews=fields.get("latent:overviews"),
         size=fields.get("file:size"),

@@ -154,7 +154,7 @@ class LatentRef:
             grid=grid,
             decoder=decoder_of(item, spec.space),
             reference=_key_frame(item, key),
-            metadata=_text(fields, "latent:metadata_checksum"),
+            metadata=_text(fields, "latent:metadata_digest"),
             masks=_text(fields, "latent:mask_chunks"),
             sealed=encryption_of(fields, key),
             band_grids=band_grids(fields),
@@ -212,7 +212,7 @@ def encryption_of(fields: Mapping[str, Any], key: str) -> EncryptedAsset | None:
 
 def _key_frame(item: pystac.Item, key: str) -> KeyFrameLink | None:
     """Link to the key frame of an asset; None where it stands alone."""
-    name = item.assets[key].extra_fields.get("latent:reference")
+    name = item.assets[key].extra_fields.get("latent:reference_item")
     if name is None:
         return None
     links = [link for link in item.links if link.rel == "latent:reference"]

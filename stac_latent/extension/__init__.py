@@ -22,11 +22,11 @@ from stac_latent.extension._fields import (
     METHOD,
     PREFIX,
     Field,
-    boolean,
     integer,
     list_of,
     number,
     one_of,
+    optional,
     text,
 )
 
@@ -239,8 +239,8 @@ class LatentExtension(PropertiesExtension, ExtensionManagementMixin[pystac.Item 
 class _Measured(LatentExtension):
     """What a cold decode of the stored bytes measured; errors are in the stored unit of the decoded bands."""
 
-    bits_per_pixel = Field(number, "bits per pixel per band, of all stored bytes")
-    psnr = Field(number, "peak signal-to-noise ratio in dB; 999 or left out where decoding is lossless")
+    bits_per_sample = Field(number, "bits per pixel and band, of all stored bytes")
+    psnr = Field(number, "peak signal-to-noise ratio in dB; left out where decoding is lossless")
     max_error = Field(number, "largest absolute error; 0 where decoding is lossless")
     sam = Field(number, "mean spectral angle in degrees")
     error_bound = Field(number, "guaranteed largest absolute error")
@@ -252,7 +252,6 @@ class ItemLatentExtension(_Measured):
 
     spaces = Field(list_of(text), "distinct spaces of the assets")
     kinds: Field[list[Kind]] = Field(list_of(KIND), "distinct kinds of the assets")
-    synthetic = Field(boolean, "whether a translator produced the latents")
 
 
 class AssetLatentExtension(_Measured):
@@ -268,7 +267,10 @@ class AssetLatentExtension(_Measured):
     )
     dimensions = Field(integer, "channels per cell")
     stride = Field(list_of(integer, 2), "source pixels per cell (y, x)")
-    halo = Field(list_of(integer, 2), "cells needed round a window (y, x); absent: the whole tile")
+    halo = Field(
+        list_of(integer, 2),
+        "cells beyond the chunks of a window that a decoder needs (y, x); absent: all of the tensor",
+    )
     padding = Field(list_of(integer, 4), "pixels to crop after decoding (top, bottom, left, right)")
     shape = Field(list_of(integer), "shape of the stored tensor")
     dim_order = Field(list_of(text), "names of the dimensions of the stored tensor")
@@ -277,37 +279,34 @@ class AssetLatentExtension(_Measured):
     quantization_scale = Field(list_of(number), "one value, or one for each channel")
     quantization_offset = Field(list_of(number), "one value, or one for each channel")
     quantization_power = Field(number, "value = sign(q) * (abs(q) * scale) ** power + offset")
-    array = Field(
+    array_path = Field(
         text, "path of the array in the asset's container; absent: the latent of a store of this layout"
     )
     time_index = Field(integer, "step of the array's time axis, counted from 0")
     chip_index = Field(integer, "chip of a store that holds many, counted from 0")
     overviews = Field(text, "what a pixel of overviews is, where it may stand for those that it covers: mean")
-    columns = Field(
+    vector_columns = Field(
         list_of(text), "columns of a table with the vectors: one of lists, or one for each channel"
     )
-    position = Field(list_of(text, 2), "columns x and y of a table without a geometry")
+    position_columns = Field(list_of(text, 2), "columns x and y of a table without a geometry")
     time_column = Field(text, "column of a table with the time of a row")
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
-    codebook_asset = Field(text, "key of the asset with the codebook, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")
-    guard = Field(one_of("warn", "fallback", "refuse"), "what was to happen to data unlike the codec's")
     ood_tiles = Field(integer, "stored tiles whose own score is more than 1")
     fallback_tiles = Field(integer, "stored tiles that a residual keeps within an error bound because of it")
     fallback_bound = Field(number, "guaranteed largest absolute error of these tiles")
     checks = Field(list_of(text), "checks of the decoded pixels, such as psnr>=40:refuse")
-    check_values = Field(list_of(number), "what the metric of each check measured")
-    failed_checks = Field(list_of(text), "those of the checks that are missed")
+    check_values = Field(list_of(optional(number)), "what the metric of each check measured; null: infinite")
     residual = Field(text, "identifier and version of the residuals that keep an error bound")
     error_bounds = Field(list_of(number), "guaranteed error of each band: absolute, or a share of the value")
     error_bound_kinds = Field(list_of(one_of("absolute", "relative")), "which of them, for each band")
-    reference = Field(text, "id of the Item with the key frame that it was coded against")
-    band_psnr = Field(list_of(number), "psnr of each decoded band")
+    reference_item = Field(text, "id of the Item with the key frame that it was coded against")
+    band_psnr = Field(list_of(optional(number)), "psnr of each decoded band in dB; null: lossless")
     band_max_error = Field(list_of(number), "max_error of each decoded band")
-    input = Field(text, "digest of what was encoded")
-    sources = Field(list_of(text), "raw band of each decoded band")
-    resampling = Field(text, "how the raw pixels were brought to this grid")
-    metadata_checksum = Field(text, "checksum of the store's metadata, which then need not be read")
+    input_digest = Field(text, "digest of what was encoded")
+    source_bands = Field(list_of(text), "raw band of each decoded band")
+    source_resampling = Field(text, "how the raw pixels were brought to this grid")
+    metadata_digest = Field(text, "digest of the store's metadata, which then need not be read")
     mask_chunks = Field(text, "which chunks of the mask are stored, one bit each")
     encryption = Field(text, "how the stored chunks are encrypted")
     key_id = Field(text, "which key opens the wrapped key")

@@ -8,7 +8,18 @@ from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 from stac_latent.errors import CatalogError
 
-__all__ = ["KIND", "METHOD", "PREFIX", "Field", "boolean", "integer", "list_of", "number", "one_of", "text"]
+__all__ = [
+    "KIND",
+    "METHOD",
+    "PREFIX",
+    "Field",
+    "integer",
+    "list_of",
+    "number",
+    "one_of",
+    "optional",
+    "text",
+]
 
 PREFIX = "latent:"
 
@@ -35,13 +46,6 @@ def integer(value: Any) -> int:
     return int(value)
 
 
-def boolean(value: Any) -> bool:
-    """Return true or false, and nothing that only resembles them."""
-    if not isinstance(value, bool):
-        raise TypeError("expected true or false")
-    return value
-
-
 def text(value: Any) -> str:
     """Return a string, and nothing else as one."""
     if not isinstance(value, str):
@@ -60,6 +64,11 @@ def one_of(*names: str) -> Callable[[Any], Any]:
     return read
 
 
+def optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    """Make a reader of null besides."""
+    return lambda value: None if value is None else read(value)
+
+
 def list_of(read: Callable[[Any], T], length: int | None = None) -> Callable[[Any], list[T]]:
     """Make a reader of a list (of ``length`` values, if given); a string is no list."""
 
@@ -72,7 +81,7 @@ def list_of(read: Callable[[Any], T], length: int | None = None) -> Callable[[An
 
 
 KIND = one_of("codec", "embedding")
-METHOD = one_of("none", "linear", "power", "per_vector", "round", "codebook", "binary")
+METHOD = one_of("none", "linear", "power", "per_vector", "round")
 
 
 class Field(Generic[T]):

@@ -30,7 +30,7 @@ def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 FEATURES: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
-    "difference": ("latent:reference", _has("latent:reference")),
+    "difference": ("latent:reference_item", _has("latent:reference_item", "latent:reference_store")),
     "residual": ("latent:residual", _has("latent:residual")),
     "encryption": ("latent:encryption", _has("latent:encryption")),
     "sparse_fallback": (
@@ -65,7 +65,7 @@ def group_features(attributes: Mapping[str, Any], more: Mapping[str, Any] | None
 
     Examples
     --------
-    >>> group_features({"latent:reference": "../d0/latent.zarr"})["latent"]
+    >>> group_features({"latent:reference_store": "../d0/latent.zarr"})["latent"]
     {'required_features': ['difference']}
     """
     own = {k: v for k, v in dict(attributes.get(_GROUP) or {}).items() if k != _LIST}

@@ -7,12 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["canonical_json", "file_multihash", "multihash"]
+__all__ = ["canonical_json", "digest", "file_multihash", "multihash"]
 
 
 def multihash(data: bytes) -> str:
     """SHA-256 multihash in hexadecimal, as ``file:checksum`` wants it."""
     return "1220" + hashlib.sha256(data).hexdigest()
+
+
+def digest(data: bytes) -> str:
+    """``sha256:`` and the digest in hexadecimal, as the fields of the latent extension have it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def file_multihash(path: Path) -> str:

@@ -107,13 +107,15 @@ def test_a_chip_decodes_as_if_it_had_its_own_store(chips, tmp_path, codec, optio
         np.testing.assert_array_equal(*(r.read_field() for r in readers))
         np.testing.assert_array_equal(*(r.read_latent() for r in readers))
         np.testing.assert_array_equal(*(r.read_field(((3, 21), (9, 30))) for r in readers))
-        same = ("latent:psnr", "latent:max_error", "latent:shape", "proj:transform", "latent:input")
+        same = ("latent:psnr", "latent:max_error", "latent:shape", "proj:transform", "latent:input_digest")
         assert {k: fields_of(one)[k] for k in same} == {k: fields_of(other)[k] for k in same}
     sizes = [fields_of(item)["file:size"] for item in packed]
     assert 0 <= sum(sizes) - tree_size(store) < len(sizes)
     assert sum(sizes) < sum(fields_of(item)["file:size"] for item in alone) / 2
     for item, size in zip(packed, sizes, strict=True):
-        assert item.properties["latent:bits_per_pixel"] == pytest.approx(size * 8 / (2 * SHAPE[0] * SHAPE[1]))
+        assert item.properties["latent:bits_per_sample"] == pytest.approx(
+            size * 8 / (2 * SHAPE[0] * SHAPE[1])
+        )
     assert all_is_well(tmp_path / "packed") == 4
 
 

@@ -63,7 +63,7 @@ def test_finished_items_are_passed_over(tmp_path, scenes, monkeypatch):
     items = encode(scenes, codec, tmp_path / "cat")
     assert done == ["s0", "s1", "s2"]
     assert [i.id for i in items] == ["s0", "s1", "s2"]
-    assert items[0].assets["latent"].extra_fields["latent:input"].startswith("sha256:")
+    assert items[0].assets["latent"].extra_fields["latent:input_digest"].startswith("sha256:")
     assert Path(items[0].get_self_href()).read_bytes() == first
     encode(scenes[0], codec, tmp_path / "cat", overwrite=True)
     assert done[3:] == ["s0"]
@@ -102,7 +102,7 @@ def test_a_virtual_raster_is_encoded_again(tmp_path, scenes):
         )
         asset.href = str(path)
     (item,) = encode(scenes[0], small_codec("dct"), tmp_path / "cat")
-    assert "latent:input" not in item.assets["latent"].extra_fields
+    assert "latent:input_digest" not in item.assets["latent"].extra_fields
 
 
 def test_a_store_that_lost_bytes_is_written_again(tmp_path, scenes, monkeypatch):

@@ -40,7 +40,7 @@ def adopted(folder, values, **fields):
     pq.write_table(table.replace_schema_metadata({"geo": json.dumps(GEO)}), folder / "v.parquet")
     return adopt(
         "any", folder / "v.parquet", folder / "catalog", producer="me", name="mine", version="1", when="2024",
-        fields={"latent:columns": ["v"]} | fields,
+        fields={"latent:vector_columns": ["v"]} | fields,
     )  # fmt: skip
 
 
@@ -268,7 +268,11 @@ def test_offsets_of_others_are_added(tmp_path, method):
     pq.write_table(
         pa.table(columns).replace_schema_metadata({"geo": json.dumps(GEO)}), tmp_path / "g.parquet"
     )
-    fields = {"latent:columns": ["v"], "latent:quantization": method, "latent:quantization_offset": [-3.0]}
+    fields = {
+        "latent:vector_columns": ["v"],
+        "latent:quantization": method,
+        "latent:quantization_offset": [-3.0],
+    }
     if method == "linear":
         fields["latent:quantization_scale"] = [0.5]
     items = adopt(

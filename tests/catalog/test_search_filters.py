@@ -153,7 +153,10 @@ def test_properties_that_a_query_reads():
         latent=MeasuredLatent.parse("codec", min_psnr=1),
     )
     times = {"datetime", "start_datetime", "end_datetime"}
-    assert query.properties() == {"geometry", "id", "collection", "latent:kinds", "latent:psnr"} | times
+    assert (
+        query.properties()
+        == {"geometry", "id", "collection", "latent:kinds", "latent:psnr", "latent:max_error"} | times
+    )
     assert Query.parse().properties() == set()
 
 

@@ -195,7 +195,7 @@ def test_key_frames_and_bounds_go_together(tmp_path):
         [s.item for s in scenes], open_codec("lin", bands=list(BANDS)), tmp_path / "out", references=3, step=24,
         error_bound=2,
     )  # fmt: skip
-    assert any("latent:reference" in item.assets["latent"].extra_fields for item in items)
+    assert any("latent:reference_item" in item.assets["latent"].extra_fields for item in items)
     for item, scene in zip(items, scenes, strict=True):
         kept(item, scene, 2)
 
@@ -215,7 +215,7 @@ def test_key_frames_of_dates_of_other_types_and_infinite_values(tmp_path):
             [s.item for s in scenes], open_codec("lin", bands=list(BANDS)), tmp_path / "out", references=3, step=24,
             error_bound=0,
         )  # fmt: skip
-    assert sum("latent:reference" in item.assets["latent"].extra_fields for item in items) == 2
+    assert sum("latent:reference_item" in item.assets["latent"].extra_fields for item in items) == 2
     for item, date in zip(items, dates, strict=True):
         got = LatentReader.open(item).read_field()
         assert got.dtype == date.dtype

@@ -117,11 +117,11 @@ def test_a_resampled_grid_is_assembled_by_odc_stac(tmp_path):
     scene = make_scene(tmp_path / "raw")
     (item,) = encode(scene.item, small_codec("dct"), tmp_path / "cat", resolution=20, resampling="average")
     fields = item.assets["latent"].extra_fields
-    assert fields["latent:sources"] == ["red", "nir"]
-    assert fields["latent:resampling"] == "average"
+    assert fields["latent:source_bands"] == ["red", "nir"]
+    assert fields["latent:source_resampling"] == "average"
     (row,) = verify(item)
     assert (row.problems, row.compared, row.read_by, row.share) == ([], True, "odc-stac", 1.0)
-    del fields["latent:resampling"]
+    del fields["latent:source_resampling"]
     (row,) = verify(item)
     assert not row.compared
     assert "lie on other pixels than the latent, which does not say how they were resampled" in row.reason
@@ -131,8 +131,8 @@ def test_the_item_says_what_it_was_made_from(tmp_path):
     scene = make_scene(tmp_path / "raw")
     (item,) = encode(scene.item, small_codec("dct"), tmp_path / "cat", bands={"red": "nir", "nir": "red"})
     fields = item.assets["latent"].extra_fields
-    assert fields["latent:sources"] == ["nir", "red"]
-    assert "latent:resampling" not in fields
+    assert fields["latent:source_bands"] == ["nir", "red"]
+    assert "latent:source_resampling" not in fields
     (row,) = verify(item)
     assert (row.problems, row.compared, row.read_by) == ([], True, "rasterio")
     assert row.samples == int(scene.valid.sum())

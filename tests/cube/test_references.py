@@ -80,7 +80,7 @@ def href_of(item):
 
 
 def frames(items):
-    return [item.assets["latent"].extra_fields.get("latent:reference") for item in items]
+    return [item.assets["latent"].extra_fields.get("latent:reference_item") for item in items]
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_targets_are_met_against_key_frames(series, tmp_path):
 def test_at_a_fixed_rate_quality_rises(series, tmp_path):
     _, items, *_ = series
     clear = [items[i].clone() for i in (0, 1)]
-    options = {"max_bits_per_pixel": 1.0}
+    options = {"max_bits_per_sample": 1.0}
     plain = stac_latent.encode([i.clone() for i in clear], codec(), tmp_path / "alone", **options)
     found = stac_latent.encode(
         [i.clone() for i in clear], codec(), tmp_path / "auto", references=2, **options
@@ -443,7 +443,7 @@ def test_missing_link_and_missing_gains(copied):
         LatentReader.open(bare)
     unsaid = item.clone()
     unsaid.set_self_href(item.get_self_href())
-    del unsaid.assets["latent"].extra_fields["latent:reference"]
+    del unsaid.assets["latent"].extra_fields["latent:reference_item"]
     with pytest.raises(
         CatalogError,
         match=r"asset 'latent' of item '\w+' says in latent:required_features that it needs 'difference', and has no latent:reference",
@@ -456,7 +456,7 @@ def test_missing_link_and_missing_gains(copied):
         LatentReader.open(unsaid).read_field()
     said = next(i for i in items.values() if not frames([i])[0]).clone()
     said.set_self_href(item.get_self_href())
-    said.assets["latent"].extra_fields["latent:reference"] = "d0"
+    said.assets["latent"].extra_fields["latent:reference_item"] = "d0"
     said.add_link(item.get_single_link("latent:reference").clone())
     assert "latent:asset" not in said.get_single_link("latent:reference").extra_fields
     with pytest.raises(
@@ -600,10 +600,10 @@ def test_the_store_opens_by_itself_and_says_what_it_is(series):
     assert "latent" not in group  # a difference is not given for latents
     assert group.attrs["latent"]["required_features"] == ["difference"]
     assert group["reference_gain"].dims == ("level", "tile_y", "tile_x")
-    assert group.attrs["latent:reference"].endswith(f"{frames([item])[0]}/latent.zarr")
+    assert group.attrs["latent:reference_store"].endswith(f"{frames([item])[0]}/latent.zarr")
     document = json.loads((Path(href_of(item)) / "difference" / "zarr.json").read_text())
     own = document["codecs"][0]["configuration"]["codecs"][0]["configuration"]
-    assert own["reference"] == group.attrs["latent:reference"]
+    assert own["reference"] == group.attrs["latent:reference_store"]
     whole = xr.open_dataset(href_of(item), engine="stac-latent")["B02"].values
     assert (whole == stac_latent.load(item, bands=["B02"])["B02"].squeeze("time").values).all()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from stac_latent.extension import SCHEMA_URI
+from stac_latent.extension.measured import BEST
 from stac_latent.validation import OfflineValidator, latent_schema
 
 EXAMPLES = Path(__file__).parents[2] / "extensions" / "latent" / "examples"
@@ -66,13 +67,19 @@ def both(*mutations):
     return mutate
 
 
+def unmeasured(document):
+    """Mutation that takes the measurements out of the properties, which are those of codec assets."""
+    for name in BEST:
+        document["properties"].pop(name, None)
+
+
 A = "assets/latent"
 REQUIRED = [
     *(
         f"latent:{n}"
         for n in ("space", "granularity", "dimensions", "shape", "dim_order", "dtype", "quantization")
     ),
-    *(f"latent:{n}" for n in ("stride", "padding", "determinism", "bits_per_pixel", "max_error", "psnr")),
+    *(f"latent:{n}" for n in ("stride", "padding", "determinism", "bits_per_sample", "max_error", "psnr")),
     "proj:shape",
     "proj:transform",
 ]
@@ -90,14 +97,14 @@ INVALID = {
     },
     "role latent without kind": (
         "item",
-        without("latent:kind"),
+        both(without("latent:kind"), unmeasured),
         A,
         "required",
         "'latent:kind' is a required property",
     ),
     "a tensor described without kind": (
         "item",
-        both(without("latent:kind"), latent("roles", ["data"])),
+        both(without("latent:kind"), latent("roles", ["data"]), unmeasured),
         A,
         "dependencies",
         "'latent:kind' is a dependency of 'latent:granularity'",
@@ -112,7 +119,7 @@ INVALID = {
     "kind without roles": ("item", without("roles"), A, "required", "'roles' is a required property"),
     "unknown kind": (
         "item",
-        latent("latent:kind", "model"),
+        both(latent("latent:kind", "model"), unmeasured),
         f"{A}/latent:kind",
         "enum",
         "'model' is not one of",
@@ -179,13 +186,6 @@ INVALID = {
         A,
         "additionalProperties",
         "'latent:spaces' does not match",
-    ),
-    "synthetic on an asset": (
-        "item",
-        latent("latent:synthetic", True),
-        A,
-        "additionalProperties",
-        "'latent:synthetic' does not match",
     ),
     "no spaces in the properties": (
         "item-embedding",
@@ -367,10 +367,7 @@ INVALID = {
             "required",
             "'latent:required_features' is a required property",
         )
-        for field, value in (
-            ("latent:chip_index", 3),
-            ("latent:residual", "stac-latent-residual-1"),
-        )
+        for field, value in (("latent:chip_index", 3),)
     },
     "a feature whose field is not there": (
         "item",
@@ -378,6 +375,75 @@ INVALID = {
         f"{A}/latent:required_features",
         "not",
         "difference",
+    ),
+    "a halo of another type": (
+        "item",
+        latent("latent:halo", None),
+        f"{A}/latent:halo",
+        "type",
+        "None is not of type 'array'",
+    ),
+    "no CRS anywhere": (
+        "item",
+        both(
+            *(drop("properties", n) for n in ("proj:code",) if n in example("item")["properties"]),
+            *(without(n) for n in ("proj:code",) if n in example("item")["assets"]["latent"]),
+        ),
+        "properties",
+        "required",
+        "'proj:code' is a required property",
+    ),
+    **{
+        f"symbols in the role {role}": (
+            "item",
+            latent("roles", ["latent", role]),
+            f"{A}/roles",
+            "not",
+            role,
+        )
+        for role in ("data", "visual")
+    },
+    "residuals without a bound": (
+        "item",
+        both(
+            latent("latent:residual", "stac-latent-residual-1"),
+            latent("latent:required_features", ["residual"]),
+        ),
+        A,
+        "required",
+        "'latent:error_bound' is a required property",
+    ),
+    "residuals of some chunks without their bound": (
+        "item",
+        both(
+            latent("latent:residual", "r-1-sparse"),
+            latent("latent:required_features", ["residual", "sparse_fallback"]),
+        ),
+        A,
+        "required",
+        "'latent:fallback_bound' is a required property",
+    ),
+    "bounds without their kinds": (
+        "item",
+        latent("latent:error_bounds", [1]),
+        A,
+        "dependencies",
+        "'latent:error_bound_kinds' is a dependency of 'latent:error_bounds'",
+    ),
+    "checks without values": (
+        "item",
+        latent("latent:checks", ["psnr>=40:warn"]),
+        A,
+        "dependencies",
+        "'latent:check_values' is a dependency of 'latent:checks'",
+    ),
+    "a PSNR of what is lossless": ("item", latent("latent:max_error", 0), f"{A}/latent:psnr", "not", ""),
+    "measurements of no codec": (
+        "item-embedding",
+        put("properties", "latent:psnr", 40.0),
+        "assets",
+        "not",
+        "",
     ),
     "a feature that nobody knows": (
         "item",
@@ -388,7 +454,12 @@ INVALID = {
     ),
     "sparse residuals that no list has": (
         "item",
-        both(latent("latent:residual", "r-1-sparse"), latent("latent:required_features", ["residual"])),
+        both(
+            latent("latent:residual", "r-1-sparse"),
+            latent("latent:fallback_bound", 0),
+            latent("latent:fallback_tiles", 1),
+            latent("latent:required_features", ["residual"]),
+        ),
         f"{A}/latent:required_features",
         "contains",
         "sparse_fallback",
@@ -502,24 +573,10 @@ INVALID = {
         "required",
         "'latent:scale_asset' is a required property",
     ),
-    "codebook without codebook_asset": (
-        "item",
-        latent("latent:quantization", "codebook"),
-        A,
-        "required",
-        "'latent:codebook_asset' is a required property",
-    ),
     "a scale_asset for linear": (
         "item",
         latent("latent:scale_asset", "scales"),
         f"{A}/latent:scale_asset",
-        "not",
-        "should not be valid",
-    ),
-    "a codebook_asset for linear": (
-        "item",
-        latent("latent:codebook_asset", "words"),
-        f"{A}/latent:codebook_asset",
         "not",
         "should not be valid",
     ),
@@ -539,15 +596,15 @@ INVALID = {
     ),
     "rate as text": (
         "item",
-        latent("latent:bits_per_pixel", "0.3"),
-        f"{A}/latent:bits_per_pixel",
+        latent("latent:bits_per_sample", "0.3"),
+        f"{A}/latent:bits_per_sample",
         "type",
         "is not of type 'number'",
     ),
     "no rate": (
         "item",
-        put("properties", "latent:bits_per_pixel", 0),
-        "properties/latent:bits_per_pixel",
+        put("properties", "latent:bits_per_sample", 0),
+        "properties/latent:bits_per_sample",
         "exclusiveMinimum",
         "less than or equal to",
     ),
@@ -566,13 +623,6 @@ INVALID = {
         "less than",
     ),
     "angle over 180": ("item", latent("latent:sam", 181), f"{A}/latent:sam", "maximum", "greater than"),
-    "synthetic as text": (
-        "item",
-        put("properties", "latent:synthetic", "yes"),
-        "properties/latent:synthetic",
-        "type",
-        "is not of type 'boolean'",
-    ),
     "not declared": ("item", put("stac_extensions", []), "stac_extensions", "contains", SCHEMA_URI),
     "another version": (
         "item",
@@ -675,7 +725,6 @@ def test_rejects(case):
 
 
 VALID = {
-    "halo null": ("item", latent("latent:halo", None)),
     "halo absent": ("item", without("latent:halo")),
     "lossless has no psnr": ("item", both(without("latent:psnr"), latent("latent:max_error", 0))),
     "platform with software on the asset": (
@@ -700,7 +749,10 @@ VALID = {
             put("assets", "scales", {"href": "./s.npy", "roles": ["latent:scales"], "latent:space": SPACE}),
         ),
     ),
-    "an Item that has lost its latents": ("item", both(drop("assets", "latent"), put("links", []))),
+    "an Item that has lost its latents": (
+        "item",
+        both(drop("assets", "latent"), put("links", []), unmeasured),
+    ),
     "a Collection without item_assets": ("collection", drop("item_assets")),
     "summaries as lists": ("collection", put("summaries", "latent:psnr", [40.5, 41])),
 }
@@ -721,11 +773,21 @@ def table(title):
     return {line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| latent:")}
 
 
+def test_every_field_of_an_asset_is_in_one_part():
+    found = json.loads(latent_schema().read_text())["definitions"]
+    parts = [name for part in ("core", "store", "quality") for name in found[part]["properties"]]
+    assert len(parts) == len(set(parts))
+    assert set(parts) == KNOWN - {"bands"}
+    assert len(found["core"]["properties"]) <= 25
+
+
 @pytest.mark.parametrize(
     ("title", "definition"),
     [
         ("Item Properties", "item_properties"),
-        ("Assets and Item Asset Definitions", "asset_fields"),
+        ("Assets: core", "core"),
+        ("Assets: store profile", "store"),
+        ("Assets: quality", "quality"),
         ("Links", "link"),
     ],
 )

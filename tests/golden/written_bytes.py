@@ -271,7 +271,7 @@ def made_in(folder):
         if name == "native":
             grids = items[0]
         if name == "key_frames":
-            assert any("latent:reference" in i.assets["latent"].extra_fields for i in items)
+            assert any("latent:reference_item" in i.assets["latent"].extra_fields for i in items)
     out["byte strings"] = {}
     for name, codec, field, options in byte_strings(grids):
         data = codec.compress(field, **options)

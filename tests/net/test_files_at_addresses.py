@@ -56,7 +56,7 @@ def files(tmp_path_factory):
         name="mine",
         version="1",
         when="2024",
-        fields={"latent:columns": ["embeddings"]},
+        fields={"latent:vector_columns": ["embeddings"]},
     )
     publish(items, root / "v.parquet", dtype="float32")
     scene = make_scene(root / "raw", scene_field((40, 48)))
@@ -136,7 +136,7 @@ def test_a_table(base, files, tmp_path):
         "name": "mine",
         "version": "1",
         "when": "2024",
-        "fields": {"latent:columns": ["embeddings"]},
+        "fields": {"latent:vector_columns": ["embeddings"]},
     }
     items = adopt("any", [f"{base}/t.parquet"], tmp_path / "out", **told)
     publish(items, tmp_path / "v.parquet", dtype="float32")
@@ -174,9 +174,9 @@ def test_raw_assets(base, files, tmp_path):
     (item,) = encode(remote_item(scene, base, query), small_codec(), tmp_path / "cat", guard="off")
     (local,) = encode(scene.item, small_codec(), tmp_path / "local", guard="off")
     assert np.array_equal(*(load(i, asset="latent").to_array().values for i in (item, local)))
-    first = item.properties["updated"], item.assets["latent"].extra_fields["latent:input"]
+    first = item.properties["updated"], item.assets["latent"].extra_fields["latent:input_digest"]
     (again,) = encode(remote_item(scene, base, query), small_codec(), tmp_path / "cat", guard="off")
-    assert again.assets["latent"].extra_fields["latent:input"] == first[1]
+    assert again.assets["latent"].extra_fields["latent:input_digest"] == first[1]
 
 
 def test_a_raw_file_that_is_not_there_shows_no_secret(places, files, tmp_path):

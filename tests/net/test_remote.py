@@ -155,8 +155,8 @@ def test_a_point_through_100_dates(server, root):
 def test_metadata_is_read_where_the_item_does_not_pin_it(server, root, monkeypatch):
     monkeypatch.setenv("STAC_LATENT_CACHE_BYTES", "0")
     item = item_at(server)
-    for change in ({}, {"latent:metadata_checksum": "1220" + "0" * 64}):
-        for name in ("latent:metadata_checksum", "latent:mask_chunks"):
+    for change in ({}, {"latent:metadata_digest": "sha256:" + "0" * 64}):
+        for name in ("latent:metadata_digest", "latent:mask_chunks"):
             field_bytes(item).pop(name, None)
         field_bytes(item).update(change)
         reader = LatentReader.open(item)
@@ -178,10 +178,10 @@ def test_chunks_of_a_mask_that_the_item_does_not_know(server):
 def test_verify_notices_other_metadata(root, tmp_path):
     item = pystac.Item.from_file(str(root / ITEM))
     assert verify(item)[0].problems == []
-    item.assets["latent"].extra_fields["latent:metadata_checksum"] = "1220" + "0" * 64
+    item.assets["latent"].extra_fields["latent:metadata_digest"] = "sha256:" + "0" * 64
     item.assets["latent"].extra_fields["latent:mask_chunks"] = "0000"
     problems = " ".join(verify(item)[0].problems)
-    assert "latent:metadata_checksum is not that of the store's zarr.json" in problems
+    assert "latent:metadata_digest is not that of the store's zarr.json" in problems
     assert "latent:mask_chunks is '0000', the store has" in problems
 
 
@@ -330,7 +330,7 @@ def test_a_store_without_metadata(server):
         RemoteStore(f"{server.url}/x")._listed()
     item = item_at(server)
     item.assets["latent"].href = "./nothing.zarr"
-    field_bytes(item).pop("latent:metadata_checksum")
+    field_bytes(item).pop("latent:metadata_digest")
     with pytest.raises(StacLatentError, match=r"nothing.zarr"):
         LatentReader.open(item).read_field(((0, 9), (0, 9)))
 

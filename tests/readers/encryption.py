@@ -10,7 +10,7 @@ FORM = "aes-256-gcm-1"
 KEEP = (
     "latent:kind", "latent:space", "latent:granularity", "latent:dtype", "latent:quantization", "data_type",
     "latent:dimensions", "latent:stride", "latent:padding", "proj:shape",
-    "latent:halo", "latent:bitstream", "latent:residual", "latent:scale_asset", "latent:codebook_asset",
+    "latent:halo", "latent:bitstream", "latent:residual", "latent:scale_asset",
 )  # fmt: skip
 OF_BANDS = (
     "name",

@@ -156,7 +156,7 @@ class Group:
         self.chip = asset.get("latent:chip_index")
         attributes = json.loads(files.read("zarr.json")).get("attributes", {})
         features(attributes.get("latent", {}).get("required_features"))
-        self.name = "difference" if asset.get("latent:reference") else "latent"
+        self.name = "difference" if asset.get("latent:reference_item") else "latent"
         self.latent = Array(files, self.name)
         check(self.latent.there, f"no array {self.name}")
         coder = self.latent.coder()
@@ -411,10 +411,10 @@ def groups_of(path, key, secret):
 def lattices(path, key, secret):
     item, asset, bundle, found = groups_of(path, key, secret)
     made = {n: (Group(asset, b, bundle, f, p, place[0]), place[1]) for n, (f, b, p, place) in found.items()}
-    if asset.get("latent:reference"):
+    if asset.get("latent:reference_item"):
         link = next(x for x in item["links"] if x["rel"] == "latent:reference")
         frame = lattices(path.parent / link["href"], link["latent:asset"], secret)[1][""][0]
-        check(frame.asset.get("latent:reference") is None, "the key frame has one itself")
+        check(frame.asset.get("latent:reference_item") is None, "the key frame has one itself")
         same = (
             "latent:space",
             "proj:code",

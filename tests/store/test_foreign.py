@@ -75,7 +75,7 @@ def test_nearest_on_any_table_equals_brute_force_on_its_file(tmp_path_factory, d
     numbers = rng.normal(size=(n, k)).astype(np.float32)
     gone = rng.random(n) < data.draw(st.sampled_from([0, 0.3]))
     gone[rng.integers(n)] = False
-    fields = {"latent:columns": ["v"]}
+    fields = {"latent:vector_columns": ["v"]}
     vectors = [None if g else row for g, row in zip(gone, numbers.tolist(), strict=True)]
     columns = {"v": pa.array(vectors, pa.list_(pa.float32()))}
     truth = numbers
@@ -96,7 +96,7 @@ def test_nearest_on_any_table_equals_brute_force_on_its_file(tmp_path_factory, d
         footer = files.geo_footer()
     else:
         columns |= {"lon": pa.array(lon), "lat": pa.array(lat)}
-        fields["latent:position"] = ["lon", "lat"]
+        fields["latent:position_columns"] = ["lon", "lat"]
     path = files.write_table(folder / "t.parquet", columns, footer, data.draw(st.integers(1, n)))
     items = adopt("any", path, folder / "others", fields=fields, when="2024", **ANY)
     table = publish(items, folder / "v.parquet", dtype="float32", invalid="drop", min_valid=1.0)
@@ -373,7 +373,11 @@ def test_a_map_of_points_needs_a_resolution(points):
 
 def test_one_point_alone(tmp_path):
     columns = {"v": pa.array([[1.0, 2.0]]), "lon": pa.array([10.0]), "lat": pa.array([50.0])}
-    about = {"fields": {"latent:columns": ["v"], "latent:position": ["lon", "lat"]}, "when": "2024", **ANY}
+    about = {
+        "fields": {"latent:vector_columns": ["v"], "latent:position_columns": ["lon", "lat"]},
+        "when": "2024",
+        **ANY,
+    }
     items = adopt("any", files.write_table(tmp_path / "p.parquet", columns, {}), tmp_path / "others", **about)
     table = publish(items, tmp_path / "v.parquet")
     assert table.geometry == {"type": "Point", "coordinates": [10.0, 50.0]}
@@ -426,7 +430,11 @@ def test_a_table_on_a_grid_gives_rows_or_patches(tmp_path):
         "lat": pa.array(lat),
     }
     path = files.write_table(tmp_path / "p.parquet", columns, {})
-    about = {"fields": {"latent:columns": ["v"], "latent:position": ["lon", "lat"]}, "when": "2024", **ANY}
+    about = {
+        "fields": {"latent:vector_columns": ["v"], "latent:position_columns": ["lon", "lat"]},
+        "when": "2024",
+        **ANY,
+    }
     items = adopt("any", path, tmp_path / "others", crs="EPSG:4326", **about)
     publish(items, tmp_path / "rows.parquet", dtype="float32")
     assert len(read_embeddings(tmp_path / "rows.parquet")) == 24
@@ -459,7 +467,7 @@ def test_real_points_of_alphaearth(tmp_path):
     items = adopt("alphaearth-points", path, tmp_path / "others")
     publish(items, tmp_path / "v.parquet", dtype="float32")
     raw = pq.read_table(path)
-    names = items[0].assets["embeddings"].extra_fields["latent:columns"]
+    names = items[0].assets["embeddings"].extra_fields["latent:vector_columns"]
     values = np.stack([raw[n].to_numpy() for n in names], axis=1).astype(np.float32)
     lon, lat, year = (raw[n].to_numpy() for n in ("lon", "lat", "year"))
     best, distance = brute_force(values, values[17], 10)

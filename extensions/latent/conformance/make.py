@@ -221,7 +221,7 @@ def tidy(path: Path) -> None:
     def change(doc: dict[str, Any]) -> None:
         doc["assets"] = {k: a for k, a in doc["assets"].items() if "data" not in a["roles"]}
         for asset in doc["assets"].values():
-            for key in ("latent:sources", "latent:input", "created", "updated"):
+            for key in ("latent:source_bands", "latent:input_digest", "created", "updated"):
                 asset.pop(key, None)
         doc["properties"] = {k: v for k, v in doc["properties"].items() if k not in ("created", "updated")}
         doc["links"] = [link for link in doc["links"] if link["rel"].startswith("latent:")]
@@ -663,7 +663,7 @@ def coder_of(folder: Path, **members: Any) -> None:
     store_of(folder, change)
     edit(
         folder / f"{folder.name}.json",
-        lambda doc: doc["assets"]["latent"].pop("latent:metadata_checksum", None),
+        lambda doc: doc["assets"]["latent"].pop("latent:metadata_digest", None),
     )
 
 

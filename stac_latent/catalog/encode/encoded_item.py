@@ -11,13 +11,13 @@ import pystac
 
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import decoder_link
-from stac_latent.catalog.search.measures import BEST, best_of
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.item_assets import MEDIA_TYPE, latent_assets
 from stac_latent.cube.write.writer import Encoded
 from stac_latent.errors import CatalogError
 from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
 from stac_latent.extension.features import declare_features
+from stac_latent.extension.measured import BEST, best_of
 from stac_latent.extension.schemas import EO_URI, FILE_URI, PROJ_URI, RASTER_URI
 from stac_latent.spec import Band
 from stac_latent.system.links import absolute, href_of, is_local, local_path
@@ -225,5 +225,5 @@ def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
         kinds=list(dict.fromkeys(f["latent:kind"] for f in latent)),
     )
     for name in BEST:
-        item.properties.pop(f"latent:{name}", None)
+        item.properties.pop(name, None)
     item.properties |= best_of(codecs)

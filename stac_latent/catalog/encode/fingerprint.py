@@ -21,7 +21,7 @@ from stac_latent.system.links import asset_href, is_local, is_served, local_path
 
 __all__ = ["INPUT", "check_checksum", "input_digest", "intact", "made_from"]
 
-INPUT = "latent:input"
+INPUT = "latent:input_digest"
 """Field of an asset: the digest."""
 _HASHES = {"1220": "sha256", "1114": "sha1", "1340": "sha512", "d50110": "md5"}
 """Hash functions by the first bytes of a multihash: code and length."""

@@ -88,9 +88,9 @@ def set_reference(item: pystac.Item, key: str, frame: pystac.Item | None) -> Non
         if not (link.rel == REFERENCE_REL and link.extra_fields.get("latent:asset") == key)
     ]
     fields = item.assets[key].extra_fields
-    fields.pop("latent:reference", None)
+    fields.pop("latent:reference_item", None)
     if frame is not None:
-        fields["latent:reference"] = frame.id
+        fields["latent:reference_item"] = frame.id
         item.add_link(reference_link(frame, key))
     declare_features(fields)
 

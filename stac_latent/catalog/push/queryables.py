@@ -9,18 +9,18 @@ from stac_latent.validation import latent_schema
 
 __all__ = ["INDEXED", "TITLES", "queryables"]
 
-INDEXED = ("latent:psnr", "latent:bits_per_pixel", "latent:max_error", "latent:kinds", "latent:spaces")
+INDEXED = ("latent:psnr", "latent:bits_per_sample", "latent:max_error", "latent:kinds", "latent:spaces")
 """Properties that :func:`stac_latent.search` has arguments for: those to make indexes of."""
+_DEFINITIONS = "#/definitions/"
 TITLES = {
     "latent:spaces": "Latent spaces",
     "latent:kinds": "Kinds of latents",
-    "latent:bits_per_pixel": "Bits per pixel and band",
+    "latent:bits_per_sample": "Bits per pixel and band",
     "latent:psnr": "PSNR [dB]",
     "latent:max_error": "Largest error",
     "latent:sam": "Spectral angle [deg]",
     "latent:error_bound": "Guaranteed error",
     "latent:ood_score": "Distance from the training data",
-    "latent:synthetic": "Made by a translator",
 }
 
 
@@ -66,6 +66,11 @@ def _resolved(value: Any, definitions: dict[str, Any]) -> Any:
         return [_resolved(v, definitions) for v in value]
     if not isinstance(value, dict):
         return value
-    if str(value.get("$ref", "")).startswith("#/definitions/"):
-        return _resolved(definitions[value["$ref"].rpartition("/")[2]], definitions)
+    if str(value.get("$ref", "")).startswith(_DEFINITIONS):
+        found: Any = definitions
+        for name in value["$ref"].removeprefix(_DEFINITIONS).split("/"):
+            found = found[name]
+        return _resolved(found, definitions)
+    if set(value) == {"description", "allOf"}:
+        return {"description": value["description"], **_resolved(value["allOf"][0], definitions)}
     return {key: _resolved(v, definitions) for key, v in value.items()}

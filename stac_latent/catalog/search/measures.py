@@ -5,49 +5,25 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stac_latent.catalog.search.cql2 import Row
 from stac_latent.errors import SearchError
+from stac_latent.extension.measured import is_number
 
-__all__ = ["BEST", "MeasuredLatent", "best_of"]
+__all__ = ["MeasuredLatent"]
 
 _KINDS = ("codec", "embedding")
 _LIMITS = {
-    "max_bits_per_pixel": ("<=", "latent:bits_per_pixel"),
+    "max_bits_per_sample": ("<=", "latent:bits_per_sample"),
     "min_psnr": (">=", "latent:psnr"),
     "max_error": ("<=", "latent:max_error"),
     "max_sam": ("<=", "latent:sam"),
 }
+_PSNR, _ERROR = "latent:psnr", "latent:max_error"
 _COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
-BEST: dict[str, Callable[[Iterable[float]], float]] = {
-    "bits_per_pixel": min,
-    "psnr": max,
-    "max_error": min,
-    "sam": min,
-    "error_bound": min,
-    "ood_score": min,
-}
-"""Which of its assets' measurements an Item has among its properties."""
-
-
-def best_of(fields: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Measurements of an Item from the fields of its latent assets of kind ``codec``: of each the best, whichever asset has it.
-
-    A limit of one of them then finds an Item by its properties where any of its assets is within it.
-
-    Examples
-    --------
-    >>> best_of([{"latent:psnr": 48.1, "latent:bits_per_pixel": 0.7}, {"latent:psnr": 53.3, "latent:bits_per_pixel": 1.3}])
-    {'latent:bits_per_pixel': 0.7, 'latent:psnr': 53.3}
-    """
-    listed = list(fields)
-    known = {
-        f"latent:{n}": [f[f"latent:{n}"] for f in listed if _is_number(f.get(f"latent:{n}"))] for n in BEST
-    }
-    return {name: BEST[name.removeprefix("latent:")](values) for name, values in known.items() if values}
 
 
 @dataclass(frozen=True)
@@ -86,16 +62,25 @@ class MeasuredLatent:
         return [{"op": "a_contains", "args": [{"property": n}, [v]]} for n, v in wanted if v is not None]
 
     def of_properties(self) -> list[dict[str, Any]]:
-        """CQL2 of the limits of the Item's properties, which are the best of its assets' (see :func:`best_of`)."""
-        return [{"op": op, "args": [{"property": name}, value]} for name, op, value in self.limits]
+        """CQL2 of the limits of the Item's properties, which are the best of its assets' (see :func:`~stac_latent.extension.measured.best_of`).
+
+        What is lossless has an infinite PSNR, which no property says: its largest error is 0.
+        """
+        own = [(name, {"op": op, "args": [{"property": name}, value]}) for name, op, value in self.limits]
+        exact = {"op": "=", "args": [{"property": _ERROR}, 0]}
+        return [{"op": "or", "args": [part, exact]} if name == _PSNR else part for name, part in own]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields of an asset that :meth:`met` reads; none without limits."""
+        names = [name for name, _, _ in self.limits]
+        return ("latent:kind", "latent:space", *names, *([_ERROR] if _PSNR in names else [])) if names else ()
 
     def met(self, row: Row) -> bool:
         """Whether one of an Item's latent assets is so; an Item whose assets state no measurements is taken by its properties."""
         if not self.limits:
             return True
-        measured = [
-            f for f in _latents(row("assets")) if any(_is_number(f.get(name)) for name, _, _ in self.limits)
-        ]
+        measured = [f for f in _latents(row("assets")) if any(is_number(f.get(name)) for name in self.fields)]
         if not measured:
             return self._within(row)
         return any(self._is_wanted(f) and self._within(f.get) for f in measured)
@@ -105,7 +90,14 @@ class MeasuredLatent:
         return all(value is None or fields.get(name) == value for name, value in wanted)
 
     def _within(self, value: Callable[[str], Any]) -> bool:
-        return all(_is_number(v := value(name)) and _COMPARE[op](v, limit) for name, op, limit in self.limits)
+        return all(_keeps(value, name, op, limit) for name, op, limit in self.limits)
+
+
+def _keeps(value: Callable[[str], Any], name: str, op: str, limit: float) -> bool:
+    """Whether a measurement is within a limit; the PSNR of what is lossless is infinite, and stated nowhere."""
+    if name == _PSNR and is_number(error := value(_ERROR)) and error == 0:
+        return True
+    return is_number(v := value(name)) and _COMPARE[op](v, limit)
 
 
 def _latents(assets: Any) -> Iterator[Mapping[str, Any]]:
@@ -113,10 +105,6 @@ def _latents(assets: Any) -> Iterator[Mapping[str, Any]]:
     for asset in assets.values() if isinstance(assets, Mapping) else ():
         if isinstance(asset, Mapping) and asset.get("latent:kind") is not None:
             yield asset
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number(argument: str, limit: Any) -> float:

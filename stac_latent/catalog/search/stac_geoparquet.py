@@ -108,9 +108,7 @@ class ParquetSource:
         """Columns below ``assets`` that tell what was measured of each latent."""
         if not query.latent.limits:
             return []
-        ends = tuple(
-            f".{n}" for n in ("latent:kind", "latent:space", *(name for name, _, _ in query.latent.limits))
-        )
+        ends = tuple(f".{name}" for name in query.latent.fields)
         paths = [self._file.schema.column(i).path for i in range(len(self._file.schema))]
         return [path for path in paths if path.startswith("assets.") and path.endswith(ends)]
 

@@ -38,7 +38,7 @@ from stac_latent.field.error_bound import ErrorBound
 from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Key, has_key, use
 from stac_latent.store.zarr.chips import ChipArray, asset_size
-from stac_latent.store.zarr.known_metadata import metadata_checksum, stored_chunks
+from stac_latent.store.zarr.known_metadata import metadata_digest, stored_chunks
 from stac_latent.store.zarr.trust import CONFIG, check_array
 from stac_latent.system.links import asset_href, is_local, local_path
 from stac_latent.window import Window
@@ -242,7 +242,7 @@ def _check(
     if ref.spec.kind == "codec":
         row.measured = dict(measurements(whole))
     if size is not None:
-        row.measured["latent:bits_per_pixel"] = size * 8 / sum(t.samples for t in found)
+        row.measured["latent:bits_per_sample"] = size * 8 / sum(t.samples for t in found)
     row.problems += _differences(row.measured, fields, complete=row.share == 1)
 
 
@@ -328,10 +328,10 @@ def _metadata(reader: LatentReader, row: Checked) -> None:
 def _layout(reader: LatentReader, fields: Mapping[str, Any]) -> Iterator[str]:
     """What an Item says of the files of a store that is not so; which chunks there are is seen of local ones only."""
     store, mask = reader.arrays.latent.store, reader.arrays.mask
-    checksum = fields.get("latent:metadata_checksum")
+    checksum = fields.get("latent:metadata_digest")
     document = sync(store.get("zarr.json", default_buffer_prototype()))
-    if checksum is not None and document is not None and metadata_checksum(document.to_bytes()) != checksum:
-        yield "latent:metadata_checksum is not that of the store's zarr.json; encode the item again"
+    if checksum is not None and document is not None and metadata_digest(document.to_bytes()) != checksum:
+        yield "latent:metadata_digest is not that of the store's zarr.json; encode the item again"
     stored = fields.get("latent:mask_chunks")
     if stored is None or mask is None or not is_local(reader.ref.href):
         return
@@ -351,7 +351,7 @@ def _differences(measured: Mapping[str, Any], fields: Mapping[str, Any], *, comp
         declared = fields.get(name)
         if declared is None or _close(value, declared):
             continue
-        if complete or name == "latent:bits_per_pixel" or (name in _LARGEST and _exceeds(value, declared)):
+        if complete or name == "latent:bits_per_sample" or (name in _LARGEST and _exceeds(value, declared)):
             yield f"{name} is {declared} in the item and {value} when measured again; the source or the latent was changed"
 
 
@@ -360,7 +360,9 @@ def _exceeds(a: float | Sequence[float], b: Any) -> bool:
     return any(x > y for x, y in pairs)
 
 
-def _close(a: float | Sequence[float], b: Any) -> bool:
+def _close(a: float | Sequence[Any] | None, b: Any) -> bool:
+    if a is None or b is None:  # a PSNR that is infinite
+        return a is b
     if isinstance(a, Sequence):
         return isinstance(b, Sequence) and len(a) == len(b) and all(map(_close, a, b))
     return isinstance(b, int | float) and math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)

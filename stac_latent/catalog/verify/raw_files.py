@@ -37,7 +37,7 @@ def raw_files(
     item
         Item of the latent asset. Its own raw assets come first, then those of Items that ``derived_from`` links lead to.
     fields
-        Of the latent asset: ``latent:sources`` names the raw bands, ``latent:resampling`` how they were brought to its grid.
+        Of the latent asset: ``latent:source_bands`` names the raw bands, ``latent:source_resampling`` how they were brought to its grid.
     readers
         Of each lattice.
     reader
@@ -72,9 +72,9 @@ def _candidates(item: pystac.Item, reader: Reader, reasons: list[str]) -> Iterat
 
 def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[LatentReader]) -> list[RawFiles]:
     bands = readers[0].spec.bands  # of all lattices; the others' are their own
-    names = fields.get("latent:sources") or [b.name for b in bands]
+    names = fields.get("latent:source_bands") or [b.name for b in bands]
     if not isinstance(names, list) or len(names) != len(bands):
-        raise CatalogError(f"latent:sources names {names!r:.200}, which are not {len(bands)} raw bands")
+        raise CatalogError(f"latent:source_bands names {names!r:.200}, which are not {len(bands)} raw bands")
     for key in {n if n in raw.assets else str(n).rpartition(".")[0] for n in names} & set(raw.assets):
         check_raw_asset(raw, key)
     out, start = [], 0
@@ -83,11 +83,11 @@ def _opened(raw: pystac.Item, fields: Mapping[str, Any], readers: Sequence[Laten
         own, grid, start = names[part], _pixel_grid(r), part.stop
         out.append(
             RawFiles(
-                raw, own, bands[part], grid, r.codec.native_pixels, str(fields.get("latent:resampling", "nearest")),
+                raw, own, bands[part], grid, r.codec.native_pixels, str(fields.get("latent:source_resampling", "nearest")),
                 _placed_by(raw, own, grid), infinite="latent:error_bounds" in fields,
             )
         )  # fmt: skip
-    if any(t.assembled for t in out) and "latent:resampling" not in fields:
+    if any(t.assembled for t in out) and "latent:source_resampling" not in fields:
         raise CatalogError(
             f"the raw files of item {raw.id!r} lie on other pixels than the latent, which does not say how they were resampled"
         )

@@ -215,7 +215,7 @@ def with_key_frame(ref: LatentRef, href: str | None) -> LatentRef:
     ref
         The store.
     href
-        Attribute ``latent:reference``: address of the key frame's store, as seen from this one; None for none.
+        Attribute ``latent:reference_store``: address of the key frame's store, as seen from this one; None for none.
     """
     if href is None:
         return ref
@@ -235,7 +235,7 @@ def open_reference(ref: LatentRef, arrays: LatentArrays, codec: Codec) -> Refere
         says, lacks = ("store", "item") if ref.reference is None else ("item", "store")
         raise CorruptDataError(
             f"asset {ref.asset!r} of item {ref.item_id!r}: the {says} says that it was coded against a key frame, and the {lacks} "
-            "does not say how; the field latent:reference, the link latent:reference and the arrays difference, "
+            "does not say how; the field latent:reference_item, the link latent:reference and the arrays difference, "
             "reference_gain and reference_crc belong together: restore them, or encode the item again"
         )
     chunk = (arrays.latent.chunks[1], arrays.latent.chunks[2])

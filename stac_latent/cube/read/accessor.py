@@ -198,7 +198,7 @@ class LatentAccessor:
             raise CodecError(f"latents of kind {spec.kind!r} (space {spec.space}) have no decoder")
         array = array.transpose(..., "channel", *array.odc.spatial_dims)
         whole = list(array.attrs.get("latent:shape", ()))
-        if spec.halo is None and list(array.shape[-3:]) != whole:
+        if (spec.halo is None or self.codec.tiled) and list(array.shape[-3:]) != whole:
             raise GridError(
                 f"this codec decodes whole tiles of {whole} (channel, y, x) only; this cube is {array.shape[-3:]}: load it "
                 "without bbox= or geobox="

@@ -13,6 +13,7 @@ from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError
+from stac_latent.field.psnr import LOSSLESS
 from stac_latent.quality.checks import Check, Checks
 from stac_latent.quality.ood_calibration import full_cells, guards_of, observe
 from stac_latent.quality.ood_score import Guard, Score, scene_score
@@ -190,7 +191,7 @@ class QualityMonitor:
         return out
 
 
-def findings(monitors: Sequence[QualityMonitor], policy: Policy) -> dict[str, Any]:
+def findings(monitors: Sequence[QualityMonitor]) -> dict[str, Any]:
     """``latent:`` fields of an asset: its score, how many tiles are flagged, the checks and their values."""
     out: dict[str, Any] = {}
     judged = [m for m in monitors if m.guard is not None and m.scores]
@@ -198,7 +199,6 @@ def findings(monitors: Sequence[QualityMonitor], policy: Policy) -> dict[str, An
     numbers = [s for s in scores if not math.isnan(s)]
     if numbers:
         out |= {
-            "latent:guard": policy,
             "latent:ood_score": min(float(f"{max(numbers):.4g}"), 1e9),
             "latent:ood_tiles": sum(len(m.flagged) for m in judged),
         }
@@ -207,11 +207,10 @@ def findings(monitors: Sequence[QualityMonitor], policy: Policy) -> dict[str, An
     if values:
         out |= {
             "latent:checks": [str(c) for c, _ in values],
-            "latent:check_values": [float(v) for _, v in values],
+            "latent:check_values": [
+                None if c.name == "psnr" and v == LOSSLESS else float(v) for c, v in values
+            ],
         }
-        out["latent:failed_checks"] = [str(c) for c, v in values if not c.passes(v)]
-        if not out["latent:failed_checks"]:
-            del out["latent:failed_checks"]
     return out
 
 

@@ -25,6 +25,7 @@ from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.monitor import QualityMonitor
 from stac_latent.errors import VerificationError
 from stac_latent.field.error_bound import ErrorBound
+from stac_latent.field.psnr import LOSSLESS
 from stac_latent.quality.distortion import Distortion
 from stac_latent.spec import Band, Grid
 from stac_latent.store.zarr.group import ChunkSizes
@@ -225,17 +226,21 @@ def _embed_again(truth: Source, reader: LatentReader, cells: Window) -> int:
     return int(valid.any(axis=0).sum())
 
 
-def measurements(distortion: Distortion) -> dict[str, float | list[float]]:
+def measurements(distortion: Distortion) -> dict[str, float | Sequence[float | None]]:
     """Fields of an asset: ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees].
 
     ``latent:band_psnr`` and ``latent:band_max_error`` are those of each band; there is an angle for several bands only,
-    and nothing at all without a valid pixel.
+    and nothing at all without a valid pixel. Without any error the PSNR is infinite, and left out; in the list it is None.
     """
     if distortion.max_error is None:
         return {}
-    several = {"latent:band_psnr": distortion.band_psnr, "latent:band_max_error": distortion.band_max_error}
-    figures = {
-        "latent:psnr": distortion.psnr,
+    finite = [None if v == LOSSLESS else v for v in (distortion.psnr, *distortion.band_psnr)]
+    several: dict[str, Sequence[float | None]] = {
+        "latent:band_psnr": finite[1:],
+        "latent:band_max_error": distortion.band_max_error,
+    }
+    figures: dict[str, float | Sequence[float | None] | None] = {
+        "latent:psnr": finite[0],
         "latent:max_error": distortion.max_error,
         "latent:sam": distortion.sam,
         **(several if len(distortion.bands) > 1 else {}),

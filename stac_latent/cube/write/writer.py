@@ -195,7 +195,7 @@ def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
     _write_scores(layers, verdict.monitors)
     size = tree_size(job.path)
     fields = {
-        "latent:bits_per_pixel": size * 8 / sum(s.samples for s in job.sources),
+        "latent:bits_per_sample": size * 8 / sum(s.samples for s in job.sources),
         **(layout_fields(job.path, first.masks, first.encryption) if len(layers) == 1 else {}),
         **measurements(verdict.distortion),
         **({} if job.bound is None else job.bound.to_fields(verdict.distortion.magnitudes)),
@@ -266,7 +266,7 @@ def _verified(layers: Sequence[_Layer], job: WriteJob, progress: Progress | None
         checks = quality.monitors(job.coders, judge=False)
         distortion = _measured(layers, checks, progress)
         monitors = [replace(m, checks=c.checks) for m, c in zip(monitors, checks, strict=True)]
-    fields = findings(monitors, quality.policy) | fallback_fields
+    fields = findings(monitors) | fallback_fields
     unusual, is_refused = refusals(monitors, fields, quality.policy)
     if is_refused:
         raise GuardError("; ".join(unusual))
@@ -283,9 +283,9 @@ def _measured(
 
 def _origin(layers: Sequence[_Layer]) -> dict[str, Any]:
     """What a later verification has to know to read the same pixels again."""
-    out: dict[str, Any] = {"latent:sources": [b.name for x in layers for b in x.source.bands]}
+    out: dict[str, Any] = {"latent:source_bands": [b.name for x in layers for b in x.source.bands]}
     if any(x.truth.assembled for x in layers):
-        out["latent:resampling"] = layers[0].source.resampling
+        out["latent:source_resampling"] = layers[0].source.resampling
     return out
 
 
@@ -379,7 +379,7 @@ class _Layer:
         sealed = {} if self.encryption is None else self.encryption.fields()
         fields |= {} if self.part else sealed
         reference = None if key_frame is None else relative_href(key_frame.href, self.path)
-        fields |= {} if reference is None else {"latent:reference": reference}
+        fields |= {} if reference is None else {"latent:reference_store": reference}
         inner, shard, _ = self.sizes
         precoded = Precoded(codec) if self.payload == "coded" else None
         options = GroupOptions(

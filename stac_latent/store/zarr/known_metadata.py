@@ -25,9 +25,9 @@ from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid
 from stac_latent.store.zarr.chips import AnyArray, ChipArray, StoredArray, chunk_key
 from stac_latent.store.zarr.group import GroupOptions, Payload, create, finish
-from stac_latent.system.digests import multihash
+from stac_latent.system.digests import digest
 
-__all__ = ["absent_chunks", "known_metadata", "layout_fields", "metadata_checksum", "stored_chunks"]
+__all__ = ["absent_chunks", "known_metadata", "layout_fields", "metadata_digest", "stored_chunks"]
 
 _NAME = "zarr.json"
 _KEPT = 256
@@ -35,15 +35,15 @@ _lock = threading.Lock()
 _made: dict[tuple[Any, ...], bytes] = {}
 
 
-def metadata_checksum(document: bytes) -> str | None:
-    """Checksum of the metadata of a group (SHA-256 multihash, hexadecimal); None where it is no such document."""
+def metadata_digest(document: bytes) -> str | None:
+    """Digest of the metadata of a group (``sha256:`` and hexadecimal digits); None where it is no such document."""
     try:
         found = json.loads(document)
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
         return None
-    return multihash(json.dumps(_plain(found), sort_keys=True, separators=(",", ":")).encode())
+    return digest(json.dumps(_plain(found), sort_keys=True, separators=(",", ":")).encode())
 
 
 def _plain(node: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def known_metadata(checksum: str | None, codec: Codec, grid: Grid, payload: Payl
                     _made.clear()
                 _made[key] = _make(codec, grid, payload, masks)
             document = _made[key]
-        if metadata_checksum(document) == checksum:
+        if metadata_digest(document) == checksum:
             return {_NAME: document}
     return {}
 
@@ -94,7 +94,7 @@ def layout_fields(folder: Path, mask: AnyArray | None, encryption: Encrypt | Non
     """Fields that an asset says of its finished store; none of an encrypted one, whose manifest says it."""
     if encryption is not None:
         return {}
-    fields: dict[str, Any] = {"latent:metadata_checksum": metadata_checksum((folder / _NAME).read_bytes())}
+    fields: dict[str, Any] = {"latent:metadata_digest": metadata_digest((folder / _NAME).read_bytes())}
     return fields if mask is None else {**fields, "latent:mask_chunks": stored_chunks(mask, folder)}
 
 

@@ -34,7 +34,7 @@ export function checkRequirements(asset, key, ignore = []) {
   for (const name of required) {
     must(known(name), `Asset ${key} needs the feature ${name}, which this decoder does not have: it would return something else than pixels.`);
   }
-  const fields = { "latent:reference": "difference", "latent:residual": "residual", "latent:encryption": "encryption", "latent:chip_index": "chips" };
+  const fields = { "latent:reference_item": "difference", "latent:residual": "residual", "latent:encryption": "encryption", "latent:chip_index": "chips" };
   for (const [field, feature] of Object.entries(fields)) {
     if (asset[field] === undefined || asset[field] === null) continue;
     must(known(feature), `Asset ${key} has ${field}; this decoder does not have the feature ${feature}.`);
@@ -238,7 +238,7 @@ async function residualOf(asset, array, ignore) {
 
 /** The opened key frame that an asset was coded against; null if it stands alone. */
 async function referenceFor(source, item, href, key, asset, options) {
-  if ((asset["latent:reference"] ?? null) === null) return null;
+  if ((asset["latent:reference_item"] ?? null) === null) return null;
   const link = (item.links ?? []).find((l) => l.rel === "latent:reference" && l["latent:asset"] === key);
   must(link, `The Item ${item.id} has no latent:reference link for asset ${key}, which was coded against a key frame.`);
   must(!options.isReference, `The key frame ${item.id} needs a key frame itself: that cannot be.`);
@@ -256,7 +256,7 @@ export async function openEmbedding(source, href, key) {
   must(asset, `The Item ${item.id} has no asset ${key}; it has ${Object.keys(item.assets ?? {}).join(", ")}.`);
   checkRequirements(asset, key);
   const group = await openGroup(source, resolve(href, asset.href));
-  const latent = await group.array(asset["latent:array"] ?? "latent");
+  const latent = await group.array(asset["latent:array_path"] ?? "latent");
   const valid = group.has("valid") === false ? null : await group.array("valid");
   return { source, item, href, key, asset, group, lattices: [{ latent, valid, mask: null, coded: false, reference: null }] };
 }

@@ -165,7 +165,7 @@ def _of_store(href: str, sign: Sign | None) -> Source:
         name, "latent", href, Spec.from_fields(attrs), Grid.from_fields(attrs),
         sign=sign, sealed=encryption_of(attrs, name), band_grids=band_grids(attrs), part=part,
     )  # fmt: skip
-    return Source(None, with_key_frame(ref, attrs.get("latent:reference")), repr(sorted(attrs.items())))
+    return Source(None, with_key_frame(ref, attrs.get("latent:reference_store")), repr(sorted(attrs.items())))
 
 
 def _most(kind: object) -> Upto:
