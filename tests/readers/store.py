@@ -239,7 +239,12 @@ class Group:
         symbols = np.zeros((channels, *shape), np.int16)
         tensors = self.bundle.of("rans")[1]
         for y, x, (r, c), _ in self.tiles():
-            symbols[:, r : r + rows, c : c + columns] = rans.decode(self.payload(y, x), tensors)
+            if self.latent.coder() is None:
+                part = self.latent.numbers(self.at(y, x))
+                check(part is not None, "a chunk is missing")
+            else:
+                part = rans.decode(self.payload(y, x), tensors)
+            symbols[:, r : r + rows, c : c + columns] = part.reshape(self.latent.inner[-3:])
         v = symbols[:, : self.cells[0], : self.cells[1]].astype(np.float64)
         for stage in reversed(self.bundle.chain[1:-1]):
             v = rans.inverse(v, stage, self.bundle.of(stage["stage"])[1])

@@ -538,13 +538,23 @@ def rans_dct(k: Kitchen) -> None:
     k.pixels(fields, dct([Band(n, nodata=0, scale=1e-4) for n in fields], step=48, mean=1000))
 
 
+def small_wavelet() -> Codec:
+    """An integer wavelet of one band, with few tables."""
+    made = wavelet([Band("B04", nodata=0, scale=1e-4)], step=48, mean=1000)
+    coder = Rans(laplace_tables(14), np.full(64, 4), np.array([0]))
+    return replace(made, stages=(*made.stages[:-1], coder))
+
+
 @case("rans-1")
 def rans_wavelet(k: Kitchen) -> None:
     """An integer wavelet under the same: pixels near the border of a chunk need cells of the next."""
-    fields = {"B04": np.tile(sample(40, 150, bands=["B04"])["B04"], (1, 2))}
-    made = wavelet([Band("B04", nodata=0, scale=1e-4)], step=48, mean=1000)
-    coder = Rans(laplace_tables(14), np.full(64, 4), np.array([0]))
-    k.pixels(fields, replace(made, stages=(*made.stages[:-1], coder)))
+    k.pixels({"B04": np.tile(sample(40, 150, bands=["B04"])["B04"], (1, 2))}, small_wavelet())
+
+
+@case("plain latents")
+def plain_symbols(k: Kitchen) -> None:
+    """Symbols of an integer wavelet, int16, that are not entropy coded."""
+    k.pixels(sample(45, 53, bands=["B04"]), small_wavelet(), payload="plain")
 
 
 @case("rans-1")
