@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pystac
 
+from stac_latent.catalog.asset_definitions import define_assets
 from stac_latent.catalog.footprints import footprints
 from stac_latent.cube.item_assets import latent_assets
 from stac_latent.errors import CatalogError, StacLatentError
@@ -288,6 +289,8 @@ class CatalogTree:
             if (href := relative(str(path), collection_path)) not in linked:
                 keep.append({"rel": "item", "href": href, "type": "application/geo+json", "title": item.id})
         doc = collection.to_dict(include_self_link=False, transform_hrefs=False)
+        for item in items.values():
+            define_assets(doc, item.to_dict(include_self_link=False, transform_hrefs=False))
         up = {"href": "../catalog.json", "type": "application/json"}
         doc["links"] = [{"rel": "root", **up}, {"rel": "parent", **up}, *keep]
         write_json(collection_path, doc)

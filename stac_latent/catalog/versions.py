@@ -59,7 +59,7 @@ def versioned(store: Path, files: Sequence[Path]) -> str:
 
 
 def renamed(path: Path, root: Path, names: Mapping[Path, str]) -> bytes:
-    """An Item as it is written at the destination: its assets lead to the new names.
+    """An Item as it is written at the destination: its assets and links to stores lead to the new names.
 
     Parameters
     ----------
@@ -71,12 +71,13 @@ def renamed(path: Path, root: Path, names: Mapping[Path, str]) -> bytes:
         New names of stores.
     """
     doc = read_json(path)
-    for asset in _assets(doc):
-        store = _store(asset.get("href"), path, root)
+    links = [link for link in doc.get("links") or () if isinstance(link, dict) and link.get("rel") == "store"]
+    for part in (*_assets(doc), *links):
+        store = _store(part.get("href"), path, root)
         if store is not None and store in names:
-            inside = os.path.relpath(_target(asset["href"], path), store)
+            inside = os.path.relpath(_target(part["href"], path), store)
             target = store.with_name(names[store]) / ("" if inside == "." else inside)
-            asset["href"] = "./" + Path(os.path.relpath(target, path.parent)).as_posix()
+            part["href"] = "./" + Path(os.path.relpath(target, path.parent)).as_posix()
     return unicode_text(json_text(doc, allow_nan=True) + "\n")
 
 

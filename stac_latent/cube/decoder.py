@@ -15,7 +15,7 @@ from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import opened, remember
 from stac_latent.cube.foreign_layout import absolute_href
 from stac_latent.errors import CatalogError, UnresolvedSpaceError
-from stac_latent.extension import DECODER_REL
+from stac_latent.extension import DECODER_REL, ENCODER_REL
 from stac_latent.net.fetch import Sign, inner
 from stac_latent.net.hrefs import read_bytes
 from stac_latent.system.documents import parse_json
@@ -61,9 +61,9 @@ class Decoder:
 
 
 def decoder_of(item: pystac.Item, space: str) -> Decoder | None:
-    """Link of an Item to the codec of a space; None where it has none."""
+    """Link of an Item to the codec of a space, that decodes it or, of an embedding, encoded it; None where it has none."""
     for link in item.links:
-        if link.rel == DECODER_REL and link.extra_fields.get("latent:space") == space:
+        if link.rel in (DECODER_REL, ENCODER_REL) and link.extra_fields.get("latent:space") == space:
             target = (
                 link.target.get_self_href() if isinstance(link.target, pystac.STACObject) else link.target
             )

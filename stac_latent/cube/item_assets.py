@@ -13,7 +13,8 @@ from stac_latent.errors import CatalogError
 
 __all__ = ["MEDIA_TYPE", "as_items", "decodable_assets", "latent_assets", "stamp_of"]
 
-MEDIA_TYPE = "application/vnd.zarr; version=3"
+MEDIA_TYPE = "application/vnd.zarr; version=3; profile=latent"
+"""Of stores of latents; the profile keeps readers of pixels in Zarr away."""
 
 
 def as_items(items: pystac.Item | Iterable[pystac.Item], purpose: str) -> list[pystac.Item]:

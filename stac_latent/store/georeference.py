@@ -21,9 +21,18 @@ import zarr
 from pyproj import CRS
 from zarr.codecs import BloscCodec
 
-from stac_latent.spec import Grid
+from stac_latent.geo.crs import crs_fields
+from stac_latent.spec import Grid, Spec
 
-__all__ = ["MAPPING", "PLACED", "StorePlace", "dimension_names", "grid_fields", "group_place"]
+__all__ = [
+    "MAPPING",
+    "PLACED",
+    "StorePlace",
+    "dimension_names",
+    "embedding_attributes",
+    "grid_fields",
+    "group_place",
+]
 
 MAPPING = "spatial_ref"
 """Name of the variable with the CRS."""
@@ -31,9 +40,20 @@ PLACED = ("grid_mapping", "coordinates", "zarr_conventions", "spatial:dimensions
 """Attributes of arrays that say where they lie."""
 _PROJ = {"uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f", "name": "proj:"}
 _SPATIAL = {"uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "name": "spatial:"}
+_GEOEMB = {"uuid": "61c12cc5-0e28-4056-999a-480cf3fb7e4c", "name": "geoemb:"}
 _OF_PIXELS = ("proj:shape", "proj:transform")
 _NOT_NEEDED = ("scope", "area", "bbox", "usages")
 """Members of PROJJSON that say where a CRS is used, and not what it is."""
+_LEFT_OUT = (
+    "crs_wkt",
+    "semi_minor_axis",
+    "reference_ellipsoid_name",
+    "prime_meridian_name",
+    "geographic_crs_name",
+    "horizontal_datum_name",
+    "projected_crs_name",
+)
+"""Attributes of a grid mapping that follow from others, or are names."""
 _CHIP = 1 << 14
 """Pixels of a grid, at most, that has no variable with the CRS."""
 _SMALL = 1 << 18
@@ -52,7 +72,40 @@ def group_place(fields: Mapping[str, Any]) -> dict[str, Any]:
     if fields.get("latent:kind") == "codec":
         pixels = {name: own.pop(name) for name in _OF_PIXELS if name in own}
         own["latent"] = {**own.get("latent", {}), **pixels}
-    return {**own, "zarr_conventions": [_PROJ]}
+    named = [_GEOEMB] if "geoemb:type" in fields else []
+    return {**own, "zarr_conventions": [_PROJ, *named]}
+
+
+def embedding_attributes(spec: Spec, model: str, source: str) -> dict[str, Any]:
+    """Attributes of the group of an embedding by the convention ``geoemb:`` of Zarr, but for its declaration.
+
+    Parameters
+    ----------
+    spec
+        Of the asset.
+    model
+        Address of the codec's Item, as seen from the group.
+    source
+        Name of the data that was encoded.
+    """
+    stride = list(spec.stride)
+    pixel = spec.granularity == "pixel"
+    out: dict[str, Any] = {
+        "geoemb:type": "pixel" if pixel else "chip",
+        "geoemb:dimensions": spec.dimensions,
+        "geoemb:model": model,
+        "geoemb:source_data": [source],
+        "geoemb:data_type": spec.data_type,
+    }
+    if not pixel:
+        out["geoemb:chip_layout"] = {"layout_type": "regular_grid", "chip_size": stride}
+    if spec.quantization.method != "none":  # scales of channels have no word there
+        out["geoemb:quantization"] = {
+            "method": spec.quantization.method,
+            "original_dtype": spec.dtype,
+            "quantized_dtype": spec.data_type,
+        }
+    return out
 
 
 def grid_fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,8 +179,9 @@ class StorePlace:
             self._write_coordinates(group, self.grid, ("py", "px"), [ramps])
         self._write_coordinates(group, self.grid.cell_grid(), ("y", "x"), "auto")
         if self._pixels > _CHIP:
-            about: dict[str, Any] = {"crs_wkt": _short_wkt(self.grid.crs)}
-            group.create_array(MAPPING, shape=(), dtype="uint8", compressors=None, attributes=about)
+            group.create_array(
+                MAPPING, shape=(), dtype="uint8", compressors=None, attributes=_mapping(self.grid.crs)
+            )
 
     def _write_coordinates(
         self, group: zarr.Group, grid: Grid, names: Sequence[str], compressors: Any
@@ -160,9 +214,23 @@ def _axis(crs: str, axis: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _short_wkt(crs: str) -> str:
-    """WKT2 of a CRS without the text on where it is used, which is half of it."""
+def _mapping(crs: str) -> dict[str, Any]:
+    """Attributes of the variable with the CRS: the parameters by CF, and the code; WKT2 where there is no code, or CF has no words for it."""
     found = CRS.from_user_input(crs)
-    short = CRS.from_json_dict({k: v for k, v in found.to_json_dict().items() if k not in _NOT_NEEDED})
+    words = {k: v for k, v in found.to_cf().items() if k not in _LEFT_OUT}
+    if found.prime_meridian is not None and not found.prime_meridian.longitude:
+        words.pop("longitude_of_prime_meridian", None)
+    coded = crs_fields(crs)["proj:code"] is not None
+    out = {"spatial_ref": crs} if coded else {}
+    return (
+        {**words, **out}
+        if coded and "grid_mapping_name" in words
+        else {**words, **out, "crs_wkt": _short_wkt(found)}
+    )
+
+
+def _short_wkt(crs: CRS) -> str:
+    """WKT2 of a CRS without the text on where it is used, which is half of it."""
+    short = CRS.from_json_dict({k: v for k, v in crs.to_json_dict().items() if k not in _NOT_NEEDED})
     text = short.to_wkt("WKT2_2015_SIMPLIFIED")
-    return text if text and CRS.from_wkt(text).equals(found) else found.to_wkt()
+    return text if text and CRS.from_wkt(text).equals(crs) else crs.to_wkt()

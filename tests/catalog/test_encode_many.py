@@ -170,7 +170,7 @@ def test_overwrite_replaces_the_facts_and_keeps_other_latents(tmp_path):
     assert item.properties["eo:cloud_cover"] == 3
     assert "note" not in item.properties
     assert item.assets["red"].get_absolute_href() == new.assets["red"].href
-    assert list(item.assets) == ["red", "nir", "a", "a-mask", "thumbnail", "b", "b-mask"]
+    assert list(item.assets) == ["red", "nir", "a", "thumbnail", "b"]
     np.testing.assert_array_equal(LatentReader.open(item, "a").read_field(), scene_field((40, 48), 0))
     assert [i.id for i in search(str(tmp_path / "cat/catalog.json"), bbox=new.bbox)] == ["s0"]
     decoders = [link.extra_fields["latent:space"] for link in item.links if link.rel == "latent:decoder"]
@@ -267,7 +267,7 @@ def test_two_writers_of_one_item_keep_both_latents(tmp_path):
         thread.join()
     assert problems == []
     (item,) = search(str(tmp_path / "cat/catalog.json"))
-    assert {"a", "a-mask", "b", "b-mask"} < set(item.assets)
+    assert {"a", "b"} < set(item.assets)
     for key in "ab":
         np.testing.assert_array_equal(LatentReader.open(item, key).read_field(), scene_field((40, 48), 0))
     assert not list((tmp_path / "cat").rglob(".*"))

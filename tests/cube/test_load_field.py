@@ -290,7 +290,7 @@ def test_several_latents_need_a_choice(scenes):
     assert list(load(two, asset="other", chunks={}).data_vars) == NAMES
     with pytest.raises(
         CatalogError,
-        match=r"no latent asset 'third' in 's0' \(assets: image, latent, latent-mask, thumbnail, other\)",
+        match=r"no latent asset 'third' in 's0' \(assets: image, latent, thumbnail, other\)",
     ):
         load(two, asset="third")
 

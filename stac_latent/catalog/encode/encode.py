@@ -119,7 +119,7 @@ def encode(
     dest
         Local folder of the catalogue, made if need be.
     asset
-        Key of the latent asset; the mask's is ``<asset>-mask``.
+        Key of the latent asset.
     mode
         ``beside``: a copy of the Item with the latent asset beside the raw ones. ``derived``: a new Item
         ``<id>-<asset>`` with the latent alone and a ``derived_from`` link.

@@ -15,10 +15,10 @@ from stac_latent.catalog.tree import CatalogTree
 from stac_latent.cube.item_assets import MEDIA_TYPE, latent_assets
 from stac_latent.cube.write.writer import Encoded
 from stac_latent.errors import CatalogError
-from stac_latent.extension import ROLE, ROLE_MASK, LatentExtension
+from stac_latent.extension import DECODER_REL, ENCODER_REL, ROLE, LatentExtension
 from stac_latent.extension.features import declare_features
 from stac_latent.extension.measured import BEST, best_of
-from stac_latent.extension.schemas import EO_URI, FILE_URI, PROJ_URI, RASTER_URI
+from stac_latent.extension.schemas import EO_URI, FILE_URI, PROJ_URI, RASTER_URI, ZARR_URI
 from stac_latent.spec import Band
 from stac_latent.system.links import absolute, href_of, is_local, local_path
 
@@ -98,26 +98,27 @@ def renewed(
     start = source.get_self_href() or href_of(Path("item.json"))
     for asset in item.assets.values():
         asset.href = absolute(asset.href, start)
-    own = {a.extra_fields.get("latent:space") for a in item.assets.values()} - {None}
+    spaces = {a.extra_fields.get("latent:space") for a in item.assets.values()} - {None}
     item.links = [
         link
         for link in item.links
         if link.rel not in _STRUCTURE
-        and (not str(link.rel).startswith("latent:") or link.extra_fields.get("latent:space") in own)
+        and (not str(link.rel).startswith("latent:") or link.extra_fields.get("latent:space") in spaces)
     ]
     for link in item.links:
         if isinstance(link.target, str):
             link.target = absolute(link.target, start)
+    item.links = [
+        link for link in item.links if not (link.rel == "store" and _is_inside(link.target, tree.root))
+    ]
     if mode == "derived":
         item.id, item.assets = name, {}
-        item.add_link(
-            pystac.Link("derived_from", start, media_type=pystac.MediaType.GEOJSON, title=source.id)
-        )
+        item.add_links(_origin(source))
     if known is None:
         return item
     latents, folder = latent_assets(known), tree.item_folder(item)
     for key, asset in known.assets.items():
-        if key in latents or (is_local(asset.href) and local_path(asset.href).is_relative_to(folder)):
+        if key in latents or _is_inside(asset.href, folder):
             item.assets[key] = asset
     spaces = {item.assets[key].extra_fields.get("latent:space") for key in latents if key != replaced}
     there = {(link.rel, link.target) for link in item.links}
@@ -125,6 +126,18 @@ def renewed(
         if link.extra_fields.get("latent:space") in spaces and (link.rel, link.target) not in there:
             item.add_link(link)
     return item
+
+
+def _origin(source: pystac.Item) -> list[pystac.Link]:
+    """Link to the Item that another is derived from; none where it lies nowhere, and cannot be linked to."""
+    own = source.get_self_href()
+    if own is None:
+        return []
+    return [pystac.Link("derived_from", own, media_type=pystac.MediaType.GEOJSON, title=source.id)]
+
+
+def _is_inside(href: object, folder: Path) -> bool:
+    return isinstance(href, str) and is_local(href) and local_path(href).is_relative_to(folder)
 
 
 def describe(
@@ -136,7 +149,7 @@ def describe(
     source: pystac.Item,
     packed: tuple[Path, int] | None = None,
 ) -> None:
-    """Add asset, mask, link and properties to the Item.
+    """Add asset, links and properties to the Item.
 
     Parameters
     ----------
@@ -153,14 +166,14 @@ def describe(
     source
         The Item that was encoded.
     packed
-        The store that the latent shares with others, and which chip of it this is; then there is no asset for the mask, which would
-        be that of all.
+        The store that the latent shares with others, and which chip of it this is.
     """
     fields = {**made.spec.to_fields(), **made.grid.to_fields(), **made.fields}
     fields["latent:stride"] = list(made.spec.stride)
     fields["latent:shape"] = [made.spec.dimensions, *made.grid.cells]
     fields["latent:dim_order"] = ["channel", "y", "x"]
     fields["file:size"] = made.size
+    fields |= {"zarr:node_type": "group", "zarr:zarr_format": 3, "zarr:consolidated": True}
     if made.spec.kind == "embedding":
         fields.pop("latent:padding", None)
     store = folder / f"{key}.zarr" if packed is None else packed[0]
@@ -173,19 +186,13 @@ def describe(
             href_of(store), title=f"Latents ({decoder.parent.name})", media_type=MEDIA_TYPE, roles=[ROLE], extra_fields=fields
         ),
     )  # fmt: skip
-    item.assets.pop(f"{key}-mask", None)
-    if packed is None and (store / "mask").exists():
-        item.add_asset(
-            f"{key}-mask",
-            pystac.Asset(
-                href_of(store / "mask"), title="Valid pixels", media_type=MEDIA_TYPE, roles=[ROLE_MASK]
-            ),
-        )
-    link = decoder_link(folder / f"{item.id}.json", decoder, made.spec.space)
+    rel = DECODER_REL if made.spec.kind == "codec" else ENCODER_REL
+    link = decoder_link(folder / f"{item.id}.json", decoder, made.spec.space, rel=rel)
     item.links = [
         old
         for old in item.links
-        if old.rel != link.rel or old.extra_fields.get("latent:space") != made.spec.space
+        if old.rel not in (DECODER_REL, ENCODER_REL)
+        or old.extra_fields.get("latent:space") != made.spec.space
     ]
     item.add_link(link)
     summarise(item, key, source)
@@ -203,11 +210,20 @@ def describe_bands(asset: pystac.Asset, bands: Sequence[Band]) -> None:
 
 
 def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
-    """Item properties from the fields of its latent assets, and the extensions that these use.
+    """Item properties from the fields of its latent assets, links to their stores, and the extensions that these use.
 
     The properties are lists, and the best of each measurement of the codecs. The asset ``key`` takes over the source's ``gsd``.
     """
     latent = [a.extra_fields for a in item.assets.values() if a.extra_fields.get("latent:kind")]
+    stores = list(
+        dict.fromkeys(
+            a.href
+            for a in item.assets.values()
+            if "zarr:node_type" in a.extra_fields and a.extra_fields.get("latent:kind")
+        )
+    )
+    item.links = [link for link in item.links if link.rel != "store" or link.target not in stores]
+    item.add_links([pystac.Link("store", href, media_type=MEDIA_TYPE) for href in stores])
     item.assets[key].extra_fields.pop("gsd", None)
     if gsd := source.properties.get("gsd"):
         item.assets[key].extra_fields["gsd"] = gsd
@@ -216,6 +232,7 @@ def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
     uris |= {
         RASTER_URI: "raster:scale" in names,
         EO_URI: any(name.startswith("eo:") for name in names),
+        ZARR_URI: bool(stores),
     }  # only what is used may be declared
     item.stac_extensions += [uri for uri, used in uris.items() if used and uri not in item.stac_extensions]
     ext = LatentExtension.ext(item, add_if_missing=True)

@@ -184,19 +184,19 @@ def mirror_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _codec_links(extent: Extent, how: Mapping[str, Any], space: str) -> list[pystac.Link]:
-    """Encoder of the vectors; also decoder, where rows are whole cells of the space, unchanged."""
-    decoders = {
+    """Encoder of the vectors; also decoder, where there is one and rows are whole cells of the space, unchanged."""
+    codecs = {
         link_href(link) or link.href: link
         for item in extent.items
-        for link in item.get_links(DECODER_REL)
+        for link in (*item.get_links(DECODER_REL), *item.get_links(ENCODER_REL))
         if link.extra_fields.get("latent:space") == how["source_space"]
         and {"file:checksum", "file:size"} <= link.extra_fields.keys()
     }
     whole = how["by"] == "cell" and space == how["source_space"]
     return [
         pystac.Link(rel, href, link.media_type, link.title, extra_fields=dict(link.extra_fields))
-        for href, link in decoders.items()
-        for rel in ((ENCODER_REL, DECODER_REL) if whole else (ENCODER_REL,))
+        for href, link in codecs.items()
+        for rel in ((ENCODER_REL, DECODER_REL) if whole and link.rel == DECODER_REL else (ENCODER_REL,))
     ]
 
 

@@ -39,7 +39,7 @@ from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Encrypt, EncryptedAsset, Key, context_of
 from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
-from stac_latent.store.georeference import group_place
+from stac_latent.store.georeference import embedding_attributes, group_place
 from stac_latent.store.zarr.chips import AnyArray
 from stac_latent.store.zarr.encrypted_store import write_manifest
 from stac_latent.store.zarr.group import ChunkSizes, GroupOptions, Payload, StoreLayout, create, finish
@@ -375,6 +375,9 @@ class _Layer:
         fields = {**self.where.to_fields(), **self.spec.to_fields(), **self.bands(layers)}
         if self.spec.kind == "embedding":
             fields.pop("latent:padding")
+            model = relative_href(str(self.bundle / "item.json"), self.path)
+            item = source.item
+            fields |= embedding_attributes(self.spec, model, item.collection_id or item.id)
         fields |= {"latent:part": self.part} if self.part else {}
         sealed = {} if self.encryption is None else self.encryption.fields()
         fields |= {} if self.part else sealed

@@ -29,6 +29,7 @@ __all__ = ["MOST", "alike", "pack_chips"]
 MOST = 1 << 14
 """Chips in a store, at most."""
 _MAX_CHUNKS = 1 << 16
+_NAMED = ("geoemb:", "zarr_conventions")
 _OWN = ("x", "y", "px", "py", MAPPING)
 _PLACE = ("proj:code", "proj:wkt2", "proj:transform", "latent:padding")
 _SHARED = ("proj:code", "proj:wkt2", "latent:padding")
@@ -78,6 +79,9 @@ def pack_chips(
             if all(k in a and a[k] == attributes[0][k] for a in attributes)
         }
         shared = _unplaced(attributes[0]) | kept
+        named = attributes[0].get("zarr_conventions", [])
+        if kept.get("proj:code") or kept.get("proj:wkt2"):  # declared is what is there
+            shared["zarr_conventions"] = [c for c in named if c["name"] == "proj:"]
         own = group_features(shared | ({} if group else {ITEMS: list(items)}), {ITEMS: items})
         _write_document(folder / group, "group", attributes=own)
         for name in _arrays(parts[0]):
@@ -107,7 +111,7 @@ def _attributes(group: Path) -> dict[str, Any]:
 
 def _unplaced(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes without what says where the pixels of a chip lie, and those of its bands."""
-    out = {k: v for k, v in attributes.items() if k not in _PLACE}
+    out = {k: v for k, v in attributes.items() if k not in _PLACE and not k.startswith(_NAMED)}
     if "latent" in out:
         out["latent"] = {k: v for k, v in out["latent"].items() if k not in _PLACE}
     if "bands" in out:
