@@ -2,10 +2,9 @@
 
 import { LatentError } from "./errors.js";
 
-/** Parses a document; `NaN` as a value, which some writers of codec.json leave bare, is read as the text "nan". */
+/** Parses a document; `what` names it in the sentence of a refusal. */
 export function parseJson(bytes, what) {
-  let text = typeof bytes === "string" ? bytes : new TextDecoder().decode(bytes);
-  if (text.includes("NaN")) text = text.replace(/"(?:[^"\\]|\\.)*"|\bNaN\b/g, (token) => (token === "NaN" ? '"nan"' : token));
+  const text = typeof bytes === "string" ? bytes : new TextDecoder().decode(bytes);
   try {
     return JSON.parse(text);
   } catch (error) {

@@ -3,12 +3,13 @@
 import { openCodec } from "./codec.js";
 import { LatentError, must } from "./errors.js";
 import { parseJson } from "./json.js";
+import { openSecret } from "./secret.js";
 import { sha256 } from "./sha256.js";
 import { resolve } from "./source.js";
 import { Chip, openGroup } from "./zarr.js";
 
 /** Features that this decoder has, of `latent:required_features`. */
-export const FEATURES = new Set(["difference", "residual", "sparse_fallback", "chips"]);
+export const FEATURES = new Set(["difference", "residual", "sparse_fallback", "chips", "encryption"]);
 const MEMBERS = new Set(["space", "bitstream", "part", "reference"]);
 const RESIDUAL = "stac-latent-residual-1";
 const BITSTREAMS = new Set(["stac-latent-lin-1", "stac-latent-rans-1"]);
@@ -159,7 +160,8 @@ function gridOfGroup(bands) {
 /**
  * Opens one asset of an Item that is at `href`.
  *
- * @param {object} options `ignore`: features that the caller can do without, such as `residual` where no bound is promised
+ * @param {object} options `ignore`: features that the caller can do without, such as `residual` where no bound is promised;
+ *   `key`: of an encrypted asset, 32 bytes or these in Base64
  */
 export async function openAsset(source, href, key, options = {}) {
   const { json } = await readJson(source, href, "The Item");
@@ -179,7 +181,8 @@ export async function openAssetOf(source, item, href, key, options = {}) {
   checkRequirements(asset, key, ignore);
   const space = asset["latent:space"];
   const place = resolve(href, asset.href);
-  const [codec, group] = await Promise.all([codecOf(source, item, href, space), openGroup(source, place)]);
+  const secret = (asset["latent:encryption"] ?? null) === null ? source : await openSecret(source, place, asset, item, options.key);
+  const [codec, group] = await Promise.all([codecOf(source, item, href, space), openGroup(secret, place)]);
   must(codec.model || codec.rans, `The codec's chain (${codec.chain.map((s) => s.stage).join(", ")}) is none that this decoder knows.`);
   const own = group.attributes.latent?.required_features ?? [];
   for (const name of own) must(FEATURES.has(name) || ignore.includes(name), `The store of asset ${key} needs the feature ${name}, which this decoder does not have.`);
