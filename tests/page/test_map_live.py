@@ -120,8 +120,7 @@ def test_pan_and_zoom_decode_in_the_browser(driver, catalogue):
     """Coarse zooms read a part of the bytes; other bands need none; what is drawn is the decoded scene."""
     stac_latent.write_live_map(items_of(catalogue), catalogue / "map", asset="latent")
     with FileServer(catalogue) as server:
-        driver.get(f"{server.url}/map/index.html")
-        driver.execute_script("latentMap.view.scale = 2 ** 18; latentMap.view.changed()")
+        driver.get(f"{server.url}/map/index.html#10/40.6313/-73.8")
         assert driver.execute_async_script(SETTLED) == "yes"
         chunk = [r for r in server.requests if r.path.endswith("latent/c/0/0/0")]
         whole = (catalogue / "s2-sample/spyndex-s2-sample/latent.zarr/latent/c/0/0/0").stat().st_size

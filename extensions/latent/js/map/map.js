@@ -144,6 +144,7 @@ function boxOnScreen(points) {
 }
 
 let shown = [];
+let noted = 0;
 
 function paint() {
   const density = window.devicePixelRatio || 1;
@@ -181,6 +182,8 @@ function paint() {
   }
   request(wanted);
   report(wanted, coarsest);
+  clearTimeout(noted);
+  noted = setTimeout(() => history.replaceState(null, "", `#${view.text}`), 400);
 }
 
 /** Draws a rectangle of a picture so that three of its corners come to lie at p, q (to the right) and r (below). */
@@ -367,7 +370,8 @@ async function start() {
   find("stretch").onclick = () => chosen && stretch(shown, true);
   new ResizeObserver(() => draw()).observe(canvas);
   if (layers.length) facts(layers[0]);
-  view.fit(everything());
+  if (!view.goTo(location.hash.slice(1))) view.fit(everything());
+  addEventListener("hashchange", () => location.hash.slice(1) !== view.text && view.goTo(location.hash.slice(1)));
   globalThis.latentMap = { view, source, pool, layers, cache };
 }
 

@@ -22,6 +22,23 @@ export class View {
     this.changed();
   }
 
+  /** Zoom, latitude and longitude, as addresses of maps have them. */
+  get text() {
+    const latitude = (Math.atan(Math.sinh(Math.PI * (1 - 2 * this.y))) * 180) / Math.PI;
+    return [Math.log2(this.scale / 256).toFixed(2), latitude.toFixed(5), (this.x * 360 - 180).toFixed(5)].join("/");
+  }
+
+  /** Goes where such a text says; false if it says nothing. */
+  goTo(text) {
+    const [zoom, latitude, longitude, ...more] = text.split("/").map(Number);
+    if (more.length > 0 || !(Math.abs(latitude) < 86) || !(Math.abs(longitude) <= 360) || !(zoom >= -1 && zoom <= 23)) return false;
+    this.x = (longitude + 180) / 360;
+    this.y = 0.5 - Math.asinh(Math.tan((latitude * Math.PI) / 180)) / (2 * Math.PI);
+    this.scale = 256 * 2 ** zoom;
+    this.changed();
+    return true;
+  }
+
   move(dx, dy) {
     this.x -= dx / this.scale;
     this.y -= dy / this.scale;
