@@ -71,7 +71,7 @@ def _definition(asset: Mapping[str, Any]) -> dict[str, Any]:
 def _variables(asset: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays of the store of a latent; those of chips that share one have an axis in front."""
     front = [] if asset.get("latent:chip_index") is None else ["chip"]
-    name = "latent" if asset.get("latent:reference") is None else "difference"
+    name = "latent" if asset.get("latent:reference_item") is None else "difference"
     stored = {
         "dimensions": [*front, *asset["latent:dim_order"]],
         "variable_type": "data",

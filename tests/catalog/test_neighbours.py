@@ -72,6 +72,20 @@ def test_definitions_keep_what_all_items_have_in_common():
     assert collection["item_assets"]["nir"] == {"title": "nir", "description": "Asset nir"}
 
 
+def test_definitions_name_the_arrays_of_all_stores():
+    """A date that is a difference to a key frame has another array."""
+    fields = {
+        "latent:kind": "codec",
+        "latent:dim_order": ["channel", "y", "x"],
+        "data_type": "float32",
+        "zarr:node_type": "group",
+    }
+    collection = {}
+    for more in ({}, {"latent:reference_item": "day-1"}):
+        define_assets(collection, {"assets": {"latent": {"href": "./latent.zarr", **fields, **more}}})
+    assert set(collection["item_assets"]["latent"]["cube:variables"]) == {"latent", "difference", "mask"}
+
+
 def test_an_embedding_links_to_its_encoder(tmp_path):
     raw = pystac.Item.from_file(
         str(Path(__file__).parents[2] / "catalogs/sample/raw/spyndex-s2-sample/item.json")
