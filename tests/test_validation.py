@@ -20,7 +20,7 @@ from stac_latent.validation import (
 )
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "extensions" / "latent" / "examples"
+EXAMPLES = ROOT / "tests" / "extension" / "documents"
 SCHEMAS = ROOT.parent / "shared" / "schemas"
 needs_schemas = pytest.mark.skipif(not SCHEMAS.is_dir(), reason="the folder of published schemas is absent")
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"

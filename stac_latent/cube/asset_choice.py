@@ -93,7 +93,8 @@ def reference(item: pystac.Item, asset: str) -> LatentRef:
     try:
         return LatentRef.of_chosen(item, asset)
     except (CatalogError, GridError) as exc:
-        raise type(exc)(f"asset {asset!r} of item {item.id!r}: {exc}") from exc
+        where, text = f"asset {asset!r} of item {item.id!r}", str(exc)
+        raise type(exc)(text if text.startswith(where) else f"{where}: {text}") from exc
 
 
 def band_index(spec: Spec, name: str) -> int | None:

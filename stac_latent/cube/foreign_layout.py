@@ -11,6 +11,7 @@ from typing import Any
 import pystac
 
 from stac_latent.errors import CatalogError
+from stac_latent.extension.features import check_features
 from stac_latent.spec import Grid
 from stac_latent.system.links import absolute, check_link
 
@@ -109,6 +110,7 @@ def layout_of(item: pystac.Item, key: str) -> Layout | None:
         If the asset is quantised in a way that has no reader, or its scales are not where it says.
     """
     fields = item.assets[key].to_dict()
+    check_features(fields, f"asset {key!r} of item {item.id!r}")
     container = container_of(fields)
     own = container == "zarr" and not fields.get("latent:array_path")
     if own or not container or fields.get("latent:kind") != "embedding":

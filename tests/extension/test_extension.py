@@ -23,7 +23,7 @@ from stac_latent.extension import (
 )
 from stac_latent.validation import latent_schema, validate
 
-EXAMPLES = Path(__file__).parents[2] / "extensions" / "latent" / "examples"
+EXAMPLES = Path(__file__).parent / "documents"
 SPACE = "sha256:" + "0" * 64
 NEWER = SCHEMA_URI.replace("v0.1.0", "v1.0.0")
 

@@ -13,7 +13,7 @@ from stac_latent.extension import SCHEMA_URI
 from stac_latent.extension.measured import BEST
 from stac_latent.validation import OfflineValidator, latent_schema
 
-EXAMPLES = Path(__file__).parents[2] / "extensions" / "latent" / "examples"
+EXAMPLES = Path(__file__).parent / "documents"
 NAMES = ["item", "item-derived", "collection", "item-embedding", "item-codec"]
 VALIDATOR = OfflineValidator()
 SPACE = "sha256:" + "0" * 64
@@ -768,7 +768,7 @@ def test_accepts(case):
 
 def table(title):
     """Names of the fields in a table of the README."""
-    readme = (EXAMPLES.parent / "README.md").read_text()
+    readme = (latent_schema().parents[1] / "README.md").read_text()
     section = readme.split(f"### {title}\n")[1].split("\n#")[0]
     return {line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| latent:")}
 
