@@ -317,6 +317,8 @@ class Gallery:
                 links.append({**said, "href": href, **fields})
             elif link.rel == "latent:reference":
                 links.append({**said, "href": f"./{self.names[target]}.json"})
+            elif link.rel == "store":
+                links.append({**said, "href": self.data(local_path(target))})
             elif link.rel == "derived_from" and not target.startswith("http"):
                 links.append({**said, "href": "./item.json"})
             elif target.startswith("http"):

@@ -87,7 +87,9 @@ def test_a_table_that_needs_more_is_refused():
     item = pystac.Item.from_file(str(FOLDER / "examples" / "item-table.json"))
     (key,) = item.assets
     item.assets[key].extra_fields["latent:required_features"] = ["hologram"]
-    with pytest.raises(CatalogError, match="asset 'embeddings' of item 'points' needs a reader that knows 'hologram'"):
+    with pytest.raises(
+        CatalogError, match="asset 'embeddings' of item 'points' needs a reader that knows 'hologram'"
+    ):
         stac_latent.load_table(item)
 
 
