@@ -4,7 +4,8 @@
 
 CATALOG is a local folder with ``catalog.json``, ITEM_ID an Item of at least 4096 x 4096 pixels. Files are served from loopback by a
 plain server that knows ranges. Needs selenium, chromium and chromedriver. Times depend on what else the machine does: the
-load average is part of the result, and of each time the median and the least are given.
+load average is part of the result, and of each time the median and the least are given. ``processor_ms`` is what a window takes of a
+processor in all processes of the browser together, start and first compilation shared among 32 windows.
 """
 
 from __future__ import annotations
@@ -118,17 +119,32 @@ def spread(times: list[float]) -> dict[str, float]:
     return {"median_ms": round(ordered[len(ordered) // 2], 1), "least_ms": round(ordered[0], 1)}
 
 
-def windows(driver: Chrome, href: str, asset: str, side: int) -> dict[str, object]:
+def processor(profile: str) -> float:
+    """Milliseconds of a processor that the browser with this profile has used, all its processes together."""
+    total = 0.0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if profile.encode() in (folder / "cmdline").read_bytes():
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                total += (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            continue
+    return total
+
+
+def windows(driver: Chrome, profile: str, href: str, asset: str, side: int) -> dict[str, object]:
     """Windows of 512 x 512 pixels of all bands: on tile borders (4 tiles) and anywhere (up to 9), from memory and over loopback."""
     out: dict[str, object] = {}
     for name, shift in (("four tiles", 0), ("anywhere", 100)):
         places = [[(k * 512 + shift) % (side - 1024), 512 * 3 + shift] for k in range(16)]
         for workers in (0, 1, 2):
+            before = processor(profile)
             rows = driver.execute_async_script(WINDOWS, href, asset, workers, places)
             if isinstance(rows, str):
                 raise SystemExit(rows)
             out[f"{name}, {workers} workers"] = {
                 "first_ms": round(rows[0][0], 1),
+                "processor_ms": round((processor(profile) - before) / (2 * len(rows)), 1),
                 "read_and_decoded": spread([r[0] for r in rows[1:]]),
                 "decoded": spread([r[1] for r in rows[1:]]),
             }
@@ -193,7 +209,7 @@ def main() -> None:
             loads = [os.getloadavg()[0]]
             driver.get(f"{url}/map/map/map.css")
             driver.get(f"{url}/map/items.json")
-            result = windows(driver, href, asked.asset, fields["proj:shape"][0])
+            result = windows(driver, profile, href, asked.asset, fields["proj:shape"][0])
             version = driver.capabilities["browserVersion"]
         finally:
             driver.quit()
