@@ -70,7 +70,13 @@ def test_the_whole_query_goes_to_the_api():
         "op": "and",
         "args": [
             {"op": "a_contains", "args": [{"property": "latent:kinds"}, ["codec"]]},
-            {"op": ">=", "args": [{"property": "latent:psnr"}, 40.0]},
+            {
+                "op": "or",
+                "args": [
+                    {"op": ">=", "args": [{"property": "latent:psnr"}, 40]},
+                    {"op": "=", "args": [{"property": "latent:max_error"}, 0]},
+                ],
+            },
             {"op": "<>", "args": [{"property": "platform"}, "x"]},
         ],
     }
