@@ -33,6 +33,8 @@ FORM = "aes-256-gcm-1"
 _HEAD = "stac-latent-key-1:"
 _SALT, _NONCE, _TAG = 32, 12, 16
 _INFO = b"stac-latent wrap 1"
+_NUMBERS = "gsd", "eo:center_wavelength", "eo:full_width_half_max"
+"""Members of a Band Object that are floats in the context, however they are written."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,8 +157,11 @@ def context_of(spec: Spec, grid: Grid, places: Sequence[Any] = ()) -> bytes:
     bound = Spec.from_fields(fields)
     place = Grid.from_fields(fields)
     place = place.cell_grid() if spec.kind == "embedding" else place
-    own = {"places": [None if p is None else asdict(p) for p in places]} if places else {}
-    return json.dumps({**bound.to_fields(), **place.to_fields(), **own}, sort_keys=True).encode()
+    own: dict[str, Any] = {"places": [None if p is None else asdict(p) for p in places]} if places else {}
+    said = {**bound.to_fields(), **place.to_fields(), **own}
+    for band in said.get("bands", ()):  # a server may give a whole number back without its point
+        band.update({name: float(band[name]) for name in _NUMBERS if name in band})
+    return json.dumps(said, sort_keys=True).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,17 @@ def test_context_of_the_page_on_encryption():
     )
 
 
+def test_whole_numbers_of_bands_are_floats_in_the_context():
+    from readers import encryption
+
+    from stac_latent.cube.ref import encryption_of
+
+    asset = json.loads((KIT / "cases/encrypted/encrypted.json").read_text())["assets"]["latent"]
+    known = encryption_of(asset, "latent").context
+    asset["bands"][0]["gsd"] = 10
+    assert encryption_of(asset, "latent").context == encryption.context(asset) == known
+
+
 if __name__ == "__main__":
     for case in CASES.values():
         said = wrong(case)

@@ -152,3 +152,11 @@ def test_damage_is_named():
         decode(join_parts(parts[:1], payloads[:1]))
     with pytest.raises(CorruptDataError, match="a part is"):
         decode(join_parts(parts, [payloads[0], _other(codec)]))
+
+
+def test_bands_of_several_grids_are_never_in_parts():
+    codec = open_codec("lin", bands=BANDS[:2])
+    payload = codec.entropy_encode(codec.encode(repeated((1, 4), (48, 48)), upto="symbols"))
+    assert is_split(payload)
+    with pytest.raises(CorruptDataError, match="bands on several grids is not coded in parts"):
+        codec.tail.for_grid(slice(0, 2), (1, 1)).inverse(payload)

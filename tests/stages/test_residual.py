@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import struct
 import subprocess
 import sys
 import zlib
@@ -298,6 +299,41 @@ def test_another_base_than_the_encoders_is_refused():
             CorruptDataError, match="the base decodes to other pixels than when it was written"
         ):
             decode_residual(data, x + np.uint16(4), None, bands)
+
+
+def test_a_payload_has_no_byte_too_many():
+    """What neither the fold nor the pixels ask for is refused, not passed over."""
+    bands = [Band("v", data_type="float32", nodata=None)]
+    field = np.kron(np.arange(256, dtype=np.float32).reshape(1, 16, 16) ** 2, np.ones((1, 2, 2), np.float32))
+    field[0, :2, :2] = np.inf
+    base = np.full_like(field, 7)
+    payload = encode_residual(field, base, None, ErrorBound.of(0.5, bands), bands)
+    assert payload[0] == payload[5] == 1
+    at = 8 + int.from_bytes(payload[6:8], "little")
+    head = struct.Struct("<BBIIIII")
+    groups, lanes, side, exact, raw, bits, words = head.unpack_from(payload, at)
+    parts, start = [], at + head.size
+    for size in (side, exact, raw):
+        parts.append(payload[start : start + size])
+        start += size
+    known = zlib.decompress(parts[1])
+    more = zlib.compress(
+        (int.from_bytes(known[:4], "little") + 1).to_bytes(4, "little") + known[4:] + bytes(4)
+    )
+
+    def with_parts(side, exact, raw):
+        sizes = head.pack(groups, lanes, len(side), len(exact), len(raw), bits, words)
+        return payload[:at] + sizes + side + exact + raw + payload[start:]
+
+    assert with_parts(*parts) == payload
+    assert np.isinf(decode_residual(payload, base, None, bands)[0, :2, :2]).all()
+    for wrong, said in (
+        (payload[:5] + b"\x02" + payload[6:], r"a fold that starts with b'\\x02' cannot be"),
+        (with_parts(parts[0], parts[1], parts[2] + bytes(1)), f"{bits} bits in {raw + 1} bytes"),
+        (with_parts(parts[0], more, parts[2]), "more exact values than pixels that ask for them"),
+    ):
+        with pytest.raises(CorruptDataError, match=said):
+            decode_residual(wrong, base, None, bands)
 
 
 def test_rounding_to_the_stored_type_counts_in_the_bound():

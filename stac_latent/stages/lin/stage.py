@@ -293,6 +293,10 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
     def _joined(self, payload: bytes, *, borrow: bool, bands: Sequence[int] | None = None) -> Array:
         """Pixels ``(band, y, x)`` of a tile in parts, in normalised units; parts that hold none of some bands are left alone."""
+        if not self.nest.single:
+            raise CorruptDataError(
+                "lin: a tile of bands on several grids is not coded in parts; it was changed"
+            )
         parts, payloads = split_parts(payload, self.bands, LARGEST)
         shape = self.bands, *parts[0].shape
         out = (

@@ -148,7 +148,7 @@ class Decoder:
     """
 
     def __init__(self, words: Array, states: Array, raw: Array, bits: int) -> None:
-        if states.size not in (1, 8) or bits > 8 * raw.size:
+        if states.size not in (1, 8) or raw.size != -(-bits // 8):
             raise CorruptDataError(
                 f"residual: {states.size} states and {bits} bits in {raw.size} bytes; changed?"
             )

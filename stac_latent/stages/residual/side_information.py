@@ -79,6 +79,10 @@ class Fold:
         """Inverse of :meth:`pack`, and the bytes that it took."""
         if data[:1] == b"\x00":
             return cls(np.ones(shape[0], bool), np.ones(shape[1], bool)), 1
+        if data[:1] != b"\x01":
+            raise CorruptDataError(
+                f"residual: a fold that starts with {data[:1]!r} cannot be; expected 0 or 1. It was truncated or changed"
+            )
         size = int.from_bytes(data[1:3], "little")
         raw = inflate(data[3 : 3 + size], -(-sum(shape) // 8))
         keep = np.unpackbits(np.frombuffer(raw, np.uint8), count=sum(shape)).astype(bool)

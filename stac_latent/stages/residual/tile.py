@@ -134,6 +134,10 @@ def decode_tile(data: bytes, starts: Sequence[Array], mask: Array, bands: Sequen
             decoded[lost] = exact[i][used : used + n]
             used += n
             own[at], magnitudes[at], final[at] = v.plain(decoded), np.minimum(np.abs(k), CAP), decoded
+        if used < exact[i].size:
+            raise CorruptDataError(
+                "residual: there are more exact values than pixels that ask for them; changed?"
+            )
         planes.add(own, magnitudes)
         out[i].reshape(-1)[mask[i]] = final[mask[i]]
     coder.end()

@@ -124,7 +124,9 @@ export async function applyResidual(payload, base, masks, types, height, width) 
 
 async function readFold(reader, height, width) {
   const every = (n) => Array.from({ length: n }, (_, i) => i);
-  if (reader.u8() === 0) return { rows: every(height), columns: every(width) };
+  const folded = reader.u8();
+  must(folded < 2, `The residual is damaged: its fold starts with ${folded}.`);
+  if (folded === 0) return { rows: every(height), columns: every(width) };
   const size = reader.u16();
   const bytes = await exactly(reader.take(size), Math.ceil((height + width) / 8), "fold");
   const bits = new BitReader(bytes, height + width, "residual");

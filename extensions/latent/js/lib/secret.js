@@ -65,6 +65,7 @@ export function context(asset, item) {
   out.bands = asset.bands.map(bandContext);
   const wkt = asset["proj:wkt2"] ?? (asset["proj:code"] === undefined ? item.properties?.["proj:wkt2"] : undefined);
   out["proj:code"] = wkt ? null : asset["proj:code"] ?? item.properties?.["proj:code"] ?? null;
+  if (wkt) out["proj:wkt2"] = wkt;
   out["proj:transform"] = floats(asset["proj:transform"].slice(0, 6));
   const placed = (band) => ["proj:shape", "proj:transform", "latent:group"].some((name) => (band[name] ?? null) !== null);
   if (asset.bands.some(placed)) {
