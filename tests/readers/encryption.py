@@ -41,6 +41,7 @@ def context(asset):
     out["bands"], places = [], []
     for band in asset["bands"]:
         own = {k: band[k] for k in OF_BANDS if band.get(k) is not None}
+        own |= {k: float(v) for k, v in own.items() if isinstance(v, int)}
         if band.get("nodata") is not None:
             own["nodata"] = "nan" if band["nodata"] == "nan" else float(band["nodata"])
         for name, usual in (("raster:scale", 1), ("raster:offset", 0)):
