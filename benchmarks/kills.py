@@ -30,7 +30,7 @@ from rasterio.windows import Window
 
 STAMPS = ("updated",)
 """Properties of an Item that say when it was made."""
-_ENCODE = ("stac_latent.catalog.encode.encode", "odc.stac", "stac_latent.stages.context._numba_encode")
+_ENCODE = ("stac_latent.catalog.encode.run", "odc.stac", "stac_latent.stages.context._numba_encode")
 
 
 def make_items(folder: Path, count: int, size: int) -> list[Path]:

@@ -75,6 +75,7 @@ class CatalogTree:
         self.root = Path(os.path.normpath(root.absolute()))
         self.path = self.root / "catalog.json"
         self._gathered: dict[str | None, dict[Path, pystac.Item]] | None = None
+        self._links = True
 
     def collection_folder(self, collection: str | None) -> Path:
         """Folder of a Collection."""
@@ -112,17 +113,36 @@ class CatalogTree:
         if self._gathered is None:
             return self.add_together([item])[0]
         path = self._item_path(item.id, item.collection_id)
-        waiting = self._gathered.setdefault(item.collection_id, {})
         with self.locked(), _all_or_none(path):
             write_json(path, self._document(item))
-            waiting[path] = written = read_item(href_of(path))
-            if _LINKED_LATER * len(waiting) > len(_links_of(self._collection_path(item.collection_id))):
+            return self.know(item.id, item.collection_id)
+
+    def know(self, item_id: str, collection: str | None) -> pystac.Item:
+        """Make the Collection and the root know an Item that is written, while Items are gathered with others; returns it as it can be read back."""
+        path = self._item_path(item_id, collection)
+        written = read_item(href_of(path))
+        if self._gathered is None or not self._links:
+            return written
+        waiting = self._gathered.setdefault(collection, {})
+        waiting[path] = written
+        with self.locked():
+            if _LINKED_LATER * len(waiting) > len(_links_of(self._collection_path(collection))):
                 try:
-                    self._link_gathered(item.collection_id)
+                    self._link_gathered(collection)
                 except BaseException:
                     del waiting[path]
                     raise
-            return written
+        return written
+
+    @contextmanager
+    def unlinking(self) -> Iterator[None]:
+        """Meanwhile :meth:`add` writes Items and links none: another process will (:meth:`know`)."""
+        self._links = False
+        try:
+            with self.gathering():
+                yield
+        finally:
+            self._links = True
 
     @contextmanager
     def gathering(self) -> Iterator[None]:

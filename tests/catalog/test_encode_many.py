@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from stac_latent.codec.shipped import lin
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, SkippedWarning
 from stac_latent.extension import LatentExtension
+from stac_latent.secure import Key
 from stac_latent.system.digests import multihash
 from stac_latent.system.locks import locked
 
@@ -187,7 +191,7 @@ def test_overwrite_with_another_codec_leaves_no_link_to_the_old_one(tmp_path):
 
 @pytest.mark.parametrize("mode", ["beside", "derived"])
 def test_corrected_metadata_of_equal_pixels_are_taken_over(tmp_path, mode, monkeypatch):
-    import stac_latent.catalog.encode.encode as module
+    import stac_latent.catalog.encode.run as module
 
     (scene,) = scenes_in(tmp_path / "raw", 1)
     (first,) = encode(scene, small_codec("zstd"), tmp_path / "cat", mode=mode)
@@ -337,7 +341,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_command_that_is_interrupted_says_how_far_it_came(run, tmp_path, monkeypatch, number, code):
-    import stac_latent.catalog.encode.encode as module
+    import stac_latent.catalog.encode.run as module
 
     honest, calls = module.write, []
 
@@ -519,3 +523,90 @@ def test_a_shard_that_is_none(run, tmp_path, shard):
     assert "--shard is a run and the number of runs, as 3/16, counted from 1" in " ".join(
         err.replace("│", " ").split()
     )
+
+
+# -- workers ---------------------------------------------------------------------------------------------------------
+
+
+def everything_in(folder):
+    """Contents of the files of a catalogue but for when they were written."""
+    stamp = re.compile(rb'"(created|updated)": "[^"]*"')
+    return {
+        str(p.relative_to(folder)): stamp.sub(b"", p.read_bytes()) for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_workers_write_what_one_process_does(tmp_path):
+    scenes = scenes_in(tmp_path / "raw", 5)
+    encode(scenes, lin(bands=BANDS), tmp_path / "alone", psnr=40)
+    steps = []
+    with ThreadPoolExecutor(3) as pool:
+        items = encode(
+            scenes,
+            lin(bands=BANDS),
+            tmp_path / "cat",
+            psnr=40,
+            executor=pool,
+            progress=lambda *at: steps.append(at),
+        )
+    assert [i.id for i in items] == [s.id for s in scenes]
+    assert everything_in(tmp_path / "cat") == everything_in(tmp_path / "alone")
+    assert steps[-1] == ("items", 5, 5)
+
+
+def test_jobs_of_the_command_name_what_fails(run, tmp_path):
+    scenes = scenes_in(tmp_path / "raw", 3)
+    cut_short(scenes[1].assets["nir"])
+    pystac.ItemCollection(scenes).save_object("scenes.json")
+    words = ("encode", "scenes.json", "out", "--codec", "zstd", "--bands", "red,nir", "--json", "--jobs", "2")
+    code, out, _ = run(*words)
+    result = json.loads(out)
+    assert code == 1
+    assert [r["id"] for r in result["items"]] == ["s0", "s2"] == found(tmp_path / "out")
+    assert [r["item"] for r in result["failed"]] == ["s1"]
+    assert "s1-nir.tif cannot be read" in result["failed"][0]["error"]
+
+
+def test_errors_of_workers(tmp_path):
+    scenes = scenes_in(tmp_path / "raw", 3)
+    cut_short(scenes[1].assets["nir"])
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(CatalogError, match=r"item 's1': .*s1-nir\.tif cannot be read as a raster"):
+            encode(scenes, small_codec("zstd"), tmp_path / "cat", executor=pool)
+        assert found(tmp_path / "cat") == ["s0"]
+        for option, text in (
+            ({"references": 2}, r"workers \(executor=, --jobs\) do not go with references"),
+            ({"pack": 2}, r"workers \(executor=, --jobs\) do not go with pack"),
+            ({"key": Key(bytes(32))}, r"a key is not handed to workers: give key= the path of a key file"),
+        ):
+            with pytest.raises(CatalogError, match=text):
+                encode(scenes, lin(bands=BANDS), tmp_path / "none", executor=pool, **option)
+
+
+class _Killed(Executor):
+    """An executor the workers of which are killed after the first batch."""
+
+    def __init__(self):
+        self.count = 0
+
+    def submit(self, work, *args):
+        self.count += 1
+        future = Future()
+        if self.count > 1:
+            future.set_exception(BrokenProcessPool("a process was terminated abruptly"))
+        else:
+            future.set_result(work(*args))
+        return future
+
+
+def test_a_worker_that_is_killed(tmp_path):
+    scenes = scenes_in(tmp_path / "raw", 3)
+    with pytest.raises(
+        CatalogError,
+        match=r"a worker ended without an answer \(a process was terminated abruptly\): it was killed",
+    ):
+        encode(scenes, small_codec("zstd"), tmp_path / "cat", executor=_Killed(), on_error="skip")
+    assert found(tmp_path / "cat") in ([], ["s0"])
+    assert not list(tmp_path.glob("cat/**/.*"))
+    encode(scenes, small_codec("zstd"), tmp_path / "cat")
+    assert found(tmp_path / "cat") == ["s0", "s1", "s2"]

@@ -44,7 +44,7 @@ def scenes(tmp_path):
 
 def counted(monkeypatch):
     """Ids of the items that are really encoded."""
-    import stac_latent.catalog.encode.encode as module
+    import stac_latent.catalog.encode.run as module
 
     done, honest = [], module.write
 

@@ -12,8 +12,9 @@ from pyproj import CRS
 
 from stac_latent.codec.shipped import dct
 from stac_latent.cube.grid.tiling import lattice_grid
+from stac_latent.store.consolidate import finish
 from stac_latent.store.georeference import grid_fields, group_place
-from stac_latent.store.zarr.group import GroupOptions, create, finish
+from stac_latent.store.zarr.group import GroupOptions, create
 
 UTM = "EPSG:32651"
 LOCAL = CRS.from_proj4("+proj=tmerc +lat_0=11 +lon_0=123 +ellps=intl +units=m").to_wkt()

@@ -19,7 +19,7 @@ from stac_latent.errors import (
 )
 from stac_latent.system.files import is_disk_full
 
-__all__ = ["naming_errors", "naming_refusals", "passing_over", "warn_of"]
+__all__ = ["naming_errors", "naming_refusals", "passing_over", "warn_of", "warnings_of"]
 
 _CALLER = 6
 """Frames from a warning to the caller of ``encode``: its helper, the Item, the loop over Items, the verb, the check of its options."""
@@ -87,5 +87,10 @@ def passing_over(item: str, *, wanted: bool) -> Iterator[None]:
 
 def warn_of(item: str, texts: Iterable[str], category: type[Warning] = GuardWarning) -> None:
     """One warning for each text, at the caller of ``encode``."""
-    for text in texts:
-        warnings.warn(f"item {item!r}: {text}", category, stacklevel=_CALLER)
+    for warning in warnings_of(item, texts, category):
+        warnings.warn(warning, stacklevel=_CALLER)
+
+
+def warnings_of(item: str, texts: Iterable[str], category: type[Warning] = GuardWarning) -> Iterator[Warning]:
+    """One warning for each text, which names the Item."""
+    return (category(f"item {item!r}: {text}") for text in texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -37,6 +38,8 @@ from stac_latent.cli.interrupts import placing
 from stac_latent.cli.progress import progress
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pystac
 
 __all__ = ["encode", "load", "publish", "search"]
@@ -124,6 +127,9 @@ def encode(
             help="Of so many equal runs, which this is, as 3/16: it takes the items whose ids fall to it."
         ),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(help="Encode so many items at the same time, each in a process.", min=1)
+    ] = 1,
     thumbnail: Annotated[
         bool, typer.Option(help="Give items that have none a small picture (PNG, some kB).")
     ] = True,
@@ -184,10 +190,14 @@ def encode(
         before = len(items)
         items = [item for item in items if not _is_done(item, dest, asset, mode)]
         err.print(f"{before - len(items):,} of {before:,} items have the asset {asset!r} already")
-    together = (against is not None or pack is not None) and items
+    together = (against is not None or pack is not None or jobs > 1) and items
     batches = [items] if together else _batches(items)
     done: list[pystac.Item] = []
-    with progress(as_json) as report, saying(done, len(items), str(dest)):
+    with (
+        progress(as_json) as report,
+        saying(done, len(items), str(dest)),
+        _worker_processes(jobs, len(items)) as executor,
+    ):
         report("items", 0, len(items))
         for batch in batches:
             report.at(batch[0].id if len(batch) == 1 else "")
@@ -196,7 +206,7 @@ def encode(
                     batch, chosen, dest, asset=asset, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
                     on_error="skip" if keep_going and len(items) + len(heard.unread) > 1 else "raise",
-                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, layout=layout, pack=pack, **target,  # type: ignore[arg-type]
+                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, layout=layout, pack=pack, executor=executor, **target,  # type: ignore[arg-type]
                 )  # fmt: skip
             report("items", len(done) + len(heard.refused) + len(heard.failed), len(items))
     rows = [item_row(item, asset) for item in done]
@@ -206,6 +216,22 @@ def encode(
         print_rows(rows)
         out.print(f"catalogue: {dest / 'catalog.json'}")
     report_failures(heard, len(items))
+
+
+@contextmanager
+def _worker_processes(jobs: int, items: int) -> Iterator[Executor | None]:
+    """Processes for so many jobs, no more than there are Items; None for one job, which needs no other."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    if jobs == 1:
+        yield None
+        return
+    pool = ProcessPoolExecutor(max(1, min(jobs, items)), mp_context=get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _batches(items: list[pystac.Item]) -> Iterator[list[pystac.Item]]:

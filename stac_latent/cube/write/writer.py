@@ -39,10 +39,11 @@ from stac_latent.quality.distortion import Distortion
 from stac_latent.secure import Encrypt, EncryptedAsset, Key, context_of
 from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
+from stac_latent.store.consolidate import finish
 from stac_latent.store.georeference import embedding_attributes, group_place
 from stac_latent.store.zarr.chips import AnyArray
 from stac_latent.store.zarr.encrypted_store import write_manifest
-from stac_latent.store.zarr.group import ChunkSizes, GroupOptions, Payload, StoreLayout, create, finish
+from stac_latent.store.zarr.group import ChunkSizes, GroupOptions, Payload, StoreLayout, create
 from stac_latent.store.zarr.known_metadata import layout_fields
 from stac_latent.store.zarr.ood_scores import write_scores
 from stac_latent.store.zarr.precoded import Precoded

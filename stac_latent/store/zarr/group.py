@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,9 +29,7 @@ import zarr.errors
 from pyproj import CRS
 from zarr.api.asynchronous import open_group
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from stac_latent.aliases import Array
@@ -66,7 +62,6 @@ __all__ = [
     "Payload",
     "StoreLayout",
     "create",
-    "finish",
     "open_arrays",
 ]
 
@@ -222,40 +217,6 @@ class LatentArrays:
 def _where(array: AnyArray) -> str:
     """Address of an array, without the store's wrapping."""
     return str(array.store_path).removeprefix("wrapping-")
-
-
-@_compact
-def finish(path: Path | MemoryStore) -> None:
-    """Gather the metadata of a filled group in one document, so that it opens with one request and without a warning.
-
-    All documents are then written without white space, and without empty members that may be absent: of a small store they are
-    most bytes.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ZarrUserWarning
-        )  # consolidated metadata is not yet part of the v3 text
-        group = zarr.consolidate_metadata(path if isinstance(path, MemoryStore) else str(path), zarr_format=3)
-    gathered = group.metadata.consolidated_metadata
-    for name in ("", *(gathered.flattened_metadata if gathered else ())):
-        sync(_shorten(group.store, f"{name}/zarr.json".lstrip("/")))
-
-
-async def _shorten(store: Any, key: str) -> None:
-    prototype = default_buffer_prototype()
-    document = json.loads((await store.get(key, prototype)).to_bytes())
-    short = json.dumps(_short(document), separators=(",", ":"), ensure_ascii=False)
-    await store.set(key, prototype.buffer.from_bytes(short.encode()))
-
-
-def _short(node: dict[str, Any]) -> dict[str, Any]:
-    """A metadata document, and those gathered in it, without empty attributes and storage transformers."""
-    kept = {k: v for k, v in node.items() if v or k not in ("attributes", "storage_transformers")}
-    gathered = node.get("consolidated_metadata")
-    if not gathered:
-        return kept
-    short = {name: _short(one) for name, one in gathered["metadata"].items()}
-    return kept | {"consolidated_metadata": {**gathered, "metadata": short}}
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from stac_latent.codec.codec import Codec
 from stac_latent.errors import CorruptDataError
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid
+from stac_latent.store.consolidate import finish
 from stac_latent.store.zarr.chips import AnyArray, ChipArray, StoredArray, chunk_key
-from stac_latent.store.zarr.group import GroupOptions, Payload, create, finish
+from stac_latent.store.zarr.group import GroupOptions, Payload, create
 from stac_latent.system.digests import digest
 
 __all__ = ["absent_chunks", "known_metadata", "layout_fields", "metadata_digest", "stored_chunks"]

@@ -19,9 +19,9 @@ from google_crc32c import value
 from stac_latent.errors import CatalogError, CorruptDataError, VerificationError
 from stac_latent.extension.features import group_features
 from stac_latent.spec import Grid
+from stac_latent.store.consolidate import finish
 from stac_latent.store.georeference import MAPPING, PLACED, grid_fields
 from stac_latent.store.zarr.chips import ITEMS, StoredArray
-from stac_latent.store.zarr.group import finish
 from stac_latent.store.zarr.trust import UNREADABLE
 
 __all__ = ["MOST", "alike", "pack_chips"]
