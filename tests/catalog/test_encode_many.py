@@ -606,7 +606,7 @@ def test_a_worker_that_is_killed(tmp_path):
         match=r"a worker ended without an answer \(a process was terminated abruptly\): it was killed",
     ):
         encode(scenes, small_codec("zstd"), tmp_path / "cat", executor=_Killed(), on_error="skip")
-    assert found(tmp_path / "cat") in ([], ["s0"])
+    assert found(tmp_path / "cat") == ["s0"]
     assert not list(tmp_path.glob("cat/**/.*"))
     encode(scenes, small_codec("zstd"), tmp_path / "cat")
     assert found(tmp_path / "cat") == ["s0", "s1", "s2"]

@@ -129,7 +129,9 @@ def outcomes_of(
             if not pending:
                 return
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in sorted(
+                done, key=lambda f: f.exception() is not None
+            ):  # what is finished counts first
                 yield from future.result()
     except BrokenExecutor as exc:
         raise CatalogError(
