@@ -58,7 +58,7 @@ class Items(Sequence[pystac.Item]):
             }
             if i % 3 != 1:
                 properties |= {
-                    "latent:bits_per_sample": round(float(rng.gamma(4, 0.2)), 4),
+                    "latent:bits_per_pixel": round(float(rng.gamma(4, 0.2)), 4),
                     "latent:psnr": round(float(rng.normal(42, 4)), 3),
                     "latent:max_error": float(rng.integers(1, 400)),
                 }
@@ -125,7 +125,7 @@ def run(count: int, pushed: int, server: pgstac.Pgstac) -> dict[str, Any]:
         "one degree": {"bbox": (10, 45, 11, 46)},
         "a month, 20 degrees": {"bbox": (0, 40, 20, 60), "datetime": "2023-06"},
         "codec, 45 dB": {"kind": "codec", "min_psnr": 45},
-        "space, at most 0.5 bpppb": {"space": SPACES[1], "max_bits_per_sample": 0.5},
+        "space, at most 0.5 bpppb": {"space": SPACES[1], "max_bits_per_pixel": 0.5},
         "best of a year": {"kind": "codec", "datetime": "2023", "sortby": "-latent:psnr"},
         "best of all": {"sortby": "-latent:psnr"},
     }

@@ -216,7 +216,7 @@ def main() -> None:
     loads.append(os.getloadavg()[0])
     facts = {
         "scene": {"shape": fields["proj:shape"], "bands": len(fields["bands"]), "bytes": fields["file:size"],
-                  "bits_per_pixel": round(fields["latent:bits_per_sample"], 3), "psnr": round(fields["latent:psnr"], 2)},
+                  "bits_per_pixel": round(fields["latent:bits_per_pixel"], 3), "psnr": round(fields["latent:psnr"], 2)},
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "chromium": version,
                     "load_average": [round(x, 1) for x in loads]},
         "zooms": rows,

@@ -213,7 +213,7 @@ def main() -> None:
     raw = pystac.Item.from_file(str(path))
     item = pystac.Item.from_file(result["encode"].pop("href"))
     fields = item.assets["latent"].extra_fields
-    bits = fields["latent:bits_per_sample"]
+    bits = fields["latent:bits_per_pixel"]
 
     transform = Affine(
         RESOLUTION, 0, ORIGIN[0] + 2000 * RESOLUTION, 0, -RESOLUTION, ORIGIN[1] - 2100 * RESOLUTION

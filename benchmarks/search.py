@@ -37,7 +37,7 @@ BEFORE = datetime(2024, 10, 1, tzinfo=UTC)
 QUERIES: dict[str, dict[str, Any]] = {
     "place, time, kind, psnr": {"bbox": PLACE, "datetime": (AFTER, BEFORE), "kind": "codec", "min_psnr": 45},
     "space": {"space": SPACES[3]},
-    "rate": {"max_bits_per_sample": 0.2},
+    "rate": {"max_bits_per_pixel": 0.2},
     "filter (CQL2)": {"filter": "eo:cloud_cover < 3 AND platform = 'sentinel-2a'"},
     "none matches": {"ids": "no-such-item"},
     "all": {},
@@ -53,7 +53,7 @@ def make_items(count: int) -> Iterator[pystac.Item]:
         when = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=(i * 7919) % 525_600)
         codec = i % 4 != 0
         fields: dict[str, Any] = {
-            "latent:bits_per_sample": 0.1 + (i % 97) / 50,
+            "latent:bits_per_pixel": 0.1 + (i % 97) / 50,
             "latent:psnr": 38 + (i % 23) * 0.5,
         }
         properties = {

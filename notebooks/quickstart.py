@@ -39,7 +39,7 @@ work = Path(tempfile.mkdtemp())
 for item in stac_latent.search(sample, kind="codec", sortby="-latent:psnr"):
     p = item.properties
     print(
-        f"{item.id:26} {p['latent:bits_per_sample']:.2f} bpppb  {p['latent:psnr']:.1f} dB  max error {p['latent:max_error']:.0f}"
+        f"{item.id:26} {p['latent:bits_per_pixel']:.2f} bpppb  {p['latent:psnr']:.1f} dB  max error {p['latent:max_error']:.0f}"
     )
 
 # %% [markdown]
@@ -77,7 +77,7 @@ axes[0].imshow(picture(raw))
 axes[0].set_title("raw, 16 bits")
 for ax, step in zip(axes[1:], steps):
     ax.imshow(picture(decoded[step]))
-    ax.set_title(f"{fields[step]['latent:bits_per_sample']:.2f} bpppb, {fields[step]['latent:psnr']:.1f} dB")
+    ax.set_title(f"{fields[step]['latent:bits_per_pixel']:.2f} bpppb, {fields[step]['latent:psnr']:.1f} dB")
 for ax in axes:
     ax.axis("off")
 figure.tight_layout()
@@ -96,7 +96,7 @@ for step in steps:
 # Each of these steps, four times as large as the one before, takes fewer bits and is further from the raw scene:
 
 # %%
-rates = [fields[step]["latent:bits_per_sample"] for step in steps]
+rates = [fields[step]["latent:bits_per_pixel"] for step in steps]
 qualities = [fields[step]["latent:psnr"] for step in steps]
 for step, rate, quality in zip(steps, rates, qualities):
     print(f"step {step}: {rate:.3f} bpppb, {quality:.2f} dB")

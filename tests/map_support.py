@@ -46,9 +46,7 @@ def scattered(count, seed=0):
     rng = np.random.default_rng(seed)
     place = zip(rng.uniform(-178, 178, count), rng.uniform(-70, 80, count), strict=True)
     return [
-        plain(
-            f"S2_{i:05d}", lon, lat, psnr=float(rng.normal(44, 2)), bits_per_sample=float(rng.gamma(4, 0.2))
-        )
+        plain(f"S2_{i:05d}", lon, lat, psnr=float(rng.normal(44, 2)), bits_per_pixel=float(rng.gamma(4, 0.2)))
         for i, (lon, lat) in enumerate(place)
     ]
 

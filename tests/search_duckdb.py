@@ -40,7 +40,7 @@ class DuckSearch:
         for name, test in (
             ("kind", 'list_contains("latent:kinds", ?)'),
             ("space", 'list_contains("latent:spaces", ?)'),
-            ("max_bits_per_sample", '"latent:bits_per_sample" <= ?'),
+            ("max_bits_per_pixel", '"latent:bits_per_pixel" <= ?'),
             ("min_psnr", '"latent:psnr" >= ?'),
             ("max_error", '"latent:max_error" <= ?'),
         ):

@@ -52,7 +52,7 @@ def latents(draw):
     options = {
         "kind": st.sampled_from(["codec", "embedding"]),
         "space": st.sampled_from(SPACES),
-        "max_bits_per_sample": st.floats(0, 2.2),
+        "max_bits_per_pixel": st.floats(0, 2.2),
         "min_psnr": st.integers(29, 56),
         "max_error": st.integers(0, 50),
         "collections": st.lists(st.sampled_from(["c0", "c1", "c2", "none"]), min_size=1, max_size=2),
@@ -62,7 +62,7 @@ def latents(draw):
     return {name: draw(options[name]) for name in sorted(chosen)}
 
 
-NUMBERS = st.sampled_from(["latent:psnr", "latent:bits_per_sample", "eo:cloud_cover"])
+NUMBERS = st.sampled_from(["latent:psnr", "latent:bits_per_pixel", "eo:cloud_cover"])
 ATOMS = st.one_of(
     st.builds(
         "{} {} {}".format, NUMBERS, st.sampled_from(["<", "<=", ">", ">=", "=", "<>"]), st.integers(0, 60)
@@ -114,8 +114,8 @@ def expected(query):
         checks += [query["kind"] in p.get("latent:kinds", [])] if "kind" in query else []
         checks += [query["space"] in p.get("latent:spaces", [])] if "space" in query else []
         nan = float("nan")
-        if "max_bits_per_sample" in query:
-            checks.append(p.get("latent:bits_per_sample", nan) <= query["max_bits_per_sample"])
+        if "max_bits_per_pixel" in query:
+            checks.append(p.get("latent:bits_per_pixel", nan) <= query["max_bits_per_pixel"])
         checks += [p.get("latent:psnr", nan) >= query["min_psnr"]] if "min_psnr" in query else []
         checks += [p.get("latent:max_error", nan) <= query["max_error"]] if "max_error" in query else []
         checks += [item.collection_id in query["collections"]] if "collections" in query else []

@@ -30,7 +30,7 @@ def make_items(count=60):
             properties["latent:kinds"] = [["codec"], ["embedding"], ["codec", "embedding"]][i % 3]
             properties["latent:spaces"] = [SPACES[i % 3], *([SPACES[(i + 1) % 3]] if i % 2 else [])]
         if i % 5 != 4 and i % 3 != 1:
-            properties["latent:bits_per_sample"] = round(0.1 + (i * 7 % 40) / 20, 3)
+            properties["latent:bits_per_pixel"] = round(0.1 + (i * 7 % 40) / 20, 3)
             if i % 7:
                 properties["latent:psnr"] = 30.0 + (i * 11) % 25
             properties["latent:max_error"] = float((i * 13) % 50)

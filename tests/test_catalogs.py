@@ -30,7 +30,7 @@ needs_data = pytest.mark.skipif(
     not all((DATA / "sentinel2" / name).is_dir() for name in REAL_SETS),
     reason="the shared data folder is absent",
 )
-LOOSE = ("file:size", "latent:bits_per_sample", "file:checksum")
+LOOSE = ("file:size", "latent:bits_per_pixel", "file:checksum")
 """Depend on the zstd library, or on files that hold such values."""
 
 
@@ -66,7 +66,7 @@ def same(ours, theirs, where=""):
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             same(a, b, f"{where}/{i}")
     elif isinstance(ours, int | float):
-        tolerance = 0.02 if where.endswith(LOOSE) or "bits_per_sample" in where else 1e-3
+        tolerance = 0.02 if where.endswith(LOOSE) or "bits_per_pixel" in where else 1e-3
         assert math.isclose(ours, theirs, rel_tol=tolerance), f"{where}: {ours} is not {theirs}"
     else:
         assert ours == theirs, where
@@ -220,4 +220,4 @@ def test_twelve_bands_of_one_asset(real, tmp_path):
     field = np.stack([decoded[n].values[0] for n in names]).astype("int32")
     assert np.abs(field - pixels).max() == item.properties["latent:max_error"]
     assert item.properties["latent:psnr"] > 47
-    assert item.properties["latent:bits_per_sample"] < 1
+    assert item.properties["latent:bits_per_pixel"] < 1

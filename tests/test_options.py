@@ -55,7 +55,7 @@ def test_steps_reach_the_catalogue(tmp_path, scene):
             scene, lin(["red", "nir"]).with_target(Target(step=step)), tmp_path / "cat", asset=f"step{step}"
         )
     item = pystac.Item.from_file(str(next((tmp_path / "cat" / "scenes").glob("*/scene.json"))))
-    rates = [item.assets[f"step{s}"].extra_fields["latent:bits_per_sample"] for s in (640, 40)]
+    rates = [item.assets[f"step{s}"].extra_fields["latent:bits_per_pixel"] for s in (640, 40)]
     assert rates[0] < rates[1]
     for step in (640, 40):
         cube = load(item, asset=f"step{step}")
@@ -63,7 +63,7 @@ def test_steps_reach_the_catalogue(tmp_path, scene):
 
 
 @pytest.mark.parametrize(
-    "target", [{"psnr": 42}, {"quality": 80}, {"step": 3}, {"max_error": 5}, {"max_bits_per_sample": 1}]
+    "target", [{"psnr": 42}, {"quality": 80}, {"step": 3}, {"max_error": 5}, {"max_bits_per_pixel": 1}]
 )
 def test_plain_latents_have_no_rate(tmp_path, scene, target):
     ((name, value),) = target.items()

@@ -109,19 +109,19 @@ def encode_chunk(values: Array, settings: Settings, fill: Any = None) -> bytes:
             coded = _coded(x, settings, fill)
         except (FieldError, VerificationError, CodecError):
             if (
-                settings.max_bits_per_sample is not None
-                and 8 * len(best) > settings.max_bits_per_sample * x.size
+                settings.max_bits_per_pixel is not None
+                and 8 * len(best) > settings.max_bits_per_pixel * x.size
             ):
                 raise
             coded = None
         if coded is not None:
             best = min(best, _frame(_CODED, head + coded), key=len)
-        most = settings.max_bits_per_sample
+        most = settings.max_bits_per_pixel
         if coded is None and most is not None and 8 * len(best) > most * x.size:
             raise CodecError(
                 f"a chunk of {x.shape} {x.dtype} can only be kept bit for bit, which takes {8 * len(best) / x.size:.3g} bits for each "
-                f"value, more than max_bits_per_sample={most:g}: its integers are beyond 2**53, or its values no codec can hold. Ask for "
-                "more bits, or leave max_bits_per_sample out"
+                f"value, more than max_bits_per_pixel={most:g}: its integers are beyond 2**53, or its values no codec can hold. Ask for "
+                "more bits, or leave max_bits_per_pixel out"
             )
     return best
 
@@ -264,9 +264,9 @@ def _parts(
     for i in range(0, len(field), count):
         part = field[i : i + count]
         chain = chain_for(settings.codec, len(part), field.dtype.name, nodata, scale)
-        room, rate = 8 * _HEAD / part.size, settings.max_bits_per_sample
+        room, rate = 8 * _HEAD / part.size, settings.max_bits_per_pixel
         if rate is not None and rate > 2 * room:
-            asked["max_bits_per_sample"] = rate - room
+            asked["max_bits_per_pixel"] = rate - room
         space = space or _digits(chain.space)
         data = thin(chain.compress(part, **asked), chain.space, _three(part.shape))
         parts += [number(len(data)), data]

@@ -34,7 +34,7 @@ class Settings:
         Name of an installed codec.
     error_bound
         What every value keeps; 0 where neither it nor a target is given.
-    psnr, max_bits_per_sample, max_error, quality, step
+    psnr, max_bits_per_pixel, max_error, quality, step
         At most one of the targets of :class:`~stac_latent.field.rate_target.Target`.
     nodata
         Value that is kept exactly, and that no other value becomes.
@@ -52,7 +52,7 @@ class Settings:
     codec: Any = "lin"
     error_bound: BoundLike | None = None
     psnr: float | None = None
-    max_bits_per_sample: float | None = None
+    max_bits_per_pixel: float | None = None
     max_error: float | None = None
     quality: float | None = None
     step: float | None = None

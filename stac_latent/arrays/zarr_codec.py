@@ -38,7 +38,7 @@ class Latent(ArrayBytesCodec):
         without any target.
     psnr
         At least this [dB], of each chunk. At most one of the five targets is given.
-    max_bits_per_sample
+    max_bits_per_pixel
         At most this many bits for each value of a chunk.
     max_error
         At most this absolute error.

@@ -66,7 +66,7 @@ def run_windows(
             forget()
             corner = _window((y // rows * rows, x // columns * columns), size, field)
             times["aligned"].append(_seconds(lambda w=corner: opened.read_field(w)))
-        rate = item.properties.get("latent:bits_per_sample")
+        rate = item.properties.get("latent:bits_per_pixel")
         psnr = item.properties.get("latent:psnr")
     out = {k: {"median_ms": 1e3 * float(np.median(v)), "max_ms": 1e3 * max(v)} for k, v in times.items()}
     return {"pixels": size, "windows": count, "bits_per_pixel": rate, "psnr": psnr, **out}

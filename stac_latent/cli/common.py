@@ -144,7 +144,7 @@ def item_row(item: pystac.Item, key: str | None = None) -> dict[str, Any]:
     fields: Mapping[str, Any] = item.properties
     if key is not None and key in item.assets:
         fields = item.assets[key].extra_fields
-    wanted = ("latent:bits_per_sample", "latent:psnr", "latent:max_error", "latent:sam", "file:size")
+    wanted = ("latent:bits_per_pixel", "latent:psnr", "latent:max_error", "latent:sam", "file:size")
     when = item.properties.get("datetime") or item.properties.get("start_datetime")
     row = {"id": item.id, "collection": item.collection_id, "datetime": str(when)}
     row |= {k.partition(":")[2]: fields[k] for k in wanted if fields.get(k) is not None}
@@ -154,7 +154,7 @@ def item_row(item: pystac.Item, key: str | None = None) -> dict[str, Any]:
 
 def latent_rows(item: pystac.Item) -> list[dict[str, Any]]:
     """Facts on an Item, or, where it has several measured latents, on each of them, with the key as ``asset``."""
-    measured = [k for k, a in item.assets.items() if a.extra_fields.get("latent:bits_per_sample") is not None]
+    measured = [k for k, a in item.assets.items() if a.extra_fields.get("latent:bits_per_pixel") is not None]
     if len(measured) < 2:
         return [item_row(item)]
     spaces = {k: item.assets[k].extra_fields.get("latent:space") for k in measured}
@@ -169,7 +169,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         table.add_column(name, no_wrap=True)
     for r in rows:
         spaces = ", ".join(s[7:15] for s in r["spaces"] or [])
-        shown = ["" if r.get(k) is None else f"{r[k]:.4g}" for k in ("bits_per_sample", "psnr", "max_error")]
+        shown = ["" if r.get(k) is None else f"{r[k]:.4g}" for k in ("bits_per_pixel", "psnr", "max_error")]
         if not shown[1] and r.get("max_error") == 0:
             shown[1] = "lossless"
         name = f"{r['id']} ({r['asset']})" if "asset" in r else r["id"]

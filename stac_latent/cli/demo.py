@@ -33,7 +33,7 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
     Returns
     -------
     dict
-        Paths ``catalog``, ``item``, ``geoparquet``, ``preview``; ``psnr`` [dB, peak 10000]; ``bits_per_sample`` [bpppb];
+        Paths ``catalog``, ``item``, ``geoparquet``, ``preview``; ``psnr`` [dB, peak 10000]; ``bits_per_pixel`` [bpppb];
         ``ratio`` of 16-bit pixels to stored bytes; ``raw_bytes``, ``latent_bytes``, ``embeddings``, ``seconds``.
     """
     start = time.perf_counter()
@@ -57,7 +57,7 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
     fields = item.assets["latent"].extra_fields
     from stac_latent.cube.open_codec import open_codec
 
-    bits, psnr = fields["latent:bits_per_sample"], fields["latent:psnr"]
+    bits, psnr = fields["latent:bits_per_pixel"], fields["latent:psnr"]
     caption = f"{codec}: {bits:.2f} bits per pixel and band ({16 / bits:.0f}x smaller than uint16), PSNR {psnr:.1f} dB"
     preview = side_by_side(
         source, pixels, open_codec(item, asset="latent").bands, dest / "preview.png", caption
@@ -68,7 +68,7 @@ def run_demo(dest: Path, codec: str = "s2-10m-4b", progress: Progress | None = N
         "geoparquet": str(parquet),
         "preview": str(preview),
         "psnr": psnr,
-        "bits_per_sample": bits,
+        "bits_per_pixel": bits,
         "ratio": 16 / bits,
         "raw_bytes": int(source.nbytes),
         "latent_bytes": int(fields["file:size"]),

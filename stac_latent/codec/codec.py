@@ -33,7 +33,7 @@ class Codec(Chain):
         field: Array | Sequence[Array],
         *,
         psnr: float | None = None,
-        max_bits_per_sample: float | None = None,
+        max_bits_per_pixel: float | None = None,
         max_error: float | None = None,
         quality: float | None = None,
         step: float | None = None,
@@ -51,7 +51,7 @@ class Codec(Chain):
             ``(band, y, x)`` in the bands' stored unit. A list or tuple holds the fields of several grids, finest first.
         psnr
             At least this [dB]. At most one of the five targets is given; without any, the codec's own step.
-        max_bits_per_sample
+        max_bits_per_pixel
             At most this many bits per pixel and band.
         max_error
             At most this absolute error [stored unit].
@@ -82,7 +82,7 @@ class Codec(Chain):
         """
         targets = {
             "psnr": psnr,
-            "max_bits_per_sample": max_bits_per_sample,
+            "max_bits_per_pixel": max_bits_per_pixel,
             "max_error": max_error,
             "quality": quality,
             "step": step,

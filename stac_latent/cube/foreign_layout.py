@@ -112,7 +112,7 @@ def layout_of(item: pystac.Item, key: str) -> Layout | None:
     fields = item.assets[key].to_dict()
     check_features(fields, f"asset {key!r} of item {item.id!r}")
     container = container_of(fields)
-    own = container == "zarr" and not fields.get("latent:array_path")
+    own = container == "zarr" and not fields.get("latent:array")
     if own or not container or fields.get("latent:kind") != "embedding":
         return None
     where = f"asset {key!r} of item {item.id!r}"
@@ -140,10 +140,10 @@ def _plain(fields: Mapping[str, Any], owner: pystac.STACObject) -> Layout:
         container,
         absolute_href(str(fields["href"]), owner),
         tuple(fields.get("latent:dim_order") or default),
-        str(fields.get("latent:array_path") or ""),
+        str(fields.get("latent:array") or ""),
         None if nodata is None else float(nodata),
-        tuple(fields.get("latent:vector_columns") or (("vector",) if container == "parquet" else ())),
-        tuple(fields.get("latent:position_columns") or ()),
+        tuple(fields.get("latent:columns") or (("vector",) if container == "parquet" else ())),
+        tuple(fields.get("latent:position") or ()),
         step=int(fields.get("latent:time_index") or 0),
         overviews=fields.get("latent:overviews"),
         size=fields.get("file:size"),

@@ -239,7 +239,7 @@ class LatentExtension(PropertiesExtension, ExtensionManagementMixin[pystac.Item 
 class _Measured(LatentExtension):
     """What a cold decode of the stored bytes measured; errors are in the stored unit of the decoded bands."""
 
-    bits_per_sample = Field(number, "bits per pixel and band, of all stored bytes")
+    bits_per_pixel = Field(number, "bits per pixel and band, of all stored bytes")
     psnr = Field(number, "peak signal-to-noise ratio in dB; left out where decoding is lossless")
     max_error = Field(number, "largest absolute error; 0 where decoding is lossless")
     sam = Field(number, "mean spectral angle in degrees")
@@ -279,16 +279,16 @@ class AssetLatentExtension(_Measured):
     quantization_scale = Field(list_of(number), "one value, or one for each channel")
     quantization_offset = Field(list_of(number), "one value, or one for each channel")
     quantization_power = Field(number, "value = sign(q) * (abs(q) * scale) ** power + offset")
-    array_path = Field(
+    array = Field(
         text, "path of the array in the asset's container; absent: the latent of a store of this layout"
     )
     time_index = Field(integer, "step of the array's time axis, counted from 0")
     chip_index = Field(integer, "chip of a store that holds many, counted from 0")
     overviews = Field(text, "what a pixel of overviews is, where it may stand for those that it covers: mean")
-    vector_columns = Field(
+    columns = Field(
         list_of(text), "columns of a table with the vectors: one of lists, or one for each channel"
     )
-    position_columns = Field(list_of(text, 2), "columns x and y of a table without a geometry")
+    position = Field(list_of(text, 2), "columns x and y of a table without a geometry")
     time_column = Field(text, "column of a table with the time of a row")
     scale_asset = Field(text, "key of the asset with the scales, on the Item or its Collection")
     bitstream = Field(text, "identifier and version of the entropy-coded payload")

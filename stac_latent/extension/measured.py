@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["BEST", "best_of", "is_number", "wrong_measurements"]
 
 BEST: dict[str, Callable[[Iterable[float]], float]] = {
-    "latent:bits_per_sample": min,
+    "latent:bits_per_pixel": min,
     "latent:psnr": max,
     "latent:max_error": min,
     "latent:sam": min,
@@ -34,8 +34,8 @@ def best_of(fields: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
     Examples
     --------
-    >>> best_of([{"latent:psnr": 48.1, "latent:bits_per_sample": 0.7}, {"latent:psnr": 53.3, "latent:bits_per_sample": 1.3}])
-    {'latent:bits_per_sample': 0.7, 'latent:psnr': 53.3}
+    >>> best_of([{"latent:psnr": 48.1, "latent:bits_per_pixel": 0.7}, {"latent:psnr": 53.3, "latent:bits_per_pixel": 1.3}])
+    {'latent:bits_per_pixel': 0.7, 'latent:psnr': 53.3}
     """
     listed = list(fields)
     known = {name: [f[name] for f in listed if is_number(f.get(name))] for name in BEST}

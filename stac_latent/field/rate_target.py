@@ -14,7 +14,7 @@ from stac_latent.system.suggest import refuse_unknown
 
 __all__ = ["TARGETS", "Target"]
 
-TARGETS = ("psnr", "max_bits_per_sample", "max_error", "quality", "step")
+TARGETS = ("psnr", "max_bits_per_pixel", "max_error", "quality", "step")
 """What a caller may aim at."""
 
 
@@ -26,7 +26,7 @@ class Target:
     ----------
     psnr
         At least this, in dB.
-    max_bits_per_sample
+    max_bits_per_pixel
         At most this many bits per pixel and band.
     max_error
         At most this absolute error, in the stored unit.
@@ -37,7 +37,7 @@ class Target:
     """
 
     psnr: float | None = None
-    max_bits_per_sample: float | None = None
+    max_bits_per_pixel: float | None = None
     max_error: float | None = None
     quality: float | None = None
     step: float | None = None

@@ -31,7 +31,7 @@ def describe_asset(item: pystac.Item, ref: LatentRef) -> dict[str, Any]:
     fields = item.assets[ref.asset].extra_fields
     measured = {
         k: fields[f"latent:{k}"]
-        for k in ("bits_per_sample", "psnr", "max_error", "sam", "error_bound")
+        for k in ("bits_per_pixel", "psnr", "max_error", "sam", "error_bound")
         if f"latent:{k}" in fields
     }
     return {

@@ -34,7 +34,7 @@ def explore(
         Key of the latent asset whose values are shown; needed where Items have several that decode, none of them
         named ``latent``.
     measure
-        ``"psnr"``, ``"bits_per_sample"``, ``"max_error"`` or ``"sam"``; by default the first that any Item has.
+        ``"psnr"``, ``"bits_per_pixel"``, ``"max_error"`` or ``"sam"``; by default the first that any Item has.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def explore(
 
     Examples
     --------
-    >>> explore(search("catalog.json", kind="codec"), measure="bits_per_sample")  # doctest: +SKIP
+    >>> explore(search("catalog.json", kind="codec"), measure="bits_per_pixel")  # doctest: +SKIP
     """
     found = as_items(items, "show")
     keys = [shown_asset(item, asset) for item in found]

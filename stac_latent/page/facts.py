@@ -31,7 +31,7 @@ class Measure:
 
 MEASURES = (
     Measure("psnr", "PSNR", "dB", "latent:psnr"),
-    Measure("bits_per_sample", "Rate", "bits per pixel and band", "latent:bits_per_sample"),
+    Measure("bits_per_pixel", "Rate", "bits per pixel and band", "latent:bits_per_pixel"),
     Measure("max_error", "Largest error", "in the stored unit", "latent:max_error"),
     Measure("sam", "Spectral angle", "degrees", "latent:sam"),
 )

@@ -186,7 +186,7 @@ def _row(item: pystac.Item, asset: str | None, folder: Path) -> dict[str, Any]:
         "asset": key,
         "when": text(item.properties.get("datetime") or item.properties.get("start_datetime"), 32),
         "psnr": number(fields.get("latent:psnr")),
-        "rate": number(fields.get("latent:bits_per_sample")),
+        "rate": number(fields.get("latent:bits_per_pixel")),
         "note": "shown without its residual: the error bound does not hold here" if fields.get("latent:residual") else "",
         "size": list(grid.shape),
         "points": _places(grid),

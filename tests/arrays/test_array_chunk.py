@@ -259,23 +259,21 @@ def test_never_larger_than_its_bits():
 
 def test_a_rate_that_cannot_be_kept_is_an_error():
     x = scene(64, 64)
-    how = Settings(max_bits_per_sample=1.5)
+    how = Settings(max_bits_per_pixel=1.5)
     assert 8 * len(encode_chunk(x, how)) <= 1.5 * x.size
-    with pytest.raises(CodecError, match=r"no step reaches max_bits_per_sample=0\.01"):
-        encode_chunk(x, Settings(max_bits_per_sample=0.01))
+    with pytest.raises(CodecError, match=r"no step reaches max_bits_per_pixel=0\.01"):
+        encode_chunk(x, Settings(max_bits_per_pixel=0.01))
 
 
 @pytest.mark.parametrize(
     "values", [scene(20, 20) * np.float32(1e36), np.arange(400).reshape(20, 20) ** 3 << 34]
 )
 def test_a_rate_is_no_less_an_error_where_only_bits_would_do(values):
-    with pytest.raises(
-        CodecError, match=r"can only be kept bit for bit, .* more than max_bits_per_sample=2:"
-    ):
-        encode_chunk(values, Settings(max_bits_per_sample=2))
+    with pytest.raises(CodecError, match=r"can only be kept bit for bit, .* more than max_bits_per_pixel=2:"):
+        encode_chunk(values, Settings(max_bits_per_pixel=2))
 
 
-@pytest.mark.parametrize("asked", [{"psnr": 30}, {"step": 1e30}, {"max_bits_per_sample": 40}])
+@pytest.mark.parametrize("asked", [{"psnr": 30}, {"step": 1e30}, {"max_bits_per_pixel": 40}])
 def test_a_value_does_not_become_infinite(asked):
     largest = np.finfo("f4").max
     x = np.random.default_rng(0).choice(np.array([-largest, largest, largest / 2]), (30, 30))

@@ -231,7 +231,7 @@ def test_psnr_is_reached_over_native_samples(psnr):
 def test_rate_is_never_exceeded(rate):
     codec = small()
     fields = scene(codec, (150, 170), 6)
-    bits = len(codec.compress(fields, max_bits_per_sample=rate)) * 8 / sum(x.size for x in fields)
+    bits = len(codec.compress(fields, max_bits_per_pixel=rate)) * 8 / sum(x.size for x in fields)
     assert 0.85 * rate < bits <= rate
 
 
@@ -324,8 +324,8 @@ def test_targets_that_make_no_sense():
         codec.compress(fields, roi=np.ones((19, 23), bool), roi_weight=0.5)
     with pytest.raises(CodecError, match="one target at a time"):
         codec.compress(fields, psnr=40, step=3)
-    with pytest.raises(CodecError, match=r"no step reaches max_bits_per_sample=0\.001"):
-        codec.compress(fields, max_bits_per_sample=0.001)
+    with pytest.raises(CodecError, match=r"no step reaches max_bits_per_pixel=0\.001"):
+        codec.compress(fields, max_bits_per_pixel=0.001)
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------------

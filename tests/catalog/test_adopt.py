@@ -84,7 +84,7 @@ def test_any_quantisation_in_any_layout_loads_as_the_formula(tmp_path_factory, d
         import zarr
 
         zarr.open_group(path, mode="w").create_array("v", data=np.ascontiguousarray(stored))
-        fields["latent:array_path"] = "v"
+        fields["latent:array"] = "v"
     more = {} if container == "tif" else {"crs": files.UTM, "transform": list(place)[:6]}
     items = adopt("any", path, folder / "catalog", fields=fields, **ANY, **more)
     found = load(items, upto="latent")["latent"].values[0]
@@ -273,7 +273,7 @@ def test_published_and_adopted_int8_tables_load_alike(aef, tmp_path):
         fields={"latent:quantization": "per_vector"},
         **ANY,
     )
-    assert other.assets["scales"].extra_fields["latent:vector_columns"] == ["scale"]
+    assert other.assets["scales"].extra_fields["latent:columns"] == ["scale"]
     assert np.array_equal(np.stack(list(load_table(other).vector)), mine)
     raw = pq.read_table(tmp_path / "v.parquet")
     codes = np.stack([np.array(v, np.float32) for v in raw["vector"].to_pylist()])
@@ -317,7 +317,7 @@ def test_a_table_on_a_grid_is_a_raster(tmp_path):
     values = files.vectors_of(0, n=len(lon), k=12)
     path = write_points(tmp_path / "points.parquet", lon, lat, values)
     names = [f"e{i}" for i in range(12)]
-    about = {"fields": {"latent:vector_columns": names, "latent:position_columns": ["lon", "lat"]}, **ANY}
+    about = {"fields": {"latent:columns": names, "latent:position": ["lon", "lat"]}, **ANY}
     items = adopt("any", path, tmp_path / "catalog", crs="EPSG:4326", **about)
     assert items[0].assets["embeddings"].extra_fields["proj:shape"] == [6, 5]
     truth = np.full((12, 6, 5), np.nan, np.float32)
@@ -339,8 +339,8 @@ def test_points_off_a_grid_say_what_to_use(tmp_path):
     )
     about = {
         "fields": {
-            "latent:vector_columns": ["e0", "e1", "e2", "e3"],
-            "latent:position_columns": ["lon", "lat"],
+            "latent:columns": ["e0", "e1", "e2", "e3"],
+            "latent:position": ["lon", "lat"],
         },
         **ANY,
     }
@@ -361,7 +361,7 @@ def test_two_dates_in_one_cell_are_no_raster(tmp_path):
         tmp_path / "p.parquet", np.r_[lon, lon[:1]], np.r_[lat, lat[:1]], files.vectors_of(0, len(lon) + 1, 2)
     )
     about = {
-        "fields": {"latent:vector_columns": ["e0", "e1"], "latent:position_columns": ["lon", "lat"]},
+        "fields": {"latent:columns": ["e0", "e1"], "latent:position": ["lon", "lat"]},
         **ANY,
     }
     items = adopt("any", path, tmp_path / "a", crs="EPSG:4326", **about)

@@ -121,7 +121,7 @@ ZARR = {"crs": files.UTM, "transform": list(files.NORTH)[:6]}
 
 
 def fields(**more):
-    return {"latent:array_path": "v", "latent:dim_order": ["channel", "y", "x"], **more}
+    return {"latent:array": "v", "latent:dim_order": ["channel", "y", "x"], **more}
 
 
 @pytest.mark.parametrize(

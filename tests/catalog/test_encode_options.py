@@ -55,7 +55,7 @@ def test_what_is_refused(tmp_path, scenes, given, text):
 def test_fingerprints_stay_what_they_were():
     """They are part of stored digests: with another one, Items that are finished would be encoded again."""
     codec = lin(["red", "nir"])
-    target = {"psnr": None, "max_bits_per_sample": None, "max_error": None, "quality": None, "step": None}
+    target = {"psnr": None, "max_bits_per_pixel": None, "max_error": None, "quality": None, "step": None}
     own = {
         "space": codec.space, "target": target | {"overhead": 0, "samples": None}, "payload": "coded", "reference": None,
     }  # fmt: skip

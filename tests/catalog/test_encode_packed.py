@@ -113,9 +113,7 @@ def test_a_chip_decodes_as_if_it_had_its_own_store(chips, tmp_path, codec, optio
     assert 0 <= sum(sizes) - tree_size(store) < len(sizes)
     assert sum(sizes) < sum(fields_of(item)["file:size"] for item in alone) / 2
     for item, size in zip(packed, sizes, strict=True):
-        assert item.properties["latent:bits_per_sample"] == pytest.approx(
-            size * 8 / (2 * SHAPE[0] * SHAPE[1])
-        )
+        assert item.properties["latent:bits_per_pixel"] == pytest.approx(size * 8 / (2 * SHAPE[0] * SHAPE[1]))
     assert all_is_well(tmp_path / "packed") == 4
 
 

@@ -162,7 +162,7 @@ def test_quality_is_over_native_samples(scene):
     assert asset["latent:psnr"] == pytest.approx(10 * math.log10(1e8 / np.mean(e**2)), abs=1e-9)
     assert asset["latent:max_error"] == np.abs(e).max()
     samples = sum(x.size for x in fields.values())
-    assert asset["latent:bits_per_sample"] == pytest.approx(8 * asset["file:size"] / samples)
+    assert asset["latent:bits_per_pixel"] == pytest.approx(8 * asset["file:size"] / samples)
     assert "latent:sam" not in asset
 
 

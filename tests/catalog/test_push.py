@@ -215,7 +215,7 @@ def test_queryables_are_the_properties_of_the_extension():
     named = set(queryables()["properties"])
     assert {
         "latent:psnr",
-        "latent:bits_per_sample",
+        "latent:bits_per_pixel",
         "latent:max_error",
         "latent:kinds",
         "latent:spaces",

@@ -40,7 +40,7 @@ def adopted(folder, values, **fields):
     pq.write_table(table.replace_schema_metadata({"geo": json.dumps(GEO)}), folder / "v.parquet")
     return adopt(
         "any", folder / "v.parquet", folder / "catalog", producer="me", name="mine", version="1", when="2024",
-        fields={"latent:vector_columns": ["v"]} | fields,
+        fields={"latent:columns": ["v"]} | fields,
     )  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def test_offsets_of_others_are_added(tmp_path, method):
         pa.table(columns).replace_schema_metadata({"geo": json.dumps(GEO)}), tmp_path / "g.parquet"
     )
     fields = {
-        "latent:vector_columns": ["v"],
+        "latent:columns": ["v"],
         "latent:quantization": method,
         "latent:quantization_offset": [-3.0],
     }

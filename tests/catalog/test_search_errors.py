@@ -66,7 +66,7 @@ BAD_ARGUMENTS = [
     ({"min_psnr": "40"}, r"min_psnr must be a number that is not negative, got '40'"),
     ({"min_psnr": True}, r"min_psnr must be a number that is not negative, got True"),
     ({"min_psnr": [40]}, r"min_psnr must be a number that is not negative, got \[40\]"),
-    ({"max_bits_per_sample": -1}, r"max_bits_per_sample must be a number that is not negative, got -1"),
+    ({"max_bits_per_pixel": -1}, r"max_bits_per_pixel must be a number that is not negative, got -1"),
     ({"max_error": float("nan")}, r"max_error must be a number that is not negative, got nan"),
     ({"collections": []}, r"collections must be one name or several, got \[\]; leave it out to search all"),
     ({"ids": [1, 2]}, r"ids must be one name or several, got \[1, 2\]"),

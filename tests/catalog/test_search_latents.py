@@ -21,7 +21,7 @@ BOX = {"type": "Polygon", "coordinates": [[[10, 45], [11, 45], [11, 46], [10, 46
 
 def measured(bits, psnr, error, sam, kind="codec", space=SPACES[0]):
     return {
-        "latent:kind": kind, "latent:space": space, "latent:bits_per_sample": bits, "latent:psnr": psnr, "latent:max_error": error,
+        "latent:kind": kind, "latent:space": space, "latent:bits_per_pixel": bits, "latent:psnr": psnr, "latent:max_error": error,
         "latent:sam": sam,
     }  # fmt: skip
 
@@ -40,7 +40,7 @@ def item(name, best=None, **latents):
 
 
 COARSE, FINE = measured(0.2, 38.0, 90.0, 2.0), measured(2.0, 55.0, 6.0, 0.2, space=SPACES[1])
-BEST = {"latent:bits_per_sample": 0.2, "latent:psnr": 55.0, "latent:max_error": 6.0, "latent:sam": 0.2}
+BEST = {"latent:bits_per_pixel": 0.2, "latent:psnr": 55.0, "latent:max_error": 6.0, "latent:sam": 0.2}
 ITEMS = [
     item("both", BEST, **{"my.coarse": COARSE, "fine": FINE}),
     item("fine", {k: FINE[k] for k in BEST}, fine=FINE),
@@ -66,15 +66,15 @@ def sources(tmp_path_factory):
         ({"min_psnr": 50}, {"both", "fine"}),
         ({"max_error": 10}, {"both", "fine"}),
         ({"max_sam": 0.5}, {"both", "fine"}),
-        ({"max_bits_per_sample": 0.5}, {"both", "coarse"}),
+        ({"max_bits_per_pixel": 0.5}, {"both", "coarse"}),
         ({"min_psnr": 30}, {"both", "fine", "coarse"}),
         ({"min_psnr": 60}, set()),
-        ({"min_psnr": 50, "max_bits_per_sample": 0.5}, set()),  # one latent keeps both, or none
+        ({"min_psnr": 50, "max_bits_per_pixel": 0.5}, set()),  # one latent keeps both, or none
         ({"min_psnr": 50, "space": SPACES[0]}, set()),
         ({"min_psnr": 50, "space": SPACES[1], "kind": "codec"}, {"both", "fine"}),
         ({"min_psnr": 50, "filter": '"eo:cloud_cover" < 10', "sortby": "-latent:psnr"}, {"both", "fine"}),
         (
-            {"filter": '"latent:psnr" >= 50 AND "latent:bits_per_sample" < 0.5'},
+            {"filter": '"latent:psnr" >= 50 AND "latent:bits_per_pixel" < 0.5'},
             {"both"},
         ),  # properties are the best
     ],
@@ -90,7 +90,7 @@ def test_properties_of_one_asset_alone(tmp_path):
     table = to_geoparquet([old], tmp_path / "items.parquet")
     for source in ([old], table, write_static([old], tmp_path / "static")):
         assert [i.id for i in search(source, min_psnr=50, max_error=10)] == ["old"]
-        assert len(search(source, min_psnr=50, max_bits_per_sample=1)) == 0
+        assert len(search(source, min_psnr=50, max_bits_per_pixel=1)) == 0
 
 
 def test_items_without_measured_assets_are_taken_by_their_properties(tmp_path):
@@ -112,16 +112,14 @@ def test_encode_tells_the_best_of_its_latents(tmp_path):
     assert small["latent:psnr"] < large["latent:psnr"]
     assert first.properties["latent:psnr"] == small["latent:psnr"]
     assert both.properties["latent:psnr"] == large["latent:psnr"]
-    assert both.properties["latent:bits_per_sample"] == small["latent:bits_per_sample"]
+    assert both.properties["latent:bits_per_pixel"] == small["latent:bits_per_pixel"]
     assert both.properties["latent:max_error"] == large["latent:max_error"]
     limit = (small["latent:psnr"] + large["latent:psnr"]) / 2
     with StacApi(as_dicts([both])) as api:
         table = to_geoparquet([both], tmp_path / "items.parquet")
         for source in (tmp_path / "cat" / "catalog.json", table, api.url):
             assert len(search(source, min_psnr=limit)) == 1
-            assert (
-                len(search(source, min_psnr=limit, max_bits_per_sample=small["latent:bits_per_sample"])) == 0
-            )
+            assert len(search(source, min_psnr=limit, max_bits_per_pixel=small["latent:bits_per_pixel"])) == 0
 
 
 def test_command_lists_each_latent(run, tmp_path):

@@ -73,10 +73,10 @@ def test_items_are_the_same_from_all_sources(sources):
             assert assets == {k: a.to_dict() for k, a in original.assets.items()}, name
 
 
-@pytest.mark.parametrize("key", ["datetime", "-latent:bits_per_sample", {"field": "id", "direction": "desc"}])
+@pytest.mark.parametrize("key", ["datetime", "-latent:bits_per_pixel", {"field": "id", "direction": "desc"}])
 def test_sorted_alike(sources, key):
     """All items have the property: where some lack it, an API may place them anywhere."""
-    query = {"filter": "datetime IS NOT NULL AND latent:bits_per_sample IS NOT NULL", "sortby": key}
+    query = {"filter": "datetime IS NOT NULL AND latent:bits_per_pixel IS NOT NULL", "sortby": key}
     if isinstance(key, dict):
         names = sorted((n for n in sources if "api" not in n), key=str)
     else:

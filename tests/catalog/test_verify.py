@@ -42,7 +42,7 @@ def test_a_whole_catalogue(made, cat):
     ]
     assert [r.problems for r in rows] == [[]] * 4
     assert all(r.compared for r in rows)
-    assert {"latent:psnr", "latent:band_psnr", "latent:bits_per_sample"} < set(rows[0].measured)
+    assert {"latent:psnr", "latent:band_psnr", "latent:bits_per_pixel"} < set(rows[0].measured)
 
 
 def test_without_the_source_everything_is_decoded(made, cat):

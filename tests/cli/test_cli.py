@@ -163,11 +163,11 @@ def test_demo_prints_one_object_and_what_it_names_is_there(run, tmp_path):
     code, out, err = run("demo", "here", "--json")
     assert (code, err) == (0, "")
     result = json.loads(out)
-    wanted = {"catalog", "item", "geoparquet", "preview", "psnr", "bits_per_sample", "ratio", "seconds"}
+    wanted = {"catalog", "item", "geoparquet", "preview", "psnr", "bits_per_pixel", "ratio", "seconds"}
     assert wanted <= set(result)
     assert result["psnr"] > 45
-    assert 0.5 < result["bits_per_sample"] < 1.5
-    assert result["ratio"] == pytest.approx(16 / result["bits_per_sample"])
+    assert 0.5 < result["bits_per_pixel"] < 1.5
+    assert result["ratio"] == pytest.approx(16 / result["bits_per_pixel"])
     assert 0 < result["seconds"] < 60
     for key in ("catalog", "item", "geoparquet", "preview"):
         assert Path(result[key]).is_absolute()
@@ -274,7 +274,7 @@ def test_encode_refuses(run, args, code, message):
     [
         ([], {"spyndex-s2-sample", "synthetic-later", "spyndex-s2-sample-coarse"}),
         (["--min-psnr", 45], {"spyndex-s2-sample", "synthetic-later"}),
-        (["--max-bits-per-sample", 0.9], {"spyndex-s2-sample", "spyndex-s2-sample-coarse"}),
+        (["--max-bits-per-pixel", 0.9], {"spyndex-s2-sample", "spyndex-s2-sample-coarse"}),
         (["--max-error", 400, "--datetime", "2020-06-01/.."], {"synthetic-later"}),
         (["--kind", "embedding", "--datetime", "../2020-03-01"], {"spyndex-s2-sample"}),
         (["--filter", '"latent:psnr" < 45'], {"spyndex-s2-sample-coarse"}),

@@ -135,8 +135,8 @@ def test_measurements_are_those_of_the_stored_bytes(encoded, utm_scene):
     assert 0 < fields["latent:sam"] < 5
     size = tree_size(LatentRef.from_item(encoded).href)
     assert fields["file:size"] == size
-    assert fields["latent:bits_per_sample"] == pytest.approx(size * 8 / utm_scene.field.size)
-    for name in ("psnr", "max_error", "sam", "bits_per_sample"):
+    assert fields["latent:bits_per_pixel"] == pytest.approx(size * 8 / utm_scene.field.size)
+    for name in ("psnr", "max_error", "sam", "bits_per_pixel"):
         assert encoded.properties[f"latent:{name}"] == fields[f"latent:{name}"]
 
 
@@ -358,7 +358,7 @@ def test_resampling_to_one_grid(tmp_path):
 def test_the_real_sample(tmp_path, sample):
     (item,) = encode(sample, "s2-10m-4b", tmp_path)
     assert item.properties["latent:psnr"] > 40
-    assert item.properties["latent:bits_per_sample"] < 4
+    assert item.properties["latent:bits_per_pixel"] < 4
     truth = ItemSource(sample, open_codec("s2-10m-4b"))
     h, w = truth.grid.shape
     top, _, left, _ = truth.grid.padding

@@ -55,7 +55,7 @@ def payload_bytes(item):
 
 
 @pytest.mark.parametrize(
-    "target", [{}, {"psnr": 40}, {"psnr": 55}, {"max_error": 9}, {"max_bits_per_sample": 2}, {"quality": 30}, {"step": 7}],
+    "target", [{}, {"psnr": 40}, {"psnr": 55}, {"max_error": 9}, {"max_bits_per_pixel": 2}, {"quality": 30}, {"step": 7}],
     ids=str,
 )  # fmt: skip
 def test_targets_are_reached_and_told(scene, codec, tmp_path, target):
@@ -65,19 +65,19 @@ def test_targets_are_reached_and_told(scene, codec, tmp_path, target):
     fields = fields_of(item)
     assert fields["latent:psnr"] == pytest.approx(psnr)
     assert fields["latent:max_error"] == worst
-    assert fields["latent:bits_per_sample"] == pytest.approx(rate)
+    assert fields["latent:bits_per_pixel"] == pytest.approx(rate)
     assert fields["latent:space"] == codec.space, "payloads of any rate are of one space"
     if "psnr" in target:
         assert target["psnr"] - 0.02 <= psnr <= target["psnr"] + 0.5
     if "max_error" in target:
         assert 0.6 * target["max_error"] <= worst <= target["max_error"]
-    if "max_bits_per_sample" in target:  # of the payloads; mask and metadata lie beside them
-        assert 0.97 <= payload_bytes(item) * 8 / scene.field.size / target["max_bits_per_sample"] <= 1
+    if "max_bits_per_pixel" in target:  # of the payloads; mask and metadata lie beside them
+        assert 0.97 <= payload_bytes(item) * 8 / scene.field.size / target["max_bits_per_pixel"] <= 1
 
 
 def test_a_target_out_of_reach_leaves_nothing(scene, codec, tmp_path):
-    with pytest.raises(CodecError, match=r"no step reaches max_bits_per_sample=0\.0001"):
-        encode(scene.item, codec, tmp_path, max_bits_per_sample=1e-4)
+    with pytest.raises(CodecError, match=r"no step reaches max_bits_per_pixel=0\.0001"):
+        encode(scene.item, codec, tmp_path, max_bits_per_pixel=1e-4)
     with pytest.raises(CodecError, match="one target at a time"):
         encode(scene.item, codec, tmp_path, psnr=40, step=3)
     with pytest.raises(CodecError, match="codes at the one rate that is part of its space"):
@@ -217,7 +217,7 @@ def test_scenes_of_every_size(tmp_path, codec, shape):
 def test_narrow_edges_do_not_break_a_rate(tmp_path, codec):
     """Chunks of a few pixels at the end of a scene, whose headers alone weigh more than a low rate."""
     scene = make_scene(tmp_path / "raw", scene_field((262, 262), 6))
-    (item,) = encode(scene.item, codec, tmp_path / "cat", max_bits_per_sample=0.4)
+    (item,) = encode(scene.item, codec, tmp_path / "cat", max_bits_per_pixel=0.4)
     assert 0.37 <= payload_bytes(item) * 8 / scene.field.size <= 0.4 + 8 * 3 * 30 / scene.field.size
 
 

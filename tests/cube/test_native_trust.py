@@ -103,7 +103,7 @@ def test_verify(cat):
     rows = verify(str(cat / "catalog.json"))
     assert [(r.asset, r.problems, r.compared) for r in rows] == [("open", [], True), ("sealed", [], True)]
     plain, sealed = (r.measured for r in rows)
-    assert plain.pop("latent:bits_per_sample") < sealed.pop("latent:bits_per_sample")
+    assert plain.pop("latent:bits_per_pixel") < sealed.pop("latent:bits_per_pixel")
     assert plain == sealed
     assert len(plain["latent:band_psnr"]) == 5
     doc = json.loads((cat / ITEM).read_text())

@@ -456,7 +456,7 @@ def test_chunks_of_zarr_are_read_whatever_their_keys(tmp_path, encoding, separat
         "latent:dim_order": ["channel", "y", "x"],
         "latent:quantization": "linear",
         "latent:quantization_scale": [0.1] * 4,
-        "latent:array_path": "embeddings",
+        "latent:array": "embeddings",
     }
     place = {"crs": CRS, "transform": list(PLACE)[:6]}
     items = adopt("any", tmp_path / "a.zarr", tmp_path / "c", fields=fields, **place, **MINE)
@@ -522,7 +522,7 @@ def test_codes_of_two_files_are_dequantised_each_with_its_own_scale(tmp_path):
         _table(tmp_path / f"{i}.parquet", files.boxes(6), v=pa.array(q.tolist(), pa.list_(pa.int8())))
         for i, q in enumerate(codes)
     ]
-    columns = {"latent:vector_columns": ["v"]}
+    columns = {"latent:columns": ["v"]}
     with pytest.raises(CatalogError, match="holds int8, and nothing says how these codes become numbers"):
         adopt("any", paths, tmp_path / "a", fields=columns, **MINE)
     items = [
@@ -557,7 +557,7 @@ def test_a_row_group_at_0_and_across_180_degrees_is_found_by_both_boxes(tmp_path
     shapes = [shapely.box(-0.5, 0, 0.5, 1), shapely.MultiPolygon([east, west]), shapely.box(50, 0, 51, 1)]
     vectors = files.vectors_of(0, 3, 8)
     path = _table(tmp_path / "t.parquet", shapes, v=pa.array(vectors.tolist(), pa.list_(pa.float32())))
-    items = adopt("any", path, tmp_path / "c", fields={"latent:vector_columns": ["v"]}, **MINE)
+    items = adopt("any", path, tmp_path / "c", fields={"latent:columns": ["v"]}, **MINE)
     publish(items, tmp_path / "p.parquet", dtype="float32")
     for box, row in (
         ((-1, 0, 1, 1), 0), ((179.6, 0, 179.9, 1), 1), ((-179.9, 0, -179.6, 1), 1), ((179, 0, -179, 1), 1), ((49, 0, 52, 1), 2)

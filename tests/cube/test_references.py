@@ -305,7 +305,7 @@ def test_targets_are_met_against_key_frames(series, tmp_path):
 def test_at_a_fixed_rate_quality_rises(series, tmp_path):
     _, items, *_ = series
     clear = [items[i].clone() for i in (0, 1)]
-    options = {"max_bits_per_sample": 1.0}
+    options = {"max_bits_per_pixel": 1.0}
     plain = stac_latent.encode([i.clone() for i in clear], codec(), tmp_path / "alone", **options)
     found = stac_latent.encode(
         [i.clone() for i in clear], codec(), tmp_path / "auto", references=2, **options

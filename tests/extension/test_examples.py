@@ -73,7 +73,7 @@ def test_every_example_loads(path):
         fields = asset.extra_fields
         if "latent" not in (asset.roles or ()):
             continue
-        if "latent:vector_columns" in fields:
+        if "latent:columns" in fields:
             table = stac_latent.load_table(item, asset=key)
             assert len(table) == 12
         elif fields["latent:kind"] == "codec":

@@ -28,7 +28,7 @@ SPACE = "sha256:" + "0" * 64
 NEWER = SCHEMA_URI.replace("v0.1.0", "v1.0.0")
 
 MEASURED = {
-    "bits_per_sample": 0.31,
+    "bits_per_pixel": 0.31,
     "psnr": 46.5,
     "max_error": 100.0,
     "sam": 0.5,
@@ -53,12 +53,12 @@ ASSET = {
     "quantization_scale": [0.5],
     "quantization_offset": [0.0],
     "quantization_power": 2.0,
-    "array_path": "embeddings",
+    "array": "embeddings",
     "time_index": 1,
     "chip_index": 17,
     "overviews": "mean",
-    "vector_columns": ["vector"],
-    "position_columns": ["lon", "lat"],
+    "columns": ["vector"],
+    "position": ["lon", "lat"],
     "time_column": "year",
     "scale_asset": "scales",
     "bitstream": "rans/1",
@@ -273,7 +273,7 @@ def test_bad_values_are_refused_when_written_and_when_read(name, value, message)
 
 def test_apply_refuses_what_is_no_field():
     with pytest.raises(
-        CatalogError, match=r"no such field here: kind, model; expected bits_per_sample, error_bound"
+        CatalogError, match=r"no such field here: kind, model; expected bits_per_pixel, error_bound"
     ):
         LatentExtension.ext(new_item(), add_if_missing=True).apply(kind="codec", model="x")
 
@@ -377,7 +377,7 @@ def test_summaries_keep_many_spaces():
 def test_summaries_of_what_has_no_range():
     found = LatentExtension.summaries(new_collection(), add_if_missing=True)
     with pytest.raises(
-        CatalogError, match="'kind' has no range; expected one of bits_per_sample, error_bound"
+        CatalogError, match="'kind' has no range; expected one of bits_per_pixel, error_bound"
     ):
         found.range("kind")
 

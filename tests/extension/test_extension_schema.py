@@ -79,7 +79,7 @@ REQUIRED = [
         f"latent:{n}"
         for n in ("space", "granularity", "dimensions", "shape", "dim_order", "dtype", "quantization")
     ),
-    *(f"latent:{n}" for n in ("stride", "padding", "determinism", "bits_per_sample", "max_error", "psnr")),
+    *(f"latent:{n}" for n in ("stride", "padding", "determinism", "bits_per_pixel", "max_error", "psnr")),
     "proj:shape",
     "proj:transform",
 ]
@@ -596,15 +596,15 @@ INVALID = {
     ),
     "rate as text": (
         "item",
-        latent("latent:bits_per_sample", "0.3"),
-        f"{A}/latent:bits_per_sample",
+        latent("latent:bits_per_pixel", "0.3"),
+        f"{A}/latent:bits_per_pixel",
         "type",
         "is not of type 'number'",
     ),
     "no rate": (
         "item",
-        put("properties", "latent:bits_per_sample", 0),
-        "properties/latent:bits_per_sample",
+        put("properties", "latent:bits_per_pixel", 0),
+        "properties/latent:bits_per_pixel",
         "exclusiveMinimum",
         "less than or equal to",
     ),

@@ -11,7 +11,7 @@ from stac_latent.field.rate_target import Target
 from stac_latent.spec import Band
 
 BANDS = [Band("red", nodata=0, scale=1e-4), Band("nir", nodata=0, scale=1e-4)]
-NAMES = ("psnr", "max_bits_per_sample", "max_error", "quality", "step")
+NAMES = ("psnr", "max_bits_per_pixel", "max_error", "quality", "step")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,8 +34,8 @@ def test_none():
     [
         ("psnr", 0, r"psnr must be more than 0 and at most 200; got 0"),
         ("psnr", 201, r"psnr must be more than 0 and at most 200; got 201"),
-        ("max_bits_per_sample", 0, r"max_bits_per_sample must be more than 0; got 0"),
-        ("max_bits_per_sample", -1, r"max_bits_per_sample must be more than 0; got -1"),
+        ("max_bits_per_pixel", 0, r"max_bits_per_pixel must be more than 0; got 0"),
+        ("max_bits_per_pixel", -1, r"max_bits_per_pixel must be more than 0; got -1"),
         ("max_error", -0.5, r"max_error must be at least 0; got -0\.5"),
         ("quality", 101, r"quality must be at least 0 and at most 100; got 101"),
         ("step", 0, r"step must be more than 0; got 0"),

@@ -35,7 +35,7 @@ def table(path, shapes, crs=NONE, vectors=None):
 
 def adopted(folder, *args, **kw):
     path = table(folder / "t.parquet", *args, **kw)
-    fields = {"latent:vector_columns": ["v"]}
+    fields = {"latent:columns": ["v"]}
     return adopt(
         "any", path, folder / "c", producer="me", name="mine", version="1", when="2024", fields=fields
     )

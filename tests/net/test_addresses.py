@@ -74,7 +74,7 @@ def test_vectors_in_a_folder_of_any_name(tmp_path, name):
         "name": "mine",
         "version": "1",
         "when": "2024",
-        "fields": {"latent:vector_columns": ["v"]},
+        "fields": {"latent:columns": ["v"]},
     }
     items = adopt("any", [tmp_path / name / "t.parquet"], tmp_path / name / "out", **told)
     publish(items, tmp_path / name / "v.parquet", dtype="float32")

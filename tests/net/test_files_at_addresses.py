@@ -56,7 +56,7 @@ def files(tmp_path_factory):
         name="mine",
         version="1",
         when="2024",
-        fields={"latent:vector_columns": ["embeddings"]},
+        fields={"latent:columns": ["embeddings"]},
     )
     publish(items, root / "v.parquet", dtype="float32")
     scene = make_scene(root / "raw", scene_field((40, 48)))
@@ -136,7 +136,7 @@ def test_a_table(base, files, tmp_path):
         "name": "mine",
         "version": "1",
         "when": "2024",
-        "fields": {"latent:vector_columns": ["embeddings"]},
+        "fields": {"latent:columns": ["embeddings"]},
     }
     items = adopt("any", [f"{base}/t.parquet"], tmp_path / "out", **told)
     publish(items, tmp_path / "v.parquet", dtype="float32")

@@ -232,7 +232,7 @@ def test_values_and_vectors_of_the_sample(written):
     found = {m["title"]: m["values"] for m in data["measures"]}
     fields = item.assets["latent"].extra_fields
     assert found["PSNR"] == [fields["latent:psnr"]]
-    assert found["Rate"] == [fields["latent:bits_per_sample"]]
+    assert found["Rate"] == [fields["latent:bits_per_pixel"]]
     places = data["places"]
     assert (info.vectors, info.space) == (places["count"], places["space"])
     assert numbers(places["vectors"], np.int8).size == places["count"] * places["dimensions"]
@@ -288,7 +288,7 @@ def test_tables_that_items_describe(tmp_path):
     )
     items = stac_latent.adopt(
         "any", tmp_path / "v.parquet", tmp_path / "cat", when="2024", producer="someone", name="model", version="1",
-        fields={"latent:vector_columns": ["embedding"], "latent:quantization": "none"},
+        fields={"latent:columns": ["embedding"], "latent:quantization": "none"},
     )  # fmt: skip
     assert stac_latent.load_table(items, [], invalid="drop").columns.tolist() == [
         "item_id",
@@ -479,7 +479,7 @@ def test_explore_without_lonboard(monkeypatch):
 
 
 def test_explore_says_what_can_be_shown():
-    with pytest.raises(CatalogError, match="measure='speed' is unknown; it is one of psnr, bits_per_sample"):
+    with pytest.raises(CatalogError, match="measure='speed' is unknown; it is one of psnr, bits_per_pixel"):
         stac_latent.explore([plain("a", psnr=40.0)], measure="speed")
     with pytest.raises(CatalogError, match="no item has a value of 'sam'; these have values: psnr"):
         stac_latent.explore([plain("a", psnr=40.0)], measure="sam")

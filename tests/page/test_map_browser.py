@@ -96,8 +96,8 @@ def driver(tmp_path_factory):
 def written(tmp_path_factory):
     """The real sample among three footprints, two of them in one place."""
     items = [
-        *sample_items(), plain("east", 30, 10, psnr=40.0, bits_per_sample=0.5),
-        plain("north-a", -60, 60, psnr=50.0, bits_per_sample=2.0), plain("north-b", -60, 60, psnr=45.0),
+        *sample_items(), plain("east", 30, 10, psnr=40.0, bits_per_pixel=0.5),
+        plain("north-a", -60, 60, psnr=50.0, bits_per_pixel=2.0), plain("north-b", -60, 60, psnr=45.0),
     ]  # fmt: skip
     path = tmp_path_factory.mktemp("map") / "map.html"
     stac_latent.write_map(items, path, title="Four items")

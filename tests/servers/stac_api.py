@@ -53,7 +53,7 @@ class Store:
                     columns[name] = "DOUBLE"
                 elif isinstance(value, str):
                     columns[name] = "VARCHAR"
-        for name in ("latent:psnr", "latent:bits_per_sample", "latent:max_error", "eo:cloud_cover", "cloud"):
+        for name in ("latent:psnr", "latent:bits_per_pixel", "latent:max_error", "eo:cloud_cover", "cloud"):
             columns.setdefault(name, "DOUBLE")
         for name in ("latent:kinds", "latent:spaces"):
             columns.setdefault(name, "VARCHAR[]")

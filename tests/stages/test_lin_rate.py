@@ -54,7 +54,7 @@ def test_psnr_is_reached(scene, goal):
 @pytest.mark.parametrize("goal", [0.6, 2.5])
 def test_the_rate_is_never_exceeded(scene, goal):
     field = SCENES[scene]
-    data, back = tried(lin(), field, max_bits_per_sample=goal)
+    data, back = tried(lin(), field, max_bits_per_pixel=goal)
     rate = 8 * len(data) / field.size
     assert 0.96 * goal <= rate <= goal
     assert psnr(field, back) > 40
@@ -122,13 +122,13 @@ def test_a_region_gets_more():
     field = make_field(BANDS, (256, 140), 7)
     inside = np.zeros((256, 140), bool)
     inside[40:120, 30:100] = True
-    _, flat = tried(lin(), field, max_bits_per_sample=0.7)
-    data, back = tried(lin(), field, max_bits_per_sample=0.7, roi=inside)
+    _, flat = tried(lin(), field, max_bits_per_pixel=0.7)
+    data, back = tried(lin(), field, max_bits_per_pixel=0.7, roi=inside)
     here = (field != 0) & inside
     assert 8 * len(data) / field.size <= 0.7
     assert psnr(field, back, valid=here) > psnr(field, flat, valid=here) + 1
     assert psnr(field, back, valid=(field != 0) & ~inside) < psnr(field, flat, valid=(field != 0) & ~inside)
-    _, same = tried(lin(), field, max_bits_per_sample=0.7, roi=inside, roi_weight=1)
+    _, same = tried(lin(), field, max_bits_per_pixel=0.7, roi=inside, roi_weight=1)
     assert np.array_equal(same, flat)
 
 
@@ -158,7 +158,7 @@ def test_peaks_without_a_scale_are_the_range():
 
 def test_constant_fields_reach_anything():
     field = np.full((2, 40, 40), 1234, np.uint16)
-    for target in ({"psnr": 90}, {"max_error": 0}, {"max_bits_per_sample": 1}):
+    for target in ({"psnr": 90}, {"max_error": 0}, {"max_bits_per_pixel": 1}):
         data, back = tried(lin(), field, **target)
         assert psnr(field, back) >= target.get("psnr", 0)
         assert len(data) < 300
@@ -171,9 +171,9 @@ def test_what_cannot_be_reached_is_told():
     field = SCENES["small"]
     with pytest.raises(
         CodecError,
-        match=r"no step reaches max_bits_per_sample=0\.001: with hardly a coefficient left it is 0\.\d+; ask",
+        match=r"no step reaches max_bits_per_pixel=0\.001: with hardly a coefficient left it is 0\.\d+; ask",
     ):
-        lin().compress(field, max_bits_per_sample=0.001)
+        lin().compress(field, max_bits_per_pixel=0.001)
     floats = make_field(FLOATS, (24, 24), 1)
     with pytest.raises(
         CodecError,
@@ -207,7 +207,7 @@ def curve(step, quality=lambda s: 60 - 6 * math.log2(s), finest=0.0):
 @pytest.mark.parametrize("own", [0.01, 1.0, 5000.0])
 @pytest.mark.parametrize(
     ("target", "step"),
-    [(Target(psnr=42), 8.0), (Target(max_bits_per_sample=0.5), 16.0), (Target(max_error=1), 2.0)],
+    [(Target(psnr=42), 8.0), (Target(max_bits_per_pixel=0.5), 16.0), (Target(max_error=1), 2.0)],
 )
 def test_search_finds_the_coarsest_or_finest_step(own, target, step):
     count = []
@@ -219,7 +219,7 @@ def test_search_finds_the_coarsest_or_finest_step(own, target, step):
     best = search(trial, target, own)
     at = 8 / best.bits_per_pixel
     assert at == pytest.approx(step, rel=0.03)
-    assert at >= step * 0.999 if target.max_bits_per_sample else at <= step * 1.001
+    assert at >= step * 0.999 if target.max_bits_per_pixel else at <= step * 1.001
     assert len(count) <= 12
 
 

@@ -75,7 +75,7 @@ def test_nearest_on_any_table_equals_brute_force_on_its_file(tmp_path_factory, d
     numbers = rng.normal(size=(n, k)).astype(np.float32)
     gone = rng.random(n) < data.draw(st.sampled_from([0, 0.3]))
     gone[rng.integers(n)] = False
-    fields = {"latent:vector_columns": ["v"]}
+    fields = {"latent:columns": ["v"]}
     vectors = [None if g else row for g, row in zip(gone, numbers.tolist(), strict=True)]
     columns = {"v": pa.array(vectors, pa.list_(pa.float32()))}
     truth = numbers
@@ -96,7 +96,7 @@ def test_nearest_on_any_table_equals_brute_force_on_its_file(tmp_path_factory, d
         footer = files.geo_footer()
     else:
         columns |= {"lon": pa.array(lon), "lat": pa.array(lat)}
-        fields["latent:position_columns"] = ["lon", "lat"]
+        fields["latent:position"] = ["lon", "lat"]
     path = files.write_table(folder / "t.parquet", columns, footer, data.draw(st.integers(1, n)))
     items = adopt("any", path, folder / "others", fields=fields, when="2024", **ANY)
     table = publish(items, folder / "v.parquet", dtype="float32", invalid="drop", min_valid=1.0)
@@ -374,7 +374,7 @@ def test_a_map_of_points_needs_a_resolution(points):
 def test_one_point_alone(tmp_path):
     columns = {"v": pa.array([[1.0, 2.0]]), "lon": pa.array([10.0]), "lat": pa.array([50.0])}
     about = {
-        "fields": {"latent:vector_columns": ["v"], "latent:position_columns": ["lon", "lat"]},
+        "fields": {"latent:columns": ["v"], "latent:position": ["lon", "lat"]},
         "when": "2024",
         **ANY,
     }
@@ -431,7 +431,7 @@ def test_a_table_on_a_grid_gives_rows_or_patches(tmp_path):
     }
     path = files.write_table(tmp_path / "p.parquet", columns, {})
     about = {
-        "fields": {"latent:vector_columns": ["v"], "latent:position_columns": ["lon", "lat"]},
+        "fields": {"latent:columns": ["v"], "latent:position": ["lon", "lat"]},
         "when": "2024",
         **ANY,
     }
@@ -467,7 +467,7 @@ def test_real_points_of_alphaearth(tmp_path):
     items = adopt("alphaearth-points", path, tmp_path / "others")
     publish(items, tmp_path / "v.parquet", dtype="float32")
     raw = pq.read_table(path)
-    names = items[0].assets["embeddings"].extra_fields["latent:vector_columns"]
+    names = items[0].assets["embeddings"].extra_fields["latent:columns"]
     values = np.stack([raw[n].to_numpy() for n in names], axis=1).astype(np.float32)
     lon, lat, year = (raw[n].to_numpy() for n in ("lon", "lat", "year"))
     best, distance = brute_force(values, values[17], 10)

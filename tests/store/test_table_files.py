@@ -57,7 +57,7 @@ def adopted(path, **options):
         "any",
         path,
         path.parent / f"of-{path.stem}",
-        fields={"latent:vector_columns": ["v"]},
+        fields={"latent:columns": ["v"]},
         **told,
         **options,
     )
@@ -213,7 +213,7 @@ def test_codes_of_two_files_with_scales_of_their_own(tmp_path):
     for name, scale, zero in (("a", 0.5, 3.0), ("b", 0.01, -2.0)):
         path = written(tmp_path / f"{name}.parquet", vector=pa.array(codes.tolist(), pa.list_(pa.int8())))
         told = {"producer": "me", "name": "mine", "version": "1", "when": "2024"}
-        fields = {"latent:vector_columns": ["v"], "latent:quantization": "linear"}
+        fields = {"latent:columns": ["v"], "latent:quantization": "linear"}
         fields |= {"latent:quantization_scale": [scale], "latent:quantization_offset": [-scale * zero]}
         items = adopt("any", path, tmp_path / name, fields=fields, **told)
         assert np.allclose(np.stack(load_table(items)["vector"]), (codes - zero) * scale, rtol=1e-6)

@@ -171,7 +171,7 @@ def cpu_encode(raw: Path, name: str, context: Context, psnr: float, dest: Path) 
         **_summary(repeated(run)),
         "item": found.get_self_href(),
         "psnr": found.properties.get("latent:psnr"),
-        "bits_per_pixel": found.properties.get("latent:bits_per_sample"),
+        "bits_per_pixel": found.properties.get("latent:bits_per_pixel"),
     }
 
 

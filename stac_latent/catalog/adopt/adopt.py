@@ -82,7 +82,7 @@ def adopt(
     producer, name
         Of the product ``any``.
     fields
-        Fields of the asset besides, or instead of, the product's: ``latent:quantization``, ``nodata``, ``latent:vector_columns``...
+        Fields of the asset besides, or instead of, the product's: ``latent:quantization``, ``nodata``, ``latent:columns``...
     scales
         File with the scales of a single file, instead of the product's rule.
     like

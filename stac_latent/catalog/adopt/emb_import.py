@@ -79,7 +79,7 @@ def _described(product: Product, item: pystac.Item) -> Product:
     if asset.extra_fields.get("nodata") is not None:
         fields["nodata"] = asset.extra_fields["nodata"]
     container = container_of(asset.to_dict())
-    if container == "zarr" and "latent:kind" in own and not own.get("latent:array_path"):
+    if container == "zarr" and "latent:kind" in own and not own.get("latent:array"):
         raise CatalogError(
             f"item {item.id!r} has a store of latents that loads as it is: it needs no adoption, leave it out"
         )
@@ -139,7 +139,7 @@ def _scales(item: pystac.Item, name: Any) -> dict[str, Any]:
     asset = item.assets[name]
     target = absolute_href(asset.href, item).replace("\\", "\\\\")
     rule: dict[str, Any] = {"href": ["^.*$", target]}
-    for key, field in (("array", "latent:array_path"), ("dim_order", "latent:dim_order")):
+    for key, field in (("array", "latent:array"), ("dim_order", "latent:dim_order")):
         if asset.extra_fields.get(field):
             rule[key] = asset.extra_fields[field]
     return rule

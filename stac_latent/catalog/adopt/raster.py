@@ -52,7 +52,7 @@ def describe_array(
     if product.container == "zarr":
         product = with_geoemb(product, attributes, href)
     said = {**product.asset, **told.fields}
-    named = str(said.get("latent:array_path") or "")
+    named = str(said.get("latent:array") or "")
     dims = _dims(product, href, told, said, named)
     axes = axis_names(dims)
     array = open_array(product.container, href, axes, named)
@@ -130,7 +130,7 @@ def _times(
 def _attributes(href: str, product: Product, told: UserMetadata) -> Mapping[str, Any]:
     """Tags of a GeoTIFF; attributes of a Zarr group, of the group that it is in, and of the array."""
     if product.container == "zarr":
-        named = str({**product.asset, **told.fields}.get("latent:array_path") or "")
+        named = str({**product.asset, **told.fields}.get("latent:array") or "")
         return {**attributes_of(href), **(array_attributes(href, named) if named else {})}
     if product.container == "geotiff":
         with open_raster(href, CorruptDataError) as src:
@@ -167,7 +167,7 @@ def _scales(product: Product, href: str, told: UserMetadata, array: ForeignArray
     if (nothing := str(rule.get("nodata") or "").lstrip("+").lower()) not in ("", "nan"):
         extra["nodata"] = "inf" if nothing == "inf" else float(nothing)
     if named:
-        extra["latent:array_path"] = named
+        extra["latent:array"] = named
     return pystac.Asset(
         where, "Scales", media_type=CONTAINERS[container], roles=[ROLE_SCALES], extra_fields=extra
     )

@@ -44,14 +44,14 @@ def describe_table(product: Product, href: str, told: UserMetadata, base: pystac
     found: dict[str, Any] = {"data_type": table.dtype.name, "latent:dimensions": dimensions}
     fields = asset_fields(product, told, found, ArrayHeader(), href)
     fields |= {
-        "latent:vector_columns": columns,
+        "latent:columns": columns,
         "latent:shape": [table.facts.rows, dimensions],
         "latent:dim_order": ["row", "channel"],
     }
     if table.position:
-        fields["latent:position_columns"] = list(table.position)
+        fields["latent:position"] = list(table.position)
     else:
-        fields.pop("latent:position_columns", None)
+        fields.pop("latent:position", None)
     assets = {}
     if scale:
         fields["latent:scale_asset"] = "scales"
@@ -60,7 +60,7 @@ def describe_table(product: Product, href: str, told: UserMetadata, base: pystac
             "Scales",
             media_type=CONTAINERS["parquet"],
             roles=[ROLE_SCALES],
-            extra_fields={"latent:vector_columns": [scale]},
+            extra_fields={"latent:columns": [scale]},
         )
     if told.crs is not None:
         box = regular_grid(centres(table, told.crs), told.crs, href)
@@ -100,8 +100,8 @@ def _when(
 
 def _columns(product: Product, href: str, said: dict[str, Any]) -> list[str]:
     """Columns of the vectors: as told, the first of the product's names that is there, or numbered ones in their order."""
-    if said.get("latent:vector_columns"):
-        return list(said["latent:vector_columns"])
+    if said.get("latent:columns"):
+        return list(said["latent:columns"])
     names = list(_schema(href).names)
     if pattern := product.vector.get("pattern"):
         numbered = [n for n in names if re.match(pattern, n)]
@@ -112,15 +112,15 @@ def _columns(product: Product, href: str, said: dict[str, Any]) -> list[str]:
     wanted = pattern or ", ".join(product.vector.get("names", ())) or "any"
     raise CatalogError(
         f"{href} has no column of vectors (looked for {wanted}); it has {', '.join(names)}: name it with --columns, or "
-        "fields={'latent:vector_columns': [...]}"
+        "fields={'latent:columns': [...]}"
     )
 
 
 def _position(href: str, said: dict[str, Any]) -> list[str]:
     """Columns of coordinates, where they are stated and there; else the geometry."""
-    if not said.get("latent:position_columns"):
+    if not said.get("latent:position"):
         return []
-    wanted = list(said["latent:position_columns"])
+    wanted = list(said["latent:position"])
     schema = _schema(href)
     return wanted if set(wanted) <= set(schema.names) or b"geo" not in (schema.metadata or {}) else []
 
@@ -154,7 +154,7 @@ def _outline(table: VectorTable) -> Any:
         raise CatalogError(
             f"{table.href}: a row lies at longitude {boxes[0, 0]:.8g}, latitude {boxes[0, 1]:.8g}, and none on the Earth: its coordinates "
             "are no degrees, or in the other order. Write the file with its CRS (geopandas: set_crs), or name its columns of longitude and "
-            "latitude (latent:position_columns, --position lon,lat)"
+            "latitude (latent:position, --position lon,lat)"
         )
     west, south, east, north = bbox_of_parts(earthly)
     low, high = max(south - 1e-6, -90.0), min(north + 1e-6, 90.0)

@@ -46,7 +46,7 @@ class Part:
 
 def is_adopted_table(asset: pystac.Asset) -> bool:
     """Whether an asset is a table as its producer wrote it; tables of :func:`stac_latent.publish` have one layout, and do not state it."""
-    return "parquet" in (asset.media_type or "") and bool(asset.extra_fields.get("latent:vector_columns"))
+    return "parquet" in (asset.media_type or "") and bool(asset.extra_fields.get("latent:columns"))
 
 
 def described(item: pystac.Item, key: str) -> tuple[Spec, Layout]:

@@ -47,7 +47,7 @@ def encode(
     mode: Mode = "beside",
     payload: Payload | None = None,
     psnr: float | None = None,
-    max_bits_per_sample: float | None = None,
+    max_bits_per_pixel: float | None = None,
     max_error: float | None = None,
     quality: float | None = None,
     step: float | None = None,
@@ -93,8 +93,8 @@ def encode(
         ``<id>-<asset>`` with the latent alone and a ``derived_from`` link.
     payload
         ``coded`` (smallest; default where the chain has an entropy coder) or ``plain`` (zstd, opens anywhere).
-    psnr, max_bits_per_sample, max_error, quality, step
-        At most one target: a quality of at least ``psnr`` [dB], at most ``max_bits_per_sample`` (and band), at most ``max_error``
+    psnr, max_bits_per_pixel, max_error, quality, step
+        At most one target: a quality of at least ``psnr`` [dB], at most ``max_bits_per_pixel`` (and band), at most ``max_error``
         [stored unit], ``quality`` (0 to 100; 50 is the codec's own step, 10 more halve it), or a quantiser ``step`` [stored unit].
         Each tile of about 256 pixels reaches it; it needs a chain that ends with ``lin``. Without one, the codec's own step. The header
         of a tile that the end of a scene cuts short may pass a low rate.
@@ -170,7 +170,7 @@ def encode(
     """
     keywords = EncodeKeywords(
         asset=asset, mode=mode, overwrite=overwrite, on_error=on_error, payload=payload,
-        target={"psnr": psnr, "max_bits_per_sample": max_bits_per_sample, "max_error": max_error, "quality": quality, "step": step}, error_bound=error_bound,
+        target={"psnr": psnr, "max_bits_per_pixel": max_bits_per_pixel, "max_error": max_error, "quality": quality, "step": step}, error_bound=error_bound,
         references=references, guard=guard, fallback_bound=fallback_bound, checks=checks, key=key,
         pixels=SourceGrid(bands, resolution, resampling, trust), layout=layout,
         thumbnail=thumbnail, pack=pack,

@@ -45,7 +45,7 @@ def of_chip(made: Encoded, size: int) -> Encoded:
     """What was measured of an Item in a store of its own, with the bytes that it takes in a shared one."""
     fields = dict(made.fields)
     fields.pop("latent:metadata_digest", None)
-    fields["latent:bits_per_sample"] *= size / made.size
+    fields["latent:bits_per_pixel"] *= size / made.size
     return replace(made, size=size, fields=fields)
 
 

@@ -9,13 +9,13 @@ from stac_latent.validation import latent_schema
 
 __all__ = ["INDEXED", "TITLES", "queryables"]
 
-INDEXED = ("latent:psnr", "latent:bits_per_sample", "latent:max_error", "latent:kinds", "latent:spaces")
+INDEXED = ("latent:psnr", "latent:bits_per_pixel", "latent:max_error", "latent:kinds", "latent:spaces")
 """Properties that :func:`stac_latent.search` has arguments for: those to make indexes of."""
 _DEFINITIONS = "#/definitions/"
 TITLES = {
     "latent:spaces": "Latent spaces",
     "latent:kinds": "Kinds of latents",
-    "latent:bits_per_sample": "Bits per pixel and band",
+    "latent:bits_per_pixel": "Bits per pixel and band",
     "latent:psnr": "PSNR [dB]",
     "latent:max_error": "Largest error",
     "latent:sam": "Spectral angle [deg]",

@@ -17,7 +17,7 @@ __all__ = ["MeasuredLatent"]
 
 _KINDS = ("codec", "embedding")
 _LIMITS = {
-    "max_bits_per_sample": ("<=", "latent:bits_per_sample"),
+    "max_bits_per_pixel": ("<=", "latent:bits_per_pixel"),
     "min_psnr": (">=", "latent:psnr"),
     "max_error": ("<=", "latent:max_error"),
     "max_sam": ("<=", "latent:sam"),

@@ -118,7 +118,7 @@ def search(
     ids: str | Iterable[str] | None = None,
     kind: str | None = None,
     space: str | None = None,
-    max_bits_per_sample: float | None = None,
+    max_bits_per_pixel: float | None = None,
     min_psnr: float | None = None,
     max_error: float | None = None,
     max_sam: float | None = None,
@@ -156,8 +156,8 @@ def search(
         Items with a latent of this kind.
     space : str
         Items with a latent of this space (``sha256:`` and 64 digits).
-    max_bits_per_sample : float
-        Upper limit of ``latent:bits_per_sample`` [bit per pixel and band].
+    max_bits_per_pixel : float
+        Upper limit of ``latent:bits_per_pixel`` [bit per pixel and band].
     min_psnr : float
         Lower limit of ``latent:psnr`` [dB].
     max_error : float
@@ -211,7 +211,7 @@ def search(
         latent=MeasuredLatent.parse(
             kind,
             space,
-            max_bits_per_sample=max_bits_per_sample,
+            max_bits_per_pixel=max_bits_per_pixel,
             min_psnr=min_psnr,
             max_error=max_error,
             max_sam=max_sam,

@@ -242,7 +242,7 @@ def _check(
     if ref.spec.kind == "codec":
         row.measured = dict(measurements(whole))
     if size is not None:
-        row.measured["latent:bits_per_sample"] = size * 8 / sum(t.samples for t in found)
+        row.measured["latent:bits_per_pixel"] = size * 8 / sum(t.samples for t in found)
     row.problems += _differences(row.measured, fields, complete=row.share == 1)
 
 
@@ -351,7 +351,7 @@ def _differences(measured: Mapping[str, Any], fields: Mapping[str, Any], *, comp
         declared = fields.get(name)
         if declared is None or _close(value, declared):
             continue
-        if complete or name == "latent:bits_per_sample" or (name in _LARGEST and _exceeds(value, declared)):
+        if complete or name == "latent:bits_per_pixel" or (name in _LARGEST and _exceeds(value, declared)):
             yield f"{name} is {declared} in the item and {value} when measured again; the source or the latent was changed"
 
 

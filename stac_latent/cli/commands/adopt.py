@@ -68,8 +68,8 @@ def adopt(
     given: dict[str, Any] = {
         "latent:quantization": quantization, "latent:quantization_scale": _floats(scale, "--scale"),
         "latent:quantization_offset": _floats(offset, "--offset"), "latent:quantization_power": power, "nodata": nodata,
-        "latent:dim_order": names(dim_order), "latent:array_path": array, "latent:vector_columns": names(columns),
-        "latent:position_columns": names(position), "latent:granularity": granularity,
+        "latent:dim_order": names(dim_order), "latent:array": array, "latent:columns": names(columns),
+        "latent:position": names(position), "latent:granularity": granularity,
     }  # fmt: skip
     failures: list[tuple[str, Exception]] = []
     with progress(as_json) as report:

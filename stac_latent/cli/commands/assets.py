@@ -40,7 +40,7 @@ def demo(
     table = Table(title="Sentinel-2 sample, 300 x 300 pixels, 4 bands", show_header=False)
     table.add_row("raw (uint16)", f"{result['raw_bytes']:,} bytes")
     table.add_row("latent", f"{result['latent_bytes']:,} bytes ({result['ratio']:.1f} x smaller)")
-    table.add_row("rate", f"{result['bits_per_sample']:.3f} bits per pixel and band")
+    table.add_row("rate", f"{result['bits_per_pixel']:.3f} bits per pixel and band")
     table.add_row("PSNR", f"{result['psnr']:.2f} dB (peak 10000)")
     table.add_row("embeddings", f"{result['embeddings']:,} rows")
     for key in ("catalog", "item", "geoparquet", "preview"):

@@ -65,7 +65,7 @@ def encode(
         ),
     ] = True,
     psnr: Annotated[float | None, typer.Option(help="At least this PSNR [dB] in each tile.")] = None,
-    max_bits_per_sample: Annotated[
+    max_bits_per_pixel: Annotated[
         float | None, typer.Option(help="At most these bits per pixel and band in each tile.")
     ] = None,
     max_error: Annotated[
@@ -166,7 +166,7 @@ def encode(
     options: dict[str, Any] = {"bands": plain} if plain else {}
     target: dict[str, Any] = {
         "psnr": psnr,
-        "max_bits_per_sample": max_bits_per_sample,
+        "max_bits_per_pixel": max_bits_per_pixel,
         "max_error": max_error,
         "quality": quality,
     }
@@ -286,7 +286,7 @@ def search(
     ids: Ids = None,
     kind: Annotated[str | None, typer.Option(help="codec or embedding.")] = None,
     space: Annotated[str | None, typer.Option(help="Digest of the latent space.")] = None,
-    max_bits_per_sample: Annotated[float | None, typer.Option(help="Largest bpppb.")] = None,
+    max_bits_per_pixel: Annotated[float | None, typer.Option(help="Largest bpppb.")] = None,
     min_psnr: Annotated[float | None, typer.Option(help="Smallest PSNR [dB].")] = None,
     max_error: Annotated[float | None, typer.Option(help="Largest maximum error, stored unit.")] = None,
     max_sam: Annotated[float | None, typer.Option(help="Largest spectral angle, degrees.")] = None,
@@ -310,7 +310,7 @@ def search(
     found = run(
         sources[0] if len(sources) == 1 else sources, bbox=numbers(bbox, 4, "--bbox"), datetime=when,
         collections=names(collections), ids=names(ids), kind=kind, space=space,
-        max_bits_per_sample=max_bits_per_sample, min_psnr=min_psnr, max_error=max_error, max_sam=max_sam, filter=query,
+        max_bits_per_pixel=max_bits_per_pixel, min_psnr=min_psnr, max_error=max_error, max_sam=max_sam, filter=query,
         sortby=names(sortby), max_items=max_items,
     )  # fmt: skip
     items = list(found)

@@ -133,7 +133,7 @@ def relative_href(href: str, path: Path) -> str:
 
 
 def _fixed_rate(codec: Codec) -> bool:
-    return codec.target.max_bits_per_sample is not None
+    return codec.target.max_bits_per_pixel is not None
 
 
 @dataclass(frozen=True)

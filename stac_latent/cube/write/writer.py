@@ -196,7 +196,7 @@ def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
     _write_scores(layers, verdict.monitors)
     size = tree_size(job.path)
     fields = {
-        "latent:bits_per_sample": size * 8 / sum(s.samples for s in job.sources),
+        "latent:bits_per_pixel": size * 8 / sum(s.samples for s in job.sources),
         **(layout_fields(job.path, first.masks, first.encryption) if len(layers) == 1 else {}),
         **measurements(verdict.distortion),
         **({} if job.bound is None else job.bound.to_fields(verdict.distortion.magnitudes)),

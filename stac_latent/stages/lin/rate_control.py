@@ -184,12 +184,12 @@ def search(
         goal = target.psnr
         gap, tolerance = (lambda r: (r.psnr - goal) / 6.02), 0.003
         slope = -0.55 if slope is None else -slope
-    elif target.max_bits_per_sample is not None:
-        rate = target.max_bits_per_sample
+    elif target.max_bits_per_pixel is not None:
+        rate = target.max_bits_per_pixel
         gap, tolerance, slope = (lambda r: math.log2(rate / r.bits_per_pixel)), 0.01, 1.0
     else:
         gap, tolerance, slope = (lambda r: -math.log2(max(r.max_error, 2.0**-20))), 0.03, -1.0
-    near = near and target.max_bits_per_sample is not None
+    near = near and target.max_bits_per_pixel is not None
     return _secants(trial, gap, tolerance, slope, math.log2(own), target, near=near)
 
 
@@ -222,7 +222,7 @@ def _secants(
             good = (at, g)
             better = best is None or (
                 len(r.payload) < len(best.payload)
-                if target.max_bits_per_sample is None
+                if target.max_bits_per_pixel is None
                 else r.psnr > best.psnr
             )
             best = r if better else best
@@ -296,7 +296,7 @@ class _Tried:
 def _out_of_reach(target: Target, nearest: Reached | None) -> str:
     if nearest is None:
         return f"no step reaches {target}: the values are too large to be coded"
-    if target.max_bits_per_sample is not None:
+    if target.max_bits_per_pixel is not None:
         return (
             f"no step reaches {target}: with hardly a coefficient left it is {nearest.bits_per_pixel:.3g}; "
             "ask for more, or code a larger field at once"

@@ -98,12 +98,12 @@ class VectorTable:
         if not self.position and primary is not None and described.get("crs", primary) is None:
             raise CatalogError(
                 f"{href} says that the CRS of its geometry {primary!r} is not known ('crs': null in its footer): write it with the CRS "
-                "(geopandas: set_crs), or name its columns of longitude and latitude (latent:position_columns, --position lon,lat)"
+                "(geopandas: set_crs), or name its columns of longitude and latitude (latent:position, --position lon,lat)"
             )
         self._check_once(wanted if self.position or primary is None else [*wanted, primary])
         if not self.position and primary is None:
             raise CatalogError(
-                f"{href} has no GeoParquet geometry; name its columns of longitude and latitude (latent:position_columns, --position lon,lat)"
+                f"{href} has no GeoParquet geometry; name its columns of longitude and latitude (latent:position, --position lon,lat)"
             )
         self._check_types(schema)
 

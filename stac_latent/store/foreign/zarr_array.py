@@ -32,7 +32,7 @@ class ZarrArray:
         self.href, self.axes, self.step = href, axes, step
         found = _array(href, array)
         if found.dtype.kind not in "iuf":
-            raise CorruptDataError(f"{href}/{array} is no array of numbers; name one with latent:array_path")
+            raise CorruptDataError(f"{href}/{array} is no array of numbers; name one with latent:array")
         check_axes(f"{href}/{array}", found.shape, axes)
         self.array = found
         self.dtype = np.dtype(found.dtype).newbyteorder("=")
@@ -80,7 +80,7 @@ def _array(href: str, array: str) -> zarr.Array[Any]:
             f"{shown(href)} is no Zarr that can be read: {type(exc).__name__}: {exc}"
         ) from exc
     if not isinstance(found, zarr.Array):
-        raise CorruptDataError(f"{href}/{array} is no array of numbers; name one with latent:array_path")
+        raise CorruptDataError(f"{href}/{array} is no array of numbers; name one with latent:array")
     return found
 
 

@@ -259,7 +259,7 @@ export async function openEmbedding(source, href, key) {
   must(asset, `The Item ${item.id} has no asset ${key}; it has ${Object.keys(item.assets ?? {}).join(", ")}.`);
   checkRequirements(asset, key);
   const group = await openGroup(source, resolve(href, asset.href));
-  const latent = await group.array(asset["latent:array_path"] ?? "latent");
+  const latent = await group.array(asset["latent:array"] ?? "latent");
   const valid = group.has("valid") === false ? null : await group.array("valid");
   return { source, item, href, key, asset, group, lattices: [{ latent, valid, mask: null, coded: false, reference: null }] };
 }
