@@ -21,6 +21,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ from unittest import mock
 import numpy as np
 import pystac
 import rasterio
+import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
@@ -52,7 +54,7 @@ from stac_latent.stages.rans.tables import laplace_tables
 from stac_latent.stages.transform.block_dct import BlockDCT
 from stac_latent.stages.transform.klt import SpectralKLT
 from stac_latent.stages.transform.normalise import Normalise
-from stac_latent.stages.transform.quantise import Uniform
+from stac_latent.stages.transform.quantise import Power, Uniform
 from stac_latent.store.zarr.group import StoreLayout
 from stac_latent.system.digests import multihash
 
@@ -453,6 +455,21 @@ def embedding_power(k: Kitchen) -> None:
     k.done(asset="embedding", want="latents", tolerance=1e-6)
 
 
+@case("embedding")
+def embedding_linear(k: Kitchen) -> None:
+    """int8, linear, a scale for each channel; no array `valid`."""
+    keep = [0, 1, 8, 64, 65, 72]
+    stages = (
+        Normalise([1000.0] * 2, [1.0] * 2),
+        BlockDCT(8, 2, keep),
+        Power([80.0, 7.5, 7.5, 80.0, 7.5, 7.0]),
+    )
+    bands = tuple(Band(n, nodata=0, scale=1e-4) for n in ("B04", "B08"))
+    codec = Codec("linear", stages, bands, kind="embedding", dimensions=len(keep))
+    k.encode(k.item(sample(50, 66, bands=("B04", "B08"))), codec, asset="embedding")
+    k.done(asset="embedding", want="latents", tolerance=1e-6)
+
+
 @case("error bound")
 def bound_absolute(k: Kitchen) -> None:
     """A residual keeps an absolute error of 5; a hole without data."""
@@ -496,6 +513,37 @@ def bound_native(k: Kitchen) -> None:
     k.done()
 
 
+def residual_of(k: Kitchen) -> bytes:
+    """The first residual of the case's store."""
+    array = zarr.open_group(str(k.kit / COLLECTION / k.name / "latent.zarr"), mode="r")["residual"]
+    data = np.asarray(array[0, 0]).tobytes()
+    return data[4 : 4 + int.from_bytes(data[:4], "little")]
+
+
+@case("error bound")
+def bound_kept(k: Kitchen) -> None:
+    """Latents that keep the bound by themselves: a residual of form 0, which is a checksum of the base."""
+    k.pixels(sample(32, 40), s2_10m_4b(), error_bound=400, psnr=50)
+    if residual_of(k)[0] != 0:
+        raise SystemExit("the residual of the case 'bound-kept' is not of form 0")
+
+
+@case("error bound")
+def bound_fold(k: Kitchen) -> None:
+    """Rows and columns that all bands repeat, which the residual leaves out; a hole without data."""
+    fields = {
+        n: np.kron(v, np.ones((2, 3), np.uint16)) for n, v in sample(30, 20, bands=("B04", "B08")).items()
+    }
+    for v in fields.values():
+        v[10:16, 30:42] = 0
+    k.pixels(
+        fields, lin([Band(n, nodata=0, scale=1e-4) for n in fields], mean=1000.0), error_bound=2, psnr=36
+    )
+    found = residual_of(k)
+    if (found[0], found[5]) != (1, 1):
+        raise SystemExit("the residual of the case 'bound-fold' has no fold")
+
+
 @case("sparse fallback")
 def fallback(k: Kitchen) -> None:
     """Two tiles, of which one is unlike what the codec was fitted to and has a residual."""
@@ -531,6 +579,19 @@ def lossless_float(k: Kitchen) -> None:
     )
 
 
+@case("lossless")
+def lossless_bits(k: Kitchen) -> None:
+    """float32, bit for bit, by numbers in the order of floats: values on both sides of zero."""
+    y, x = np.mgrid[:56, :64]
+    values = (np.sin(y / 9.0) * np.cos(x / 7.0) * 4 + (x - 30) / 8.0).round(2).astype(np.float32)
+    codec = lin([Band("v", data_type="float32", nodata=None)], step=0.02, mean=0.0, unit=0.01)
+    k.pixels({"v": values}, codec, nodata=None, scale=None, error_bound=0)
+    found = residual_of(k)
+    side = int.from_bytes(found[8:12], "little")
+    if (found[0], found[5]) != (1, 0) or zlib.decompress(found[28 : 28 + side])[0] != 3:
+        raise SystemExit("the residual of the case 'lossless-bits' is not of kind 3")
+
+
 @case("rans-1")
 def rans_dct(k: Kitchen) -> None:
     """A block cosine transform under the entropy coder of stac-latent-rans-1."""
@@ -543,6 +604,12 @@ def small_wavelet() -> Codec:
     made = wavelet([Band("B04", nodata=0, scale=1e-4)], step=48, mean=1000)
     coder = Rans(laplace_tables(14), np.full(64, 4), np.array([0]))
     return replace(made, stages=(*made.stages[:-1], coder))
+
+
+@case("latents")
+def rans_latents(k: Kitchen) -> None:
+    """Symbols of stac-latent-rans-1, dequantised to units."""
+    k.done(item="../rans-dct/rans-dct.json", want="latents")
 
 
 @case("rans-1")
@@ -608,6 +675,12 @@ def encrypted(k: Kitchen) -> None:
         key=KEY[::-1],
         refused="the key is another one",
     )
+    folder = k.copied(k.name, "encrypted-changed")
+    edit(
+        folder / f"{folder.name}.json",
+        lambda doc: doc["assets"]["latent"]["bands"][0].update({"raster:scale": 0.001}),
+    )
+    k.done(folder.name, key=KEY, refused="a field of the asset was changed: the data key does not open")
 
 
 @case("key frames")
@@ -626,6 +699,12 @@ def date(k: Kitchen) -> None:
         k.encode(dated, codec, references=pystac.Item.from_file(str(path)), psnr=44)
     k.done("key-frame", note="The key frame, which stands alone.")
     k.done()
+    k.done(
+        "date-latents",
+        item="../date/date.json",
+        want="latents",
+        note="The latents of the date, with the key frame added.",
+    )
 
 
 # -- refusals --------------------------------------------------------------------------------------------------
@@ -831,11 +910,20 @@ def refusals(k: Kitchen) -> None:
         lambda f: asset_of(f, **{"latent:residual": "stac-latent-residual-2"}),
         "lossless-float",
     )
+
+    def without_residual(folder: Path) -> None:
+        shutil.rmtree(folder / "latent.zarr" / "residual")
+        store_of(folder, lambda group: group["consolidated_metadata"]["metadata"].pop("residual"), "")
+        edit(
+            folder / f"{folder.name}.json",
+            lambda doc: doc["assets"]["latent"].pop("latent:metadata_digest", None),
+        )
+
     spoiled(
         k,
         "missing-residual",
         "the asset has residuals, the store has none",
-        lambda f: shutil.rmtree(f / "latent.zarr" / "residual"),
+        without_residual,
         "lossless-float",
     )
     spoiled(k, "key-frame-anew", "the key frame is another one than the date was coded against", anew, "date")
