@@ -24,7 +24,7 @@ KIT, SPEC = ROOT / "extensions/latent/conformance", ROOT / "extensions/latent/sp
 CASES = {c["name"]: c for c in json.loads((KIT / "manifest.json").read_text())["cases"]}
 SOME = [
     "fitted", "latents", "nodata-int16-zero", "nodata-uint8", "nodata-float32", "native-groups", "plain", "unsharded", "plain-symbols",
-    "embedding-power", "lossless-float", "rans-dct", "rans-wavelet", "rans-rotated", "chip-1", "encrypted", "date",
+    "embedding-power", "embedding-linear", "bound-kept", "bound-fold", "lossless-bits", "lossless-float", "rans-latents", "date-latents", "rans-dct", "rans-wavelet", "rans-rotated", "chip-1", "encrypted", "date",
     *(n for n, c in CASES.items() if c["outcome"] == "refused"),
 ]  # fmt: skip
 PRODUCTS = ROOT / "stac_latent/products"

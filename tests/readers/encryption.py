@@ -65,6 +65,7 @@ def key_id(key):
 
 
 def data_key(asset, key):
+    from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -73,7 +74,10 @@ def data_key(asset, key):
         raise ValueError("another key")
     wrapped = base64.b64decode(asset["latent:wrapped_key"], validate=True)
     wrapping = HKDF(SHA256(), 32, wrapped[:32], b"stac-latent wrap 1").derive(key)
-    return AESGCM(AESGCM(wrapping).decrypt(bytes(12), wrapped[32:], context(asset)))
+    try:
+        return AESGCM(AESGCM(wrapping).decrypt(bytes(12), wrapped[32:], context(asset)))
+    except InvalidTag as exc:
+        raise ValueError("other fields than when it was encrypted") from exc
 
 
 class Sealed:

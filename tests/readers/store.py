@@ -232,7 +232,8 @@ class Group:
                 whole[i][8 * r : 8 * (r + size[0]), 8 * c : 8 * (c + size[1])] = v
         return [w[top : top + self.shape[0], left : left + self.shape[1]] for w in whole]
 
-    def pixels_of_rans(self):
+    def symbols_of_rans(self):
+        """Symbols of all cells, int16."""
         _, rows, columns = self.latent.inner[-3:]
         channels = self.latent.shape[-3]
         shape = [-(-n // m) * m for n, m in zip(self.cells, (rows, columns), strict=True)]
@@ -245,7 +246,10 @@ class Group:
             else:
                 part = rans.decode(self.payload(y, x), tensors)
             symbols[:, r : r + rows, c : c + columns] = part.reshape(self.latent.inner[-3:])
-        v = symbols[:, : self.cells[0], : self.cells[1]].astype(np.float64)
+        return symbols[:, : self.cells[0], : self.cells[1]]
+
+    def pixels_of_rans(self):
+        v = self.symbols_of_rans().astype(np.float64)
         for stage in reversed(self.bundle.chain[1:-1]):
             v = rans.inverse(v, stage, self.bundle.of(stage["stage"])[1])
         mean, unit = self.of_normalise()
@@ -294,8 +298,13 @@ class Group:
         """Latents of the group, float32."""
         channels = self.latent.shape[-3]
         out = np.full((channels, *self.cells), np.nan, np.float32)
-        for y, x, (r, c), size in self.tiles():
-            out[:, r : r + size[0], c : c + size[1]] = channels_of(self.planes(y, x, size, 3), self.counts)
+        if self.bundle.last == "rans":
+            scale = np.array(self.asset["latent:quantization_scale"], np.float32).reshape(-1, 1, 1)
+            out[:] = self.symbols_of_rans().astype(np.float32) * scale
+        else:
+            for y, x, (r, c), size in self.tiles():
+                part = channels_of(self.planes(y, x, size, 3), self.counts)
+                out[:, r : r + size[0], c : c + size[1]] = part
         top, bottom, left, right = self.padding
         valid = np.pad(self.mask.any(axis=0), ((top, bottom), (left, right)))
         empty = ~valid.reshape(self.cells[0], 8, self.cells[1], 8).any(axis=(1, 3))
