@@ -156,7 +156,8 @@ def test_context_of_the_page_on_encryption():
     )
 
 
-def test_whole_numbers_of_bands_are_floats_in_the_context():
+def test_context_of_whole_numbers_and_of_a_crs_without_a_code():
+    from pyproj import CRS
     from readers import encryption
 
     from stac_latent.cube.ref import encryption_of
@@ -165,6 +166,11 @@ def test_whole_numbers_of_bands_are_floats_in_the_context():
     known = encryption_of(asset, "latent").context
     asset["bands"][0]["gsd"] = 10
     assert encryption_of(asset, "latent").context == encryption.context(asset) == known
+    wkt = CRS("+proj=laea +lat_0=51 +lon_0=9 +datum=WGS84").to_wkt()
+    asset |= {"proj:code": None, "proj:wkt2": wkt}
+    bound = encryption_of(asset, "latent").context
+    assert bound == encryption.context(asset)
+    assert json.loads(bound)["proj:wkt2"] == wkt
 
 
 if __name__ == "__main__":

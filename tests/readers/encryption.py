@@ -36,7 +36,9 @@ def context(asset):
         out["latent:quantization_offset"] = floats(asset.get("latent:quantization_offset") or [0])
     if asset["latent:quantization"] == "power":
         out["latent:quantization_power"] = float(asset["latent:quantization_power"])
-    out["proj:code"] = asset["proj:code"]
+    out["proj:code"] = asset.get("proj:code")
+    if out["proj:code"] is None:
+        out["proj:wkt2"] = asset["proj:wkt2"]
     out["proj:transform"] = floats(asset["proj:transform"][:6])
     out["bands"], places = [], []
     for band in asset["bands"]:
