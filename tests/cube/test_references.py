@@ -465,6 +465,17 @@ def test_missing_link_and_missing_gains(copied):
         LatentReader.open(said).read_field()
 
 
+def test_a_lost_chunk_of_gains_is_no_gain_of_zero(copied):
+    _, items = copied
+    item = next(i for i in items.values() if frames([i])[0])
+    shutil.rmtree(Path(href_of(item)) / "reference_gain" / "c")
+    with pytest.raises(
+        CorruptDataError,
+        match="a chunk of reference_gain is missing, without which differences would pass for",
+    ):
+        LatentReader.open(item).read_field()
+
+
 def test_a_key_frame_that_was_written_anew_is_noticed(series, copied, monkeypatch):
     root, items = copied
     item = next(i for i in items.values() if frames([i])[0])

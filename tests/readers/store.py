@@ -384,6 +384,7 @@ class KeyFrame:
         self.group = group
         self.gains = Array(own, "reference_gain").all()
         self.crcs = Array(own, "reference_crc").all()
+        check((self.gains != 255).all(), "gains that are lost")
 
     def added(self, difference, y, x):
         payload = self.group.payload(y, x)

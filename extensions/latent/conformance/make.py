@@ -926,6 +926,13 @@ def refusals(k: Kitchen) -> None:
         without_residual,
         "lossless-float",
     )
+    spoiled(
+        k,
+        "missing-gains",
+        "the store of a date has lost the gains on its key frame",
+        lambda folder: shutil.rmtree(folder / "latent.zarr" / "reference_gain" / "c"),
+        "date",
+    )
     spoiled(k, "key-frame-anew", "the key frame is another one than the date was coded against", anew, "date")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
-from stac_latent.cube.keyframe.gains import LEVELS, predict
+from stac_latent.cube.keyframe.gains import LEVELS, LOST, predict
 from stac_latent.cube.open_store import open_store
 from stac_latent.cube.ref import KeyFrameLink, LatentRef
 from stac_latent.errors import CatalogError, CodecError, CorruptDataError, GridError
@@ -250,6 +250,11 @@ def open_reference(ref: LatentRef, arrays: LatentArrays, codec: Codec) -> Refere
             f"{(LEVELS, *counts)} and uint32 {counts}"
         )
     gains, crcs = (arrays.read_all(a) for a in (gain, crc))
+    if (gains == LOST).any():
+        raise CorruptDataError(
+            f"{shown(ref.href)}: a chunk of reference_gain is missing, without which differences would pass for latents; fetch the item "
+            "again, or encode it again with --overwrite (overwrite=True)"
+        )
     return Reference(open_key_frame(ref.reference, ref.grid, codec, ref.sign), gains, crcs, chunk)
 
 

@@ -16,7 +16,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.keyframe.decode import KeyFrame, check_codec
-from stac_latent.cube.keyframe.gains import LEVELS, best_gains, predict
+from stac_latent.cube.keyframe.gains import LEVELS, LOST, best_gains, predict
 from stac_latent.stages.lin.lifting import synthesise
 from stac_latent.stages.lin.pyramid import CELL_LEVELS
 from stac_latent.stages.lin.rate_control import Objective
@@ -108,6 +108,7 @@ class ReferenceCoder:
                 shape=data.shape,
                 dtype=data.dtype,
                 chunks=data.shape,
+                fill_value=LOST if name == "reference_gain" else 0,
                 compressors=[*packed, Crc32cCodec()],
                 dimension_names=names,
             )

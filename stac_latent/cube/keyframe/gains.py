@@ -9,12 +9,14 @@ import numpy as np
 from stac_latent.aliases import Array
 from stac_latent.stages.lin.pyramid import CELL_LEVELS
 
-__all__ = ["LEVELS", "UNIT", "best_gains", "predict"]
+__all__ = ["LEVELS", "LOST", "UNIT", "best_gains", "predict"]
 
 LEVELS = CELL_LEVELS + 1
 """Gains of a chunk: the low band, and details of each level of a cell."""
 UNIT = 16
 """A gain of one."""
+LOST = 255
+"""No gain: the fill value of the array of gains, which a chunk that is missing reads as."""
 _MOST = 24
 """Largest gain that is tried."""
 

@@ -124,6 +124,7 @@ async function referenceOf(lattice, row, column, signal) {
   lattice.gains ??= Promise.all([readWhole(reference.gains), readWhole(reference.checksums)]);
   const [gains, checksums] = await lattice.gains;
   const [, down, across] = lattice.latent.grid;
+  must(!gains.includes(255), "A chunk of the gains on the key frame is missing.");
   const own = Array.from({ length: reference.gains.shape[0] }, (_, l) => gains[(l * down + row) * across + column]);
   if (own.every((g) => g === 0)) return null;
   const [, bytes] = await payloadOf(reference.lattice, row, column, signal);
