@@ -116,7 +116,9 @@ def expected(query):
         nan = float("nan")
         if "max_bits_per_pixel" in query:
             checks.append(p.get("latent:bits_per_pixel", nan) <= query["max_bits_per_pixel"])
-        checks += [p.get("latent:psnr", nan) >= query["min_psnr"]] if "min_psnr" in query else []
+        if "min_psnr" in query:  # what is lossless has no PSNR
+            lossless = p.get("latent:max_error") == 0
+            checks.append(p.get("latent:psnr", nan) >= query["min_psnr"] or lossless)
         checks += [p.get("latent:max_error", nan) <= query["max_error"]] if "max_error" in query else []
         checks += [item.collection_id in query["collections"]] if "collections" in query else []
         checks += [item.id in query["ids"]] if "ids" in query else []

@@ -86,7 +86,9 @@ def _written(band: Band) -> dict[str, Any]:
 def _read(band: Mapping[str, Any]) -> Band:
     """Inverse of :func:`_written`."""
     nodata = band.get("nodata")
-    return Band(**{**band, "nodata": float(nodata) if isinstance(nodata, str) else nodata})
+    if isinstance(nodata, str):
+        nodata = math.nan if nodata == "nan" else float(nodata)  # one NaN, so that equal bands are equal
+    return Band(**{**band, "nodata": nodata})
 
 
 def save_bundle(codec: Codec, folder: str | os.PathLike[str]) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from core_support import make_scene, nothing_catalogued, scene_field, small_codec
 
 from stac_latent import encode
-from stac_latent.catalog.encode import encode as module
+from stac_latent.catalog.encode import run as module
 from stac_latent.catalog.encode.options import EncodeKeywords, SourceGrid
 from stac_latent.codec.shipped import lin
 from stac_latent.errors import CatalogError, SkippedWarning

@@ -16,7 +16,7 @@ import zarr
 from core_support import check, make_scene, scene_field, small_codec
 
 from stac_latent import encode, load, search, verify
-from stac_latent.catalog.encode import encode as module
+from stac_latent.catalog.encode import run as module
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.codec.shipped import lin
 from stac_latent.cube.read.reader import LatentReader

@@ -194,9 +194,9 @@ def test_fields(item, chunks):
 def test_the_codec_comes_from_the_item_alone(item, fresh_process):
     reader = LatentReader(LatentRef.from_item(item))
     assert reader.codec.stages[-1].name == "lin"
-    assert reader.spec.halo is None
+    assert reader.spec.halo == (0, 0)
     assert fields_of(item)["latent:bitstream"] == "stac-latent-lin-1"
-    assert "latent:halo" not in fields_of(item)
+    assert fields_of(item)["latent:halo"] == [0, 0]
     assert reader.read_field(((0, 4), (0, 5))).shape == (2, 4, 5)
 
 

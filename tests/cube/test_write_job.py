@@ -38,7 +38,6 @@ def dates(tmp_path_factory):
 def test_without_a_key_frame_that_does_not_pay(dates, tmp_path, monkeypatch, key, bound):
     folder, frame, source = dates
     tried = []
-    monkeypatch.setattr(ReferenceCoder, "used", True)
     monkeypatch.setattr(ReferenceCoder, "pays", property(lambda _: bool(tried.append(1))))
     hold_keys({KEY.id: KEY})
     job = WriteJob(

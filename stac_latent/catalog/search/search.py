@@ -133,7 +133,8 @@ def search(
     """Items of one or several catalogues that match everything asked for.
 
     The same items give the same answer from each kind of source. A property that an item lacks is unknown, as in
-    SQL: an item without ``latent:psnr`` never matches ``min_psnr``, nor ``NOT (latent:psnr > 30)``.
+    SQL: an item without ``latent:psnr`` never matches ``NOT (latent:psnr > 30)``, and matches ``min_psnr`` only where it is lossless, which
+    has no PSNR.
 
     Parameters
     ----------
