@@ -224,7 +224,7 @@ def compare(rows: Sequence[Row], interval: tuple[float, float]) -> dict[str, Any
     measured = [r for r in rows if r["psnr"] is not None]
     for coder in dict.fromkeys(r["coder"] for r in measured):
         mine = [r for r in measured if r["coder"] == coder]
-        if all(r["psnr"] == LOSSLESS for r in mine):
+        if all(r["psnr"] >= LOSSLESS for r in mine):
             lossless[coder] = [r["bits_per_pixel"] for r in mine]
             continue
         curves[coder] = {

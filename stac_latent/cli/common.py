@@ -170,7 +170,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         spaces = ", ".join(s[7:15] for s in r["spaces"] or [])
         shown = ["" if r.get(k) is None else f"{r[k]:.4g}" for k in ("bits_per_pixel", "psnr", "max_error")]
-        if not shown[1] and r.get("max_error") == 0:
+        if r.get("max_error") == 0:
             shown[1] = "lossless"
         name = f"{r['id']} ({r['asset']})" if "asset" in r else r["id"]
         table.add_row(name, r["datetime"][:10], *shown, spaces)

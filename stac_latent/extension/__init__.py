@@ -240,7 +240,9 @@ class _Measured(LatentExtension):
     """What a cold decode of the stored bytes measured; errors are in the stored unit of the decoded bands."""
 
     bits_per_pixel = Field(number, "bits per pixel and band, of all stored bytes")
-    psnr = Field(number, "peak signal-to-noise ratio in dB; left out where decoding is lossless")
+    psnr = Field(
+        number, "peak signal-to-noise ratio in dB, at most 200; may be left out where decoding is lossless"
+    )
     max_error = Field(number, "largest absolute error; 0 where decoding is lossless")
     sam = Field(number, "mean spectral angle in degrees")
     error_bound = Field(number, "guaranteed largest absolute error")
@@ -296,7 +298,7 @@ class AssetLatentExtension(_Measured):
     fallback_tiles = Field(integer, "stored tiles that a residual keeps within an error bound because of it")
     fallback_bound = Field(number, "guaranteed largest absolute error of these tiles")
     checks = Field(list_of(text), "checks of the decoded pixels, such as psnr>=40:refuse")
-    check_values = Field(list_of(optional(number)), "what the metric of each check measured; null: infinite")
+    check_values = Field(list_of(optional(number)), "what the metric of each check measured")
     residual = Field(text, "identifier and version of the residuals that keep an error bound")
     error_bounds = Field(list_of(number), "guaranteed error of each band: absolute, or a share of the value")
     error_bound_kinds = Field(list_of(one_of("absolute", "relative")), "which of them, for each band")

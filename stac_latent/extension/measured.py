@@ -1,7 +1,7 @@
 """Measurements among the properties of an Item: the best of its assets of kind ``codec``, each for itself.
 
-They belong to latents alone. No asset inherits them: neither raw assets, nor latents that state none. What is lossless has no
-PSNR, which would be infinite: its largest error is 0.
+They belong to latents alone. No asset inherits them: neither raw assets, nor latents that state none. What is lossless may have no
+PSNR: its largest error is 0.
 """
 
 from __future__ import annotations

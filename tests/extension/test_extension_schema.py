@@ -437,7 +437,7 @@ INVALID = {
         "dependencies",
         "'latent:check_values' is a dependency of 'latent:checks'",
     ),
-    "a PSNR of what is lossless": ("item", latent("latent:max_error", 0), f"{A}/latent:psnr", "not", ""),
+    "a PSNR beyond the scale": ("item", latent("latent:psnr", 999), f"{A}/latent:psnr", "maximum", ""),
     "measurements of no codec": (
         "item-embedding",
         put("properties", "latent:psnr", 40.0),

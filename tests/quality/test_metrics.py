@@ -57,7 +57,7 @@ def test_without_error_and_without_pixels():
     d.add(truth, truth, np.zeros((1, 30, 41), bool))
     assert (d.psnr, d.max_error, d.sam) == (None, None, None)
     d.add(truth, truth)
-    assert (d.psnr, d.max_error) == (999.0, 0.0)
+    assert (d.psnr, d.max_error) == (200.0, 0.0)
     assert d.sam == pytest.approx(0, abs=1e-5)
 
 

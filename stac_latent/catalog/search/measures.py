@@ -64,7 +64,7 @@ class MeasuredLatent:
     def of_properties(self) -> list[dict[str, Any]]:
         """CQL2 of the limits of the Item's properties, which are the best of its assets' (see :func:`~stac_latent.extension.measured.best_of`).
 
-        What is lossless has an infinite PSNR, which no property says: its largest error is 0.
+        What is lossless may state no PSNR: its largest error is 0.
         """
         own = [(name, {"op": op, "args": [{"property": name}, value]}) for name, op, value in self.limits]
         exact = {"op": "=", "args": [{"property": _ERROR}, 0]}
@@ -94,7 +94,7 @@ class MeasuredLatent:
 
 
 def _keeps(value: Callable[[str], Any], name: str, op: str, limit: float) -> bool:
-    """Whether a measurement is within a limit; the PSNR of what is lossless is infinite, and stated nowhere."""
+    """Whether a measurement is within a limit; what is lossless may state no PSNR."""
     if name == _PSNR and is_number(error := value(_ERROR)) and error == 0:
         return True
     return is_number(v := value(name)) and _COMPARE[op](v, limit)

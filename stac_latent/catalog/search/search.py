@@ -134,7 +134,7 @@ def search(
 
     The same items give the same answer from each kind of source. A property that an item lacks is unknown, as in
     SQL: an item without ``latent:psnr`` never matches ``NOT (latent:psnr > 30)``, and matches ``min_psnr`` only where it is lossless, which
-    has no PSNR.
+    may have no PSNR.
 
     Parameters
     ----------

@@ -13,7 +13,6 @@ from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError
-from stac_latent.field.psnr import LOSSLESS
 from stac_latent.quality.checks import Check, Checks
 from stac_latent.quality.ood_calibration import full_cells, guards_of, observe
 from stac_latent.quality.ood_score import Guard, Score, scene_score
@@ -207,9 +206,7 @@ def findings(monitors: Sequence[QualityMonitor]) -> dict[str, Any]:
     if values:
         out |= {
             "latent:checks": [str(c) for c, _ in values],
-            "latent:check_values": [
-                None if c.name == "psnr" and v == LOSSLESS else float(v) for c, v in values
-            ],
+            "latent:check_values": [float(v) for _, v in values],
         }
     return out
 

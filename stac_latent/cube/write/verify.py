@@ -25,7 +25,6 @@ from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.monitor import QualityMonitor
 from stac_latent.errors import VerificationError
 from stac_latent.field.error_bound import ErrorBound
-from stac_latent.field.psnr import LOSSLESS
 from stac_latent.quality.distortion import Distortion
 from stac_latent.spec import Band, Grid
 from stac_latent.store.zarr.group import ChunkSizes
@@ -226,21 +225,20 @@ def _embed_again(truth: Source, reader: LatentReader, cells: Window) -> int:
     return int(valid.any(axis=0).sum())
 
 
-def measurements(distortion: Distortion) -> dict[str, float | Sequence[float | None]]:
+def measurements(distortion: Distortion) -> dict[str, float | Sequence[float]]:
     """Fields of an asset: ``latent:psnr`` [dB], ``latent:max_error`` [stored unit], ``latent:sam`` [degrees].
 
     ``latent:band_psnr`` and ``latent:band_max_error`` are those of each band; there is an angle for several bands only,
-    and nothing at all without a valid pixel. Without any error the PSNR is infinite, and left out; in the list it is None.
+    and nothing at all without a valid pixel.
     """
     if distortion.max_error is None:
         return {}
-    finite = [None if v == LOSSLESS else v for v in (distortion.psnr, *distortion.band_psnr)]
-    several: dict[str, Sequence[float | None]] = {
-        "latent:band_psnr": finite[1:],
+    several: dict[str, Sequence[float]] = {
+        "latent:band_psnr": distortion.band_psnr,
         "latent:band_max_error": distortion.band_max_error,
     }
-    figures: dict[str, float | Sequence[float | None] | None] = {
-        "latent:psnr": finite[0],
+    figures: dict[str, float | Sequence[float] | None] = {
+        "latent:psnr": distortion.psnr,
         "latent:max_error": distortion.max_error,
         "latent:sam": distortion.sam,
         **(several if len(distortion.bands) > 1 else {}),
