@@ -13,7 +13,7 @@ from typing import Any
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 """Links to files of the repository beside ``docs/``, which the site does not have."""
 
-LOSSLESS = 999.0
+LOSSLESS = 200.0
 """PSNR that stands for no error at all."""
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 SPEC = Path(__file__).parents[1] / "extensions" / "latent" / "spec"
@@ -191,7 +191,7 @@ def load(result: dict[str, Any]) -> str:
         ["megabytes", *(f"{result['formats'][f]['bytes'] / 1e6:.3g}" for f in formats)],
         ["PSNR", *(f"{result['formats'][f]['psnr']:.1f}" for f in formats)],
     ]
-    sizes[1] = ["PSNR", *("lossless" if v == f"{LOSSLESS:.1f}" else v for v in sizes[1][1:])]
+    sizes[1] = ["PSNR", *("lossless" if v and float(v) >= LOSSLESS else v for v in sizes[1][1:])]
     spent = result["budget"] or {}
     total = spent.get("load", 1)
     parts = ", ".join(f"{k} {100 * v / total:.0f} %" for k, v in spent.items() if k != "load")

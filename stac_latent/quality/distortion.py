@@ -114,7 +114,7 @@ class Distortion:
 
     @property
     def psnr(self) -> float | None:
-        """Decibels over all bands, each relative to its peak; 999.0 without any error, None without a valid pixel."""
+        """Decibels over all bands, each relative to its peak; 200.0 without any error, None without a valid pixel."""
         used = self.count > 0
         if not used.any():
             return None
@@ -122,7 +122,7 @@ class Distortion:
 
     @property
     def band_psnr(self) -> list[float]:
-        """Decibels of each band; 999.0 without any error, or without a valid pixel."""
+        """Decibels of each band; 200.0 without any error, or without a valid pixel."""
         return [decibels(s / max(n, 1)) for s, n in zip(self._relative(), self.count, strict=True)]
 
     @property

@@ -32,7 +32,7 @@ class _Distorted:
 
 
 class Psnr(_Distorted):
-    """Peak signal-to-noise ratio in dB, as ``latent:psnr`` has it; 999 without an error."""
+    """Peak signal-to-noise ratio in dB, as ``latent:psnr`` has it; 200 without an error."""
 
     name: ClassVar[str] = "psnr"
     better: ClassVar[Literal["higher", "lower"]] = "higher"

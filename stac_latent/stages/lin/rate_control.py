@@ -329,7 +329,7 @@ def measure(
     Returns
     -------
     psnr, worst
-        dB, 999 where all is exact; float64 ``(band,)``, stored unit.
+        dB, 200 where all is exact; float64 ``(band,)``, stored unit.
     """
     n = len(peaks)
     sse, worst, count = np.zeros(n), np.zeros(n), np.zeros(n)
