@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stac_latent.extension.features import DIFFERENCE
 from stac_latent.extension.schemas import CUBE_URI
 
 __all__ = ["define_assets"]
@@ -71,7 +72,7 @@ def _definition(asset: Mapping[str, Any]) -> dict[str, Any]:
 def _variables(asset: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays of the store of a latent; those of chips that share one have an axis in front."""
     front = [] if asset.get("latent:chip_index") is None else ["chip"]
-    name = "latent" if asset.get("latent:reference_item") is None else "difference"
+    name = "latent" if asset.get("latent:reference_item") is None else DIFFERENCE
     stored = {
         "dimensions": [*front, *asset["latent:dim_order"]],
         "variable_type": "data",

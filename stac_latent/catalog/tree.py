@@ -110,7 +110,7 @@ class CatalogTree:
 
     def add(self, item: pystac.Item) -> pystac.Item:
         """Write an Item and make its Collection and the root know it; returns it as it can be read back."""
-        if self._gathered is None:
+        if self._links and self._gathered is None:
             return self.add_together([item])[0]
         path = self._item_path(item.id, item.collection_id)
         with self.locked(), _all_or_none(path):
@@ -121,7 +121,7 @@ class CatalogTree:
         """Make the Collection and the root know an Item that is written, while Items are gathered with others; returns it as it can be read back."""
         path = self._item_path(item_id, collection)
         written = read_item(href_of(path))
-        if self._gathered is None or not self._links:
+        if self._gathered is None:
             return written
         waiting = self._gathered.setdefault(collection, {})
         waiting[path] = written
@@ -139,8 +139,7 @@ class CatalogTree:
         """Meanwhile :meth:`add` writes Items and links none: another process will (:meth:`know`)."""
         self._links = False
         try:
-            with self.gathering():
-                yield
+            yield
         finally:
             self._links = True
 

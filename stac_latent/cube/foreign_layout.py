@@ -110,12 +110,12 @@ def layout_of(item: pystac.Item, key: str) -> Layout | None:
         If the asset is quantised in a way that has no reader, or its scales are not where it says.
     """
     fields = item.assets[key].to_dict()
-    check_features(fields, f"asset {key!r} of item {item.id!r}")
+    where = f"asset {key!r} of item {item.id!r}"
+    check_features(fields, where)
     container = container_of(fields)
     own = container == "zarr" and not fields.get("latent:array")
     if own or not container or fields.get("latent:kind") != "embedding":
         return None
-    where = f"asset {key!r} of item {item.id!r}"
     method = fields.get("latent:quantization")
     layout = _plain(fields, item)
     if method != "per_vector":

@@ -12,6 +12,7 @@ from typing import Any
 from stac_latent.errors import CatalogError
 
 __all__ = [
+    "DIFFERENCE",
     "FEATURES",
     "check_features",
     "check_group",
@@ -20,6 +21,8 @@ __all__ = [
     "required_features",
 ]
 
+DIFFERENCE = "difference"
+"""Name of a feature, and of the array that then lies in the place of ``latent``."""
 FIELD = "latent:required_features"
 _GROUP, _LIST = "latent", "required_features"
 _SPARSE = "-sparse"
@@ -30,7 +33,7 @@ def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 FEATURES: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
-    "difference": ("latent:reference_item", _has("latent:reference_item", "latent:reference_store")),
+    DIFFERENCE: ("latent:reference_item", _has("latent:reference_item", "latent:reference_store")),
     "residual": ("latent:residual", _has("latent:residual")),
     "encryption": ("latent:encryption", _has("latent:encryption")),
     "sparse_fallback": (

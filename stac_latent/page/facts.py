@@ -12,7 +12,7 @@ import pystac
 from stac_latent.cube.item_assets import latent_assets
 from stac_latent.errors import CatalogError
 
-__all__ = ["MEASURES", "Measure", "measured", "number", "shown_asset", "text", "values_of"]
+__all__ = ["MEASURES", "Measure", "check_count", "measured", "number", "shown_asset", "text", "values_of"]
 
 _LONGEST = 200
 _USUAL = "latent"
@@ -48,6 +48,15 @@ def text(value: Any, longest: int = _LONGEST) -> str:
     """
     out = "" if value is None else str(value)[: longest + 1].encode("utf-8", "replace").decode("utf-8")
     return out if len(out) <= longest else out[: longest - 1] + "…"
+
+
+def check_count(count: int, most: int) -> None:
+    """Refuse more Items than a page holds, with :class:`CatalogError`."""
+    if count > most:
+        raise CatalogError(
+            f"{count:,} items are too many for one page, which holds {most:,}; narrow the search, by bbox or datetime, or "
+            "stop it with max_items"
+        )
 
 
 def number(value: Any) -> float | None:

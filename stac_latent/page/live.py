@@ -20,7 +20,7 @@ from stac_latent import __version__
 from stac_latent.cube.item_assets import as_items
 from stac_latent.cube.ref import LatentRef
 from stac_latent.errors import CatalogError, GridError, StacLatentError
-from stac_latent.page.facts import number, shown_asset, text
+from stac_latent.page.facts import check_count, number, shown_asset, text
 from stac_latent.spec import Grid
 from stac_latent.system.files import replacing_folder
 from stac_latent.system.links import is_http, is_local, local_path, relative, shown
@@ -99,11 +99,7 @@ def write_live_map(
     folder = Path(dest).absolute()
     _check(folder)
     found = as_items(items, "show")
-    if len(found) > MOST_LIVE_ITEMS:
-        raise CatalogError(
-            f"{len(found):,} items are too many for one page, which holds {MOST_LIVE_ITEMS:,}; narrow the search, by bbox or datetime, or "
-            "stop it with max_items"
-        )
+    check_count(len(found), MOST_LIVE_ITEMS)
     rows, notes, local = [], [], []
     for item in found:
         try:

@@ -17,7 +17,7 @@ from stac_latent.errors import CatalogError, StacLatentError
 from stac_latent.index.remote import table_copy
 from stac_latent.page.colours import NO_VALUE, RAMP
 from stac_latent.page.document import page
-from stac_latent.page.facts import MEASURES, measured, shown_asset, text, values_of
+from stac_latent.page.facts import MEASURES, check_count, measured, shown_asset, text, values_of
 from stac_latent.page.pictures import PictureSet, look
 from stac_latent.page.places import Places, embedding_asset, places_of_items, places_of_table
 from stac_latent.page.shapes import UNIT, footprint, pack
@@ -152,11 +152,7 @@ def write_map(
 def _check(path: Path, count: int, pictures: int, side: int, max_mib: float) -> None:
     if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
         raise CatalogError(f"cannot write the page to {path}: dest is the path of a file, such as 'map.html'")
-    if count > MOST_ITEMS:
-        raise CatalogError(
-            f"{count:,} items are too many for one page, which holds {MOST_ITEMS:,}; narrow the search, by bbox or datetime, or "
-            "stop it with max_items"
-        )
+    check_count(count, MOST_ITEMS)
     for name, value, low, high in (
         ("pictures", pictures, 0, MOST_ITEMS), ("side", side, 32, 2048), ("max_mib", max_mib, 0.25, 512),
     ):  # fmt: skip

@@ -313,6 +313,13 @@ def holed(values: Array, nodata: float) -> Array:
     return np.where((x + y < 20) | ((y - 25) ** 2 + (x - 30) ** 2 < 40), values.dtype.type(nodata), values)
 
 
+def kelvin(height: int, width: int, step: float) -> tuple[dict[str, Array], Codec]:
+    """A field of temperatures, float32 with NaN where there are no data, and a codec for it."""
+    values = (smooth(height, width, 4) / np.float32(100) + np.float32(280)).astype(np.float32)
+    band = Band("t2m", data_type="float32", nodata=math.nan)
+    return {"t2m": holed(values, math.nan)}, lin([band], step=step, mean=280.0, unit=0.25)
+
+
 @case("nodata")
 def nodata_int16(k: Kitchen) -> None:
     """int16, nodata -9999, values on both sides of zero."""
@@ -339,14 +346,7 @@ def nodata_uint8(k: Kitchen) -> None:
 @case("nodata")
 def nodata_float32(k: Kitchen) -> None:
     """float32, nodata NaN."""
-    values = (smooth(40, 50, 4) / np.float32(100) + np.float32(280)).astype(np.float32)
-    band = Band("t2m", data_type="float32", nodata=math.nan)
-    k.pixels(
-        {"t2m": holed(values, math.nan)},
-        lin([band], step=0.5, mean=280.0, unit=0.25),
-        nodata=math.nan,
-        scale=None,
-    )
+    k.pixels(*kelvin(40, 50, 0.5), nodata=math.nan, scale=None)
 
 
 @case("nodata")
@@ -491,15 +491,7 @@ def bound_relative(k: Kitchen) -> None:
 @case("error bound")
 def bound_float(k: Kitchen) -> None:
     """float32 within 0.02, NaN where there are no data, two tiles."""
-    values = (smooth(18, 396, 4) / np.float32(100) + np.float32(280)).astype(np.float32)
-    band = Band("t2m", data_type="float32", nodata=math.nan)
-    k.pixels(
-        {"t2m": holed(values, math.nan)},
-        lin([band], step=1.0, mean=280.0, unit=0.25),
-        nodata=math.nan,
-        scale=None,
-        error_bound=0.02,
-    )
+    k.pixels(*kelvin(18, 396, 1.0), nodata=math.nan, scale=None, error_bound=0.02)
 
 
 @case("error bound")

@@ -6,7 +6,6 @@ A product is a JSON object, read from the folder ``products`` of this package, f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from stac_latent.cube.foreign_layout import CONTAINERS
 from stac_latent.errors import CatalogError
+from stac_latent.system.digests import digest
 from stac_latent.system.documents import read_json
 from stac_latent.system.suggest import did_you_mean
 
@@ -163,7 +163,7 @@ def space_digest(facts: Mapping[str, Any]) -> str:
     """
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     try:
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return digest(text.encode())
     except UnicodeEncodeError as exc:
         raise CatalogError(
             f"{dict(facts)!r} hold half of a character; correct the description of the product"

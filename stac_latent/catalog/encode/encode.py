@@ -185,5 +185,5 @@ def encode(
     run = EncodeRun(options, CatalogTree(local_path(os.fspath(dest))), progress)
     todo = items_to_encode(items)
     if executor is not None:
-        return run.encode_elsewhere(todo, executor, keywords)
+        return run.encode_elsewhere(todo, executor, keywords.for_workers(options))
     return run.encode_all(todo) if options.pack is None else run.encode_chips(todo, options.pack)

@@ -17,6 +17,7 @@ from stac_latent.errors import CatalogError, CorruptDataError, StacLatentError
 from stac_latent.net.fetch import look
 from stac_latent.net.raster import open_raster
 from stac_latent.store.zarr.chips import asset_size
+from stac_latent.system.digests import digest
 from stac_latent.system.links import asset_href, is_local, is_served, local_path, shown
 
 __all__ = ["INPUT", "check_checksum", "input_digest", "intact", "made_from"]
@@ -67,7 +68,7 @@ def input_digest(sources: Sequence[ItemSource], options: Mapping[str, Any]) -> s
         "options": dict(options),
     }
     text = json.dumps(about, sort_keys=True, allow_nan=True)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return digest(text.encode())
 
 
 def made_from(known: pystac.Item | None, key: str, digest: str | None) -> bool:

@@ -10,7 +10,7 @@ import pystac
 from stac_latent.aliases import Progress
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.keyframe.choose import Sample, best_key_frame, plan_key_frames
-from stac_latent.cube.keyframe.decode import check_codec
+from stac_latent.cube.keyframe.decode import lin_stage
 from stac_latent.cube.ref import LatentRef
 from stac_latent.cube.write.verify import Source
 from stac_latent.errors import CatalogError
@@ -46,7 +46,7 @@ def dates(
     if references is None:
         yield from ((i, None) for i in range(len(items)))
         return
-    check_codec(codec)
+    lin_stage(codec)
     if payload != "coded":
         raise CatalogError(
             f"references={references!r} need payload='coded': what is left of a date is small only when coded"

@@ -163,18 +163,34 @@ class EncodeKeywords:
             return None
         if type(self.pack) is not int or not 1 <= self.pack <= MOST:
             raise CatalogError(f"pack={self.pack!r}; expected the number of items in a store, 1 to {MOST}")
-        for name, option, is_given in (
+        _refuse_together(
+            "items that share a store (pack=, --pack)",
             ("references", "--references", self.references is not None),
             ("key", "--key-file", self.key is not None),
             ("error_bound", "--error-bound", self.error_bound is not None),
             ("guard='fallback'", "--guard fallback", self.guard == "fallback"),
             ("layout with sharded=False", "--no-shards", self.layout is not None and not self.layout.sharded),
-        ):
-            if is_given:
-                raise CatalogError(
-                    f"items that share a store (pack=, --pack) do not go with {name} ({option}): leave out either"
-                )
+        )
         return self.pack
+
+    def for_workers(self, options: EncodeOptions) -> Self:
+        """The keywords as workers are told them, with the target that the codec itself may have.
+
+        Raises
+        ------
+        CatalogError
+            If Items depend on each other, or a key would have to be handed over.
+        """
+        _refuse_together(
+            "workers (executor=, --jobs)",
+            ("references", "--references", self.references is not None),
+            ("pack", "--pack", self.pack is not None),
+        )
+        if isinstance(self.key, Key):
+            raise CatalogError(
+                "a key is not handed to workers: give key= the path of a key file that they can read, or leave executor= out"
+            )
+        return replace(self, target=options.target.given, on_error="raise")
 
     def _encryption(self) -> Key | None:
         """Key to encrypt with, if any."""
@@ -281,6 +297,13 @@ class EncodeOptions:
         if self.error_bound is not None:
             out["error_bound"] = str(self.error_bound)
         return out | self.quality.fingerprint()
+
+
+def _refuse_together(what: str, *others: tuple[str, str, bool]) -> None:
+    """Refuse what does not go with the options that are given: keyword, option of the command, and whether it is."""
+    for name, option, is_given in others:
+        if is_given:
+            raise CatalogError(f"{what} do not go with {name} ({option}): leave out either")
 
 
 def _refuse_unknown(name: str, value: Any, known: Sequence[str]) -> None:

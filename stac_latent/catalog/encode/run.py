@@ -44,7 +44,7 @@ from stac_latent.catalog.encode.thumbnail import (
     describe_thumbnail,
     placed_picture,
 )
-from stac_latent.catalog.encode.workers import Batch, Outcome, outcomes_of, plan_for_workers
+from stac_latent.catalog.encode.workers import Batch, Outcome, batches_of, outcomes_of
 from stac_latent.catalog.items import codec_item
 from stac_latent.catalog.tree import CatalogTree, write_json
 from stac_latent.codec.bundle import save_bundle
@@ -106,12 +106,12 @@ class EncodeRun:
     def encode_elsewhere(
         self, items: Sequence[pystac.Item], executor: Executor, keywords: EncodeKeywords
     ) -> list[pystac.Item]:
-        """As :meth:`encode_all`, by the workers of an executor; the catalogue learns of their Items here."""
+        """As :meth:`encode_all`, by the workers of an executor, which are told ``keywords``; the catalogue learns of their Items here."""
         out: dict[int, pystac.Item] = {}
         ready: dict[int, Outcome] = {}
         with workplace(self.tree.root / "codec") as folder:
             bundle = str(save_bundle(self.options.codec, folder / "bundle"))
-            batches = plan_for_workers(items, self.options, keywords, bundle, str(self.tree.root))
+            batches = batches_of(items, keywords, self.options.codec, bundle, str(self.tree.root))
             try:
                 with self.tree.gathering():
                     turn = 0  # links and errors come in the order of the Items, whoever is first

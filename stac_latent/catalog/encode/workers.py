@@ -16,11 +16,11 @@ import pystac
 
 from stac_latent.catalog.encode.options import EncodeKeywords, EncodeOptions
 from stac_latent.codec.bundle import load_bundle
+from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import remember
 from stac_latent.errors import CatalogError, StacLatentError
-from stac_latent.secure import Key
 
-__all__ = ["Batch", "Outcome", "outcomes_of", "plan_for_workers"]
+__all__ = ["Batch", "Outcome", "batches_of", "outcomes_of"]
 
 _AT_ONCE = 16
 """Items of a batch, at most: few enough that no worker waits long for the others at the end."""
@@ -66,8 +66,8 @@ class Outcome:
     notes: tuple[Warning, ...]
 
 
-def plan_for_workers(
-    items: Sequence[pystac.Item], options: EncodeOptions, keywords: EncodeKeywords, codec: str, dest: str
+def batches_of(
+    items: Sequence[pystac.Item], keywords: EncodeKeywords, codec: Codec, bundle: str, dest: str
 ) -> Iterator[Batch]:
     """Batches of Items for workers.
 
@@ -75,31 +75,13 @@ def plan_for_workers(
     ----------
     items
         What is to be encoded.
-    options, keywords
-        What was asked for, checked and as it was written.
-    codec
-        Folder with the bundle of the codec.
+    keywords
+        As :meth:`EncodeKeywords.for_workers` gives them.
+    codec, bundle
+        What is encoded with, and the folder of its bundle.
     dest
         Folder of the catalogue.
-
-    Raises
-    ------
-    CatalogError
-        If Items depend on each other, or a key would have to be handed over.
     """
-    for name, option, is_given in (
-        ("references", "--references", options.key_frames is not None),
-        ("pack", "--pack", options.pack is not None),
-    ):
-        if is_given:
-            raise CatalogError(
-                f"workers (executor=, --jobs) do not go with {name} ({option}): leave out either"
-            )
-    if isinstance(keywords.key, Key):
-        raise CatalogError(
-            "a key is not handed to workers: give key= the path of a key file that they can read, or leave executor= out"
-        )
-    own = replace(keywords, target=options.target.given, on_error="raise")
     count = max(1, min(_AT_ONCE, len(items) // _AHEAD))
     for at in range(0, len(items), count):
         part = items[at : at + count]
@@ -107,7 +89,7 @@ def plan_for_workers(
             tuple(i.to_dict(include_self_link=False, transform_hrefs=False) for i in part),
             tuple(i.get_self_href() for i in part),
             tuple(range(at, at + len(part))),
-            codec, options.codec.untyped, dest, own,
+            bundle, codec.untyped, dest, keywords,
         )  # fmt: skip
 
 

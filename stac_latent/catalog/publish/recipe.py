@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from stac_latent.catalog.publish.rows import Pool
 from stac_latent.errors import CatalogError
 from stac_latent.spec import Spec, Stats
-from stac_latent.system.digests import canonical_json
+from stac_latent.system.digests import canonical_json, digest
 
 __all__ = ["Recipe"]
 
@@ -80,10 +79,7 @@ class Recipe:
             changed["pool"] = self.pool
         if not changed:
             return self.source_space
-        return (
-            "sha256:"
-            + hashlib.sha256(canonical_json({"source_space": self.source_space} | changed)).hexdigest()
-        )
+        return digest(canonical_json({"source_space": self.source_space} | changed))
 
     def apply(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(n, source channels) to (n, dimensions), float32."""

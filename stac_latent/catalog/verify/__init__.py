@@ -360,9 +360,7 @@ def _exceeds(a: float | Sequence[float], b: Any) -> bool:
     return any(x > y for x, y in pairs)
 
 
-def _close(a: float | Sequence[Any] | None, b: Any) -> bool:
-    if a is None or b is None:  # a PSNR that is infinite
-        return a is b
+def _close(a: float | Sequence[float], b: Any) -> bool:
     if isinstance(a, Sequence):
         return isinstance(b, Sequence) and len(a) == len(b) and all(map(_close, a, b))
     return isinstance(b, int | float) and math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)

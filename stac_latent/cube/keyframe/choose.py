@@ -13,8 +13,8 @@ from stac_latent.aliases import Array, Progress
 from stac_latent.bytestring.bounded import codable
 from stac_latent.codec.codec import Codec
 from stac_latent.cube.grid.tiling import padded_shape
-from stac_latent.cube.keyframe.decode import same_cells
-from stac_latent.cube.keyframe.encode import quantiser_step, whole_cells
+from stac_latent.cube.keyframe.decode import lin_stage, same_cells
+from stac_latent.cube.keyframe.encode import whole_cells
 from stac_latent.cube.keyframe.gains import best_gains
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.ref import LatentRef
@@ -229,7 +229,7 @@ def survey(source: Source, codec: Codec) -> Sample:
         decoded.append(codec.entropy_decode(payload))
         cells.append(whole_cells(valid, codec.stride))
         sizes.append(len(payload) if valid.any() else 0)
-        steps.append(quantiser_step(codec, payload))
+        steps.append(lin_stage(codec).step_of(payload))
     return Sample(tuple(latents), tuple(decoded), tuple(cells), tuple(sizes), tuple(steps))
 
 

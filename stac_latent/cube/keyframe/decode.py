@@ -36,7 +36,7 @@ from stac_latent.window import Window
 __all__ = [
     "KeyFrame",
     "Reference",
-    "check_codec",
+    "lin_stage",
     "open_key_frame",
     "open_reference",
     "same_cells",
@@ -47,8 +47,8 @@ _KEPT = 64 << 20
 """Bytes of decoded key frames that a process keeps."""
 
 
-def check_codec(codec: Codec) -> None:
-    """Refuse a codec whose latents cannot be predicted.
+def lin_stage(codec: Codec) -> Lin:
+    """The last stage of a codec whose latents can be predicted; others are refused.
 
     Raises
     ------
@@ -61,6 +61,7 @@ def check_codec(codec: Codec) -> None:
             f"codec {codec.name!r} ({chain}) cannot code dates against a key frame: that takes a chain of "
             "pyramid and lin, as in 's2-10m-4b'; choose such a codec, or leave references out"
         )
+    return codec.tail
 
 
 def same_cells(a: Grid, b: Grid) -> bool:
@@ -83,7 +84,7 @@ class KeyFrame:
     """
 
     def __init__(self, arrays: LatentArrays, codec: Codec, name: str) -> None:
-        check_codec(codec)
+        lin_stage(codec)
         if arrays.payloads is None:
             raise CodecError(f"{name} is not entropy coded; a key frame is, with payload='coded'")
         if arrays.reference is not None or arrays.is_difference:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import zarr
@@ -15,7 +14,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
-from stac_latent.cube.keyframe.decode import KeyFrame, check_codec
+from stac_latent.cube.keyframe.decode import KeyFrame, lin_stage
 from stac_latent.cube.keyframe.gains import LEVELS, LOST, best_gains, predict
 from stac_latent.stages.lin.lifting import synthesise
 from stac_latent.stages.lin.pyramid import CELL_LEVELS
@@ -24,7 +23,7 @@ from stac_latent.stages.lin.stage import Lin
 from stac_latent.stages.lin.subbands import unpack_cells
 from stac_latent.system.links import is_local, local_path
 
-__all__ = ["ReferenceCoder", "quantiser_step", "relative_href", "whole_cells"]
+__all__ = ["ReferenceCoder", "relative_href", "whole_cells"]
 
 _WORTH = 0.98
 """Estimated share of the bits above which a chunk is not tried against the key frame."""
@@ -80,7 +79,7 @@ class ReferenceCoder:
         if not cells.any():
             return latent, alone
         reference, crc = self.key.chunk(*place)
-        step = quantiser_step(codec, alone)
+        step = lin_stage(codec).step_of(alone)
         gains, share = best_gains(latent, reference, step, cells)
         if share > _WORTH or not gains.any():
             return latent, alone
@@ -120,12 +119,6 @@ def whole_cells(valid: Array, stride: tuple[int, int]) -> Array:
     _, h, w = valid.shape
     sy, sx = stride
     return np.asarray(valid.all(axis=0).reshape(h // sy, sy, w // sx, sx).all(axis=(1, 3)))
-
-
-def quantiser_step(codec: Codec, payload: bytes) -> float:
-    """Step that a payload was quantised with, in units of the latents; of tiles of repeated pixels, too."""
-    check_codec(codec)
-    return cast("Lin", codec.tail).step_of(payload)
 
 
 def relative_href(href: str, path: Path) -> str:

@@ -232,6 +232,7 @@ class LatentReader:
             )
         pixels = self._within(window, self.grid.shape, "pixels")
         chosen = list(range(len(self.codec.bands)) if bands is None else bands)
+        chosen_bands = [self.codec.bands[i] for i in chosen]
         out: Array | None = None
         self.arrays.mask_ahead(pixels)
         pending = aside(partial(self.arrays.read_mask, pixels))
@@ -245,7 +246,7 @@ class LatentReader:
             for plane, i in zip(inside, at, strict=True):
                 plane[...] = piece[i]
             valid = None if valid is None else valid[:, *part.slices]
-            apply_nodata(inside, mask_of(valid, chosen), [self.codec.bands[i] for i in chosen])
+            apply_nodata(inside, mask_of(valid, chosen), chosen_bands)
         if out is None:
             raise GridError(f"window {window} holds no pixel")
         return out

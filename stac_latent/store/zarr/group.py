@@ -35,7 +35,7 @@ from zarr.storage import MemoryStore
 from stac_latent.aliases import Array
 from stac_latent.codec.codec import Codec
 from stac_latent.errors import CodecError, CorruptDataError, StacLatentError, without_secrets
-from stac_latent.extension.features import check_group
+from stac_latent.extension.features import DIFFERENCE, check_group
 from stac_latent.net.fetch import Sign
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec
@@ -67,8 +67,6 @@ __all__ = [
 
 Payload = Literal["coded", "plain"]
 
-DIFFERENCE = "difference"
-"""Name of the array of a date that is stored as difference to a key frame, in the place of ``latent``."""
 _MASKS_AHEAD = 64
 _COMPACT = {"json_indent": None}
 P = ParamSpec("P")

@@ -52,12 +52,12 @@ function bandContext(band) {
 export function context(asset, item) {
   const codec = asset["latent:kind"] === "codec";
   const same = ["latent:kind", "latent:space", "latent:granularity", "latent:dtype", "latent:quantization", "data_type", "latent:dimensions", "proj:shape"];
-  const optional = ["latent:halo", "latent:bitstream", "latent:residual", "latent:scale_asset", "latent:codebook_asset"];
+  const optional = ["latent:halo", "latent:bitstream", "latent:residual", "latent:scale_asset"];
   const out = Object.fromEntries([...same, ...optional].map((name) => [name, asset[name] ?? undefined]));
   out["latent:stride"] = codec ? asset["latent:stride"] : [1, 1];
   out["latent:padding"] = codec ? asset["latent:padding"] : [0, 0, 0, 0];
   if (codec) out["latent:determinism"] = asset["latent:determinism"];
-  if (!["none", "round", "binary"].includes(asset["latent:quantization"])) {
+  if (!["none", "round"].includes(asset["latent:quantization"])) {
     out["latent:quantization_scale"] = asset["latent:quantization_scale"] ? floats(asset["latent:quantization_scale"]) : undefined;
     out["latent:quantization_offset"] = floats(asset["latent:quantization_offset"] ?? [0]);
   }
