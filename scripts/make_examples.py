@@ -244,6 +244,15 @@ def make(work: Path) -> Iterator[tuple[str, pystac.Item]]:
     yield "item-table", item
 
 
+def _as_javascript(value: Any) -> Any:
+    """Values as JavaScript writes them: it knows one type of number, and 27.0 is 27."""
+    if isinstance(value, dict):
+        return {k: _as_javascript(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_as_javascript(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Gallery:
     """Documents in one flat folder, and what they lead to beside it."""
 
@@ -293,7 +302,7 @@ class Gallery:
 
     def write(self, name: str, doc: dict[str, Any]) -> bytes:
         """A document, as stac-node-validator lays it out."""
-        data = (json.dumps(doc, indent=2, ensure_ascii=False) + "\n").encode()
+        data = (json.dumps(_as_javascript(doc), indent=2, ensure_ascii=False) + "\n").encode()
         (self.out / "examples" / name).write_bytes(data)
         return data
 

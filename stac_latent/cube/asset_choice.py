@@ -210,7 +210,7 @@ def band_attrs(band: Band) -> dict[str, Any]:
 
     ``units`` are those of the physical values, which are values times ``scale_factor`` plus ``add_offset``; both are left out where
     they change nothing. ``_FillValue`` is of the band's type. So ``xarray.decode_cf`` of a cube, and of a file that it was written
-    to, gives physical values, and GDAL finds all of it.
+    to, gives physical values, and GDAL finds all of it. ``nodata`` says the same by the name that odc-stac and odc-geo have for it.
     """
     attrs: dict[str, Any] = {"units": band.unit or "1"}
     if band.scale != 1.0:
@@ -218,7 +218,7 @@ def band_attrs(band: Band) -> dict[str, Any]:
     if band.offset != 0.0:
         attrs["add_offset"] = band.offset
     if band.nodata is not None:
-        attrs["_FillValue"] = np.dtype(band.data_type).type(band.nodata)
+        attrs["_FillValue"] = attrs["nodata"] = np.dtype(band.data_type).type(band.nodata)
     eo = {
         "eo:common_name": band.common_name,
         "eo:center_wavelength": band.center_wavelength,

@@ -140,7 +140,7 @@ def test_the_cube_knows_its_place_and_units(scenes):
     ds = load(item, chunks={"x": 50})
     assert ds.odc.crs == "EPSG:32633"
     assert ds.B02.odc.geobox == ds.odc.geobox
-    assert ds.B02.attrs == {"_FillValue": 0, "units": "1", "eo:common_name": "blue"}
+    assert ds.B02.attrs == {"_FillValue": 0, "nodata": 0, "units": "1", "eo:common_name": "blue"}
     assert set(ds.coords) == {"time", "y", "x", "spatial_ref"}
     assert ds.B02.chunks == ((1,), (187,), (50, 50, 50, 50, 13))
 
@@ -150,7 +150,13 @@ def test_scale_and_offset_are_told(tmp_path):
     item = encoded(tmp_path, "scaled", scene((64, 72)), pixel_grid((64, 72)), codec=codec_of(bands=bands))
     attrs = load(item).B02.attrs
     assert attrs.pop("eo:common_name") == "blue"
-    assert attrs == {"units": "reflectance", "scale_factor": 0.0001, "add_offset": -0.1, "_FillValue": 0}
+    assert attrs == {
+        "units": "reflectance",
+        "scale_factor": 0.0001,
+        "add_offset": -0.1,
+        "_FillValue": 0,
+        "nodata": 0,
+    }
 
 
 def test_items_are_grouped_by_time(tmp_path):

@@ -249,7 +249,7 @@ def test_decode_gives_the_pixels_of_whole_cells(scenes, index):
         got = ds[name].data[0, top : top + h, left : left + w]
         np.testing.assert_array_equal(got[valid], field[name].data[0][valid])
     assert (ds.B02.data == 0).any()
-    assert ds.B02.attrs == {"units": "1", "eo:common_name": "blue", "_FillValue": 0}
+    assert ds.B02.attrs == {"units": "1", "eo:common_name": "blue", "_FillValue": 0, "nodata": 0}
 
 
 def test_decode_of_a_part_without_halo_is_exact(scenes):

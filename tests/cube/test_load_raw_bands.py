@@ -152,8 +152,14 @@ def test_types_differ_by_band(items):
 
 def test_attributes_say_what_values_are(items):
     got = load(items[0], ["scl", "B03.1"], chunks={})
-    assert got.scl.attrs == {"_FillValue": 0, "units": "1"}
-    assert got["B03.1"].attrs == {"_FillValue": 0, "units": "1", "scale_factor": 1e-4, "add_offset": -0.1}
+    assert got.scl.attrs == {"_FillValue": 0, "nodata": 0, "units": "1"}
+    assert got["B03.1"].attrs == {
+        "_FillValue": 0,
+        "nodata": 0,
+        "units": "1",
+        "scale_factor": 1e-4,
+        "add_offset": -0.1,
+    }
 
 
 # -- physical units ------------------------------------------------------------------------------------------------
@@ -181,7 +187,7 @@ def test_physical_values_of_an_exact_latent_are_those_of_its_file(exact, resampl
         got = load(exact, ["red", "image.red"], physical=True, geobox=grid, resampling=resampling)
         assert got["image.red"].dtype == "float32"
         for name in ("red", "image.red"):
-            assert np.isnan(got[name].attrs.pop("_FillValue"))
+            assert np.isnan([got[name].attrs.pop(n) for n in ("_FillValue", "nodata")]).all()
             assert got[name].attrs == {"units": "1", "eo:common_name": "red"}
         np.testing.assert_array_equal(got["image.red"].data, got.red.data)
         assert np.isnan(got.red.data).any()

@@ -1,6 +1,7 @@
 """The examples of the extension: each field of the schema stands in one, and each leads to data that decode as it says."""
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def used(objects):
 def test_examples_are_valid(path):
     found = validate(path, SCHEMAS if SCHEMAS.is_dir() else None)
     assert [str(p) for p in found if p.keyword != "unavailable"] == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_examples_are_laid_out_as_javascript_writes_them(path):
+    text = path.read_text()
+    assert text == json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n"
+    assert not re.search(r"^ .*(\d\.0|\de-0\d),?$", text, re.MULTILINE)
 
 
 def test_every_field_stands_in_an_example():

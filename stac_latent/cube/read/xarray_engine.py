@@ -277,7 +277,7 @@ class _Wanted:
             physical = self._is_physical(name)
             attrs = band_attrs(physical_band(bands[name]) if physical else bands[name])
             if physical:  # as xarray has them: what a file is to hold is in the encoding
-                attrs.pop("_FillValue")
+                del attrs["_FillValue"], attrs["nodata"]
             array = BandArray(group, view.index, bands[name], physical=physical, time=bool(steps))
             out[name] = (
                 array,

@@ -92,6 +92,8 @@ def _conventional(cube: xr.Dataset) -> xr.Dataset:
     for variable in out.data_vars.values():
         if "grid_mapping" not in variable.attrs:
             variable.encoding["grid_mapping"] = mapping
+        if "_FillValue" in variable.attrs:  # says it already, in the files' own way
+            variable.attrs.pop("nodata", None)
         if variable.dtype == bool:  # neither format has a third value
             variable.attrs.pop("_FillValue", None)
         elif "_FillValue" in variable.attrs:
