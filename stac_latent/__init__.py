@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stac_latent.arrays.zarr_codec import Latent as Latent
     from stac_latent.catalog.adopt.adopt import adopt as adopt
     from stac_latent.catalog.adopt.load_table import load_table as load_table
+    from stac_latent.catalog.cost import cost as cost
     from stac_latent.catalog.coverage.coverage import coverage as coverage
     from stac_latent.catalog.encode.encode import encode as encode
     from stac_latent.catalog.files.items import items_from_files as items_from_files
@@ -40,6 +41,7 @@ else:
             "arrays.zarr_codec": ["Latent"],
             "catalog.adopt.adopt": ["adopt"],
             "catalog.adopt.load_table": ["load_table"],
+            "catalog.cost": ["cost"],
             "catalog.coverage.coverage": ["coverage"],
             "catalog.encode.encode": ["encode"],
             "catalog.place.minicube": ["minicube"],

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.adopt.products import Product as Product
     from stac_latent.catalog.adopt.products import open_product as open_product
     from stac_latent.catalog.adopt.products import product_names as product_names
+    from stac_latent.catalog.cost import CostConstants as CostConstants
     from stac_latent.catalog.coverage.coverage import Coverage as Coverage
     from stac_latent.catalog.coverage.vectors import vector_shares as vector_shares
     from stac_latent.catalog.files.sensors import sensor_names as sensor_names
@@ -25,6 +26,7 @@ else:
         {
             "adopt.emb_export": ["export_emb"],
             "adopt.products": ["Product", "open_product", "product_names"],
+            "cost": ["CostConstants"],
             "coverage.coverage": ["Coverage"],
             "coverage.vectors": ["vector_shares"],
             "files.sensors": ["sensor_names"],

@@ -14,14 +14,14 @@ import typer
 
 from stac_latent import __version__
 from stac_latent.cli.commands import adopt, assets, bench, verbs
+from stac_latent.cli.commands.cost import cost
 from stac_latent.cli.commands.coverage import coverage
 from stac_latent.cli.commands.fit import fit
 from stac_latent.cli.commands.items import items
 from stac_latent.cli.commands.map import write_map
 from stac_latent.cli.commands.nearest import index, label, nearest
-from stac_latent.cli.commands.object_store import copy
 from stac_latent.cli.commands.place import cube, points
-from stac_latent.cli.commands.push import push, queryables
+from stac_latent.cli.commands.push import copy, push, queryables
 from stac_latent.cli.commands.train import train
 from stac_latent.cli.console import say, speaking
 from stac_latent.cli.help import PlainHelp
@@ -43,7 +43,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Find": (verbs.search, coverage, nearest, index, label),
     "Read": (verbs.load, cube, points, assets.info, write_map),
     "Share": (verbs.publish, copy, push, queryables, adopt.export),
-    "Trust": (assets.verify, assets.validate, assets.keygen, assets.codecs, assets.demo),
+    "Trust": (assets.verify, assets.validate, cost, assets.keygen, assets.codecs, assets.demo),
 }
 for panel, listed in _PANELS.items():
     for command in listed:
