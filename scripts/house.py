@@ -29,7 +29,7 @@ BEGIN, END = "<!-- drawing: python scripts/house.py --write -->\n```text\n", "``
 SMALL = {
     "aliases.py": "types that every room shares, below all of them",
     "catalog/bands.py": "three rooms of the catalogue need it",
-    "cli/help.py": "a class of Typer's, apart from what is printed",
+    "cli/command.py": "a class of Typer's, apart from what is printed",
     "cli/surroundings.py": "runs before anything else",
     "cube/band_names.py": "reading and writing share it",
     "bytestring/options.py": "three forms of byte strings share it",

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from stac_latent import __version__
+from stac_latent.cli.command import Command
 from stac_latent.cli.commands import adopt, assets, bench, verbs
 from stac_latent.cli.commands.cost import cost
 from stac_latent.cli.commands.coverage import coverage
@@ -24,7 +25,6 @@ from stac_latent.cli.commands.place import cube, points
 from stac_latent.cli.commands.push import copy, push, queryables
 from stac_latent.cli.commands.train import train
 from stac_latent.cli.console import say, speaking
-from stac_latent.cli.help import PlainHelp
 from stac_latent.cli.interrupts import stoppable
 from stac_latent.cli.scarce import told, watched
 from stac_latent.cli.surroundings import in_utf8, somewhere
@@ -48,7 +48,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, listed in _PANELS.items():
     for command in listed:
         name = "map" if command is write_map else None
-        app.command(name, cls=PlainHelp, rich_help_panel=panel)(command)
+        app.command(name, cls=Command, rich_help_panel=panel)(command)
 app.add_typer(bench.app, name="bench", rich_help_panel="Trust")
 
 

@@ -697,6 +697,24 @@ def test_outputs_are_the_last_argument():
 
 
 @pytest.mark.parametrize(
+    "words", [["--out", "m.html"], ["--out=m.html"], ["--title", "A", "--out", "m.html"]]
+)
+def test_the_output_may_be_named_by_out(run, words):
+    code, _, err = run("map", str(ROOT / "catalogs/sample/catalog.json"), *words)
+    assert code == 0, err
+    assert Path("m.html").is_file()
+
+
+def test_the_output_is_named_once(run):
+    code, _, err = run("keygen", "a", "--out", "b")
+    assert (code, "unexpected extra argument" in err) == (2, True)
+    code, _, err = run("keygen", "--out")
+    assert (code, "No such option: --out" in err) == (2, True)
+    assert not Path("a").exists()
+    assert not Path("b").exists()
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("load", ITEM, "taken/c.zarr", "--asset", "latent"),

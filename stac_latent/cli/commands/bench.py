@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from stac_latent.cli.command import Command
 from stac_latent.cli.common import AsJson, numbers
 from stac_latent.cli.console import err, out, print_json
-from stac_latent.cli.help import PlainHelp
 from stac_latent.cli.progress import progress
 
 __all__ = ["app"]
@@ -34,7 +34,7 @@ PeerNames = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="Folder of results and plots.")]
 
 
-@app.command(cls=PlainHelp)
+@app.command(cls=Command)
 def rd(
     data: Data,
     dataset: Name = None,
@@ -66,7 +66,7 @@ def rd(
     _print_rd(result)
 
 
-@app.command(cls=PlainHelp)
+@app.command(cls=Command)
 def speed(
     data: Data,
     dataset: Name = None,
@@ -98,7 +98,7 @@ def speed(
     _print_speed(result)
 
 
-@app.command(cls=PlainHelp)
+@app.command(cls=Command)
 def load(
     data: Data,
     dataset: Name = None,
