@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.coverage.coverage import coverage as coverage
     from stac_latent.catalog.encode.encode import encode as encode
     from stac_latent.catalog.files.items import items_from_files as items_from_files
+    from stac_latent.catalog.on_demand import on_demand as on_demand
     from stac_latent.catalog.place.minicube import minicube as minicube
     from stac_latent.catalog.place.points import points as points
     from stac_latent.catalog.publish.publish import publish as publish
@@ -44,6 +45,7 @@ else:
             "catalog.cost": ["cost"],
             "catalog.coverage.coverage": ["coverage"],
             "catalog.encode.encode": ["encode"],
+            "catalog.on_demand": ["on_demand"],
             "catalog.place.minicube": ["minicube"],
             "catalog.files.items": ["items_from_files"],
             "catalog.place.points": ["points"],

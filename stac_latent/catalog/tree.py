@@ -28,7 +28,7 @@ from stac_latent.geo.extents import WORLD, bbox_of, extent_of, fields_in_utc, fl
 from stac_latent.net.items import read_item
 from stac_latent.spec import Grid
 from stac_latent.system.documents import json_text, read_json, unicode_text
-from stac_latent.system.files import write_whole
+from stac_latent.system.files import remove, write_whole
 from stac_latent.system.links import absolute, asset_href, href_of, is_local, link_href, local_path, relative
 from stac_latent.system.locks import locked
 from stac_latent.system.names import safe_name
@@ -92,7 +92,7 @@ class CatalogTree:
 
     def find(self, item_id: str, collection: str | None) -> pystac.Item | None:
         """The catalogued Item of that id, with absolute asset hrefs, or None."""
-        path = self._item_path(item_id, collection)
+        path = self.item_path(item_id, collection)
         if not path.exists():
             return None
         item = read_item(href_of(path))
@@ -112,14 +112,14 @@ class CatalogTree:
         """Write an Item and make its Collection and the root know it; returns it as it can be read back."""
         if self._links and self._gathered is None:
             return self.add_together([item])[0]
-        path = self._item_path(item.id, item.collection_id)
+        path = self.item_path(item.id, item.collection_id)
         with self.locked(), _all_or_none(path):
             write_json(path, self._document(item))
             return self.know(item.id, item.collection_id)
 
     def know(self, item_id: str, collection: str | None) -> pystac.Item:
         """Make the Collection and the root know an Item that is written, while Items are gathered with others; returns it as it can be read back."""
-        path = self._item_path(item_id, collection)
+        path = self.item_path(item_id, collection)
         written = read_item(href_of(path))
         if self._gathered is None:
             return written
@@ -173,7 +173,7 @@ class CatalogTree:
     def add_together(self, items: Sequence[pystac.Item]) -> list[pystac.Item]:
         """As :meth:`add`, of Items of one Collection, all of them or none."""
         collection = items[0].collection_id
-        paths = [self._item_path(item.id, collection) for item in items]
+        paths = [self.item_path(item.id, collection) for item in items]
         collection_path = self._collection_path(collection)
         with self.locked(), _all_or_none(*paths, collection_path, self.path):
             for path, item in zip(paths, items, strict=True):
@@ -195,7 +195,7 @@ class CatalogTree:
         """
         named: dict[str, dict[Path, pystac.Item]] = {}
         for item in items:
-            path = self._item_path(item.id, item.collection_id)
+            path = self.item_path(item.id, item.collection_id)
             named.setdefault(item.collection_id or _DEFAULT_COLLECTION, {})[path] = item
         for collection, own in named.items():
             collection_path = self._collection_path(collection)
@@ -219,13 +219,13 @@ class CatalogTree:
     def links_to(self, item_id: str, collection: str | None) -> bool:
         """Whether an Item's Collection and the root know it."""
         collection_path = self._collection_path(collection)
-        return self._item_path(item_id, collection) in _links_of(
+        return self.item_path(item_id, collection) in _links_of(
             collection_path
         ) and collection_path in _links_of(self.path)
 
     def files_of(self, item_id: str, collection: str | None) -> set[Path] | None:
         """Local files of the assets of a catalogued Item; None where there is no such Item."""
-        path = self._item_path(item_id, collection)
+        path = self.item_path(item_id, collection)
         if not path.exists():
             return None
         assets = _read(path).get("assets")
@@ -235,13 +235,13 @@ class CatalogTree:
 
     def renew(self, item: pystac.Item) -> pystac.Item:
         """As :meth:`add`, but an Item that is written already and says the same is linked alone."""
-        path = self._item_path(item.id, item.collection_id)
+        path = self.item_path(item.id, item.collection_id)
         now, new = (_facts(doc) for doc in (_read(path), self._document(item)))
         return self.relink(item.id, item.collection_id) if now == new else self.add(item)
 
     def relink(self, item_id: str, collection: str | None) -> pystac.Item:
         """Make the Collection and the root know an Item that is written already; returns it as it can be read back."""
-        path = self._item_path(item_id, collection)
+        path = self.item_path(item_id, collection)
         item, collection_path = (
             read_item(href_of(path)),
             self._collection_path(collection),
@@ -251,6 +251,25 @@ class CatalogTree:
                 self._update_collection({path: item}, collection_path)
             self._update_root(collection_path, collection or _DEFAULT_COLLECTION)
         return item
+
+    def items(self) -> list[Path]:
+        """Files of the Items that are linked, in all Collections."""
+        collections = [p for p in _links_of(self.path) if p.name == "collection.json"]
+        return sorted(path for c in collections for path in _links_of(c) if path.parent.parent == c.parent)
+
+    def remove(self, path: Path) -> None:
+        """Remove an Item with all that lies in its folder; nothing links to it any more when its first file goes.
+
+        The Collection's extent and summaries stay as they are: they may say more than is there.
+        """
+        collection_path = path.parent.parent / "collection.json"
+        with self.locked():
+            doc = _read(collection_path)
+            href = relative(str(path), collection_path)
+            doc["links"] = [link for link in doc["links"] if link.get("href") != href]
+            write_json(collection_path, doc)
+            path.unlink(missing_ok=True)
+            remove(path.parent)
 
     def unlinked(self) -> Iterator[Path]:
         """Files of Items and Collections of the catalogue that it does not link to, as a lost update or a killed writer leaves them."""
@@ -267,12 +286,13 @@ class CatalogTree:
     def _collection_path(self, collection: str | None) -> Path:
         return self.collection_folder(collection) / "collection.json"
 
-    def _item_path(self, item_id: str, collection: str | None) -> Path:
+    def item_path(self, item_id: str, collection: str | None) -> Path:
+        """File of an Item, which need not be there."""
         return self.collection_folder(collection) / safe_name(item_id) / f"{safe_name(item_id)}.json"
 
     def _document(self, item: pystac.Item) -> dict[str, Any]:
         """An Item as it is written: hrefs inside the catalogue are relative."""
-        path = self._item_path(item.id, item.collection_id)
+        path = self.item_path(item.id, item.collection_id)
         doc = item.to_dict(include_self_link=False, transform_hrefs=False)
         doc["collection"] = item.collection_id or _DEFAULT_COLLECTION
         doc["properties"] = fields_in_utc(doc["properties"])

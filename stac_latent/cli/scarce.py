@@ -21,6 +21,7 @@ _FRUGAL = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_M
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
 _SIGNS = (
     "can't start new thread",
+    "failed to launch worker thread",
     "cannot allocate",
     "unable to allocate",
     "failed to map segment",

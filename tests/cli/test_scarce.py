@@ -44,6 +44,10 @@ def test_a_library_that_ends_the_process(name):
         ("    bytearray(1 << 40)", "an allocation failed"),
         ('    raise RuntimeError("can\'t start new thread")', "can't start new thread"),
         (
+            "    raise OSError('Failed to launch worker thread: Resource temporarily unavailable')",
+            "Failed to launch worker thread",
+        ),
+        (
             "    raise ImportError('libx.so: failed to map segment from shared object')",
             "libx.so: failed to map",
         ),
