@@ -72,6 +72,15 @@ def test_a_single_band_is_grey_and_gaps_are_transparent(tmp_path):
     np.testing.assert_array_equal(pixels[..., 3] > 0, there)
 
 
+@pytest.mark.parametrize("shape", [(1, 3000), (700, 2)])
+def test_a_scene_that_is_a_line_has_a_picture_that_is_one(tmp_path, shape):
+    scene = make_scene(tmp_path / "raw", np.full((2, *shape), 500, np.uint16))
+    (item,) = encode(scene.item, open_codec("zstd", bands=["red", "nir"]), tmp_path / "out")
+    seen, _ = picture_of(item)
+    assert min(seen.shape[:2]) == 1
+    assert 64 <= max(seen.shape[:2]) <= 128
+
+
 def test_the_picture_does_not_depend_on_how_pixels_were_read(tmp_path):
     scene = make_scene(tmp_path / "raw")
 

@@ -43,16 +43,20 @@ class Picture:
         self._source, self._bands = _drawn(sources)
         grid = self._source.grid
         self._step = -(-max(grid.shape) // _SIDE)
-        shape = tuple(len(range(self._step // 2, n, self._step)) for n in grid.shape)
+        shape = tuple(len(self._kept(n)) for n in grid.shape)
         self._values = np.zeros((len(self._bands), *shape), np.float32)
         self._there = np.zeros(shape, bool)
         self._source.seen = self._add
+
+    def _kept(self, n: int) -> range:
+        """Which of the pixels along an axis are drawn; one at least, of a scene that is a line."""
+        return range(min(self._step, n) // 2, n, self._step)
 
     def _add(self, window: Window, field: Array, valid: Array) -> None:
         """Keep the pixels of the picture that lie in a window of the padded lattice."""
         inner, outer = [], []
         for span, lead, n in zip(window, self._source.grid.lead, self._source.grid.shape, strict=True):
-            kept = np.arange(self._step // 2, n, self._step)
+            kept = np.asarray(self._kept(n))
             here = (kept + lead >= span.start) & (kept + lead < span.stop)
             inner.append(kept[here] + lead - span.start)
             outer.append(np.flatnonzero(here))
