@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stac_latent.cube.item_assets import decodable_assets
 from stac_latent.errors import CatalogError
+from stac_latent.spec import Band
+from stac_latent.system.links import asset_href, is_local, local_path
 
 if TYPE_CHECKING:
     import pystac
@@ -194,11 +197,17 @@ def measured(run: Any, constants: CostConstants | None = None, *, counter: Path 
     result = run()
     seconds, after = time.process_time() - start, _joules(counter)
     if before is None or after is None:
-        return result, Work(seconds, seconds * c.cpu_watts * (1 + c.overhead) / _JOULES_IN_KWH, "CPU seconds")
+        return result, _by_cpu(seconds, c)
     used = after - before
     if used < 0:  # the counter began anew
         used += float((counter / "max_energy_range_uj").read_text()) / 1e6
     return result, Work(seconds, used * (1 + c.overhead) / _JOULES_IN_KWH, "RAPL")
+
+
+def _by_cpu(seconds: float, constants: CostConstants) -> Work:
+    """Work whose energy is not known: that of a busy core for so long."""
+    kwh = seconds * constants.cpu_watts * (1 + constants.overhead) / _JOULES_IN_KWH
+    return Work(seconds, kwh, "CPU seconds")
 
 
 def _joules(counter: Path) -> float | None:
@@ -274,9 +283,7 @@ def item_bytes(item: pystac.Item, asset: str | None = None) -> ItemBytes | None:
     CatalogError
         If it has several latents of pixels, and ``asset`` names none.
     """
-    latents = {
-        k: a.extra_fields for k, a in item.assets.items() if a.extra_fields.get("latent:kind") == "codec"
-    }
+    latents = {k: item.assets[k].extra_fields for k in decodable_assets(item)}
     sized = [k for k, f in latents.items() if {"file:size", "proj:shape"} <= f.keys() and asset in (None, k)]
     if not sized:
         return None
@@ -288,7 +295,7 @@ def item_bytes(item: pystac.Item, asset: str | None = None) -> ItemBytes | None:
     pixels = 0
     for band in fields.get("bands", ()):
         rows, columns = band.get("proj:shape", fields["proj:shape"])
-        pixels += int(rows) * int(columns) * np.dtype(band["data_type"]).itemsize
+        pixels += int(rows) * int(columns) * np.dtype(Band.from_stac(band).data_type).itemsize
     sources = {str(name) for name in fields.get("latent:source_bands", ())}
     return ItemBytes(item.id, int(fields["file:size"]), pixels, _file_bytes(item, set(latents), sources))
 
@@ -302,18 +309,16 @@ def _file_bytes(item: pystac.Item, latents: set[str], sources: set[str]) -> int 
         names = {key} | {str(b.get(n)) for b in bands for n in ("name", "common_name", "eo:common_name")}
         if key in latents or not names & sources:
             continue
-        size = asset.extra_fields.get("file:size") or _size_here(asset.get_absolute_href())
+        size = asset.extra_fields.get("file:size") or _size_here(asset_href(asset))
         if size is None:
             return None
         total += int(size)
     return total or None
 
 
-def _size_here(href: str | None) -> int | None:
-    if href is None or "://" in href:
-        return None
-    path = Path(href)
-    return path.stat().st_size if path.is_file() else None
+def _size_here(href: str) -> int | None:
+    path = local_path(href) if is_local(href) else None
+    return path.stat().st_size if path is not None and path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -409,7 +414,7 @@ def cost(
         Decode so many of the items here, the first ones, and take the time and energy of all from it, by pixels. 0 decodes none, and
         decoding then counts as nothing.
     encode_seconds : float, optional
-        CPU seconds that encoding took in all, as a report of ``encode`` has them; without it the constants of a learned encoder
+        CPU seconds that encoding took in all, as ``time`` or your scheduler tells; without it the constants of a learned encoder
         are taken [s].
 
     Raises
@@ -445,12 +450,7 @@ def cost(
             "no item has latents of pixels whose size is known (kind codec, with file:size and proj:shape); encode some, or name another catalogue"
         )
     pixels = sum(s.pixels for s in sizes)
-    if encode_seconds is None:
-        made = encoding(pixels / _GIGA, c)
-    else:
-        made = Work(
-            encode_seconds, encode_seconds * c.cpu_watts * (1 + c.overhead) / _JOULES_IN_KWH, "CPU seconds"
-        )
+    made = encoding(pixels / _GIGA, c) if encode_seconds is None else _by_cpu(encode_seconds, c)
     return Cost(sizes, made, spent.times(pixels / decoded) if decoded else spent, c)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,12 +107,10 @@ class OnDemand:
 
     def _touch(self, item: pystac.Item) -> None:
         path = self.tree.item_path(item.id, item.collection_id)
-        try:
-            os.utime(path)
-        except (
+        with suppress(
             FileNotFoundError
-        ):  # removed by another process meanwhile: it is made again when it is asked for
-            return
+        ):  # removed by another process meanwhile: made again when it is asked for
+            os.utime(path)
 
     def _make_room(self) -> None:
         """Remove the Items that were not asked for the longest, until the cache keeps its size."""
@@ -204,8 +204,8 @@ def _claim(path: Path, codec: Codec, options: dict[str, Any]) -> None:
 
 def _note(log: Path, item_id: str) -> None:
     """Add a row to a log, and the heading to one that is new."""
-    quoted = '"' + item_id.replace('"', '""') + '"'
     with locked(log):
         new = not log.exists()
         with log.open("a", encoding="utf-8", newline="") as file:
-            file.write("item\n" * new + quoted + "\n")
+            file.write("item\n" * new)
+            csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow([item_id])

@@ -10,8 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stac_latent.catalog.cost import CostConstants, Work, break_even, encoding, read_downloads, transfer
-from stac_latent.catalog.cost import cost as cost_of
 from stac_latent.cli.common import AsJson, Asset
 from stac_latent.cli.console import out, print_json
 
@@ -41,13 +39,24 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Estimate energy, money and time of sending latents in place of pixels, and from how many downloads on it pays."""
+    from stac_latent.catalog.cost import (
+        Cost,
+        CostConstants,
+        ItemBytes,
+        Work,
+        encoding,
+        read_downloads,
+        transfer,
+    )
+    from stac_latent.catalog.cost import cost as cost_of
+
     constants = CostConstants().changed(_values(constant or []))
     answer: dict[str, Any] = {"constants": asdict(constants), "downloads": downloads}
     if source is None:
         if log is not None or measure or encode_seconds is not None:
             raise typer.BadParameter("--log, --measure and --encode-seconds need a catalogue: name one")
-        raw, latent, made, decoded = 1.0, constants.ratio, encoding(1.0, constants), Work(0.0, 0.0)
-        least = break_even(raw, latent, made, decoded, constants)
+        gigabyte = ItemBytes("", latent=round(constants.ratio * 1e9), pixels=10**9, files=None)
+        found = Cost([gigabyte], encoding(1.0, constants), Work(0.0, 0.0), constants)
     else:
         from stac_latent.catalog.search.search import search
 
@@ -59,22 +68,18 @@ def cost(
             measure=measure,
             encode_seconds=encode_seconds,
         )
-        raw, latent, made, decoded = found.raw_gb, found.latent_gb, found.encode, found.decode
-        least = found.break_even
         answer |= {"items": len(found.items), "raw_bytes_are": _basis([i.files is None for i in found.items])}
         if counts is not None:
             answer["worthwhile"] = found.worthwhile(counts)
-    sent = {"pixels": transfer(raw, constants), "latents": transfer(latent, constants)}
+    sizes = {"pixels": found.raw_gb, "latents": found.latent_gb}
     answer |= {
-        "gigabytes": {"pixels": raw, "latents": latent},
-        "one_download": {k: asdict(t) for k, t in sent.items()},
-        "encode": asdict(made), "decode": asdict(decoded),
-        "break_even_downloads": least if math.isfinite(least) else None,
-        "kwh_after_downloads": {
-            "pixels": downloads * sent["pixels"].kwh,
-            "latents": made.kwh + downloads * (sent["latents"].kwh + decoded.kwh),
-        },
-    }  # fmt: skip
+        "gigabytes": sizes,
+        "one_download": {kind: asdict(transfer(size, constants)) for kind, size in sizes.items()},
+        "encode": asdict(found.encode),
+        "decode": asdict(found.decode),
+        "break_even_downloads": found.break_even if math.isfinite(found.break_even) else None,
+        "kwh_after_downloads": {kind: work.kwh for kind, work in found.after(downloads).items()},
+    }
     if as_json:
         print_json(answer)
         return
