@@ -54,6 +54,11 @@ def test_import_pulls_in_nothing_heavy():
     assert run(code).strip() == "[]"
 
 
+def test_the_command_line_starts_without_them_and_without_numpy():
+    code = f"import stac_latent.cli, sys; print([m for m in {(*HEAVY, 'numpy')!r} if m in sys.modules])"
+    assert run(code).strip() == "[]"
+
+
 def test_verbs_are_there_when_asked_for():
     code = "import stac_latent as s; print(sorted(s.__all__) == [n for n in dir(s) if n in s.__all__], s.encode.__name__)"
     assert run(code).split() == ["True", "encode"]
