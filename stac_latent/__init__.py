@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stac_latent.cube.open_codec import open_codec as open_codec
     from stac_latent.cube.read.load import load as load
     from stac_latent.cube.save.save import save as save
+    from stac_latent.fitting.embedder import embedder as embedder
     from stac_latent.fitting.items import fit as fit
     from stac_latent.index.label import label as label
     from stac_latent.index.nearest import nearest as nearest
@@ -56,6 +57,7 @@ else:
             "cube.open_codec": ["open_codec"],
             "cube.read.load": ["load"],
             "cube.save.save": ["save"],
+            "fitting.embedder": ["embedder"],
             "fitting.items": ["fit"],
             "index.label": ["label"],
             "index.nearest": ["nearest"],

@@ -28,6 +28,7 @@ from stac_latent.field.validity import fill_invalid, fits, zero_invalid
 from stac_latent.spec import Band, Granularity, Kind, Quantization, Spec, Stats
 from stac_latent.stage import (
     EntropyCoder,
+    Platform,
     PointWise,
     Quantiser,
     Stage,
@@ -233,6 +234,19 @@ class Chain:
         """Pixels (y, x) of the tiles that a field of so many is cut into: all of it, where the chain has none."""
         return next((s.tile_of(shape) for s in self.stages if isinstance(s, Tiled)), shape)
 
+    @cached_property
+    def tolerance(self) -> float:
+        """Largest difference of latents between machines, in deviations of them; 0 where they are equal bit for bit."""
+        return max((s.tolerance for s in self.stages if isinstance(s, Platform)), default=0.0)
+
+    def agrees(self, symbols: Array, others: Array) -> bool:
+        """Whether symbols are the same, within the tolerance of the chain: of integers, but for one step."""
+        if not self.tolerance or symbols.shape != others.shape or symbols.dtype != others.dtype:
+            return np.array_equal(symbols, others, equal_nan=symbols.dtype.kind == "f")
+        gap = np.abs(symbols.astype(np.float64) - others)
+        most = 1.0 if symbols.dtype.kind in "iu" else self.tolerance * max(float(others.std()), 1e-30)
+        return bool(gap.max(initial=0) <= most)
+
     @property
     def takes_complex(self) -> bool:
         """Whether complex values come back as they went in."""
@@ -295,6 +309,7 @@ class Chain:
             dtype="float32" if quantiser is not None else stored,
             quantization=quantization,
             granularity=self.granularity,
+            determinism="platform" if self.tolerance else "exact",
         )
 
     @property

@@ -258,7 +258,7 @@ class Spec:
         for name in ("bitstream", "residual", "scale_asset"):
             if getattr(self, name) is not None:
                 out[f"latent:{name}"] = getattr(self, name)
-        if self.kind == "codec":
+        if self.kind == "codec" or self.determinism == "platform":
             out["latent:determinism"] = self.determinism
         if self.bands:
             out["bands"] = [b.to_stac() for b in self.bands]

@@ -16,6 +16,7 @@ from stac_latent.spec import Quantization
 __all__ = [
     "EntropyCoder",
     "GridStage",
+    "Platform",
     "PointWise",
     "Quantiser",
     "Stage",
@@ -85,6 +86,16 @@ class StoresType(ABC):
 
     data_type: str
     """Name of a NumPy type."""
+
+
+class Platform(ABC):
+    """A stage that promises no equal bits on other machines, in other versions of its library or for other windows, but equal numbers within a tolerance.
+
+    Nothing that feeds an entropy coder may be one.
+    """
+
+    tolerance: float
+    """Largest difference, in deviations of the values about it."""
 
 
 class PointWise:

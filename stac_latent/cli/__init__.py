@@ -17,7 +17,7 @@ from stac_latent.cli.command import Command
 from stac_latent.cli.commands import adopt, assets, bench, verbs
 from stac_latent.cli.commands.cost import cost
 from stac_latent.cli.commands.coverage import coverage
-from stac_latent.cli.commands.fit import fit
+from stac_latent.cli.commands.fit import embedder, fit
 from stac_latent.cli.commands.items import items
 from stac_latent.cli.commands.map import write_map
 from stac_latent.cli.commands.nearest import index, label, nearest
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make": (items, verbs.encode, fit, train, adopt.adopt),
+    "Make": (items, verbs.encode, embedder, fit, train, adopt.adopt),
     "Find": (verbs.search, coverage, nearest, index, label),
     "Read": (verbs.load, cube, points, assets.info, write_map),
     "Share": (verbs.publish, copy, push, queryables, adopt.export),

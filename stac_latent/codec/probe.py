@@ -25,7 +25,7 @@ from stac_latent.stages.transform.normalise import Normalise
 from stac_latent.system.files import cache_folder, write_whole
 from stac_latent.system.session import session
 
-__all__ = ["environment", "make_probe", "passed", "run_probe"]
+__all__ = ["environment", "make_probe", "passed", "run_probe", "software"]
 
 
 class _Passed(set[tuple[str, str]]):
@@ -37,7 +37,7 @@ def passed() -> set[tuple[str, str]]:
     return session().of(_Passed)
 
 
-_DEPENDS_ON = ("stac-latent", "numpy", "numba", "llvmlite", "constriction", "pillow")
+_DEPENDS_ON = ("stac-latent", "numpy", "numba", "llvmlite", "constriction", "pillow", "onnxruntime")
 
 
 @cache
@@ -48,6 +48,11 @@ def environment() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def software() -> dict[str, str]:
+    """Versions of the libraries that take part, as ``processing:software`` has them."""
+    return {name: value for name, value in environment().items() if name in _DEPENDS_ON}
 
 
 def make_probe(codec: Codec) -> dict[str, Any]:
@@ -75,6 +80,8 @@ def make_probe(codec: Codec) -> dict[str, Any]:
         payload = codec.entropy_encode(symbols)
         out["payload"] = np.frombuffer(payload, np.uint8)
         out["symbols_crc"] = _crc(codec.entropy_decode(payload))
+    if codec.tolerance:
+        out["symbols"] = symbols
     if codec.kind == "codec" and codec.spec.determinism == "exact":
         decoded = codec.decode(symbols) if codec.tail is None else codec.decode(codec.entropy_encode(symbols))
         out["field_crc"] = _crc(decoded)
@@ -126,6 +133,11 @@ def run_probe(
     except (StacLatentError, *MALFORMED) as exc:
         raise BundleError(f"{where}: the probe block does not decode: {exc}") from exc
     wanted = {k: probe.get(k) for k in got}
+    if codec.tolerance and not codec.agrees(symbols, tensors["probe.symbols"]):
+        raise BundleError(
+            f"{where}: this machine makes other latents of the probe block than the author's, beyond the stated tolerance of {codec.tolerance:g} deviations; "
+            "another version of ONNX Runtime is the likely cause"
+        )
     if got != wanted and codec.spec.determinism == "exact":
         raise BundleError(
             f"{where}: this machine decodes the probe block to checksums {got}, the author's to {wanted}; pixels "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,11 @@ from stac_latent.fitting.sampling import Tile
 from stac_latent.fitting.tile_cache import TileCache
 from stac_latent.quality.moments import Moments, Summary
 from stac_latent.spec import Band
+from stac_latent.system.names import safe_name
 
-__all__ = ["check_amount", "live_bands", "summarise"]
+__all__ = ["check_amount", "checked_name", "live_bands", "summarise"]
+
+_NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]$")
 
 
 def summarise(
@@ -64,3 +68,20 @@ def check_amount(moments: Summary, bands: Sequence[Band]) -> None:
             f"{moments.count} pixels are valid in all of the {len(bands)} bands; a fit needs {needed} at least: give more items, "
             "or fewer bands (--bands)"
         )
+
+
+def checked_name(name: str) -> str:
+    """The name of a codec, if it may be one.
+
+    Raises
+    ------
+    CatalogError
+        If it is no name of a file, or none that MLM allows.
+    """
+    safe_name(name, "name")
+    if not _NAME.match(name):
+        raise CatalogError(
+            f"{name!r} cannot name a codec: expected at least three letters, digits, '_', '.' and '-', from a letter to a letter "
+            "or digit; give another with name= (--name)"
+        )
+    return name

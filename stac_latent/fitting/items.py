@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from stac_latent.codec.codec import Codec
 from stac_latent.cube.item_assets import as_items
 from stac_latent.errors import CatalogError, CodecError, StacLatentError
 from stac_latent.fitting.bands import choose_bands
-from stac_latent.fitting.checks import check_amount, live_bands, summarise
+from stac_latent.fitting.checks import check_amount, checked_name, live_bands, summarise
 from stac_latent.fitting.lin import fit_lin
 from stac_latent.fitting.model_card import band_table_of, licence_of, measure, write_card
 from stac_latent.fitting.sampling import Plan, Tile, make_plan
@@ -32,7 +31,6 @@ from stac_latent.stages.lin.grids import Lattices
 from stac_latent.system.digests import canonical_json
 from stac_latent.system.files import replacing_folder, writing
 from stac_latent.system.links import asset_href
-from stac_latent.system.names import safe_name
 from stac_latent.system.suggest import known_options
 
 __all__ = ["Fitted", "fit"]
@@ -42,7 +40,6 @@ _HOLDOUT_PIXELS = 0.25
 """Of the fitting pixels."""
 _GUARD_TILES = 24
 """Tiles of the fit that a guard is calibrated on, at most."""
-_NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]$")
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ def fit(
     {'quality': 50.0, 'bits_per_pixel': 1.21, 'psnr': 46.1, 'max_error': 180.0, 'sam': 0.9}
     """
     folder = Path(dest)
-    title = _checked_name(name or folder.resolve().name)
+    title = checked_name(name or folder.resolve().name)
     _check_numbers(pixels, holdout)
     if folder.exists() and not overwrite and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise CatalogError(
@@ -268,16 +265,6 @@ class _Passes:
             fields, masks = zip(*layers, strict=True)
             yield (fields[0], masks[0]) if len(layers) == 1 else (fields, masks)
             self.progress(label, i + 1, total)
-
-
-def _checked_name(name: str) -> str:
-    safe_name(name, "name")
-    if not _NAME.match(name):
-        raise CatalogError(
-            f"{name!r} cannot name a codec: expected at least three letters, digits, '_', '.' and '-', from a letter to a letter "
-            "or digit; give another with name= (--name)"
-        )
-    return name
 
 
 def _check_numbers(pixels: int, holdout: float) -> None:

@@ -40,6 +40,8 @@ BUILTIN = {
     "pyramid": "stac_latent.stages.lin.pyramid:Pyramid",
     "lin": "stac_latent.stages.lin.stage:Lin",
     "fast": "stac_latent.stages.neural.stage:Fast",
+    "onnx": "stac_latent.stages.onnx:OnnxEmbedder",
+    "onnx-tiles": "stac_latent.stages.onnx:OnnxTiles",
     "zstd": "stac_latent.stages.classical:Zstd",
     "jpeg2000": "stac_latent.stages.classical:Jpeg2000",
 }

@@ -12,13 +12,14 @@ import pystac
 from stac_latent.catalog.bands import merge_bands
 from stac_latent.catalog.items import decoder_link
 from stac_latent.catalog.tree import CatalogTree
+from stac_latent.codec.probe import software
 from stac_latent.cube.item_assets import MEDIA_TYPE, latent_assets
 from stac_latent.cube.write.writer import Encoded
 from stac_latent.errors import CatalogError
 from stac_latent.extension import DECODER_REL, ENCODER_REL, ROLE, LatentExtension
 from stac_latent.extension.features import declare_features
 from stac_latent.extension.measured import BEST, best_of
-from stac_latent.extension.schemas import EO_URI, FILE_URI, PROJ_URI, RASTER_URI, ZARR_URI
+from stac_latent.extension.schemas import EO_URI, FILE_URI, PROCESSING_URI, PROJ_URI, RASTER_URI, ZARR_URI
 from stac_latent.spec import Band
 from stac_latent.system.links import absolute, href_of, is_local, local_path
 
@@ -176,6 +177,9 @@ def describe(
     fields |= {"zarr:node_type": "group", "zarr:zarr_format": 3, "zarr:consolidated": True}
     if made.spec.kind == "embedding":
         fields.pop("latent:padding", None)
+    if made.spec.determinism == "platform":
+        said = item.properties.get("processing:software")
+        item.properties["processing:software"] = {**(said if isinstance(said, dict) else {}), **software()}
     store = folder / f"{key}.zarr" if packed is None else packed[0]
     if packed is not None:
         fields["latent:chip_index"] = packed[1]
@@ -233,6 +237,7 @@ def summarise(item: pystac.Item, key: str, source: pystac.Item) -> None:
         RASTER_URI: "raster:scale" in names,
         EO_URI: any(name.startswith("eo:") for name in names),
         ZARR_URI: bool(stores),
+        PROCESSING_URI: "processing:software" in item.properties,
     }  # only what is used may be declared
     item.stac_extensions += [uri for uri, used in uris.items() if used and uri not in item.stac_extensions]
     ext = LatentExtension.ext(item, add_if_missing=True)

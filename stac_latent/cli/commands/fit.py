@@ -1,4 +1,4 @@
-"""The command ``fit``."""
+"""The commands ``fit`` and ``embedder``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from stac_latent.cli.common import (
     find,
     names,
     numbers,
+    refuse_to_replace,
 )
 from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.interrupts import placing
@@ -27,7 +28,7 @@ from stac_latent.cli.progress import progress
 if TYPE_CHECKING:
     from stac_latent.codec.codec import Codec
 
-__all__ = ["fit"]
+__all__ = ["embedder", "fit"]
 
 
 def fit(
@@ -130,3 +131,58 @@ def _print(result: dict[str, Any]) -> None:
         )
     if result["skipped"]:
         err.print(f"{result['skipped']} item(s) lack a band and were passed over")
+
+
+def embedder(
+    model: Annotated[Path, typer.Argument(help="ONNX graph: one file with its weights inside.")],
+    dest: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the bundle to write.")],
+    bands: Annotated[str, typer.Option(help="Bands in the order of its channels, comma separated.")],
+    mean: Annotated[str | None, typer.Option(help="Mean of each band, in its stored unit.")] = None,
+    std: Annotated[str | None, typer.Option(help="Deviation of each band.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Pixels of a cell.", min=1)] = None,
+    window: Annotated[int | None, typer.Option(help="Pixels along an image, if it takes any.", min=1)] = None,
+    halo: Annotated[
+        int | None, typer.Option(help="Pixels beyond a cell that its vector depends on.", min=0)
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Name of the output, if it has several.")] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Catalogue whose Items int8 is fitted to; without one, float32.")
+    ] = None,
+    power: Annotated[
+        float, typer.Option(help="Exponent of int8: 1 linear, 2 finer near zero.", min=1.0)
+    ] = 1.0,
+    licence: Annotated[str | None, typer.Option(help="Of the model.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the embedder.", show_default="the folder's")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an embedder of your model, a bundle that 'encode --codec' takes."""
+    from stac_latent.catalog.search.search import search
+    from stac_latent.codec.bundle import save_bundle
+    from stac_latent.fitting.embedder import embedder as run
+    from stac_latent.system.files import replacing_folder, writing
+
+    refuse_to_replace(dest, overwrite)
+    chosen = names(bands) or []
+    scales = {k: numbers(v, len(chosen), f"--{k}") for k, v in {"mean": mean, "std": std}.items()}
+    codec = run(
+        model, chosen, mean=scales["mean"], std=scales["std"], stride=stride, window=window, halo=halo, output=output, power=power,
+        sample=None if sample is None else search(sample, max_items=64), name=name or dest.resolve().name,
+        about={} if licence is None else {"license": licence},
+    )  # fmt: skip
+    with writing(dest), replacing_folder(dest) as part:
+        save_bundle(codec, part)
+    spec = codec.spec
+    told = {
+        "path": str(dest), "name": codec.name, "space": codec.space, "dimensions": spec.dimensions, "stride": list(spec.stride),
+        "overlap": list(codec.overlap), "data_type": spec.data_type,
+    }  # fmt: skip
+    if as_json:
+        print_json(told)
+        return
+    out.print(
+        f"{codec.name}: {spec.dimensions} channels of {spec.data_type} for each {spec.stride[0]} x {spec.stride[1]} pixels, from {codec.overlap[0]} more on "
+        f"each side; encode with --codec {dest} --asset {codec.name}"
+    )

@@ -217,7 +217,7 @@ def _embed_again(truth: Source, reader: LatentReader, cells: Window) -> int:
     cut = [
         slice((lo - a) // s, (hi - a) // s) for (lo, hi), (a, _), s in zip(window, wide, stride, strict=True)
     ]
-    if not np.array_equal(symbols[:, cut[0], cut[1]], reader.read_symbols(cells)):
+    if not codec.agrees(symbols[:, cut[0], cut[1]], reader.read_symbols(cells)):
         raise VerificationError(
             f"cells {cells} of {reader.ref.href} are not the embedding that codec {codec.name!r} makes of the raw files; the "
             "source or the latent was changed: encode the item again"
