@@ -29,7 +29,7 @@ UNSEEN = {
 """Dependencies that nothing imports."""
 EXTRAS = {
     "bench": {"bench"}, "catalog": {"search", "viz"}, "cli": {"torch"}, "index": {"search", "lancedb", "pgvector"},
-    "page": {"viz"}, "secure": {"secure"}, "testing": {"test"}, "train": {"torch"},
+    "page": {"viz"}, "secure": {"secure"}, "stages": {"onnx"}, "testing": {"test"}, "train": {"torch"},
 }  # fmt: skip
 """Extras that a room may ask for."""
 

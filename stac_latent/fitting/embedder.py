@@ -19,7 +19,15 @@ from stac_latent.field.validity import valid_mask
 from stac_latent.fitting.checks import checked_name
 from stac_latent.fitting.sources import open_sources
 from stac_latent.spec import Band, Stats
-from stac_latent.stages.onnx import LAYOUTS, Layout, OnnxEmbedder, describe_graph, onnx_stage, run_once
+from stac_latent.stages.onnx import (
+    LAYOUTS,
+    GraphUse,
+    Layout,
+    OnnxEmbedder,
+    describe_graph,
+    onnx_stage,
+    run_once,
+)
 from stac_latent.stages.transform.quantise import Power
 from stac_latent.window import Span, Window
 
@@ -117,11 +125,11 @@ def embedder(
     image = _image(graph, len(known), output)
     stage = _laid(image, stride, window, halo, layout, mean, std, tolerance)
     codec = Codec(
-        title, (stage,), known, kind="embedding", dimensions=stage.dimensions,
+        title, (stage,), known, kind="embedding", dimensions=stage.use.dimensions,
         granularity="patch" if max(stage.stride) > 1 else "pixel", about=dict(about or {}),
         untyped=frozenset(b for b in bands if isinstance(b, str)),
     )  # fmt: skip
-    if stage.layout == "dense":
+    if stage.use.layout == "dense":
         _check_halo(codec, stage)
     if dtype not in (None, "int8", "float32"):
         raise CodecError(f"dtype is {dtype!r}; expected int8 or float32")
@@ -153,6 +161,7 @@ def _read(model: str | os.PathLike[str] | bytes, name: str | None) -> tuple[Arra
         path = Path(model)
         own = path.stem
         try:
+            check_size(path.stat().st_size)
             data = path.read_bytes()
         except OSError as exc:
             raise BundleError(f"cannot read the graph {path}: {exc.strerror or exc}") from exc
@@ -223,13 +232,13 @@ def _laid(
         )
     else:
         step = side // cells
-    n = image.bands
+    zeros, ones = [0.0] * image.bands, [1.0] * image.bands
+    reach = {"cells": (side - step) // 2, "tiles": 0, "dense": halo or 0}[chosen]
     try:
-        return onnx_stage(
-            image.graph, mean=[0.0] * n if mean is None else mean, std=[1.0] * n if std is None else std, stride=step, window=side,
-            overlap={"cells": (side - step) // 2, "tiles": 0, "dense": halo or 0}[chosen], dimensions=channels, layout=chosen,
-            output=image.output, skip=skip, channels_last=image.channels_last, tolerance=tolerance,
-        )  # fmt: skip
+        use = GraphUse(
+            chosen, step, side, reach, channels, image.output, skip, image.channels_last, tolerance
+        )
+        return onnx_stage(image.graph, zeros if mean is None else mean, ones if std is None else std, use)
     except BundleError as exc:
         raise CodecError(str(exc)) from None
 
@@ -275,22 +284,26 @@ def _tried(image: _Image, side: int) -> tuple[int, int, int]:
 
 def _check_halo(codec: Codec, stage: OnnxEmbedder) -> None:
     """Refuse a halo beyond which vectors still depend on pixels."""
-    side = max(stage.window, 4 * max(codec.overlap, codec.stride)[0]) // stage.side * stage.side
+    side = (
+        max(stage.use.window, 4 * max(codec.overlap, codec.stride)[0]) // stage.use.stride * stage.use.stride
+    )
     rng = np.random.default_rng(0)
     spread = stage.std[:, None, None] * rng.normal(size=(len(stage.std), side, side))
     field = np.rint(stage.mean[:, None, None] + spread)
     whole = stage.forward(field)
-    near = codec.overlap[0] // stage.side
-    first, last = side // stage.side // 2 - 1, side // stage.side // 2 + 1
-    a, b = max(0, first - near), min(side // stage.side, last + near)
+    near = codec.overlap[0] // stage.use.stride
+    first, last = side // stage.use.stride // 2 - 1, side // stage.use.stride // 2 + 1
+    a, b = max(0, first - near), min(side // stage.use.stride, last + near)
     part = stage.forward(
-        np.ascontiguousarray(field[:, a * stage.side : b * stage.side, a * stage.side : b * stage.side])
+        np.ascontiguousarray(
+            field[:, a * stage.use.stride : b * stage.use.stride, a * stage.use.stride : b * stage.use.stride]
+        )
     )
     cut = slice(first - a, last - a)
     if not codec.agrees(part[:, cut, cut], whole[:, first:last, first:last]):
         gap = float(np.abs(part[:, cut, cut] - whole[:, first:last, first:last]).max())
         raise CodecError(
-            f"a vector depends on pixels further than halo={stage.reach} beyond its cell: a window differs from the whole by {gap:.3g}; state a larger halo"
+            f"a vector depends on pixels further than halo={stage.use.overlap} beyond its cell: a window differs from the whole by {gap:.3g}; state a larger halo"
         )
 
 
@@ -337,5 +350,5 @@ def _fitted(codec: Codec, stage: OnnxEmbedder, rows: Array, dtype: str, power: f
     if dtype == "float32":
         return replace(codec, stats=stats)
     top = np.maximum(np.quantile(np.abs(rows), _TOP, axis=0), 1e-12)
-    quantised = onnx_stage(stage.graph, **{**stage.config(), "quantised": True})
+    quantised = onnx_stage(stage.graph, stage.mean.tolist(), stage.std.tolist(), stage.use, quantised=True)
     return replace(codec, stages=(quantised, Power((top ** (1 / power) / 127).tolist(), power)), stats=stats)

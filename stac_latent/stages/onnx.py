@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -31,7 +32,16 @@ from stac_latent.stages.base import FRACTION_BITS, BaseStage, take
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["LAYOUTS", "Layout", "OnnxEmbedder", "OnnxTiles", "describe_graph", "onnx_stage", "run_once"]
+__all__ = [
+    "LAYOUTS",
+    "GraphUse",
+    "Layout",
+    "OnnxEmbedder",
+    "OnnxTiles",
+    "describe_graph",
+    "onnx_stage",
+    "run_once",
+]
 
 Layout = Literal["cells", "tiles", "dense"]
 LAYOUTS: tuple[Layout, ...] = ("cells", "tiles", "dense")
@@ -40,6 +50,46 @@ _BATCH = 16
 _LARGEST = 256 << 20
 """Bytes of a graph; a protobuf message ends at 2 GiB, and a bundle before."""
 _CHANNELS = 65_536
+
+
+@dataclass(frozen=True)
+class GraphUse:
+    """How a graph is laid over a scene, and what is taken of what it gives."""
+
+    layout: Layout
+    stride: int
+    """Pixels along a cell."""
+    window: int
+    """Pixels along an image."""
+    overlap: int
+    """Pixels beyond a cell that its vector depends on."""
+    dimensions: int
+    """Channels of a vector."""
+    output: str
+    """Name of the output that is taken."""
+    skip: int = 0
+    """Tokens before those of the image, such as a class token."""
+    channels_last: bool = False
+    """Whether images, and maps, are ``(n, y, x, band)``."""
+    tolerance: float = 1e-3
+    """Largest difference between machines, in deviations of the latents."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that do not go together."""
+        counted = (self.stride, self.window, self.overlap, self.dimensions, self.skip)
+        sizes = all(type(n) is int for n in counted)
+        sizes = sizes and 1 <= self.stride <= self.window <= 4096 and 0 <= self.overlap <= 4096
+        even = (
+            (self.window - self.stride) % 2 == 0
+            if self.layout == "cells"
+            else self.window % max(1, self.stride) == 0
+        )
+        counts = 1 <= self.dimensions <= _CHANNELS and 0 <= self.skip < 64 and 0 < self.tolerance < 1
+        if self.layout not in LAYOUTS or not sizes or not even or not counts:
+            raise BundleError(
+                f"a graph with {self} cannot be laid over a scene: layouts are {', '.join(LAYOUTS)}, a window is a whole number of strides (of 'cells', "
+                "as much longer on both sides), and a tolerance lies between 0 and 1"
+            )
 
 
 class OnnxEmbedder(BaseStage, Platform, StoresType):
@@ -51,26 +101,15 @@ class OnnxEmbedder(BaseStage, Platform, StoresType):
         The file, uint8.
     mean, std
         One value for each band, in its stored unit: the graph is given ``(x - mean) / std``.
-    stride, window, overlap
-        Pixels, of squares; see the module.
-    dimensions
-        Channels of a vector.
-    layout
-        ``cells`` or ``dense``; of :class:`OnnxTiles` ``tiles``.
-    output
-        Name of the output that is taken.
-    skip
-        Tokens before those of the image, such as a class token.
-    channels_last
-        Whether images, and maps, are ``(n, y, x, band)``.
-    tolerance
-        Largest difference between machines, in deviations of the latents.
+    use
+        How it is laid over a scene.
     quantised
         Whether a quantiser follows, which takes units of 2**-4.
     """
 
     name: ClassVar[str] = "onnx"
     level: ClassVar[Level] = "latent"
+    layouts: ClassVar[tuple[Layout, ...]] = ("cells", "dense")
     data_type = "float32"
 
     def __init__(
@@ -78,16 +117,8 @@ class OnnxEmbedder(BaseStage, Platform, StoresType):
         graph: Array,
         mean: Sequence[float],
         std: Sequence[float],
+        use: GraphUse,
         *,
-        stride: int,
-        window: int,
-        overlap: int,
-        dimensions: int,
-        layout: str,
-        output: str,
-        skip: int = 0,
-        channels_last: bool = False,
-        tolerance: float = 1e-3,
         quantised: bool = False,
     ) -> None:
         self.graph = np.ascontiguousarray(graph, np.uint8)
@@ -98,33 +129,21 @@ class OnnxEmbedder(BaseStage, Platform, StoresType):
             )
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
             raise BundleError(f"{self.name}: means must be finite and deviations positive")
-        allowed = ("tiles",) if isinstance(self, Tiled) else ("cells", "dense")
-        sizes = 1 <= stride <= window <= 4096 and 0 <= overlap <= 4096 and 1 <= dimensions <= _CHANNELS
-        even = (window - stride) % 2 == 0 if layout == "cells" else window % stride == 0
-        if layout not in allowed or not sizes or not even or not 0 <= skip < 64 or not 0 < tolerance < 1:
-            raise BundleError(
-                f"{self.name}: stride {stride}, window {window}, overlap {overlap}, {dimensions} channels, layout {layout!r}, skip {skip} and tolerance "
-                f"{tolerance} do not go together: layouts are {', '.join(allowed)}, a window is a whole number of strides, or as much longer on both sides"
-            )
-        self.side, self.window, self.reach = int(stride), int(window), int(overlap)
-        self.dimensions, self.layout, self.output, self.skip = int(dimensions), layout, output, int(skip)
-        self.channels_last, self.tolerance, self.quantised = (
-            bool(channels_last),
-            float(tolerance),
-            bool(quantised),
-        )
+        if use.layout not in self.layouts:
+            raise BundleError(f"{self.name}: layout {use.layout!r}; expected {' or '.join(self.layouts)}")
+        self.use, self.quantised, self.tolerance = use, bool(quantised), use.tolerance
         self._lock = threading.Lock()
         self._session: InferenceSession | None = None
 
     @property
     def stride(self) -> tuple[int, int]:
         """Pixels of a cell (y, x)."""
-        return (self.side, self.side)
+        return (self.use.stride, self.use.stride)
 
     @property
     def overlap(self) -> tuple[int, int]:
         """Pixels about a cell that its vector depends on (y, x)."""
-        return (self.reach, self.reach)
+        return (self.use.overlap, self.use.overlap)
 
     def forward(self, x: Array) -> Array:
         """``(band, y, x)`` of stored values to ``(channel, y, x)``: float32, or where a quantiser follows float64 in units of 2**-4.
@@ -149,14 +168,18 @@ class OnnxEmbedder(BaseStage, Platform, StoresType):
         return out.astype(np.float64) * 2.0**FRACTION_BITS if self.quantised else out
 
     def _embedded(self, scaled: Array) -> Array:
-        cells = (scaled.shape[1] // self.side, scaled.shape[2] // self.side)
-        if self.layout == "dense":
+        cells = (scaled.shape[1] // self.use.stride, scaled.shape[2] // self.use.stride)
+        if self.use.layout == "dense":
             whole: Array = self._run(scaled[None], cells)[0]
             return whole
-        padded = _padded(scaled, (self.window - self.side) // 2, (self.window - self.side) // 2)
-        views = np.lib.stride_tricks.sliding_window_view(padded, (self.window, self.window), axis=(1, 2))
-        views = views[:, :: self.side, :: self.side].transpose(1, 2, 0, 3, 4)
-        out = np.empty((math.prod(cells), self.dimensions), np.float32)
+        padded = _padded(
+            scaled, (self.use.window - self.use.stride) // 2, (self.use.window - self.use.stride) // 2
+        )
+        views = np.lib.stride_tricks.sliding_window_view(
+            padded, (self.use.window, self.use.window), axis=(1, 2)
+        )
+        views = views[:, :: self.use.stride, :: self.use.stride].transpose(1, 2, 0, 3, 4)
+        out = np.empty((math.prod(cells), self.use.dimensions), np.float32)
         windows = views.reshape(-1, *views.shape[2:]) if math.prod(cells) <= _BATCH else None
         for at in range(0, len(out), _BATCH):
             numbers = np.arange(at, min(at + _BATCH, len(out)))
@@ -175,18 +198,18 @@ class OnnxEmbedder(BaseStage, Platform, StoresType):
     def _run(self, images: Array, cells: tuple[int, int]) -> Array:
         session = self.session
         given = session.get_inputs()[0].name
-        laid = images.transpose(0, 2, 3, 1) if self.channels_last else images
+        laid = images.transpose(0, 2, 3, 1) if self.use.channels_last else images
         try:
-            (found,) = session.run([self.output], {given: np.ascontiguousarray(laid)})
+            (found,) = session.run([self.use.output], {given: np.ascontiguousarray(laid)})
         except Exception as exc:  # ONNX Runtime has classes of its own for each status, in C++
             raise CodecError(
                 f"the graph does not run on images of shape {images.shape}: {_first(exc)}"
             ) from exc
-        out = _as_grid(np.asarray(found), self.skip, cells, channels_last=self.channels_last)
-        if out is None or out.shape != (len(images), self.dimensions, *cells):
+        out = _as_grid(np.asarray(found), self.use.skip, cells, channels_last=self.use.channels_last)
+        if out is None or out.shape != (len(images), self.use.dimensions, *cells):
             raise CodecError(
-                f"the graph gives {np.shape(found)} for images of shape {images.shape}, expected {self.dimensions} channels of {cells[0]} x {cells[1]} "
-                f"cells of {self.side} pixels; check stride=, window= and layout="
+                f"the graph gives {np.shape(found)} for images of shape {images.shape}, expected {self.use.dimensions} channels of {cells[0]} x {cells[1]} "
+                f"cells of {self.use.stride} pixels; check stride=, window= and layout="
             )
         return out.astype(np.float32, copy=False)
 
@@ -224,11 +247,11 @@ class OnnxEmbedder(BaseStage, Platform, StoresType):
     def config(self) -> dict[str, Any]:
         """All but the graph."""
         return {
-            "mean": self.mean.tolist(), "std": self.std.tolist(), "stride": self.side, "window": self.window, "overlap": self.reach,
-            "dimensions": self.dimensions, "layout": self.layout, "output": self.output, "skip": self.skip,
-            "channels_last": self.channels_last, "tolerance": self.tolerance,
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
             "quantised": self.quantised,
-        }  # fmt: skip
+            **asdict(self.use),
+        }
 
     def tensors(self) -> dict[str, Array]:
         """The graph's file."""
@@ -237,7 +260,9 @@ class OnnxEmbedder(BaseStage, Platform, StoresType):
     @classmethod
     def build(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """Rebuild from :meth:`config` and :meth:`tensors`."""
-        return cls(take(tensors, "graph", cls.name, 1, "u"), **config)
+        graph = take(tensors, "graph", cls.name, 1, "u")
+        rest = {k: v for k, v in config.items() if k not in ("mean", "std", "quantised")}
+        return cls(graph, config["mean"], config["std"], GraphUse(**rest), quantised=config["quantised"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self).build, (self.config(), self.tensors()))
@@ -247,36 +272,57 @@ class OnnxTiles(OnnxEmbedder, Tiled):
     """A graph over ``tiles``: windows side by side, each a square of cells."""
 
     name: ClassVar[str] = "onnx-tiles"
+    layouts: ClassVar[tuple[Layout, ...]] = ("tiles",)
 
     def tile_of(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Pixels (y, x) of a window."""
         del shape
-        return (self.window, self.window)
+        return (self.use.window, self.use.window)
 
     def _embedded(self, scaled: Array) -> Array:
         _, height, width = scaled.shape
-        rows, columns = -(-height // self.window), -(-width // self.window)
-        padded = _padded(scaled, 0, 0, rows * self.window - height, columns * self.window - width)
-        per = self.window // self.side
-        tiles = padded.reshape(len(padded), rows, self.window, columns, self.window).transpose(1, 3, 0, 2, 4)
+        rows, columns = -(-height // self.use.window), -(-width // self.use.window)
+        padded = _padded(scaled, 0, 0, rows * self.use.window - height, columns * self.use.window - width)
+        per = self.use.window // self.use.stride
+        tiles = padded.reshape(len(padded), rows, self.use.window, columns, self.use.window).transpose(
+            1, 3, 0, 2, 4
+        )
         tiles = tiles.reshape(-1, *tiles.shape[2:])
         parts = [self._batch(tiles[i : i + _BATCH], (per, per)) for i in range(0, len(tiles), _BATCH)]
-        out = np.concatenate(parts).reshape(rows, columns, self.dimensions, per, per).transpose(2, 0, 3, 1, 4)
-        out = out.reshape(self.dimensions, rows * per, columns * per)
-        return np.ascontiguousarray(out[:, : height // self.side, : width // self.side])
+        out = (
+            np.concatenate(parts)
+            .reshape(rows, columns, self.use.dimensions, per, per)
+            .transpose(2, 0, 3, 1, 4)
+        )
+        out = out.reshape(self.use.dimensions, rows * per, columns * per)
+        return np.ascontiguousarray(out[:, : height // self.use.stride, : width // self.use.stride])
 
 
-def onnx_stage(graph: Array, **config: Any) -> OnnxEmbedder:
+def onnx_stage(
+    graph: Array, mean: Sequence[float], std: Sequence[float], use: GraphUse, *, quantised: bool = False
+) -> OnnxEmbedder:
     """The stage of a layout; see :class:`OnnxEmbedder`."""
-    return (OnnxTiles if config["layout"] == "tiles" else OnnxEmbedder)(graph, **config)
+    kind = OnnxTiles if use.layout == "tiles" else OnnxEmbedder
+    return kind(graph, mean, std, use, quantised=quantised)
+
+
+def check_size(size: int) -> None:
+    """Refuse a graph of more bytes than fit in a bundle.
+
+    Raises
+    ------
+    BundleError
+        If it has more.
+    """
+    if size > _LARGEST:
+        raise BundleError(
+            f"the graph has {size:,} bytes; at most {_LARGEST:,} fit in a bundle: export it in half precision, or quantised"
+        )
 
 
 def open_graph(data: bytes) -> InferenceSession:
     """A graph, ready to run on one thread; see :attr:`OnnxEmbedder.session`."""
-    if len(data) > _LARGEST:
-        raise BundleError(
-            f"the graph has {len(data):,} bytes; at most {_LARGEST:,} fit in a bundle: export it in half precision, or quantised"
-        )
+    check_size(len(data))
     if _reads_files(data):
         raise BundleError(
             "the graph keeps weights in other files, which are not read: export it as one file, with its weights inside"

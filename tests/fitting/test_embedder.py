@@ -329,7 +329,7 @@ def test_a_machine_that_makes_other_latents_is_refused(monkeypatch):
         (tokens, {"dtype": "int4"}, CodecError, "dtype is 'int4'; expected int8 or float32"),
         (tokens, {"mean": [1.0]}, CodecError, "one mean and one deviation for each band"),
         (tokens, {"std": [1.0, 0.0]}, CodecError, "means must be finite and deviations positive"),
-        (tokens, {"tolerance": 2.0}, CodecError, "tolerance 2.0 do not go together"),
+        (tokens, {"tolerance": 2.0}, CodecError, "tolerance=2.0. cannot be laid over a scene"),
         (
             tokens,
             {"sample": [np.zeros((2, 64, 64), "u2")]},
@@ -372,7 +372,7 @@ def test_a_graph_that_reads_files_is_refused(tmp_path, monkeypatch):
             embedder(path, RED_NIR)
 
 
-def test_values_that_are_none_and_graphs_that_are_too_large(monkeypatch):
+def test_values_that_are_none_and_graphs_that_are_too_large(tmp_path):
     codec = embedder(pooled(8), [Band(n, "float32") for n in RED_NIR])
     with pytest.raises(FieldError, match="NaN or infinite values outside its mask"):
         codec.encode(np.full((2, 16, 16), np.nan, np.float32), upto="symbols")
@@ -382,9 +382,10 @@ def test_values_that_are_none_and_graphs_that_are_too_large(monkeypatch):
         CodecError, match="gives NaN or infinite values for finite pixels; check mean= and std="
     ):
         codec.encode(np.full((2, 16, 16), 1000, "u2"), upto="symbols")
-    monkeypatch.setattr(stage_module, "_LARGEST", 100)
-    with pytest.raises(BundleError, match="bytes; at most 100 fit in a bundle"):
-        embedder(pooled(8), RED_NIR)
+    with (tmp_path / "large.onnx").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(BundleError, match="3,221,225,472 bytes; at most 268,435,456 fit in a bundle"):
+        embedder(tmp_path / "large.onnx", RED_NIR)
 
 
 def test_a_scene_that_is_smaller_than_the_window_is_mirrored(tmp_path):
