@@ -24,6 +24,7 @@ from stac_latent.stages.onnx import (
     GraphUse,
     Layout,
     OnnxEmbedder,
+    check_size,
     describe_graph,
     onnx_stage,
     run_once,
