@@ -94,7 +94,8 @@ def embedder(
     power
         Exponent of int8: 1 linear, 2 with more levels near zero.
     sample
-        Items or fields ``(band, y, x)`` that mean and deviation of the latents, and the scales of int8, are taken from; some 32 are looked at.
+        Items or fields ``(band, y, x)`` that mean and deviation of the latents, and the scales of int8, are taken from; some 32 are looked at. Items that lack
+        a band are passed over.
     tolerance
         Largest difference between machines that you promise, in deviations of the latents; the bundle's probe holds others to it.
     name
@@ -311,11 +312,16 @@ def _check_halo(codec: Codec, stage: OnnxEmbedder) -> None:
 def _latents(codec: Codec, sample: pystac.Item | Iterable[pystac.Item | Array]) -> Array:
     """Vectors ``(n, channel)`` of cells with data."""
     given = [sample] if isinstance(sample, pystac.Item) else list(sample)[: 8 * _PLACES]
-    found = []
+    found: list[Array] = []
+    unread: list[str] = []
     for one in given[:: max(1, len(given) // _PLACES)]:
-        field, valid = (
-            _field(codec, one) if isinstance(one, pystac.Item) else (one, valid_mask(one, codec.bands))
-        )
+        try:
+            field, valid = (
+                _field(codec, one) if isinstance(one, pystac.Item) else (one, valid_mask(one, codec.bands))
+            )
+        except StacLatentError as exc:
+            unread.append(str(exc))
+            continue
         (sy, sx), (_, h, w) = codec.stride, field.shape
         h, w = h // sy * sy, w // sx * sx
         if not h or not w:
@@ -327,18 +333,16 @@ def _latents(codec: Codec, sample: pystac.Item | Iterable[pystac.Item | Array]) 
         found.append(latent[:, seen].T)
     rows = np.concatenate(found) if found else np.zeros((0, codec.dimensions), np.float32)
     if not len(rows):
+        passed = f"; {len(unread)} cannot be read, such as: {unread[0]}" if unread else ""
         raise CatalogError(
-            f"no sample holds a cell of {codec.stride[0]} x {codec.stride[1]} pixels with data in all bands; pass other Items or fields"
+            f"no sample holds a cell of {codec.stride[0]} x {codec.stride[1]} pixels with data in all bands; pass other Items or fields{passed}"
         )
     return rows
 
 
 def _field(codec: Codec, item: pystac.Item) -> tuple[Array, Array]:
     """Pixels about the middle of an Item."""
-    try:
-        source = open_sources([item], codec.bands, None, None, None, "nearest")[0]
-    except StacLatentError as exc:
-        raise CatalogError(f"sample {item.id!r} cannot be read: {exc}") from exc
+    source = open_sources([item], codec.bands, None, None, None, "nearest")[0]
     side = max(_SIDE, 2 * max(codec.stride))
     spans = [Span(max(0, n // 2 - side // 2), min(n, n // 2 + side // 2)) for n in source.grid.shape]
     field, valid = source.read(Window(*spans))[0]

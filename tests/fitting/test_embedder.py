@@ -166,6 +166,17 @@ def test_from_a_scene_to_a_table_and_back_to_its_pixels(scene, tmp_path):
     assert any("are not the embedding that codec" in p for p in checked.problems)
 
 
+def test_sample_items_that_lack_a_band_are_passed_over(scene):
+    other = scene.clone()
+    del other.assets["nir"]
+    codec = embedder(pooled(8), RED_NIR, sample=[other, scene], **SCALES)
+    assert codec.spec.data_type == "int8"
+    with pytest.raises(
+        CatalogError, match=r"no sample holds a cell of 8 x 8 .*; 1 cannot be read, such as: .* lacks band"
+    ):
+        embedder(pooled(8), RED_NIR, sample=other, **SCALES)
+
+
 def test_pixels_without_data_make_no_vector(tmp_path):
     field = scene_field((64, 96), 2)
     field[:, :32] = 0
