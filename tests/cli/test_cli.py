@@ -100,7 +100,7 @@ def test_commands_come_in_groups(run):
     panels = re.findall(r"─ (\w+) ─.*?\n(.*?)╰", text, re.DOTALL)
     assert [name for name, _ in panels] == ["Options", "Make", "Find", "Read", "Share", "Trust"]
     listed = [re.findall(r"^│ (\w+) ", rows, re.MULTILINE) for _, rows in panels[1:]]
-    assert listed[0] == ["items", "encode", "fit", "train", "adopt"]
+    assert listed[0] == ["items", "encode", "embedder", "fit", "train", "adopt"]
     assert listed[2] == ["load", "cube", "points", "info", "map"]
     assert {name for names in listed for name in names} == {words[0] for words, _ in commands()}
 
