@@ -683,6 +683,7 @@ def test_outputs_are_the_last_argument():
         "publish",
         "write_map",
         "label",
+        "embedder",
         "export",
         "copy",
         "keygen",
