@@ -124,13 +124,17 @@ class FastPath(ABC):
         """Times that the resolution of what :meth:`decoder` gives can be halved."""
 
     @abstractmethod
-    def decoder(self, chain: Chain, reduction: int = 0) -> BandDecoder | None:
+    def prefixes(self, payload: bytes) -> tuple[int, ...]:
+        """Bytes at the beginning of a payload that each of the :attr:`reductions` needs, from 1 on."""
+
+    @abstractmethod
+    def decoder(self, chain: Chain, reduction: int = 0, *, prefix: bool = False) -> BandDecoder | None:
         """Function from bytes to pixels of the stored type, without the latents; None where there is none for the chain.
 
         It takes the positions of the bands to give, or None for all.
 
         With a ``reduction`` pixels are means of ``2**reduction`` by as many, or nearly, and what they do not need of the bytes is
-        not decoded.
+        not decoded. Of a ``prefix`` only these bytes need be there, and checksums of the whole are not looked at.
         """
 
 

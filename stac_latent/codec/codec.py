@@ -107,7 +107,28 @@ class Codec(Chain):
         """Times that the resolution can be halved in :meth:`decode_reduced`."""
         return len(self._reduced_decoders)
 
-    def decode_reduced(self, payload: bytes, reduction: int) -> Array:
+    def prefixes(self, payload: bytes) -> tuple[int, ...]:
+        """Bytes at the beginning of a coded chunk that :meth:`decode_reduced` needs for each reduction, from 1 on.
+
+        Parameters
+        ----------
+        payload
+            Of a chunk, as :meth:`encode` gives it.
+
+        Returns
+        -------
+        tuple of int
+            One for each of :attr:`reductions`.
+
+        Raises
+        ------
+        CorruptDataError
+            If the bytes are truncated or changed.
+        """
+        last = self.stages[-1]
+        return last.prefixes(payload) if self.reductions and isinstance(last, FastPath) else ()
+
+    def decode_reduced(self, payload: bytes, reduction: int, *, prefix: bool = False) -> Array:
         """Pixels of one coded chunk at a fraction of the resolution, from the part of the bytes that they need.
 
         Parameters
@@ -116,6 +137,8 @@ class Codec(Chain):
             Of a chunk, as :meth:`encode` gives it.
         reduction
             1 for half of the pixels along each axis, 2 for a quarter, ... up to :attr:`reductions`.
+        prefix
+            Whether ``payload`` may end after what :meth:`prefixes` says; its own checksum is then not looked at.
 
         Returns
         -------
@@ -133,15 +156,18 @@ class Codec(Chain):
             raise CodecError(
                 f"codec {self.name!r} halves its resolution 0 to {self.reductions} times; got reduction={reduction}"
             )
-        return self._reduced_decoders[reduction - 1](payload)
+        return self._reduced_decoders[reduction - 1][prefix](payload)
 
     @cached_property
-    def _reduced_decoders(self) -> tuple[BandDecoder, ...]:
+    def _reduced_decoders(self) -> tuple[tuple[BandDecoder, BandDecoder], ...]:
+        """For each reduction, that of whole payloads and that of prefixes."""
         last = self.stages[-1]
         if self.kind == "embedding" or not isinstance(last, FastPath):
             return ()
-        every = (last.decoder(self, k) for k in range(1, last.reductions + 1))
-        return tuple(decoder for decoder in every if decoder is not None)
+        every = (
+            (last.decoder(self, k), last.decoder(self, k, prefix=True)) for k in range(1, last.reductions + 1)
+        )
+        return tuple((whole, part) for whole, part in every if whole is not None and part is not None)
 
     @cached_property
     def _synthesis(self) -> Callable[[Array], Array] | None:

@@ -156,9 +156,17 @@ class LatentReader:
         def decode() -> Array:
             payloads: Any = self.arrays.payloads
             with self._named():
-                return self.codec.decode_reduced(payloads.read(*place), reduction)
+                start = self.arrays.prefixes.of(*place, reduction)
+                payload = payloads.read(*place, start)
+                return self.codec.decode_reduced(payload, reduction, prefix=start is not None)
 
         return chunk((self._token, place, reduction), decode)
+
+    def reduced_ahead(self, places: Sequence[tuple[int, int]], reduction: int) -> None:
+        """Start to read what :meth:`reduced_chunk` needs of remote chunks, of which none is kept."""
+        with self._named():
+            missing = [p for p in places if not known((self._token, p, reduction))]
+            self.arrays.ahead(missing, reduction)
 
     def read_symbols(self, cells: WindowLike | None = None) -> Array:
         """Symbols ``(channel, y, x)`` of a window of cells (default: all), with what a key frame says of them."""

@@ -171,6 +171,7 @@ class ReducedReader:
         places = list(itertools.product(*parts))
         (over_y, at_y), (over_x, at_x) = (a.centres(*span) for a, span in zip(self._axes, own, strict=True))
         about = Window(*(axis.about(span) for span, axis in zip((over_y, over_x), self._axes, strict=True)))
+        self.reader.reduced_ahead([(y, x) for (y, _), (x, _) in places], self.reduction)
         pending = [self.reader.reduced_chunk((y, x), self.reduction) for (y, _), (x, _) in places]
         mask = mask_of(self.reader.arrays.read_mask(about), chosen)
         if mask is not None and mask.all():

@@ -41,9 +41,10 @@ from stac_latent.spec import Band, Grid, Spec
 from stac_latent.stages.residual.payload import BITSTREAM
 from stac_latent.store.consolidate import finish
 from stac_latent.store.georeference import embedding_attributes, group_place
+from stac_latent.store.prefixes import PREFIX, fill_prefixes
 from stac_latent.store.zarr.chips import AnyArray
 from stac_latent.store.zarr.encrypted_store import write_manifest
-from stac_latent.store.zarr.group import ChunkSizes, GroupOptions, Payload, StoreLayout, create
+from stac_latent.store.zarr.group import ChunkSizes, GroupOptions, Payload, StoreLayout, create, open_arrays
 from stac_latent.store.zarr.known_metadata import layout_fields
 from stac_latent.store.zarr.ood_scores import write_scores
 from stac_latent.store.zarr.precoded import Precoded
@@ -194,6 +195,8 @@ def write(job: WriteJob, progress: Progress | None = None) -> Encoded:
         layer.close()
     verdict = _verified(layers, job, progress)
     _write_scores(layers, verdict.monitors)
+    for layer in layers:
+        layer.write_prefixes()
     size = tree_size(job.path)
     fields = {
         "latent:bits_per_pixel": size * 8 / sum(s.samples for s in job.sources),
@@ -459,6 +462,15 @@ class _Layer:
         write_residual(
             self.source, self.codec, self._ref(), self.path, self.bound, progress, self.encryption, self.only
         )
+
+    def write_prefixes(self) -> None:
+        """Say what coarser pixels need of each chunk, where the group has room for it and pixels need no residuals."""
+        if not (self.path / PREFIX).is_dir() or self.bound is not None:
+            return
+        arrays = open_arrays(str(self.path))
+        payloads: Any = arrays.payloads
+        counts = arrays.prefixes.counts
+        fill_prefixes(self.path, counts, payloads.read, self.codec.prefixes)
 
     def write_fallback_tiles(
         self, flagged: Collection[tuple[int, int]], bound: float, progress: Progress | None

@@ -35,7 +35,7 @@ _MASK = TOTAL - 1
 @kernel
 def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and rans_encode, in one loop nest
     words: Array, states: Array, raw: Array, n_raw: int, tab: Array, weights: Array, counts: Array, runs: Array,
-    signs: Array, lut: Array, q: Array, m: Array, r: Array, whole: bool,
+    signs: Array, lut: Array, q: Array, m: Array, r: Array, ends: Array, whole: bool,
 ) -> int:  # fmt: skip
     """Decode planes; see :func:`choose` for the arguments.
 
@@ -47,6 +47,8 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
         int64 ``(lanes,)``, as stored.
     raw, n_raw
         Raw bits, and how many there are.
+    ends
+        int64, receives the number of words that are read with each plane and those before it.
     whole
         Whether the stream ends with the planes of the table; if not, more planes follow that are not wanted.
 
@@ -74,6 +76,7 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
     n_sym, at_raw, at_word, n_words = 0, 0, 0, words.size
     for k in range(tab.shape[0]):
         h, wd = tab[k, 1], tab[k, 2]
+        ends[k] = at_word
         if h == 0 or wd == 0:
             continue
         renormalise(runs, rfreq, rcum, rseen, fresh)
@@ -205,6 +208,7 @@ def decode(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the inverse of choose and
             for j in range(n_filled):
                 if negative[j]:
                     q[filled[j]] = -q[filled[j]]
+        ends[k] = at_word
     if not whole:
         return 0
     for lane in range(states.size):

@@ -297,10 +297,11 @@ def rans_encode(freq: Array, cum: Array, lanes: int, words: Array, states: Array
 
 def decode(
     words: Array, states: Array, raw: Array, n_raw: int, tab: Array, weights: Array, counts: Array, runs: Array,
-    signs: Array, lut: Array, q: Array, _m: Array, _r: Array, whole: bool,
+    signs: Array, lut: Array, q: Array, _m: Array, _r: Array, ends: Array, whole: bool,
 ) -> int:  # fmt: skip
     """As :func:`stac_latent.stages.context._numba_decode.decode`."""
     reader = _Reader(words.tolist(), states.tolist())
+    ends[:] = 0
     flags = np.unpackbits(raw, count=min(n_raw, 8 * raw.size)).astype(bool)
     at = 0
     tables: list[tuple[Array, Array]] = []
@@ -330,6 +331,7 @@ def decode(
             m[filled] = np.where(negative, -m[filled], m[filled])
             plane = _view(q, tab, k)[1:-1, 1:-1][oy::2, ox::2]
             plane[...] = m.reshape(plane.shape)
+            ends[k:] = reader.at
     except IndexError:
         return 1
     if not whole:

@@ -142,10 +142,13 @@ class ContextModel:
         start = int(_coder.rans_encode(freq[:n], cum[:n], lanes, words, states))
         return Coded(q, words[start:], states, raw[: -(-n_raw // 8)], n_raw)
 
-    def decode(self, coded: Coded, table: Array, size: int, *, whole: bool = True) -> Array:
+    def decode(
+        self, coded: Coded, table: Array, size: int, *, whole: bool = True, ends: Array | None = None
+    ) -> Array:
         """Quantised planes, int32 ``(size,)`` in the layout of ``table``; valid until this thread decodes again.
 
-        Where not the ``whole`` stream is wanted the table has the first planes of it, and nothing is checked beyond them.
+        Where not the ``whole`` stream is wanted the table has the first planes of it, and nothing is checked beyond them. ``ends``, int64, receives the number of
+        words up to the end of each plane.
 
         Raises
         ------
@@ -159,7 +162,7 @@ class ContextModel:
         lut, _ = _tables()
         failed = _coder.decode(
             coded.words, coded.states, coded.raw, coded.raw_bits, table, self.weights.astype(np.int64),
-            *self._adaptive(), lut, q, m, r, whole,
+            *self._adaptive(), lut, q, m, r, scratch("ends", len(table), np.int64) if ends is None else ends, whole,
         )  # fmt: skip
         if failed:
             raise CorruptDataError("lin: the coded planes do not end where the stream does; it was changed")

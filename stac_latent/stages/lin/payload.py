@@ -75,8 +75,10 @@ def pack(head: Head, side: Array) -> bytes:
     return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
 
 
-def unpack(data: bytes, bands: int) -> tuple[Head, Array, Coded]:
+def unpack(data: bytes, bands: int, *, prefix: bool = False) -> tuple[Head, Array, Coded]:
     """Header, side information (one bit each, uint8) and coded planes of a tile of so many bands.
+
+    Of a ``prefix``, the words may end early, and the checksum, which is of the whole payload, is not looked at.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def unpack(data: bytes, bands: int) -> tuple[Head, Array, Coded]:
             f"the payload starts with {bytes(data[:3])!r}, not {_MAGIC!r}; it is no lin bitstream"
         )
     _, crc, height, width, packed, step = _FIXED.unpack_from(data)
-    if zlib.crc32(data[7:]) != crc:
+    if not prefix and zlib.crc32(data[7:]) != crc:
         raise CorruptDataError("lin: the checksum does not match; the payload was truncated or changed")
     at = _FIXED.size
     gains = None
@@ -106,6 +108,9 @@ def unpack(data: bytes, bands: int) -> tuple[Head, Array, Coded]:
     n_words, at = read_varint(data, at)
     lanes = 1 << (packed >> 4 & 7)
     cut = np.cumsum([at, -(-side_bits // 8), -(-raw_bits // 8), 4 * lanes, 2 * n_words])
+    if prefix and cut[3] <= len(data) < cut[-1]:
+        n_words = (len(data) - int(cut[3])) // 2
+        cut[-1] = len(data)
     if cut[-1] != len(data) or lanes > 8 or not (height and width and STEPS[0] <= step <= STEPS[1]):
         raise CorruptDataError(
             f"lin: the header declares {int(cut[-1])} bytes of {len(data)}, no pixels, or a step of {step:g}"

@@ -323,14 +323,20 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         """Times that a tile's resolution can be halved: as often as its cells can, where all bands have one grid."""
         return CELL_LEVELS if self.nest.single else 0
 
-    def _reduced(self, payload: bytes, reduction: int) -> Array:
+    def prefixes(self, payload: bytes) -> tuple[int, ...]:
+        """Bytes of a payload that its low bands need; all where there are several tiles in it, or a tile in parts."""
+        if is_split(payload) or split(payload)[1] is not None:
+            return (len(payload),) * self.reductions
+        return tuple(self.prefixes_of(payload, self.nest.counts, self.reductions))
+
+    def _reduced(self, payload: bytes, reduction: int, *, prefix: bool) -> Array:
         """Low bands ``(band, y, x)`` of a tile after some levels, in normalised units: each has a gain of two."""
         if is_split(payload):
             tile = self._joined(payload, borrow=False)
             analyse(tile, reduction)
             tile = tile[:, : -(-tile.shape[1] >> reduction), : -(-tile.shape[2] >> reduction)]
             return np.ascontiguousarray(tile) * np.float32(2.0**-reduction)
-        planes = self.read_planes(payload, self.nest.counts, reduction=reduction)
+        planes = self.read_planes(payload, self.nest.counts, reduction=reduction, prefix=prefix)
         (tile,) = self.mixed(planes, borrow=True)
         synthesise(tile, planes.head.levels - reduction)
         tile *= np.float32(2.0**-reduction)
@@ -397,7 +403,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
         """Where all bands have one grid, only those that are asked for are mixed of their components, and synthesised."""
         return self.nest.single
 
-    def decoder(self, chain: Chain, reduction: int = 0) -> BandDecoder | None:
+    def decoder(self, chain: Chain, reduction: int = 0, *, prefix: bool = False) -> BandDecoder | None:
         """Function from bytes to pixels ``(band, y, x)`` of the stored type; see :meth:`~stac_latent.chain.FastPath.decoder`."""
         first = self._normalise(chain)
         if first is None or reduction > self.reductions:
@@ -406,7 +412,7 @@ class Lin(TileCoder, BaseStage, EntropyCoder, RateControlled, FastPath, GridStag
 
         def one(payload: bytes, bands: Sequence[int] | None = None) -> Array:
             if reduction:
-                return store(self._reduced(payload, reduction), first, chain.bands)
+                return store(self._reduced(payload, reduction, prefix=prefix), first, chain.bands)
             pixels = self._decoded(payload, borrow=True, bands=bands)
             if bands is None:
                 return store(pixels, first, chain.bands)

@@ -183,27 +183,49 @@ class TileCoder:
         return self.mixed(self.read_planes(payload, counts), borrow=borrow, bands=bands)
 
     def read_planes(
-        self, payload: bytes, counts: Sequence[int] | None = None, *, reduction: int = 0
+        self, payload: bytes, counts: Sequence[int] | None = None, *, reduction: int = 0, prefix: bool = False
     ) -> ReadPlanes:
         """First half of :meth:`decode_tile`: what the bytes hold, before any sample of a band is made of it.
 
-        With a ``reduction`` only what the low bands after so many levels are made of: it comes first, and the rest is not decoded.
+        With a ``reduction`` only what the low bands after so many levels are made of: it comes first, and the rest is not decoded. A ``prefix`` that holds it is
+        enough.
         """
-        head, side, coded = unpack(payload, self.bands)
-        shapes = self.shapes(head.height, head.width, counts)
+        planes, coded = self._planes(payload, counts, reduction, prefix=prefix)
+        table, size = planes.layout.program(planes.active)
+        q = self.model.decode(coded, table, size, whole=not reduction)
+        return replace(planes, table=table, q=q)
+
+    def prefixes_of(self, payload: bytes, counts: Sequence[int] | None, reductions: int) -> list[int]:
+        """Bytes of a payload that :meth:`read_planes` needs for each reduction, from 1 on."""
+        planes, coded = self._planes(payload, counts, 1)
+        table, size = planes.layout.program(planes.active)
+        ends = np.zeros(len(table) + 1, np.int64)
+        self.model.decode(coded, table, size, whole=False, ends=ends[1:])
+        before = len(payload) - 2 * coded.words.size
+        groups = [self._layout(planes.head, counts).coarser(r).groups for r in range(1, reductions + 1)]
+        held = [sum(sum(k) for k in planes.active[: len(some)]) for some in groups]
+        return [before + 2 * int(ends[n]) for n in held]
+
+    def _layout(self, head: Head, counts: Sequence[int] | None) -> Layout:
+        return layout_of(self.shapes(head.height, head.width, counts), head.levels)
+
+    def _planes(
+        self, payload: bytes, counts: Sequence[int] | None, reduction: int, *, prefix: bool = False
+    ) -> tuple[ReadPlanes, Coded]:
+        """What the header and the side information say of a reduction, and the coded planes."""
+        head, side, coded = unpack(payload, self.bands, prefix=prefix)
         if max(head.height, head.width) > LARGEST or head.levels != levels_of(
             head.height, head.width, most=MAX_LEVELS
         ):
             raise CorruptDataError(
                 f"lin: the header declares {head.height} x {head.width} pixels and {head.levels} levels, which cannot be"
             )
-        layout = layout_of(shapes, head.levels)
+        layout = self._layout(head, counts)
         bases, active = self._read_side(layout, side)
         layout = layout.coarser(reduction)
         bases, active = bases[: len(layout.groups)], active[: len(layout.groups)]
-        table, size = layout.program(active)
-        q = self.model.decode(coded, table, size, whole=not reduction)
-        return ReadPlanes(head, layout, bases, active, table, q)
+        none = np.zeros(0, np.int32)
+        return ReadPlanes(head, layout, bases, active, none, none), coded
 
     def mixed(
         self, planes: ReadPlanes, *, borrow: bool = False, bands: Sequence[int] | None = None

@@ -7,6 +7,7 @@
       difference (channel, y, x)  in its place: what a key frame leaves of the latent; see :mod:`stac_latent.cube.keyframe.decode`
       mask    (mask_band, py, px) uint8, 1 = valid; one band where all bands agree; absent chunks are valid
       valid   (y, x)              embeddings instead of mask: valid pixels of each cell, in percent
+      prefix (reduction, prefix_value, tile_y, tile_x)  what coarser pixels need of each chunk; see :mod:`stac_latent.store.prefixes`
       residual (tile_y, tile_x, byte)  what keeps an error bound; see :mod:`stac_latent.store.zarr.residual`
       y, x                        cell centres, so that xarray.open_zarr shows a map
                                   (many chips in one store: see stac_latent.store.zarr.chips)
@@ -40,6 +41,7 @@ from stac_latent.net.fetch import Sign
 from stac_latent.secure import Encrypt
 from stac_latent.spec import Grid, Spec
 from stac_latent.store.georeference import StorePlace, dimension_names
+from stac_latent.store.prefixes import PREFIX, Prefixes, create_prefixes
 from stac_latent.store.zarr.chips import AnyArray, ChipArray, chunk_key
 from stac_latent.store.zarr.codec import Encoder, LatentZarrCodec
 from stac_latent.store.zarr.encrypted_store import SealedStore, for_writing
@@ -95,6 +97,8 @@ class LatentArrays:
     attributes: Mapping[str, Any]
     reference: tuple[zarr.Array[Any], zarr.Array[Any]] | None = None
     """Gains and checksums of a date that is coded against a key frame; see :mod:`stac_latent.cube.keyframe.decode`."""
+    prefix: zarr.Array[Any] | None = None
+    """What coarser pixels need of each chunk; see :mod:`stac_latent.store.prefixes`."""
     residual: AnyArray | None = None
     """Payloads that keep an error bound; see :mod:`stac_latent.store.zarr.residual`."""
 
@@ -141,10 +145,18 @@ class LatentArrays:
     def _shard(self) -> tuple[int, ...]:
         return (self.latent.shards or self.latent.chunks)[1:]
 
-    def ahead(self, chunks: Iterable[tuple[int, int]]) -> None:
-        """Start to read remote chunks of a coded latent, which will be asked for by row and column."""
-        if self.payloads is not None:
-            self.payloads.ahead(chunks)
+    @cached_property
+    def prefixes(self) -> Prefixes:
+        """What coarser pixels need of each chunk."""
+        counts = [-(-n // c) for n, c in zip(self.latent.shape[1:], self.latent.chunks[1:], strict=True)]
+        return Prefixes(self.prefix, counts)
+
+    def ahead(self, chunks: Iterable[tuple[int, int]], reduction: int = 0) -> None:
+        """Start to read remote chunks of a coded latent, which will be asked for by row and column, or what a reduction needs of them."""
+        if self.payloads is None:
+            return
+        starts = ((y, x, self.prefixes.of(y, x, reduction) if reduction else None) for y, x in chunks)
+        self.payloads.ahead((y, x, 0 if start is None else start.size) for y, x, start in starts)
 
     def mask_ahead(self, window: Window) -> None:
         """Start to read the mask of a pixel window from a remote store, where it is small."""
@@ -384,14 +396,18 @@ def create(
             attributes=place.of_pixels,
         )
     place.write(group, pixels=mask is not None)
-    return LatentArrays(latent, mask, valid, dict(attributes))
+    alone = payload == "coded" and encryption is None and options.reference is None and codec.tiled
+    counts = (-(-cells[0] // inner[0]), -(-cells[1] // inner[1]))
+    prefix = create_prefixes(group, counts, codec.reductions if alone else 0)
+    return LatentArrays(latent, mask, valid, dict(attributes), prefix=prefix)
 
 
 async def _members(store: Any) -> list[Any]:
     """Attributes of a group, its latents and what may lie beside them, in one visit of zarr's event loop: each visit takes longer than the work."""
     group = await open_group(store, mode="r", zarr_format=3)
     latent = await group.get(DIFFERENCE) or await group.getitem("latent")
-    beside = [await group.get(n) for n in ("mask", "valid", "residual", "reference_gain", "reference_crc")]
+    names = ("mask", "valid", "residual", "reference_gain", "reference_crc", PREFIX)
+    beside = [await group.get(n) for n in names]
     arrays = [zarr.Array(a) if isinstance(a, zarr.AsyncArray) else a for a in (latent, *beside)]
     return [dict(group.attrs), *arrays]
 
@@ -430,7 +446,7 @@ def open_arrays(
         with zarr.config.set(CONFIG):
             store = store_at(href, sign, known)
             store = store if encryption is None else SealedStore(store, encryption, written=True)
-            attributes, latent, mask, valid, residual, gain, crc = sync(_members(store))
+            attributes, latent, mask, valid, residual, gain, crc, prefix = sync(_members(store))
     except StacLatentError:
         raise
     except UNREADABLE as exc:
@@ -452,7 +468,7 @@ def open_arrays(
     for array, called, ndim, kinds in (
         (latent, name, 3, kinds_of_latent), (mask, "mask", 3, "u"), (valid, "valid", 2, "u"),
         (gain, "reference_gain", 3, "u"), (crc, "reference_crc", 2, "u"),
-        (residual, "residual", 3, "u"),
+        (residual, "residual", 3, "u"), (prefix, PREFIX, 4 - more, "u"),
     ):  # fmt: skip
         if isinstance(array, zarr.Array):
             check_array(array, f"{href}/{called}", ndim + more, kinds)
@@ -476,6 +492,7 @@ def open_arrays(
         valid if isinstance(valid, zarr.Array | ChipArray) else None,
         attributes,
         (gain, crc) if isinstance(gain, zarr.Array) and isinstance(crc, zarr.Array) else None,
+        prefix if isinstance(prefix, zarr.Array) and chip is None else None,
         residual if isinstance(residual, zarr.Array | ChipArray) else None,
     )
 

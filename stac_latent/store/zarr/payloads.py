@@ -22,6 +22,7 @@ from zarr.core.sync import sync
 
 from stac_latent.errors import CorruptDataError, StacLatentError
 from stac_latent.net.fetch import fetch, keep, kept, network
+from stac_latent.store.prefixes import Start
 from stac_latent.store.zarr.chips import AnyArray, chunk_key, shard_index, slot_of
 from stac_latent.store.zarr.codec import LatentZarrCodec
 from stac_latent.store.zarr.open_store import LocalFiles
@@ -37,7 +38,10 @@ _FARTHEST = 2**48
 _GAP = 64 << 10
 """Bytes between two chunks of a remote shard that are read for nothing rather than asking twice."""
 _SPAN = 16 << 20
-Place = tuple[int, int]
+_PREFIX_GAP = 4 << 10
+"""The same between the beginnings of two chunks."""
+Place = tuple[int, int, int]
+"""Row and column of a chunk, and how many of its first bytes are wanted; 0 for all."""
 
 
 class PayloadReader:
@@ -78,26 +82,34 @@ class PayloadReader:
         at_end = str(getattr(codecs[0].index_location, "value", codecs[0].index_location)) == "end"
         return _coded(codecs[0].codecs) and at_end and len(codecs[0].index_codecs) == 2
 
-    def read(self, y: int, x: int) -> bytes:
-        """Payload of the chunk in row ``y`` and column ``x`` of the grid of chunks.
+    def read(self, y: int, x: int, start: Start | None = None) -> bytes:
+        """Payload of the chunk in row ``y`` and column ``x`` of the grid of chunks, or the start of it.
 
         Raises
         ------
         CorruptDataError
-            If the shard is missing, cut short, or does not hold the chunk.
+            If the shard is missing, cut short, or does not hold the chunk, or what is read is not what the ``start`` says.
         """
+        place = (y, x, 0 if start is None else start.size)
+        data = self._read(place)
+        if start is None:
+            return data
+        return start.check(data, f"{self._where(self._key(y, x))}: chunk ({y}, {x})")
+
+    def _read(self, place: Place) -> bytes:
+        y, x, size = place
         with self._lock:
-            coming = self._coming.pop((y, x), None)
+            coming = self._coming.pop(place, None)
         if coming is not None:
             return coming.result()
-        if self.array.shards is None:
-            return self._alone(chunk_key(self.array, (0, y, x)))
         key = self._key(y, x)
-        start, stop = self._span(key, y, x)
-        return self._payload(self._get(key, RangeByteRequest(start, stop)), stop - start, key, (y, x))
+        if self.array.shards is None:
+            return self._alone(key) if not size else self._get(key, RangeByteRequest(0, size))
+        start, stop = self._span(key, place)
+        return self._payload(self._get(key, RangeByteRequest(start, stop)), stop - start, key, place)
 
     def ahead(self, places: Iterable[Place]) -> None:
-        """Start to read the chunks of a remote store that :meth:`read` will be asked for, neighbours in one request."""
+        """Start to read the chunks of a remote store that :meth:`read` will be asked for, or their first bytes; neighbours in one request."""
         if self.array.shards is None or not isinstance(self.array.store, RemoteStore):
             return
         shards: defaultdict[str, dict[Place, Future[bytes]]] = defaultdict(dict)
@@ -105,7 +117,7 @@ class PayloadReader:
             for place in places:
                 known = self._coming.get(place)
                 if known is None or (known.done() and known.exception() is not None):
-                    self._coming[place] = shards[self._key(*place)][place] = Future()
+                    self._coming[place] = shards[self._key(*place[:2])][place] = Future()
         for key, wanted in shards.items():
             network().submit(self._ahead, self.array.store, key, wanted)
 
@@ -114,7 +126,7 @@ class PayloadReader:
         missing: list[tuple[int, int, Place]] = []
         for place, future in wanted.items():
             try:
-                start, stop = self._span(key, *place)
+                start, stop = self._span(key, place)
                 data = kept(store.url(key), (start, stop))
                 if data is None:
                     missing.append((start, stop, place))
@@ -122,7 +134,8 @@ class PayloadReader:
                     future.set_result(self._payload(data, stop - start, key, place))
             except Exception as exc:  # noqa: BLE001 - raised where the chunk is asked for
                 future.set_exception(exc)
-        first, *others = _together(missing) or [[]]
+        gap = _PREFIX_GAP if any(size for *_, size in wanted) else _GAP
+        first, *others = _together(missing, gap) or [[]]
         for group in others:
             network().submit(self._fetch, store, key, group, wanted)
         self._fetch(store, key, first, wanted)
@@ -157,8 +170,9 @@ class PayloadReader:
     def _key(self, y: int, x: int) -> str:
         return chunk_key(self.array, (0, y // self._per[1], x // self._per[2]))
 
-    def _span(self, key: str, y: int, x: int) -> tuple[int, int]:
-        """Where a chunk lies in its shard."""
+    def _span(self, key: str, place: Place) -> tuple[int, int]:
+        """Where a chunk, or what is wanted of it, lies in its shard."""
+        y, x, size = place
         with self._reading[key]:
             index = self._index(key)
         offset, length = (int(v) for v in index[self._slot, y % self._per[1], x % self._per[2]])
@@ -170,12 +184,17 @@ class PayloadReader:
             raise CorruptDataError(
                 f"{self._where(key)} declares {length} bytes at {offset} for chunk ({y}, {x}), which cannot be; it was changed"
             )
-        return offset, offset + length
+        if size > length - _CRC_BYTES:
+            raise CorruptDataError(
+                f"{self._where(key)}: chunk ({y}, {x}) has {length - _CRC_BYTES} bytes, and the array prefix says that {size} are its beginning; one of them was changed"
+            )
+        return offset, offset + (size or length)
 
     def _payload(self, data: bytes, length: int, key: str, place: Place) -> bytes:
+        y, x, size = place
         if len(data) != length:
-            raise CorruptDataError(f"{self._where(key)} ends within chunk {place}; it was truncated")
-        return data[:-_CRC_BYTES]
+            raise CorruptDataError(f"{self._where(key)} ends within chunk ({y}, {x}); it was truncated")
+        return data if size else data[:-_CRC_BYTES]
 
     def _alone(self, key: str) -> bytes:
         """Payload of a chunk that is a file of its own."""
@@ -236,17 +255,17 @@ def _coded(codecs: tuple[Any, ...]) -> bool:
     return len(codecs) == 2 and isinstance(codecs[0], LatentZarrCodec) and isinstance(codecs[1], Crc32cCodec)
 
 
-def _together(parts: list[tuple[int, int, Place]]) -> list[list[tuple[int, int, Place]]]:
+def _together(parts: list[tuple[int, int, Place]], gap: int) -> list[list[tuple[int, int, Place]]]:
     """Parts in groups that lie close together, in their order.
 
     Examples
     --------
-    >>> _together([(0, 10, (0, 0)), (100_000, 100_010, (0, 1)), (20, 30, (1, 0))])
-    [[(0, 10, (0, 0)), (20, 30, (1, 0))], [(100000, 100010, (0, 1))]]
+    >>> _together([(0, 10, (0, 0, 0)), (100_000, 100_010, (0, 1, 0)), (20, 30, (1, 0, 0))], 65_536)
+    [[(0, 10, (0, 0, 0)), (20, 30, (1, 0, 0))], [(100000, 100010, (0, 1, 0))]]
     """
     groups: list[list[tuple[int, int, Place]]] = []
     for part in sorted(parts):
-        if groups and part[0] - groups[-1][-1][1] <= _GAP and part[1] - groups[-1][0][0] <= _SPAN:
+        if groups and part[0] - groups[-1][-1][1] <= gap and part[1] - groups[-1][0][0] <= _SPAN:
             groups[-1].append(part)
         else:
             groups.append([part])
