@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import zarr
 from load_support import BANDS, encoded, pixel_grid, scene
 from odc.geo.geobox import GeoBox
+from servers.files import FileServer
 
 from stac_latent import encode, load, open_codec
 from stac_latent.catalog.sample import sample_item
@@ -16,9 +21,11 @@ from stac_latent.cube.read.driver import reader_for
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.cube.read.reduced import ReducedReader, reduction_for
 from stac_latent.cube.ref import LatentRef
-from stac_latent.errors import CodecError
+from stac_latent.errors import CodecError, CorruptDataError
+from stac_latent.stages.context import _numpy, coder
 from stac_latent.stages.lin.lifting import levels_of, synthesise
 from stac_latent.stages.transform.normalise import store
+from stac_latent.store.consolidate import finish
 
 SHAPE = (531, 587)
 GRID = pixel_grid(SHAPE)
@@ -159,6 +166,110 @@ def test_less_is_decoded(item, monkeypatch):
     assert seen == [2]
     assert len(whole) == 1  # the one with a corner and a hole without data, of nine
     assert (ds.B02.values != 0).any()
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory):
+    """A scene of 16 chunks, from which on stores say what coarser pixels need."""
+    shape = (4 * 256, 4 * 256)
+    field = np.tile(scene((256, 256)), (1, 4, 4))
+    return encoded(tmp_path_factory.mktemp("tiled"), "tiled", field, pixel_grid(shape), codec=lin())
+
+
+def place(item):
+    """Folder of the store."""
+    return Path(item.assets["latent"].get_absolute_href())
+
+
+@pytest.mark.parametrize("form", ["compiled", "numpy"])
+def test_what_a_reduction_needs_is_known_to_the_byte(tiled, form, monkeypatch):
+    if form == "numpy":
+        monkeypatch.setattr(coder, "_coder", _numpy)
+    arrays, codec = LatentReader.open(tiled).arrays, lin()
+    payload = arrays.payloads.read(0, 3)
+    sizes = codec.prefixes(payload)
+    assert len(payload) > sizes[0] > sizes[1] > sizes[2]
+    assert sizes == tuple(arrays.prefixes.of(0, 3, r).size for r in (1, 2, 3))
+    for reduction, size in enumerate(sizes, 1):
+        want = codec.decode_reduced(payload, reduction)
+        np.testing.assert_array_equal(codec.decode_reduced(payload[:size], reduction, prefix=True), want)
+        with pytest.raises(CorruptDataError, match="planes do not end where the stream does"):
+            codec.decode_reduced(payload[: size - 2], reduction, prefix=True)
+        with pytest.raises(CorruptDataError, match="the checksum does not match"):
+            codec.decode_reduced(payload[:size], reduction)
+
+
+def test_a_coarse_load_reads_a_fraction_of_the_bytes(tiled):
+    root = place(tiled).parent
+    sent = {}
+    with FileServer(root) as server:
+        for factor in (1, 4, 16):
+            other = tiled.clone()
+            other.assets["latent"].href = f"{server.url}/{Path(tiled.assets['latent'].href).name}"
+            forget()
+            before = len(server.requests)
+            far = load(other, resolution=10 * factor, resampling="average")
+            near = load(tiled, resolution=10 * factor, resampling="average")
+            np.testing.assert_array_equal(far.B02.values, near.B02.values)
+            sent[factor] = sum(r.sent for r in server.requests[before:] if "/latent/c/" in r.path)
+    assert sent[16] < 0.6 * sent[4] < 0.6 * 0.9 * sent[1]
+
+
+def test_damaged_beginnings_are_refused(tiled, tmp_path):
+    item = copied(tiled, tmp_path)
+    arrays = LatentReader.open(item).arrays
+    start, key = arrays.prefixes.of(1, 2, 2), arrays.payloads._key(1, 2)
+    offset, _ = arrays.payloads._span(key, (1, 2, start.size))
+    file = place(item) / key
+    data = bytearray(file.read_bytes())
+    data[offset + start.size - 1] ^= 1
+    file.write_bytes(data)
+    forget()
+    with pytest.raises(
+        CorruptDataError,
+        match=rf"item 'tiled': .*the checksum of its first {start.size} bytes does not match",
+    ):
+        load(item, resolution=80, resampling="average")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (lambda old: old * 0 + 2**31, r"and the array prefix says that 2147483648 are its beginning"),
+        (lambda old: old[:, :, :2], r"uint32 \(3, 2, 2, 4\); expected uint32 \(reduction, 2, 4, 4\)"),
+        (lambda old: old * 0, None),
+    ],
+)
+def test_what_is_said_of_beginnings_is_checked(tiled, tmp_path, values, text):
+    item = copied(tiled, tmp_path)
+    folder = place(item)
+    group = zarr.open_group(str(folder), mode="r+", zarr_format=3)
+    new = values(group["prefix"][:])
+    made = group.create_array(
+        "prefix",
+        shape=new.shape,
+        dtype="u4",
+        chunks=new.shape,
+        overwrite=True,
+        dimension_names=group["prefix"].metadata.dimension_names,
+    )
+    made[:] = new
+    finish(folder)
+    forget()
+    if text is None:
+        want = load(tiled, resolution=80, resampling="average").B02.values
+        np.testing.assert_array_equal(load(item, resolution=80, resampling="average").B02.values, want)
+        return
+    with pytest.raises(CorruptDataError, match=text):
+        load(item, resolution=80, resampling="average")
+
+
+def copied(item, folder):
+    """The same Item with a store of its own."""
+    own = item.clone()
+    own.assets["latent"].href = str(folder / "latent.zarr")
+    shutil.copytree(place(item), folder / "latent.zarr")
+    return own
 
 
 def test_lazy_loads_are_equal(item):

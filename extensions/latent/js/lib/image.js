@@ -1,6 +1,6 @@
 // Pixels of an asset: whole, of a window, or coarse.
 
-import { crc32 } from "./bits.js";
+import { crc32, crc32c } from "./bits.js";
 import { dequantise, fromCells, synthesise, toCells } from "./cells.js";
 import { must } from "./errors.js";
 import { coarse, decodeCoefficients, decodePayload } from "./parts.js";
@@ -88,6 +88,14 @@ export async function readTile(image, lattice, row, column, wanted, options = {}
     return runner.run({ ...job, cells: numbers, rows, columns });
   }
   const reference = await referenceOf(lattice, row, column, signal);
+  const start = level > 0 && !reference ? await startOf(lattice, row, column, level, signal) : null;
+  if (start) {
+    const bytes = await lattice.latent.readStored(place, start.size, signal);
+    must(bytes && crc32c(bytes) === start.crc, `The beginning of the chunk at ${row}, ${column} of ${lattice.latent.path} is damaged: its CRC-32C differs.`);
+    const done = await runner.run({ ...job, bytes, partial: true });
+    must(!done.more, `The chunk at ${row}, ${column} is damaged: what the store says of its beginning is not enough.`);
+    return done;
+  }
   if (level > 0 && options.share !== undefined && !reference) {
     const where = await lattice.latent.locate(place);
     must(where, lacking(lattice, row, column));
@@ -106,6 +114,22 @@ export async function readTile(image, lattice, row, column, wanted, options = {}
   const size = 2 ** Math.max(level, lattice.bands[wanted[0]].array);
   must(first.height === Math.ceil((rows * 8) / size) && first.width === Math.ceil((columns * 8) / size), `The chunk at ${row}, ${column} is damaged: it is of another size than its place.`);
   return { ...done, share: done.bytesRead / stored.length };
+}
+
+/** Bytes at the beginning of a chunk that hold a level, and their CRC-32C; null where the store does not say it. */
+async function startOf(lattice, row, column, level, signal) {
+  const { prefix, latent } = lattice;
+  if (!prefix) return null;
+  const [reductions, two, down, across] = prefix.shape;
+  must(prefix.dataType === "uint32" && two === 2 && down === latent.grid[1] && across === latent.grid[2], `Array ${prefix.path} is not of the chunks of ${latent.path}.`);
+  if (reductions === 0) return null;
+  if (!lattice.starts) {
+    lattice.starts = readWhole(prefix, signal);
+    lattice.starts.catch(() => { lattice.starts = undefined; });
+  }
+  const values = await lattice.starts;
+  const of = (value) => values[((Math.min(level, reductions) - 1) * 2 + value) * down * across + row * across + column];
+  return of(0) === 0 ? null : { size: of(0), crc: of(1) };
 }
 
 const lacking = (lattice, row, column) => `The store lacks the chunk at ${row}, ${column} of ${lattice.latent.path}: it is incomplete.`;
@@ -133,11 +157,11 @@ async function referenceOf(lattice, row, column, signal) {
 }
 
 /** All of a small array. */
-async function readWhole(array) {
+async function readWhole(array, signal = undefined) {
   const out = new array.Type(array.shape.reduce((a, b) => a * b, 1)).fill(array.fill);
   const places = array.grid.reduce((all, n) => all.flatMap((p) => Array.from({ length: n }, (_, i) => [...p, i])), [[]]);
   for (const place of places) {
-    const chunk = await array.readChunk(place);
+    const chunk = await array.readChunk(place, signal);
     if (!chunk) continue;
     const { start, shape } = array.extent(place);
     const count = shape.reduce((a, b) => a * b, 1);

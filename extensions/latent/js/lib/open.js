@@ -196,6 +196,7 @@ export async function openAssetOf(source, item, href, key, options = {}) {
     lattice.latent = await array(reference ? "difference" : "latent");
     must(lattice.latent.shape.length === 3, `The store has ${lattice.latent.shape.length} axes; channel, y and x were expected.`);
     lattice.mask = node.has("mask") === false ? null : await array("mask");
+    lattice.prefix = node.has("prefix") === true && chip === null ? await node.array("prefix") : null;
     lattice.residual = await residualOf(asset, array, ignore);
     must(node.has("residual") !== true || asset["latent:residual"], "The store has residuals of which the asset says nothing.");
     lattice.reference = reference && {
