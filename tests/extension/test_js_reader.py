@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from load_support import BANDS, encoded, pixel_grid, scene
 
 import stac_latent
+from stac_latent.cube.read.reader import LatentReader
 
 ROOT = Path(__file__).parents[2]
 DECODE = ROOT / "extensions" / "latent" / "js" / "decode.mjs"
@@ -71,3 +73,52 @@ def test_what_encode_has_just_written(tmp_path, payload):
     assert list(got) == ["B02", "B03", "B04", "B08"]
     for name, pixels in got.items():
         assert np.array_equal(pixels, np.asarray(cube[name]).reshape(pixels.shape))
+
+
+_COARSE = """
+import { readTile } from "LIB/image.js";
+import { NodeSource, addressOf } from "LIB/node.js";
+import { openAsset } from "LIB/open.js";
+const source = new NodeSource();
+const asked = [];
+const read = source.read.bind(source);
+source.read = (href, range, ...more) => { asked.push([href, range]); return read(href, range, ...more); };
+const image = await openAsset(source, addressOf(ITEM), "latent");
+try {
+  const { bands } = await readTile(image, image.lattices[0], 1, 2, [0, 1], { level: 2, share: 0.1 });
+  const sizes = asked.filter(([href]) => href.includes("/latent/c/")).map(([, range]) => range.length ?? -range.suffix);
+  console.log(JSON.stringify({ sizes, values: bands.map((b) => Array.from(b.data)) }));
+} catch (error) {
+  console.log(JSON.stringify({ said: error.message }));
+}
+"""
+
+
+def coarse_tile(item):
+    code = _COARSE.replace("LIB", (DECODE.parent / "lib").as_uri()).replace(
+        "ITEM", json.dumps(str(item.self_href))
+    )
+    command = ["node", "--input-type=module", "-e", code]
+    return json.loads(subprocess.run(command, check=True, timeout=100, capture_output=True, text=True).stdout)
+
+
+def test_a_coarse_tile_takes_the_bytes_that_the_store_says(tmp_path):
+    shape = (1024, 1024)
+    field = np.tile(scene((256, 256)), (1, 4, 4))
+    codec = stac_latent.open_codec("lin", bands=list(BANDS), step=20.0)
+    item = encoded(tmp_path, "tiled", field, pixel_grid(shape), codec=codec)
+    arrays = LatentReader.open(item).arrays
+    payload, start = arrays.payloads.read(1, 2), arrays.prefixes.of(1, 2, 2)
+    got = coarse_tile(item)
+    assert [n for n in got["sizes"] if n > 0] == [start.size]
+    assert start.size < 0.7 * len(payload)
+    want = codec.decode_reduced(payload, 2)[:2].astype(float)
+    values = np.clip(np.array(got["values"]).reshape(want.shape), 1, 65535)  # 0 is nodata
+    assert np.abs(values - want).max() <= 0.51
+    file = Path(arrays.latent.store.root) / arrays.payloads._key(1, 2)
+    data = file.read_bytes()
+    file.write_bytes(data.replace(payload, bytes([*payload[:200], payload[200] ^ 1, *payload[201:]])))
+    assert (
+        coarse_tile(item)["said"]
+        == "The beginning of the chunk at 1, 2 of latent is damaged: its CRC-32C differs."
+    )
