@@ -115,7 +115,7 @@ def test_a_coarse_tile_takes_the_bytes_that_the_store_says(tmp_path):
     want = codec.decode_reduced(payload, 2)[:2].astype(float)
     values = np.clip(np.array(got["values"]).reshape(want.shape), 1, 65535)  # 0 is nodata
     assert np.abs(values - want).max() <= 0.51
-    file = Path(arrays.latent.store.root) / arrays.payloads._key(1, 2)
+    file = Path(item.assets["latent"].get_absolute_href()) / arrays.payloads._key(1, 2)
     data = file.read_bytes()
     file.write_bytes(data.replace(payload, bytes([*payload[:200], payload[200] ^ 1, *payload[201:]])))
     assert (
