@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 from stac_latent.errors import CatalogError
 from stac_latent.system.documents import json_text, parse_json, read_json, unicode_text
 
-__all__ = ["is_same", "renamed", "stores_of", "versioned"]
+__all__ = ["is_same", "renamed", "stores_of", "versioned", "with_self"]
 
 
 def stores_of(doc: Mapping[str, Any], path: Path, root: Path) -> list[Path]:
@@ -32,11 +32,38 @@ def stores_of(doc: Mapping[str, Any], path: Path, root: Path) -> list[Path]:
 
 
 def is_same(doc: Any, other: bytes | None) -> bool:
-    """Whether a document at the destination says what the local one does."""
+    """Whether a document at the destination says what the local one does, but for where it lies."""
     try:
-        return other is not None and bool(parse_json(other, "") == doc)
+        return other is not None and bool(_placeless(parse_json(other, "")) == _placeless(doc))
     except CatalogError:
         return False
+
+
+def with_self(document: bytes, address: str) -> bytes:
+    """A document that says where it lies.
+
+    Parameters
+    ----------
+    document
+        An Item, Collection or Catalog as JSON; anything else stays as it is.
+    address
+        Of the document itself.
+    """
+    doc = parse_json(document, address)
+    if not isinstance(doc, dict) or "stac_version" not in doc:
+        return document
+    kinds = {"Feature": "application/geo+json"}
+    own = {"rel": "self", "href": address, "type": kinds.get(doc.get("type", ""), "application/json")}
+    return unicode_text(
+        json_text({**doc, "links": [own, *_placeless(doc).get("links", ())]}, allow_nan=True) + "\n"
+    )
+
+
+def _placeless(doc: Any) -> Any:
+    """A document without its link to itself."""
+    if not isinstance(doc, dict) or not isinstance(doc.get("links"), list):
+        return doc
+    return {**doc, "links": [x for x in doc["links"] if not (isinstance(x, dict) and x.get("rel") == "self")]}
 
 
 def versioned(store: Path, files: Sequence[Path]) -> str:

@@ -110,6 +110,24 @@ def test_a_catalogue_that_did_not_change_keeps_its_names(tmp_path, dest):
     assert there(dest)[0].assets["latent"].href == "./latent.zarr"
 
 
+def test_documents_link_to_where_the_copy_is_published(tmp_path, dest):
+    encoded(tmp_path, 1, tmp_path / "cat")
+    for _ in range(2):  # a second copy is the same catalogue: nothing gets another name
+        done = copy(tmp_path / "cat", dest, href="https://data.example.org/c/")
+        documents = {n for n, _ in done if n.endswith(".json") and ".zarr" not in n and "codec.json" not in n}
+        assert len(documents) >= 3
+        for name in documents:
+            links = json.loads(read_bytes(f"{dest}/{name}"))["links"]
+            assert [x["href"] for x in links if x["rel"] == "self"] == [f"https://data.example.org/c/{name}"]
+    assert there(dest)[0].assets["latent"].href.endswith("/latent.zarr")
+    local = json.loads((tmp_path / "cat" / "catalog.json").read_text())
+    assert "self" not in {x["rel"] for x in local["links"]}
+    with pytest.raises(
+        CatalogError, match="href is 'cat'; expected the address at which the copy is published"
+    ):
+        copy(tmp_path / "cat", dest, href="cat")
+
+
 def test_links_are_followed_and_what_is_left_out_is_named(tmp_path, dest):
     encoded(tmp_path, 1, tmp_path / "cat")
     (tmp_path / "cat" / "scenes").rename(tmp_path / "elsewhere")

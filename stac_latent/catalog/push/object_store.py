@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from stac_latent.aliases import Progress
-from stac_latent.catalog.versions import is_same, renamed, stores_of, versioned
+from stac_latent.catalog.versions import is_same, renamed, stores_of, versioned, with_self
 from stac_latent.codec.bundle import FILES
 from stac_latent.errors import CatalogError, RemoteError, without_secrets
 from stac_latent.net.answers import WHOLE, connections
@@ -28,7 +28,7 @@ _LIMIT = 64 << 20
 
 
 def copy(
-    source: str | os.PathLike[str], dest: str, *, progress: Progress | None = None
+    source: str | os.PathLike[str], dest: str, *, href: str | None = None, progress: Progress | None = None
 ) -> list[tuple[str, int]]:
     """Copy a local catalogue to an object store.
 
@@ -46,6 +46,9 @@ def copy(
         Folder of the catalogue, or its ``catalog.json``.
     dest
         Address of a folder, such as ``s3://bucket/catalogue``; credentials come from the environment (``AWS_ACCESS_KEY_ID``, ...).
+    href
+        Address at which the destination is published, such as ``https://data.example.org/catalogue``: each document then has a ``self`` link. Without it documents
+        have none, and the catalogue can be moved.
     progress
         Called with a label, the files done and their number.
 
@@ -57,11 +60,11 @@ def copy(
     Raises
     ------
     CatalogError
-        If there is no catalogue, it changes while it is copied, or the destination is no object store.
+        If there is no catalogue, it changes while it is copied, the destination is no object store, or ``href`` no address.
     RemoteError
         If the destination does not take a file.
     """
-    root = _root_of(source, dest)
+    root = _root_of(source, dest, href)
     left: list[str] = []
     waves = list(_waves(root, left))
     if left:
@@ -90,7 +93,10 @@ def copy(
             raise CatalogError(
                 f"{path} changed while it was copied; start the same copy again when nothing writes there"
             )
-        return send(path.relative_to(root).as_posix(), path, new.get(path))
+        name, data = path.relative_to(root).as_posix(), new.get(path)
+        if href is not None:
+            data = with_self(path.read_bytes() if data is None else data, f"{href.rstrip('/')}/{name}")
+        return send(name, path, data)
 
     pool = ThreadPoolExecutor(connections())
     try:
@@ -113,7 +119,7 @@ def copy(
     return done
 
 
-def _root_of(source: str | os.PathLike[str], dest: str) -> Path:
+def _root_of(source: str | os.PathLike[str], dest: str, href: str | None) -> Path:
     """Folder of the catalogue; refuses what cannot be copied."""
     root = local_path(os.fspath(source)) if is_local(os.fspath(source)) else None
     root = root.parent if root is not None and root.name == "catalog.json" else root
@@ -124,6 +130,10 @@ def _root_of(source: str | os.PathLike[str], dest: str) -> Path:
     if not is_object(dest):
         raise CatalogError(
             f"{shown(dest)} is no address of an object store; expected such as s3://bucket/folder, gs:// or az://"
+        )
+    if href is not None and is_local(href):
+        raise CatalogError(
+            f"href is {href!r}; expected the address at which the copy is published, such as https://data.example.org/catalogue"
         )
     return root.resolve()
 

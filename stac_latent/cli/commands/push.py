@@ -19,13 +19,17 @@ def copy(
     dest: Annotated[
         str, typer.Argument(metavar="OUT", help="Folder in an object store, as s3://bucket/catalogue.")
     ],
+    href: Annotated[
+        str | None,
+        typer.Option(help="Address at which it is published; documents link to themselves there."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy a finished catalogue to an object store, the root catalogue last."""
     from stac_latent.catalog.push.object_store import copy as run
 
     with progress(as_json) as report:
-        done = run(catalog, dest, progress=report)
+        done = run(catalog, dest, href=href, progress=report)
     size = sum(n for _, n in done)
     if as_json:
         print_json({"files": len(done), "bytes": size, "catalog": f"{dest.rstrip('/')}/catalog.json"})

@@ -21,6 +21,7 @@ from stac_latent.extension.features import group_features
 from stac_latent.spec import Grid
 from stac_latent.store.consolidate import finish
 from stac_latent.store.georeference import MAPPING, PLACED, grid_fields
+from stac_latent.store.prefixes import PREFIX
 from stac_latent.store.zarr.chips import ITEMS, StoredArray
 from stac_latent.store.zarr.trust import UNREADABLE
 
@@ -30,7 +31,7 @@ MOST = 1 << 14
 """Chips in a store, at most."""
 _MAX_CHUNKS = 1 << 16
 _NAMED = ("geoemb:", "zarr_conventions")
-_OWN = ("x", "y", "px", "py", MAPPING)
+_OWN = (PREFIX, "x", "y", "px", "py", MAPPING)
 _PLACE = ("proj:code", "proj:wkt2", "proj:transform", "latent:padding")
 _SHARED = ("proj:code", "proj:wkt2", "latent:padding")
 """What may be that of all chips all the same."""
