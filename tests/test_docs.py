@@ -121,7 +121,7 @@ def test_every_page_is_looked_at():
 
 
 def test_jobs_of_the_page_on_shards_run(folder):
-    """The scripts for SLURM and Kubernetes, with the numbers that these would give: together they do all, and each a part."""
+    """The scripts for SLURM, Kubernetes and AWS Batch, with the numbers that these would give: together they do all, and each a part."""
     found = blocks(ROOT / "docs" / "howto-shards.md")
     script, job = (next(b for b in found if b.language == name) for name in ("bash", "yaml"))
     container = yaml.safe_load(job.text)["spec"]["template"]["spec"]["containers"][0]
@@ -140,6 +140,13 @@ def test_jobs_of_the_page_on_shards_run(folder):
     (text,) = container["args"]
     assert container["command"] == ["sh", "-c"]
     shell(f"SOURCE=items.json; JOB_COMPLETION_INDEX=4\n{text.replace('/shared/', '')}")
+    batch = json.loads(next(b for b in found if b.language == "json").text)
+    assert batch["containerProperties"]["command"][:2] == ["sh", "-c"]
+    text = batch["containerProperties"]["command"][2].replace("/shared/", "").replace("/16", "/2")
+    for index in (0, 1):
+        shell(f"SOURCE=items.json; AWS_BATCH_JOB_ARRAY_INDEX={index}\n{text} --report {index}.json")
+    reports = [json.loads((folder / f"{i}.json").read_text()) for i in (0, 1)]
+    assert sum(r["skipped"] for r in reports) == 3
 
 
 def test_plugin_page_has_a_test_that_passes(folder):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stac_latent.catalog.cost import CostConstants as CostConstants
     from stac_latent.catalog.coverage.coverage import Coverage as Coverage
     from stac_latent.catalog.coverage.vectors import vector_shares as vector_shares
+    from stac_latent.catalog.encode.messages import ItemOutcome as ItemOutcome
     from stac_latent.catalog.files.sensors import sensor_names as sensor_names
     from stac_latent.catalog.push.push import Pushed as Pushed
     from stac_latent.catalog.push.queryables import queryables as queryables
@@ -29,6 +30,7 @@ else:
             "cost": ["CostConstants"],
             "coverage.coverage": ["Coverage"],
             "coverage.vectors": ["vector_shares"],
+            "encode.messages": ["ItemOutcome"],
             "files.sensors": ["sensor_names"],
             "push.push": ["Pushed"],
             "push.queryables": ["queryables"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -25,7 +25,7 @@ KeepGoing = Annotated[
 
 @contextmanager
 def saying(done: Sequence[Any], total: int, where: str) -> Iterator[None]:
-    """Say how far a run over many things came when it is interrupted."""
+    """Say how far a run over many things came when it is interrupted; ``done`` is filled meanwhile."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as exc:
@@ -60,29 +60,45 @@ class Heard:
 @contextmanager
 def heeding(heard: Heard) -> Iterator[None]:
     """Print warnings of the guard as lines, and keep what it refuses, or what is skipped, instead of ending the command."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", GuardWarning)
-        warnings.simplefilter("always", SkippedWarning)
-        warnings.simplefilter("always", SourceWarning)
+    texts: set[str] = set()
+    with warnings.catch_warnings():
+        for category in (GuardWarning, SkippedWarning, SourceWarning):
+            warnings.simplefilter("always", category)
+        others = warnings.showwarning
+
+        def hear(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not _heed(message, heard, texts):
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = hear
         try:
             yield
         except GuardError as exc:
             _refused(exc, heard)
-    texts = set()
-    for warning in caught:
-        said = warning.message
-        if issubclass(warning.category, SourceWarning) and str(said) in texts:
-            continue  # of another part of the same file
+
+
+def _heed(said: Warning | str, heard: Heard, texts: set[str]) -> bool:
+    """Print and keep a warning of the package as soon as it comes; whether it is one."""
+    if isinstance(said, SkippedWarning) and isinstance(said.error, GuardError):
+        _refused(said.error, heard)
+    elif isinstance(said, SkippedWarning):
+        heard.failed.append({"item": said.name, "error": f"{type(said.error).__name__}: {said.error}"})
+        say("bold red", "failed", str(said))
+    elif isinstance(said, SourceWarning) and str(said) in texts:
+        pass  # of another part of the same file
+    elif isinstance(said, GuardWarning | SourceWarning):
         texts.add(str(said))
-        if isinstance(said, SkippedWarning) and isinstance(said.error, GuardError):
-            _refused(said.error, heard)
-        elif isinstance(said, SkippedWarning):
-            heard.failed.append({"item": said.name, "error": f"{type(said.error).__name__}: {said.error}"})
-            say("bold red", "failed", str(said))
-        elif issubclass(warning.category, GuardWarning | SourceWarning):
-            say("yellow", "warning", str(said))
-        else:
-            warnings.warn_explicit(said, warning.category, warning.filename, warning.lineno)
+        say("yellow", "warning", str(said))
+    else:
+        return False
+    return True
 
 
 def report_failures(heard: Heard, total: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn
@@ -35,11 +35,12 @@ class Report:
         self._show, self._clock = show, clock
         self._begin = self._step_begin = clock()
         self._counted: tuple[str, int, int] | None = None
-        self._step, self._name, self._reached = "", "", 0.0
+        self._step, self._reached = "", 0.0
+        self._names: Sequence[str] = ()
 
-    def at(self, name: str) -> None:
-        """Name the Item that is worked on."""
-        self._name = name
+    def over(self, names: Sequence[str]) -> None:
+        """Name the Items that are worked on, one after the other."""
+        self._names = names
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
         """Take note that ``done`` of ``total`` are done, and show it."""
@@ -64,7 +65,7 @@ class Report:
 
     def _words(self, share: float, seconds: float) -> list[str]:
         what, done, total = self._counted or ("", 0, 0)
-        named = f" ({self._name})" if self._name and done < total else ""
+        named = f" ({self._names[done]})" if done < len(self._names) else ""
         return [f"{what} {min(done + 1, total):,} of {total:,}{named}", *self._pace(share, seconds)]
 
     def _pace(self, share: float, seconds: float) -> list[str]:

@@ -610,3 +610,76 @@ def test_a_worker_that_is_killed(tmp_path):
     assert not list(tmp_path.glob("cat/**/.*"))
     encode(scenes, small_codec("zstd"), tmp_path / "cat")
     assert found(tmp_path / "cat") == ["s0", "s1", "s2"]
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+
+
+def states(path):
+    doc = json.loads(Path(path).read_text())
+    return doc["state"], {row["id"]: row["state"] for row in doc["items"]}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_report_has_a_row_for_each_item_and_what_failed_is_tried_again(run, tmp_path, jobs):
+    """A row says what became of an Item; the file that was put right is the only one that is encoded again."""
+    scenes = scenes_in(tmp_path / "raw", 3)
+    sound = Path(scenes[1].assets["nir"].href).read_bytes()
+    cut_short(scenes[1].assets["nir"])
+    pystac.ItemCollection(scenes).save_object("scenes.json")
+    words = ("encode", "scenes.json", "out", "--codec", "zstd", "--bands", "red,nir", "--report", "r.json")
+    assert run(*words, "--jobs", str(jobs))[0] == 1
+    assert states("r.json") == ("finished", {"s0": "done", "s1": "failed", "s2": "done"})
+    doc = json.loads(Path("r.json").read_text())
+    (failed,) = (row for row in doc["items"] if row["state"] == "failed")
+    assert (doc["total"], doc["done"], doc["skipped"], doc["failed"]) == (3, 2, 0, 1)
+    assert failed["error"]["type"] == "CatalogError"
+    assert "s1-nir.tif cannot be read" in failed["error"]["message"]
+    assert run(*words)[0] == 1
+    assert states("r.json") == ("finished", {"s0": "skipped", "s1": "failed", "s2": "skipped"})
+    Path(scenes[1].assets["nir"].href).write_bytes(sound)
+    assert run(*words, "--retry-failed", "r.json")[0] == 0
+    assert states("r.json") == ("finished", {"s1": "done"})
+    assert found(Path("out")) == ["s0", "s1", "s2"]
+    code, _, err = run(*words, "--retry-failed", "r.json")
+    assert (code, "no item failed in r.json" in err) == (1, True)
+    assert run(*words, "--resume")[0] == 0
+    assert states("r.json")[1] == dict.fromkeys(("s0", "s1", "s2"), "skipped")
+
+
+def test_a_run_that_ends_early_is_reported(run, tmp_path, monkeypatch):
+    """The error that ends a run is a row; of an interrupted run there are the rows so far."""
+    scenes = scenes_in(tmp_path / "raw", 3)
+    cut_short(scenes[1].assets["nir"])
+    pystac.ItemCollection(scenes).save_object("scenes.json")
+    words = ("encode", "scenes.json", "out", "--codec", "zstd", "--bands", "red,nir", "--report", "r.json")
+    assert run(*words, "--stop-at-error")[0] == 1
+    assert states("r.json") == ("failed", {"s0": "done", "s1": "failed"})
+
+    def stopped(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CatalogTree, "add", stopped)
+    assert run(*words)[0] != 0
+    assert states("r.json") == ("interrupted", {"s0": "skipped", "s1": "failed"})
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"type": "Feature", "items": []}'])
+def test_what_is_no_report_is_neither_replaced_nor_retried(run, tmp_path, text):
+    pystac.ItemCollection(scenes_in(tmp_path / "raw", 1)).save_object("scenes.json")
+    Path("other.json").write_text(text)
+    words = ("encode", "scenes.json", "out", "--codec", "zstd", "--bands", "red,nir")
+    for option in ("--report", "--retry-failed"):
+        code, _, err = run(*words, option, "other.json")
+        assert code == 1
+        assert "other.json is no report of encode; name a file that encode --report wrote" in err
+    assert Path("other.json").read_text() == text
+    assert not Path("out/catalog.json").exists()
+
+
+def test_chips_that_share_a_store_have_outcomes(tmp_path):
+    scenes, outcomes = scenes_in(tmp_path / "raw", 3), []
+    encode(scenes, small_codec(), tmp_path / "out", pack=2, outcomes=outcomes)
+    encode(scenes, small_codec(), tmp_path / "out", pack=2, outcomes=outcomes)
+    assert [o.state for o in outcomes] == ["done"] * 3 + ["skipped"] * 3
+    assert all(Path(o.href).is_file() for o in outcomes)

@@ -9,12 +9,12 @@ from stac_latent.cli.progress import Report, progress
 
 
 def told(steps):
-    """Lines and shares of ``(seconds, label, done, total)``, or of a name."""
+    """Lines and shares of ``(seconds, label, done, total)``, or of names."""
     now, lines = [0.0], []
     report = Report(lambda words, share: lines.append((words, share)), clock=lambda: now[0])
     for step in steps:
-        if isinstance(step, str):
-            report.at(step)
+        if isinstance(step, list):
+            report.over(step)
             continue
         now[0], *rest = step
         report(*rest)
@@ -23,7 +23,13 @@ def told(steps):
 
 def test_items_are_named_and_what_is_left_is_told():
     lines = told(
-        [(0, "items", 0, 4), "scene-a", (30, "encode", 5, 10), (60, "encode", 10, 10), (90, "verify", 5, 10)]
+        [
+            (0, "items", 0, 4),
+            ["scene-a", "b"],
+            (30, "encode", 5, 10),
+            (60, "encode", 10, 10),
+            (90, "verify", 5, 10),
+        ]
     )
     assert lines == [
         ("item 1 of 4", 0.0),
@@ -38,7 +44,7 @@ def test_items_are_named_and_what_is_left_is_told():
 
 
 def test_one_item_and_steps_of_the_whole():
-    assert told([(0, "items", 0, 1), "b", (10, "encode g10", 1, 4)])[-1] == (
+    assert told([(0, "items", 0, 1), ["b"], (10, "encode g10", 1, 4)])[-1] == (
         "item 1 of 1 (b), encode g10 1 of 4, 70 s left",
         1 / 8,
     )

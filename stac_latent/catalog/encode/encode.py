@@ -13,6 +13,7 @@ from stac_latent.catalog.encode.encoded_item import (
     Mode,
 )
 from stac_latent.catalog.encode.key_frames import References
+from stac_latent.catalog.encode.messages import ItemOutcome
 from stac_latent.catalog.encode.options import (
     EncodeKeywords,
     OnError,
@@ -67,6 +68,7 @@ def encode(
     thumbnail: bool = True,
     pack: int | None = None,
     executor: Executor | None = None,
+    outcomes: list[ItemOutcome] | None = None,
     progress: Progress | None = None,
 ) -> list[pystac.Item]:
     """Encode Items and catalogue the result.
@@ -147,6 +149,9 @@ def encode(
         Encodes Items at the same time: anything with ``submit`` as :class:`concurrent.futures.ProcessPoolExecutor` has it, also that of a dask cluster
         on the same disk (``Client.get_executor()``). Its workers need the package and the source of the Items. Not with ``references`` and
         ``pack``; ``key`` has to be the path of a file.
+    outcomes
+        A list to which what becomes of each Item is added as soon as it is known, also of a run that ends early: done, skipped because it was finished
+        before, or failed, and why; see :class:`stac_latent.catalog.ItemOutcome`.
     progress
         Called with a label, the steps done and their number.
 
@@ -182,7 +187,12 @@ def encode(
         raise CatalogError(
             f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
         )
-    run = EncodeRun(options, CatalogTree(local_path(os.fspath(dest))), progress)
+    run = EncodeRun(
+        options,
+        CatalogTree(local_path(os.fspath(dest))),
+        progress,
+        outcomes=[] if outcomes is None else outcomes,
+    )
     todo = items_to_encode(items)
     if executor is not None:
         return run.encode_elsewhere(todo, executor, keywords.for_workers(options))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from rasterio.errors import RasterioError
 
@@ -19,10 +21,47 @@ from stac_latent.errors import (
 )
 from stac_latent.system.files import is_disk_full
 
-__all__ = ["naming_errors", "naming_refusals", "passing_over", "warn_of", "warnings_of"]
+__all__ = ["ItemOutcome", "naming_errors", "naming_refusals", "passing_over", "warn_of", "warnings_of"]
 
 _CALLER = 6
 """Frames from a warning to the caller of ``encode``: its helper, the Item, the loop over Items, the verb, the check of its options."""
+
+
+@dataclass(frozen=True)
+class ItemOutcome:
+    """What became of one Item of a run of :func:`stac_latent.encode`.
+
+    Parameters
+    ----------
+    id, collection
+        Those of the Item as it was given.
+    state
+        ``done``: encoded and catalogued. ``skipped``: it was finished before. ``failed``: left out, or what ended the run.
+    href
+        The catalogued Item, or None.
+    error
+        Why it failed, or None.
+
+    Examples
+    --------
+    >>> ItemOutcome("scene", None, "failed", error=CatalogError("no CRS")).to_dict()["error"]
+    {'type': 'CatalogError', 'message': 'no CRS'}
+    """
+
+    id: str
+    collection: str | None
+    state: Literal["done", "skipped", "failed"]
+    href: str | None = None
+    error: StacLatentError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as JSON has it; what has no value is left out."""
+        row: dict[str, Any] = {"id": self.id, "collection": self.collection, "state": self.state}
+        if self.href is not None:
+            row["href"] = self.href
+        if self.error is not None:
+            row["error"] = {"type": type(self.error).__name__, "message": str(self.error)}
+        return row
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pystac
 from rasterio.errors import RasterioError
@@ -26,6 +27,7 @@ from stac_latent.catalog.encode.encoded_item import (
 from stac_latent.catalog.encode.fingerprint import INPUT, input_digest, intact, made_from
 from stac_latent.catalog.encode.key_frames import check_references, dates, set_reference
 from stac_latent.catalog.encode.messages import (
+    ItemOutcome,
     naming_errors,
     naming_refusals,
     passing_over,
@@ -86,18 +88,25 @@ class EncodeRun:
     warn: Callable[..., None] = warn_of
     opened: dict[str, list[ItemSource]] = field(default_factory=dict)
     """Sources that were opened to choose key frames, by the id of their Item, until it is encoded."""
+    outcomes: list[ItemOutcome] = field(default_factory=list)
+    """What became of each Item so far."""
+    finished: set[str] = field(default_factory=set)
+    """Ids of source Items that were finished before."""
 
     def encode_all(self, items: Sequence[pystac.Item]) -> list[pystac.Item]:
         """Encode Items, key frames before the dates that refer to them; those that are catalogued, in the order given."""
-        skip, root = self.options.skip_failing, self.tree.root
+        skip = self.options.skip_failing
         out: dict[int, pystac.Item] = {}
         try:
             with self.tree.gathering():
-                for i, frame in self._planned(items):
-                    with passing_over(items[i].id, wanted=skip), naming_errors(items[i].id, root):
+                for turn, (i, frame) in enumerate(self._planned(items)):
+                    if self.progress and turn:
+                        self.progress("items", turn, len(items))
+                    with passing_over(items[i].id, wanted=skip), self._noting(items[i]):
                         if isinstance(frame, int) and frame not in out:
                             raise CatalogError(f"its key frame {items[frame].id!r} was not encoded")
                         out[i] = self.encode_item(items[i], out[frame] if isinstance(frame, int) else frame)
+                        self._did(items[i], out[i])
         except (KeyboardInterrupt, SystemExit) as exc:
             self._note(exc, len(out), len(items))
             raise
@@ -135,10 +144,29 @@ class EncodeRun:
         """Give a worker's warnings or error of an Item again, or make the catalogue know the Item."""
         for note in outcome.notes:
             warnings.warn(note, stacklevel=5)
-        with passing_over(items[outcome.number].id, wanted=self.options.skip_failing):
+        item = items[outcome.number]
+        with passing_over(item.id, wanted=self.options.skip_failing), self._noting(item):
             if outcome.error is not None:
                 raise outcome.error
+            if outcome.skipped:
+                self.finished.add(item.id)
             out[outcome.number] = self.tree.know(outcome.name, outcome.collection)
+            self._did(item, out[outcome.number])
+
+    @contextmanager
+    def _noting(self, item: pystac.Item) -> Iterator[None]:
+        """Name the error of an Item, and take note of it."""
+        try:
+            with naming_errors(item.id, self.tree.root):
+                yield
+        except StacLatentError as exc:
+            self.outcomes.append(ItemOutcome(item.id, item.collection_id, "failed", error=exc))
+            raise
+
+    def _did(self, item: pystac.Item, made: pystac.Item) -> None:
+        """Take note that an Item is catalogued."""
+        state: Literal["done", "skipped"] = "skipped" if item.id in self.finished else "done"
+        self.outcomes.append(ItemOutcome(item.id, item.collection_id, state, made.get_self_href()))
 
     def _note(self, exc: BaseException, done: int, total: int) -> None:
         """Say of an interruption what is there."""
@@ -157,13 +185,14 @@ class EncodeRun:
                 for i, item in enumerate(items):
                     with (
                         passing_over(item.id, wanted=self.options.skip_failing),
-                        naming_errors(item.id, self.tree.root),
+                        self._noting(item),
                     ):
                         made = self._encode_chip(i, item, folder / str(i))
                         if isinstance(made, _Chip):
                             waiting.append(made)
                         else:
                             out[i] = made
+                            self._did(item, made)
                     if len(waiting) == pack:
                         full, waiting = waiting, []
                         out |= self._catalogue_chips(full, folder)
@@ -212,7 +241,8 @@ class EncodeRun:
                             items.append(self._described(chip.task, encoded, chip.decoder, (store, i)))
                         written = self.tree.add_together(items)
             out |= {chip.number: item for chip, item in zip(own, written, strict=True)}
-            for chip in own:
+            for chip, item in zip(own, written, strict=True):
+                self._did(chip.task.item, item)
                 remove(chip.store)
         return out
 
@@ -285,6 +315,7 @@ class EncodeRun:
         if known is None or options.overwrite or not same or not intact(known.assets[asset]):
             check_key(item, known, self.tree, asset, mode, overwrite=options.overwrite or same)
             return None
+        self.finished.add(item.id)
         out = renewed(item, known, self.tree, task.name, mode)
         describe_bands(out.assets[asset], [band for source in task.sources for band in source.decoded])
         summarise(out, asset, item)
@@ -322,7 +353,7 @@ class EncodeRun:
             for i, item in enumerate(items):
                 with (
                     passing_over(item.id, wanted=self.options.skip_failing),
-                    naming_errors(item.id, self.tree.root),
+                    self._noting(item),
                 ):
                     _read_all(self._open(item))
                     sound.append(i)
@@ -368,7 +399,9 @@ def _encode_batch(batch: Batch) -> list[Outcome]:
                     name = run.encode_item(item, None).id
             except StacLatentError as exc:
                 error = exc
-            found.append(Outcome(number, name, item.collection_id, error, tuple(notes)))
+            found.append(
+                Outcome(number, name, item.collection_id, error, tuple(notes), item.id in run.finished)
+            )
     return found
 
 

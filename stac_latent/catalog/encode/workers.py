@@ -64,6 +64,8 @@ class Outcome:
     collection: str | None
     error: StacLatentError | None
     notes: tuple[Warning, ...]
+    skipped: bool = False
+    """Whether it was finished before."""
 
 
 def batches_of(

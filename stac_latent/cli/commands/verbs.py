@@ -36,11 +36,14 @@ from stac_latent.cli.console import err, out, print_json
 from stac_latent.cli.guard_messages import Heard, KeepGoing, heeding, report_failures, saying
 from stac_latent.cli.interrupts import placing
 from stac_latent.cli.progress import progress
+from stac_latent.cli.run_report import failed_of, reporting
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     import pystac
+
+    from stac_latent.catalog.encode.messages import ItemOutcome
 
 __all__ = ["encode", "load", "publish", "search"]
 
@@ -146,6 +149,18 @@ def encode(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assets of this name.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Pass over items that have the asset.")] = False,
     keep_going: KeepGoing = True,
+    report_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="JSON",
+            help="Write what became of each item (done, skipped, failed and why), also when the run ends early.",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Encode only the items that failed in the run of this report."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Encode items; write stores, measure them by a cold decode, and catalogue them."""
@@ -182,33 +197,31 @@ def encode(
         max_items=max_items,
     )  # fmt: skip
     against = _references(references)
-    if shard is not None:
-        if against is not None:
-            raise typer.BadParameter("--shard would part dates from their key frames: leave out --references")
-        items = shard_of(items, shard)
+    if shard is not None and against is not None:
+        raise typer.BadParameter("--shard would part dates from their key frames: leave out --references")
+    items = _chosen(items, shard, retry_failed, heard)
+    outcomes: list[ItemOutcome] = []
+    total = len(items)
     if resume:
-        before = len(items)
-        items = [item for item in items if not _is_done(item, dest, asset, mode)]
-        err.print(f"{before - len(items):,} of {before:,} items have the asset {asset!r} already")
-    together = (against is not None or pack is not None or jobs > 1) and items
-    batches = [items] if together else _batches(items)
+        items = _to_do(items, dest, asset, mode, outcomes)
     done: list[pystac.Item] = []
     with (
+        reporting(report_file, total, outcomes, heard),
         progress(as_json) as report,
-        saying(done, len(items), str(dest)),
+        saying(outcomes, total, str(dest)),
         _worker_processes(jobs, len(items)) as executor,
     ):
         report("items", 0, len(items))
-        for batch in batches:
-            report.at(batch[0].id if len(batch) == 1 else "")
+        if against is None and pack is None and jobs == 1:
+            report.over([item.id for item in items])
+        if items:
             with heeding(heard):
                 done += run(
-                    batch, chosen, dest, asset=asset, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
+                    items, chosen, dest, asset=asset, mode=mode, payload=payload, bands=pairs or None,  # type: ignore[arg-type]
                     resolution=resolution, resampling=resampling, overwrite=overwrite, references=against, progress=report,
                     on_error="skip" if keep_going and len(items) + len(heard.unread) > 1 else "raise",
-                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, layout=layout, pack=pack, executor=executor, **target,  # type: ignore[arg-type]
+                    key=key, error_bound=_bounds(error_bound), guard=guard, fallback_bound=fallback_bound, checks=check or (), trust=trust, thumbnail=thumbnail, layout=layout, pack=pack, executor=executor, outcomes=outcomes, **target,  # type: ignore[arg-type]
                 )  # fmt: skip
-            report("items", len(done) + len(heard.refused) + len(heard.failed), len(items))
     rows = [item_row(item, asset) for item in done]
     if as_json:
         print_json({"catalog": str((dest / "catalog.json").absolute()), "items": rows} | heard.to_dict())
@@ -234,15 +247,6 @@ def _worker_processes(jobs: int, items: int) -> Iterator[Executor | None]:
         pool.shutdown(cancel_futures=True)
 
 
-def _batches(items: list[pystac.Item]) -> Iterator[list[pystac.Item]]:
-    """Items one by one; of a long run so few at a time that the time to catalogue them stays in proportion to their number."""
-    at = 0
-    while at < len(items):
-        end = at + max(1, at // 64)
-        yield items[at:end]
-        at = end
-
-
 def _bounds(given: list[str] | None) -> dict[str, str] | None:
     """What ``--error-bound`` stands for: bounds by the name of the band, ``*`` for the others."""
     if not given:
@@ -261,6 +265,32 @@ def _references(given: str | None) -> Any:
         raise typer.BadParameter(f"--references is auto, a number, or an item or catalogue; got {given!r}")
     found = find(given)
     return found[0] if len(found) == 1 else found
+
+
+def _chosen(
+    items: list[pystac.Item], shard: str | None, retry_failed: Path | None, heard: Heard
+) -> list[pystac.Item]:
+    """The Items that failed in an earlier run, where one is named, and fall to this run."""
+    if retry_failed is not None:
+        items = failed_of(retry_failed, items)
+        heard.unread.clear()  # what cannot be read is not among them
+    return items if shard is None else shard_of(items, shard)
+
+
+def _to_do(
+    items: list[pystac.Item], dest: Path, asset: str, mode: str, outcomes: list[ItemOutcome]
+) -> list[pystac.Item]:
+    """The Items that lack the asset; the others are noted as skipped."""
+    from stac_latent.catalog.encode.messages import ItemOutcome
+
+    left = []
+    for item in items:
+        if _is_done(item, dest, asset, mode):
+            outcomes.append(ItemOutcome(item.id, item.collection_id, "skipped"))
+        else:
+            left.append(item)
+    err.print(f"{len(items) - len(left):,} of {len(items):,} items have the asset {asset!r} already")
+    return left
 
 
 def _is_done(item: pystac.Item, dest: Path, asset: str, mode: str) -> bool:
