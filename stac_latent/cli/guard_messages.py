@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from stac_latent.cli.console import err, say
 from stac_latent.errors import GuardError, GuardWarning, SkippedWarning, SourceWarning
+
+if TYPE_CHECKING:
+    from stac_latent.catalog.encode.messages import ItemOutcome
 
 __all__ = ["Heard", "KeepGoing", "heeding", "report_failures", "saying"]
 
@@ -24,13 +27,14 @@ KeepGoing = Annotated[
 
 
 @contextmanager
-def saying(done: Sequence[Any], total: int, where: str) -> Iterator[None]:
-    """Say how far a run over many things came when it is interrupted; ``done`` is filled meanwhile."""
+def saying(outcomes: Sequence[ItemOutcome], total: int, where: str) -> Iterator[None]:
+    """Say how far a run over many things came when it is interrupted; ``outcomes`` is filled meanwhile."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as exc:
+        done = sum(outcome.state != "failed" for outcome in outcomes)
         exc.add_note(
-            f"{len(done)} of {total} are done and in {where}, and nothing half-written is kept; run the same command again to go on"
+            f"{done} of {total} are done and in {where}, and nothing half-written is kept; run the same command again to go on"
         )
         raise
 

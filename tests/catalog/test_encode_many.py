@@ -20,7 +20,9 @@ import pytest
 from core_support import BANDS, make_scene, scene_field, small_codec
 
 from stac_latent import encode, search
+from stac_latent.catalog import ItemOutcome
 from stac_latent.catalog.tree import CatalogTree
+from stac_latent.cli.guard_messages import saying
 from stac_latent.codec.shipped import lin
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, SkippedWarning
@@ -221,7 +223,9 @@ def test_corrected_metadata_of_equal_pixels_are_taken_over(tmp_path, mode, monke
 
 WRITER = """
 import sys, pystac
+from stac_latent.catalog import ItemOutcome
 from stac_latent.catalog.tree import CatalogTree
+from stac_latent.cli.guard_messages import saying
 from stac_latent.codec.shipped import lin
 from pathlib import Path
 for path in sys.argv[2:]:
@@ -391,7 +395,9 @@ import os, sys, pystac
 sys.path.insert(0, sys.argv[3])
 from core_support import small_codec
 from stac_latent import encode
+from stac_latent.catalog import ItemOutcome
 from stac_latent.catalog.tree import CatalogTree
+from stac_latent.cli.guard_messages import saying
 CatalogTree.add = lambda *_: os._exit(9)
 encode(pystac.Item.from_file(sys.argv[1]), small_codec("dct"), sys.argv[2], overwrite=True)
 """
@@ -659,6 +665,10 @@ def test_a_run_that_ends_early_is_reported(run, tmp_path, monkeypatch):
     def stopped(*_args):
         raise KeyboardInterrupt
 
+    outcomes = [ItemOutcome("s0", None, "done"), ItemOutcome("s1", None, "failed", error=CatalogError("no"))]
+    with pytest.raises(KeyboardInterrupt) as caught, saying(outcomes, 3, "out"):
+        stopped()
+    assert caught.value.__notes__[0].startswith("1 of 3 are done and in out")
     monkeypatch.setattr(CatalogTree, "add", stopped)
     assert run(*words)[0] != 0
     assert states("r.json") == ("interrupted", {"s0": "skipped", "s1": "failed"})
