@@ -95,7 +95,7 @@ def _write(path: Path, state: str, total: int, outcomes: Sequence[ItemOutcome], 
 def _read(path: Path, what: str) -> dict[str, Any]:
     try:
         doc = json.loads(path.read_bytes())
-        sound = doc["type"] == _TYPE and all(isinstance(row, dict) for row in doc["items"])
+        sound = doc["type"] == _TYPE and all(map(_is_row, doc["items"]))
     except OSError as exc:
         raise CatalogError(
             f"{what} cannot be read ({exc}); name a report that encode --report wrote"
@@ -105,3 +105,9 @@ def _read(path: Path, what: str) -> dict[str, Any]:
     if not sound:
         raise CatalogError(f"{what} is no report of encode; name a file that encode --report wrote")
     return dict(doc)
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and all(
+        isinstance(row.get(name), str | None) for name in ("id", "collection", "state", "href")
+    )

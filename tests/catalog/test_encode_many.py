@@ -674,7 +674,15 @@ def test_a_run_that_ends_early_is_reported(run, tmp_path, monkeypatch):
     assert states("r.json") == ("interrupted", {"s0": "skipped", "s1": "failed"})
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"type": "Feature", "items": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "no JSON",
+        '{"type": "Feature", "items": []}',
+        '{"type": "stac-latent encode report", "items": [{"id": [1]}]}',
+    ],
+)
 def test_what_is_no_report_is_neither_replaced_nor_retried(run, tmp_path, text):
     pystac.ItemCollection(scenes_in(tmp_path / "raw", 1)).save_object("scenes.json")
     Path("other.json").write_text(text)
