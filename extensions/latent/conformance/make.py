@@ -673,6 +673,22 @@ def encrypted(k: Kitchen) -> None:
         lambda doc: doc["assets"]["latent"]["bands"][0].update({"raster:scale": 0.001}),
     )
     k.done(folder.name, key=KEY, refused="a field of the asset was changed: the data key does not open")
+    folder = k.copied(k.name, "encrypted-moved")
+    (group,) = (folder / "latent.zarr").glob("g*")
+    ours, theirs = (p / "latent" / "c" / "0" / "0" / "0" for p in (folder / "latent.zarr", group))
+    data = ours.read_bytes(), theirs.read_bytes()
+    ours.write_bytes(data[1])
+    theirs.write_bytes(data[0])
+    k.done(
+        folder.name, key=KEY, refused="two chunks, each whole, have changed places: they do not open there"
+    )
+    folder = k.copied(k.name, "encrypted-metadata")
+    store_of(folder, lambda array: array.update(fill_value=0.0))
+    k.done(
+        folder.name,
+        key=KEY,
+        refused="the metadata of an array were changed: the manifest has another checksum",
+    )
 
 
 @case("key frames")
