@@ -69,10 +69,13 @@ class CatalogTree:
     ----------
     root
         Folder; ``catalog.json`` in it is read if it is there.
+    called
+        What messages call it; None for the folder.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, called: str | None = None) -> None:
         self.root = Path(os.path.normpath(root.absolute()))
+        self.called = str(self.root) if called is None else called
         self.path = self.root / "catalog.json"
         self._gathered: dict[str | None, dict[Path, pystac.Item]] | None = None
         self._links = True

@@ -17,13 +17,13 @@ from stac_latent.cli.command import Command
 from stac_latent.cli.commands import adopt, assets, bench, verbs
 from stac_latent.cli.commands.cost import cost
 from stac_latent.cli.commands.coverage import coverage
-from stac_latent.cli.commands.fit import embedder, fit
+from stac_latent.cli.commands.encode import encode
+from stac_latent.cli.commands.fit import embedder, fit, train
 from stac_latent.cli.commands.items import items
 from stac_latent.cli.commands.map import write_map
 from stac_latent.cli.commands.nearest import index, label, nearest
 from stac_latent.cli.commands.place import cube, points
 from stac_latent.cli.commands.push import copy, push, queryables
-from stac_latent.cli.commands.train import train
 from stac_latent.cli.console import say, speaking
 from stac_latent.cli.interrupts import stoppable
 from stac_latent.cli.scarce import told, watched
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make": (items, verbs.encode, embedder, fit, train, adopt.adopt),
+    "Make": (items, encode, embedder, fit, train, adopt.adopt),
     "Find": (verbs.search, coverage, nearest, index, label),
     "Read": (verbs.load, cube, points, assets.info, write_map),
     "Share": (verbs.publish, copy, push, queryables, adopt.export),

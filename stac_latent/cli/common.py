@@ -24,6 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Resampling = Annotated[str, typer.Option(help="nearest, bilinear, cubic, average, ...")]
 Source = Annotated[
     str, typer.Argument(help="Item, catalogue, item collection, stac-geoparquet file or STAC API.")
 ]

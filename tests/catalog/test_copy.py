@@ -11,7 +11,7 @@ import pytest
 from core_support import make_scene, scene_field, small_codec
 
 from stac_latent import encode, search
-from stac_latent.catalog.push import object_store as module
+from stac_latent.catalog.push import upload as module
 from stac_latent.catalog.push.object_store import copy
 from stac_latent.cube.read.reader import LatentReader
 from stac_latent.errors import CatalogError, RemoteError
@@ -86,7 +86,7 @@ def test_a_copy_that_is_cut_short_leaves_the_old_item_and_its_pixels(tmp_path, d
     with monkeypatch.context() as patch:
         cut_after(patch, lambda name: ".zarr/" in name)
         with pytest.raises(
-            RemoteError, match=r"the network is gone; what was copied before stays, start the same copy"
+            RemoteError, match=r"the network is gone; what was written before stays, start the same again"
         ):
             copy(new, dest)
     np.testing.assert_array_equal(there(dest)[1], scene_field((40, 48), 1))

@@ -21,13 +21,13 @@ from stac_latent.catalog.encode.options import (
     items_to_encode,
 )
 from stac_latent.catalog.encode.run import EncodeRun
+from stac_latent.catalog.push.encode_to_store import EncodeToStore
 from stac_latent.catalog.tree import CatalogTree
 from stac_latent.codec.codec import Codec
 from stac_latent.codec.registry import remember
 from stac_latent.cube.open_codec import open_codec
 from stac_latent.cube.raw.contract import Trust
 from stac_latent.cube.write.monitor import Policy
-from stac_latent.errors import CatalogError
 from stac_latent.field.error_bound import BoundLike
 from stac_latent.quality.checks import Check
 from stac_latent.secure import Key
@@ -36,6 +36,9 @@ from stac_latent.system.links import is_local, local_path
 from stac_latent.system.suggest import known_options
 
 __all__ = ["encode"]
+
+_ON_DISK, _ON_DISK_TOGETHER = 16, 64
+"""Items that are encoded on disk before they are written to an object store: one after the other, and by the workers of an executor."""
 
 
 @known_options()
@@ -87,7 +90,8 @@ def encode(
     codec
         Name, bundle folder, or an opened codec.
     dest
-        Local folder of the catalogue, made if need be.
+        Local folder of the catalogue, made if need be; or the address of a folder in an object store, such as ``s3://bucket/catalogue``: a few Items at a time are then
+        encoded on disk and written there, also by several processes at once. Not with ``references`` and ``pack``.
     asset
         Key of the latent asset.
     mode
@@ -183,17 +187,16 @@ def encode(
     opened = open_codec(codec)
     remember(opened)
     options = keywords.checked(opened)
-    if not is_local(os.fspath(dest)):
-        raise CatalogError(
-            f"dest must be a local folder, got {os.fspath(dest)}; encode locally and copy the folder"
-        )
-    run = EncodeRun(
-        options,
-        CatalogTree(local_path(os.fspath(dest))),
-        progress,
-        outcomes=[] if outcomes is None else outcomes,
-    )
+    noted = [] if outcomes is None else outcomes
     todo = items_to_encode(items)
-    if executor is not None:
-        return run.encode_elsewhere(todo, executor, keywords.for_workers(options))
-    return run.encode_all(todo) if options.pack is None else run.encode_chips(todo, options.pack)
+
+    def work(run: EncodeRun, some: Sequence[pystac.Item]) -> list[pystac.Item]:
+        if executor is not None:
+            return run.encode_elsewhere(some, executor, keywords.for_workers(options))
+        return run.encode_all(some) if options.pack is None else run.encode_chips(some, options.pack)
+
+    if not is_local(os.fspath(dest)):
+        at_once = _ON_DISK if executor is None else _ON_DISK_TOGETHER
+        return EncodeToStore(options, os.fspath(dest), at_once, noted, progress).encode_all(todo, work)
+    tree = CatalogTree(local_path(os.fspath(dest)))
+    return work(EncodeRun(options, tree, progress, outcomes=noted), todo)

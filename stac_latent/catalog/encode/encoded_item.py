@@ -60,7 +60,7 @@ def check_key(
             )
         if not overwrite:
             raise CatalogError(
-                f"item {name!r} in {tree.root} already has an asset {key!r}; pass overwrite=True to replace it, or another asset="
+                f"item {name!r} in {tree.called} already has an asset {key!r}; pass overwrite=True to replace it, or another asset="
             )
 
 

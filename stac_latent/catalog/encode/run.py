@@ -171,7 +171,7 @@ class EncodeRun:
     def _note(self, exc: BaseException, done: int, total: int) -> None:
         """Say of an interruption what is there."""
         exc.add_note(
-            f"{done} of {total} items are encoded and catalogued in {self.tree.root}, and nothing is half-written; run the same "
+            f"{done} of {total} items are encoded and catalogued in {self.tree.called}, and nothing is half-written; run the same "
             "again to go on"
         )
 
@@ -209,7 +209,7 @@ class EncodeRun:
 
     def _encode_chip(self, number: int, item: pystac.Item, store: Path) -> _Chip | pystac.Item:
         """Encode one Item into a store of its own, which is gathered with others later; the catalogued Item where it is done."""
-        task, tree = self._task(item, None), self.tree
+        task, tree = self.task(item, None), self.tree
         with tree.locked():
             if (finished := self._finished(task)) is not None:
                 return finished
@@ -248,7 +248,7 @@ class EncodeRun:
 
     def encode_item(self, item: pystac.Item, key_frame: pystac.Item | None) -> pystac.Item:
         """Encode one Item, or find it done; the catalogued Item."""
-        task, tree = self._task(item, key_frame), self.tree
+        task, tree = self.task(item, key_frame), self.tree
         with tree.locked():
             if (finished := self._finished(task)) is not None:
                 return finished
@@ -269,7 +269,7 @@ class EncodeRun:
         self.warn(item.id, dict.fromkeys(note for s in job.sources for note in s.notes), SourceWarning)
         return out
 
-    def _task(self, item: pystac.Item, key_frame: pystac.Item | None) -> Task:
+    def task(self, item: pystac.Item, key_frame: pystac.Item | None) -> Task:
         """What is to be done about an Item; what a killed process left of its store is gone."""
         asset = self.options.asset
         name = name_of(item, asset, self.options.mode)
