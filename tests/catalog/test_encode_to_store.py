@@ -136,6 +136,7 @@ def test_a_store_that_fails_now_and_then(objects, dest, scenes, monkeypatch):
 
 def test_a_run_that_is_cut_short_lists_nothing_half_written(objects, dest, scenes, monkeypatch):
     """The network goes between a store and its Item; the next run finishes."""
+    encode(scenes[0], CODEC, dest)
     send = Upload.send
 
     def cut(self, name, path, data=None):
@@ -145,14 +146,19 @@ def test_a_run_that_is_cut_short_lists_nothing_half_written(objects, dest, scene
 
     with monkeypatch.context() as patch:
         patch.setattr(Upload, "send", cut)
-        patch.setattr("stac_latent.catalog.encode.encode._ON_DISK", 1)
         with pytest.raises(RemoteError, match="item 's1': the network is gone"):
             encode(scenes[:3], CODEC, dest)
         assert "scenes/s1/latent.zarr/zarr.json" in keys(objects, dest)
         assert [item.id for item in search(f"{dest}/catalog.json")] == ["s0"]
-        with pytest.warns(SkippedWarning, match="item 's1': the network is gone"):
-            encode(scenes[:3], CODEC, dest, on_error="skip")
-    assert [item.id for item in search(f"{dest}/catalog.json")] == ["s0", "s2"]
+        told = []
+        with pytest.warns(SkippedWarning, match="item 's[12]': the network is gone"):
+            encode(scenes[:3], CODEC, dest, on_error="skip", outcomes=told)
+        assert sorted((o.id, o.state) for o in told) == [
+            ("s0", "skipped"),
+            ("s1", "failed"),
+            ("s2", "failed"),
+        ]
+    assert [item.id for item in search(f"{dest}/catalog.json")] == ["s0"]
     encode(scenes[:3], CODEC, dest)
     assert sorted(item.id for item in search(f"{dest}/catalog.json")) == ["s0", "s1", "s2"]
 

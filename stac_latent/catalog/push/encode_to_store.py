@@ -132,7 +132,8 @@ class EncodeToStore:
             self.outcomes.extend(outcome for outcome in run.outcomes if outcome.state == "failed")
             failed = {outcome.id for outcome in self.outcomes if outcome.state == "failed"}
             tried = {name: item for name, item in zip(names, items, strict=True) if item.id not in failed}
-            sent = self._written(list(tried.values()), tree.root, catalog)
+            new = [item for name, item in tried.items() if name not in finished]
+            sent = self._written(new, tree.root, catalog)
             for name, item in tried.items():
                 if name in finished or name in sent:
                     state: Literal["skipped", "done"] = "skipped" if name in finished else "done"
