@@ -218,9 +218,10 @@ def test_other_arguments(tmp_path, utm_scene):
     refused(utm_scene.item, tmp_path / "cat", CodecError, "has no entropy coder", "s2-10m-embed", payload="coded", bands={
         "B02": "red", "B03": "red", "B04": "red", "B08": "nir"})  # fmt: skip
     with pytest.raises(
-        CatalogError, match=r"dest must be a local folder, got s3://bucket/cat; encode locally"
+        CatalogError,
+        match=r"dest must be a local folder or the address of a folder in an object store .*, got https://a\.org/c; encode into a folder",
     ):
-        encode(utm_scene.item, small_codec(CODEC), "s3://bucket/cat")
+        encode(utm_scene.item, small_codec(CODEC), "https://a.org/c")
 
 
 def test_a_destination_that_is_no_catalogue(tmp_path, utm_scene):

@@ -621,7 +621,7 @@ def test_object_stores_that_do_not_answer_as_they_should(objects, root, monkeypa
         monkeypatch.setenv(name, value)
     with pytest.raises(CatalogError, match=r"cannot read s3://latents/none.json: there is no such file"):
         read_bytes("s3://latents/none.json")
-    with pytest.raises(RemoteError, match=r"s3://nobody does not take .*; what was copied before stays"):
+    with pytest.raises(RemoteError, match=r"s3://nobody does not take .*; what was written before stays"):
         copy(root, "s3://nobody")
     with pytest.raises(
         CatalogError, match=r"elsewhere is no address of an object store; expected such as s3://bucket"
