@@ -238,7 +238,7 @@ def test_progress_and_several_items(tmp_path, utm_scene):
         progress=lambda *step: seen.append(step),
     )
     assert [i.id for i in items] == ["scene", "other"]
-    assert {label for label, _, _ in seen} == {"encode", "verify"}
+    assert {label for label, _, _ in seen} == {"encode", "verify", "items"}
     assert all(1 <= done <= total for _, done, total in seen)
     again = pystac.Catalog.from_file(str(tmp_path / "cat" / "catalog.json"))
     assert sorted(i.id for i in again.get_items(recursive=True)) == ["other", "scene"]

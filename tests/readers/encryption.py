@@ -82,6 +82,10 @@ def data_key(asset, key):
         raise ValueError("other fields than when it was encrypted") from exc
 
 
+class Changed(ValueError):
+    """A file of an encrypted store that is not what was written there."""
+
+
 class Sealed:
     """Files of a group of an encrypted store, by path."""
 
@@ -90,13 +94,18 @@ class Sealed:
         self.manifest = json.loads(self.open("manifest"))
 
     def open(self, place):
+        from cryptography.exceptions import InvalidTag
+
         data = (self.folder / place).read_bytes()
-        return self.cipher.decrypt(data[:12], data[12:], f"{FORM}|{self.group}/{place}".encode())
+        try:
+            return self.cipher.decrypt(data[:12], data[12:], f"{FORM}|{self.group}/{place}".encode())
+        except InvalidTag as exc:
+            raise Changed(f"{place} does not open: it was changed, or lies where it was not written") from exc
 
     def read(self, place):
         if place in self.manifest["metadata"]:
             data = (self.folder / place).read_bytes()
             if hashlib.sha256(data).hexdigest() != self.manifest["metadata"][place]:
-                raise ValueError("metadata was changed")
+                raise Changed(f"{place} is not what the manifest says")
             return data
         return self.open(place) if place in self.manifest["chunks"] else None

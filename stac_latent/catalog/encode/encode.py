@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 import pystac
 
@@ -190,13 +191,13 @@ def encode(
     noted = [] if outcomes is None else outcomes
     todo = items_to_encode(items)
 
-    def work(run: EncodeRun, some: Sequence[pystac.Item]) -> list[pystac.Item]:
+    def work(run: EncodeRun) -> Callable[[Sequence[pystac.Item]], list[pystac.Item]]:
         if executor is not None:
-            return run.encode_elsewhere(some, executor, keywords.for_workers(options))
-        return run.encode_all(some) if options.pack is None else run.encode_chips(some, options.pack)
+            return partial(run.encode_elsewhere, executor=executor, keywords=keywords.for_workers(options))
+        return run.encode_all if options.pack is None else partial(run.encode_chips, pack=options.pack)
 
     if not is_local(os.fspath(dest)):
         at_once = _ON_DISK if executor is None else _ON_DISK_TOGETHER
         return EncodeToStore(options, os.fspath(dest), at_once, noted, progress).encode_all(todo, work)
     tree = CatalogTree(local_path(os.fspath(dest)))
-    return work(EncodeRun(options, tree, progress, outcomes=noted), todo)
+    return work(EncodeRun(options, tree, progress, outcomes=noted))(todo)

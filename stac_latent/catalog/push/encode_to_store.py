@@ -24,7 +24,7 @@ from stac_latent.system.links import is_object, shown
 
 __all__ = ["EncodeToStore"]
 
-Work = Callable[[EncodeRun, Sequence[pystac.Item]], list[pystac.Item]]
+Work = Callable[[EncodeRun], Callable[[Sequence[pystac.Item]], list[pystac.Item]]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class EncodeToStore:
         items
             What to encode.
         work
-            Encodes some of them by a run whose catalogue is on disk.
+            What encodes some of them, of a run whose catalogue is on disk.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class EncodeToStore:
                 todo.append(item)
         sent: dict[str, Written] = {}
         try:
-            work(run, todo)  # which notes failures
+            work(run)(todo)  # which notes failures
         finally:  # those before one that fails are whole
             for name, there in known.items():
                 path = tree.root / name
